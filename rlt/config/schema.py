@@ -1,0 +1,280 @@
+"""Every setting of the framework: type, default, bound and meaning, in this one place.
+
+The root holds what people type; each section below it holds the rest of one concern and maps to
+one folder of `cfgs/`. YAML files only override. `validate.py` holds the rules between settings;
+bounds of a single setting stand here. OmegaConf turns these classes into a closed schema, so an
+unknown key fails at composition. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Return a dataclass field with its meaning and bounds in the metadata."""
+    bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    metadata = {"doc": doc, "choices": choices, **{k: v for k, v in bounds.items() if v is not None}}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    if isinstance(default, type):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+STAGES = ("teacher_sft", "teacher_rl")
+RECIPES = ("released", "modern")
+REDUCTIONS = ("mean", "sum", "min", "max", "median", "first_quartile", "last_quartile")
+TRANSFORMS = ("none", "exp", "one_minus_exp")
+TRACKERS = ("wandb", "tensorboard", "trackio")
+
+
+@dataclass
+class LoraSettings:
+    """Low-rank adapters instead of full fine-tuning; rank 0 is off."""
+
+    rank: int = setting(0, "rank of the adapters; 0 trains all weights", ge=0)
+    alpha: int = setting(32, "scale of the adapters (lora_alpha)", gt=0)
+    dropout: float = setting(0.0, "dropout on the adapters' input", ge=0, lt=1)
+    target_modules: list[str] = setting(["all-linear"], "modules that get adapters")
+
+
+@dataclass
+class ModelSettings:
+    """How the trained model is loaded."""
+
+    dtype: str = setting(
+        "bfloat16", "dtype of weights and activations", choices=("bfloat16", "float32")
+    )
+    attn_implementation: str = setting(
+        "auto",
+        "attention kernel; auto is flash_attention_2 where it is installed and a GPU is present, else sdpa",
+        choices=("auto", "eager", "sdpa", "flash_attention_2"),
+    )
+    revision: str | None = setting(None, "branch, tag or commit on the Hub")
+    trust_remote_code: bool = setting(False, "run model code that comes with the checkpoint")
+    lora: LoraSettings = setting(LoraSettings, "low-rank adapters")
+
+
+@dataclass
+class SubsetSettings:
+    """A reproducible random part of the dataset."""
+
+    n: int | None = setting(None, "number of rows; null takes all", gt=0)
+    seed: int = setting(0, "seed of the choice")
+
+
+@dataclass
+class DataSettings:
+    """Where problems come from and what happens to rows that do not fit."""
+
+    format: str = setting(
+        "auto",
+        "shape of a row: question/solution columns, ShareGPT conversations, or messages",
+        choices=("auto", "columns", "sharegpt", "messages"),
+    )
+    split: str = setting("train", "split of a Hub dataset or of a dataset folder")
+    config_name: str | None = setting(None, "configuration of a Hub dataset")
+    revision: str | None = setting(None, "branch, tag or commit on the Hub")
+    columns: dict[str, str] = setting(
+        {}, "our field -> the dataset's column, e.g. {question: problem, solution: answer}"
+    )
+    on_bad_row: str = setting("error", "stop at a bad row, or skip and list it", choices=("error", "skip"))
+    on_long_row: str = setting(
+        "drop",
+        "rows over the length limits: drop them, truncate the explanation (SFT only), or stop",
+        choices=("drop", "truncate", "error"),
+    )
+    missing_trace: str = setting(
+        "error",
+        "SFT rows without a reasoning trace: stop, or let the solution stand for it",
+        choices=("error", "solution"),
+    )
+    max_length: int = setting(16384, "SFT: tokens of a whole row", gt=0)
+    subset: SubsetSettings = setting(SubsetSettings, "train on a random part only")
+    eval_path: str | None = setting(None, "held-out problems: a local file or a Hub name; null: none")
+    eval_split: str = setting("test", "split of eval_path where it has several")
+    eval_subset: SubsetSettings = setting(SubsetSettings, "evaluate on a random part only")
+
+
+@dataclass
+class LayoutSettings:
+    """The text around questions, solutions and explanations (method section 2)."""
+
+    tags: str = setting("bespoke", "tag style", choices=("bespoke", "r1"))
+    teacher_prompt: str = setting(
+        "default", "the teacher's system prompt: default, file:PATH, or the text itself"
+    )
+    student_prompt: str = setting(
+        "default",
+        "the student's system prompt: default, from_dataset (the row's system column, byte-exact), "
+        "file:PATH, or the text itself",
+    )
+
+
+@dataclass
+class TrainerSettings:
+    """The optimisation, common to the stages."""
+
+    max_steps: int = setting(-1, "optimizer steps; -1 counts num_train_epochs instead", ge=-1)
+    num_train_epochs: float = setting(1.0, "passes over the data when max_steps is -1", gt=0)
+    lr_scheduler_type: str = setting("constant", "learning-rate schedule, by transformers' name")
+    warmup_steps: float = setting(0.0, "warm-up: a number of steps, or below 1 a fraction of them", ge=0)
+    adam_beta1: float = setting(0.9, "AdamW beta 1", ge=0, lt=1)
+    adam_beta2: float = setting(0.999, "AdamW beta 2", ge=0, lt=1)
+    adam_epsilon: float = setting(1e-8, "AdamW epsilon", gt=0)
+    weight_decay: float = setting(0.0, "AdamW decoupled weight decay", ge=0)
+    max_grad_norm: float = setting(1.0, "gradient-norm clip; 0 is off", ge=0)
+    gradient_checkpointing: bool = setting(True, "recompute activations (non-reentrant) to save memory")
+    beta: float = setting(0.04, "RL: weight of the KL term against the reference in the loss", ge=0)
+    ref_sync_steps: int = setting(
+        32, "RL: steps between mixes of the policy into the reference; 0 is off", ge=0
+    )
+    ref_mixup: float = setting(0.9, "RL: share of the policy in that mix", gt=0, le=1)
+    loss_type: str = setting("grpo", "RL: loss reduction, by TRL's name")
+    scale_rewards: str = setting(
+        "group", "RL: what advantages are divided by", choices=("group", "batch", "none")
+    )
+    logging_steps: int = setting(1, "write metrics every so many steps", gt=0)
+    save_steps: int = setting(25, "checkpoint every so many steps; 0 keeps only the final model", ge=0)
+    save_total_limit: int | None = setting(None, "checkpoints kept; null keeps all", gt=0)
+    eval_steps: int = setting(0, "evaluate held-out problems every so many steps; 0 is off", ge=0)
+    per_device_eval_batch_size: int = setting(8, "rows of one forward pass in SFT evaluation", gt=0)
+
+
+@dataclass
+class RewardSettings:
+    """The student-likelihood reward (method section 3). Its coefficients are root keys."""
+
+    student_temperature: float = setting(0.7, "the student's logits are divided by this", gt=0)
+    answer_reductions: list[str] = setting(
+        ["mean", "min"], "reductions of the solution's log-probabilities, one per answer_log_prob_coeff"
+    )
+    kl_reductions: list[str] = setting(
+        ["mean", "max"], "reductions of the explanation's divergence, one per kl_penalty_reward_coeff"
+    )
+    answer_transform: str = setting("none", "elementwise map before reducing", choices=TRANSFORMS)
+    kl_transform: str = setting("none", "elementwise map before reducing", choices=TRANSFORMS)
+    answer_clip: list[float] = setting([], "[low, high] on the raw log-probabilities; empty is off")
+    kl_clip: list[float] = setting([], "[low, high] on the raw divergence; empty is off")
+    kl_estimator: str = setting(
+        "k1",
+        "k1: log-ratio of the sampled token; k3: exp(-d) - 1 + d; student_nll: -log p of the student alone",
+        choices=("k1", "k3", "student_nll"),
+    )
+    teacher_logprobs: str = setting(
+        "policy",
+        "whose log-probabilities stand for the teacher: the trainer's policy or the engine's samples",
+        choices=("policy", "engine"),
+    )
+    missing_tag_penalty: float = setting(1.0, "subtracted when the closing explanation tag is missing", ge=0)
+    text_after_tag_penalty: float = setting(0.0, "subtracted when text follows the closing tag", ge=0)
+    empty_explanation_divergence: float = setting(
+        1.0, "divergence that an explanation without tokens counts with, in every reduction", ge=0
+    )
+    placement: str = setting(
+        "replicated",
+        "the frozen student: a copy on each GPU, sharded with ZeRO-3, or resting in host memory between uses",
+        choices=("replicated", "zero3", "cpu_offload"),
+    )
+    dtype: str = setting("bfloat16", "dtype of the student's weights", choices=("bfloat16", "float32"))
+    tokens_per_batch: int = setting(32768, "padded tokens of one scoring forward pass", gt=0)
+
+
+@dataclass
+class GenerationSettings:
+    """The engine that writes the explanations. Temperature and lengths are root keys."""
+
+    backend: str = setting("vllm", "engine", choices=("vllm", "transformers"))
+    top_p: float = setting(1.0, "nucleus sampling; 1 is off", gt=0, le=1)
+    top_k: int = setting(0, "sample among the k likeliest tokens; 0 is off", ge=0)
+    min_p: float = setting(0.0, "drop tokens below this share of the likeliest one; 0 is off", ge=0, lt=1)
+    repetition_penalty: float = setting(1.0, "1 is off", gt=0)
+    stop_at_tag: bool = setting(False, "end a completion at the closing explanation tag")
+    servers: list[str] = setting(
+        [], "base addresses of running vLLM servers, e.g. [http://127.0.0.1:8000]; launch.sh fills this in"
+    )
+    weight_sync: str = setting(
+        "auto",
+        "how weights reach the servers: nccl broadcast, or a safetensors checkpoint they reload; "
+        "auto is nccl on GPUs and checkpoint elsewhere",
+        choices=("auto", "nccl", "checkpoint"),
+    )
+    sync_dir: str | None = setting(
+        None, "folder for the checkpoint sync, visible to trainer and servers; null: under output_dir"
+    )
+    request_timeout: float = setting(1800.0, "seconds that one generation request may take", gt=0)
+    sync_timeout: float = setting(600.0, "seconds that one weight sync may take", gt=0)
+    startup_timeout: float = setting(900.0, "seconds a server may take to answer its first token", gt=0)
+    drift_limit: float = setting(
+        0.1, "warn when |policy - sampled| log-probability of any token passes this", gt=0
+    )
+    tensor_parallel: int = setting(1, "GPUs per vLLM server", gt=0)
+    gpu_memory_utilization: float = setting(0.9, "share of a GPU that a server may take", gt=0, le=1)
+    dtype: str = setting("bfloat16", "dtype of the server's weights", choices=("bfloat16", "float32"))
+    host: str = setting("127.0.0.1", "address that servers started by launch.sh listen on")
+    allow_remote_hosts: bool = setting(
+        False, "let host be an address that other machines reach: whoever reaches it can run code here"
+    )
+    base_port: int = setting(0, "first port of the servers; 0 picks free ones", ge=0, le=65535)
+    server_args: list[str] = setting([], "further arguments for the vLLM command line")
+
+
+@dataclass
+class EvaluationSettings:
+    """Held-out evaluation during training."""
+
+    num_generations: int = setting(4, "explanations sampled per held-out problem", gt=0)
+    at_start: bool = setting(True, "evaluate once before the first step")
+
+
+@dataclass
+class Config:
+    """The whole configuration. Root keys are what people type on the command line."""
+
+    stage: str = setting(MISSING, "what to run; a run file sets it", choices=STAGES)
+    recipe: str = setting("released", "preset of trainer settings", choices=RECIPES)
+    model_name_or_path: str = setting(MISSING, "the model to train: a folder or a Hub name")
+    dataset_id_or_path: str = setting(MISSING, "the problems: a file, a folder or a Hub name")
+    student_model: str | None = setting(None, "RL: the frozen student that pays the reward")
+    learning_rate: float = setting(1e-6, "peak learning rate", gt=0)
+    train_batch_size: int = setting(
+        16, "rows (SFT) or completions (RL) of one optimizer step, over all processes", gt=0
+    )
+    per_device_train_batch_size: int = setting(1, "rows or completions of one forward pass", gt=0)
+    num_generations: int = setting(64, "RL: completions per problem (the group)", ge=2)
+    temperature: float = setting(0.7, "RL: sampling temperature of the teacher", gt=0)
+    max_prompt_length: int = setting(16384, "RL: tokens of a prompt; see data.on_long_row", gt=0)
+    max_completion_length: int = setting(16384, "RL: tokens that the teacher may write", gt=0)
+    answer_log_prob_coeff: list[float] = setting(
+        [1.0, 0.01], "weights of reward.answer_reductions in r_SS"
+    )
+    kl_penalty_reward_coeff: list[float] = setting([3.0, 0.03], "weights of reward.kl_reductions in r_KL")
+    results_dir: str = setting("results", "folder that holds the run directories")
+    output_dir: str = setting(MISSING, "this run's directory")
+    resume_from: str | None = setting(None, "checkpoint folder, or `latest` for the newest in output_dir")
+    seed: int = setting(42, "seed of everything random", ge=0)
+    report_to: str | None = setting(None, "experiment tracker besides metrics.jsonl", choices=TRACKERS)
+    wandb_project: str = setting("rlt", "project name for wandb")
+    model: ModelSettings = setting(ModelSettings, "loading the trained model")
+    data: DataSettings = setting(DataSettings, "reading problems")
+    layout: LayoutSettings = setting(LayoutSettings, "tags and prompts")
+    trainer: TrainerSettings = setting(TrainerSettings, "optimisation")
+    reward: RewardSettings = setting(RewardSettings, "the reward")
+    generation: GenerationSettings = setting(GenerationSettings, "the engine")
+    evaluation: EvaluationSettings = setting(EvaluationSettings, "evaluation during training")
+    trainer_args: dict[str, Any] = setting(
+        {}, "further arguments of TRL's SFTConfig or GRPOConfig, by their own names"
+    )

@@ -1,0 +1,41 @@
+"""Errors that a user can act on. Each message is one sentence: what, where, the rule, the remedy.
+
+`train.py` and the launchers print the message without a traceback and leave with the class's exit code.
+Anything else that escapes is a bug of ours and keeps its traceback.
+"""
+
+
+class RLTError(Exception):
+    """Base of every error whose message is meant for the user."""
+
+    exit_code = 1
+
+
+class ConfigError(RLTError, ValueError):
+    """A setting is unknown, out of bounds, or contradicts another one."""
+
+    exit_code = 2
+
+
+class DataError(RLTError, ValueError):
+    """A dataset, a row or a text does not have the shape that the stage needs."""
+
+    exit_code = 3
+
+
+class ModelError(RLTError, ValueError):
+    """A model or tokenizer cannot be loaded, or does not fit its role."""
+
+    exit_code = 4
+
+
+class GenerationError(RLTError, RuntimeError):
+    """The generation back end failed, did not answer in time, or answered with something unusable."""
+
+    exit_code = 5
+
+
+class CheckpointError(RLTError, RuntimeError):
+    """A checkpoint cannot be written, or cannot be resumed from without changing the result."""
+
+    exit_code = 6
