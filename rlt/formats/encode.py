@@ -1,0 +1,149 @@
+"""Text to token ids with spans known by construction.
+
+A text is a list of pieces. Control strings (`<|im_end|>`, …) become control tokens in trusted pieces
+only, the ones that a chat template wrote; in questions, solutions and explanations they stay ordinary
+text. For benign text the ids equal those of one plain tokenizer call over the joined text, which
+`check_tokenizer` verifies once per tokenizer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from rlt.errors import DataError, ModelError
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of text; `trusted` lets control strings in it become control tokens."""
+
+    text: str
+    trusted: bool = False
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids with the characters each token covers."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+    """Per token: first character and one past the last, in the joined text."""
+    piece_spans: list[tuple[int, int]]
+    """Per piece: the same for its characters."""
+
+    def tokens_of_piece(self, index: int) -> slice:
+        """Return the tokens that lie wholly inside a piece's characters, as a slice of `ids`.
+
+        Raises DataError when there is none: a span without tokens has no log-probability.
+        """
+        start, end = self.piece_spans[index]
+        inside = [i for i, (a, b) in enumerate(self.offsets) if start <= a < b <= end]
+        if not inside:
+            raise DataError(
+                f"the text between characters {start} and {end} has no token of its own; "
+                "it is empty or merges with its surroundings, so it cannot be scored"
+            )
+        assert inside[-1] - inside[0] + 1 == len(inside), "tokens inside a span are contiguous"
+        return slice(inside[0], inside[-1] + 1)
+
+
+@lru_cache(maxsize=16)
+def _control_pattern(strings: tuple[str, ...]) -> re.Pattern[str]:
+    longest_first = sorted(strings, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Return the control strings of a tokenizer with their ids: its special added tokens."""
+    return {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> Encoded:
+    """Return the ids of the joined pieces, control tokens from trusted pieces only."""
+    controls = control_tokens(tokenizer)
+    pattern = _control_pattern(tuple(controls))
+    spans, cuts, position = [], [], 0
+    for piece in pieces:
+        if piece.trusted:
+            cuts += [(position + m.start(), position + m.end()) for m in pattern.finditer(piece.text)]
+        spans.append((position, position + len(piece.text)))
+        position += len(piece.text)
+    text = "".join(piece.text for piece in pieces)
+
+    ids: list[int] = []
+    offsets: list[tuple[int, int]] = []
+    start = 0
+    for cut_start, cut_end in [*cuts, (len(text), len(text))]:
+        if segment := text[start:cut_start]:
+            part = tokenizer(
+                segment, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+            )
+            ids += part["input_ids"]
+            offsets += [(a + start, b + start) for a, b in part["offset_mapping"]]
+        if cut_end > cut_start:
+            ids.append(controls[text[cut_start:cut_end]])
+            offsets.append((cut_start, cut_end))
+        start = cut_end
+    return Encoded(ids, offsets, spans)
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> None:
+    """Raise ModelError unless `encode` agrees with one plain tokenizer call on a benign text."""
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"tokenizer {tokenizer.name_or_path!r} is not a fast tokenizer, which exact token spans need; "
+            "convert it to a tokenizer.json first"
+        )
+    text = "".join(piece.text for piece in pieces)
+    plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if encode(tokenizer, pieces).ids != plain:
+        raise ModelError(
+            f"tokenizer {tokenizer.name_or_path!r} encodes a text differently in parts and as a whole, so "
+            "token spans would not be exact; it is not supported"
+        )
+
+
+class TokenBytes:
+    """The bytes that each token id stands for, so that text can be found in sampled ids exactly."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._added = {i: token.content.encode() for i, token in tokenizer.added_tokens_decoder.items()}
+        backend: Any = tokenizer.backend_tokenizer
+        self._byte_level = "ByteLevel" in repr(backend.decoder)
+        self._cache: dict[int, bytes] = {}
+
+    def __call__(self, token_id: int) -> bytes:
+        """Return the bytes of one token; empty for an id outside the vocabulary (padded embeddings)."""
+        if token_id not in self._cache:
+            self._cache[token_id] = self._lookup(token_id)
+        return self._cache[token_id]
+
+    def _lookup(self, token_id: int) -> bytes:
+        if token_id in self._added:
+            return self._added[token_id]
+        if token_id >= len(self._tokenizer):
+            return b""
+        (token,) = self._tokenizer.convert_ids_to_tokens([token_id])
+        if self._byte_level:
+            return bytes(_UNICODE_TO_BYTE[char] for char in token)
+        if re.fullmatch(r"<0x[0-9A-F]{2}>", token):
+            return bytes([int(token[3:5], 16)])
+        return token.replace("▁", " ").encode()  # sentencepiece writes a space as U+2581
+
+
+def _unicode_to_byte() -> dict[str, int]:
+    """Return the inverse of the byte-level BPE alphabet: printable Latin-1 stands for itself, the rest is
+    shifted to U+0100 and up, in order."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    shifted = (b for b in range(256) if b not in printable)
+    return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(shifted)}
+
+
+_UNICODE_TO_BYTE = _unicode_to_byte()

@@ -1,0 +1,207 @@
+"""Where question, solution and explanation stand in the teacher's and the student's text, in token ids.
+
+Teacher: system, question | <solution> s </solution> <explanation> t </explanation>
+Student: system, question | <thought> t </thought> <solution> s </solution>
+
+The teacher's prompt ends after the opening explanation tag and its padding; the model writes from there.
+The student's sequence is prefix ids + the teacher's sampled ids + suffix ids, so every span is known and
+both models score the same tokens (method sections 2 and 3). No model, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from rlt.errors import DataError, ModelError
+from rlt.formats.encode import Piece, TokenBytes, check_tokenizer, control_tokens, encode
+from rlt.formats.tags import PADDING, TagStyle
+from rlt.records import Explanation, Problem
+
+_SYSTEM, _USER, _ASSISTANT = "\ue000s\ue001", "\ue000u\ue001", "\ue000a\ue001"
+
+
+@dataclass(frozen=True)
+class Suffix:
+    """What follows the explanation in the student's sequence."""
+
+    ids: list[int]
+    solution: slice
+    """The solution's content tokens in `ids`: wholly inside its characters, tags and padding excluded."""
+
+
+class Chat:
+    """A tokenizer's chat template with known places for system prompt and question."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if not tokenizer.chat_template:
+            raise ModelError(
+                f"tokenizer {tokenizer.name_or_path!r} has no chat template; use an instruct model's "
+                "tokenizer or add a chat_template to its tokenizer_config.json"
+            )
+        self.tokenizer = tokenizer
+        self._frames: dict[bool, tuple[str, ...]] = {}
+        self.end_of_turn = self._find_end_of_turn()
+        self.end_of_turn_id = control_tokens(tokenizer)[self.end_of_turn]
+        check_tokenizer(tokenizer, [*self.pieces("Be brief.", "What is 2 + 2?"), Piece("It is 4.")])
+
+    def pieces(self, system: str | None, question: str) -> list[Piece]:
+        """Return the chat up to the start of the assistant's turn."""
+        frame = self._frame(system is not None)
+        contents = [question] if system is None else [system, question]
+        pieces = [Piece(frame[0], trusted=True)]
+        for content, after in zip(contents, frame[1:], strict=True):
+            pieces += [Piece(content), Piece(after, trusted=True)]
+        return pieces
+
+    def _frame(self, with_system: bool) -> tuple[str, ...]:
+        if with_system not in self._frames:
+            system = [{"role": "system", "content": _SYSTEM}] if with_system else []
+            messages = [*system, {"role": "user", "content": _USER}]
+            text = self._render(messages, add_generation_prompt=True)
+            marks = [_SYSTEM, _USER] if with_system else [_USER]
+            frame = []
+            for mark in marks:
+                before, found, text = text.partition(mark)
+                if not found:
+                    raise ModelError(
+                        f"the chat template of {self.tokenizer.name_or_path!r} drops the "
+                        f"{'system prompt' if mark == _SYSTEM else 'question'}; use a template that keeps it"
+                    )
+                frame.append(before)
+            self._frames[with_system] = (*frame, text)
+        return self._frames[with_system]
+
+    def _find_end_of_turn(self) -> str:
+        messages = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ASSISTANT}]
+        tail = self._render(messages, add_generation_prompt=False).partition(_ASSISTANT)[2]
+        controls = [c for c in control_tokens(self.tokenizer) if c in tail]
+        if controls:
+            return min(controls, key=tail.index)
+        if self.tokenizer.eos_token:
+            return str(self.tokenizer.eos_token)
+        raise ModelError(
+            f"tokenizer {self.tokenizer.name_or_path!r} has neither an end-of-turn token in its chat "
+            "template nor an eos_token, so a model could never stop; set eos_token"
+        )
+
+    def _render(self, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+        assert isinstance(text, str)
+        return text
+
+
+class TeacherLayout:
+    """Prompts for the teacher, targets for its warm-up, and the explanation inside its samples."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, tags: TagStyle, system_prompt: str) -> None:
+        self.chat = Chat(tokenizer)
+        self.tokenizer = tokenizer
+        self.tags = tags
+        self.system_prompt = system_prompt
+        self._token_bytes = TokenBytes(tokenizer)
+        self._control_ids = frozenset(control_tokens(tokenizer).values())
+
+    @property
+    def stop_token_ids(self) -> list[int]:
+        """The ids that end a turn: the chat template's, and the tokenizer's own."""
+        eos = self.tokenizer.eos_token_id
+        return sorted({self.chat.end_of_turn_id, *([eos] if isinstance(eos, int) else [])})
+
+    def prompt_ids(self, problem: Problem) -> list[int]:
+        """Return the ids up to and including the opening explanation tag and its padding."""
+        tags = self.tags
+        pieces = [
+            *self.chat.pieces(self.system_prompt or None, problem.question),
+            Piece(tags.solution.open + PADDING),
+            Piece(problem.solution.strip()),
+            Piece(PADDING + tags.solution.close + PADDING + tags.explanation.open + PADDING),
+        ]
+        return encode(self.tokenizer, pieces).ids
+
+    def completion_ids(self, explanation: str) -> list[int]:
+        """Return what the teacher should write after the prompt: explanation, end tag, end of turn."""
+        pieces = [
+            Piece(explanation.strip()),
+            Piece(PADDING + self.tags.explanation.close),
+            Piece(self.chat.end_of_turn, trusted=True),
+        ]
+        return encode(self.tokenizer, pieces).ids
+
+    def split(self, completion_ids: Sequence[int]) -> Explanation:
+        """Cut the explanation out of sampled ids.
+
+        It ends before the first token that touches the closing tag, or before the first control token,
+        whichever comes first. A tag after a control token is outside the teacher's turn and does not count.
+        """
+        turn = list(completion_ids)
+        turn = turn[: next((i for i, t in enumerate(turn) if t in self._control_ids), len(turn))]
+        pieces = [self._token_bytes(t) for t in turn]
+        text = b"".join(pieces)
+        tag = self.tags.explanation.close.encode()
+        at = text.find(tag)
+        if at < 0:
+            return Explanation(tuple(turn), has_end_tag=False, text_after_end_tag=False)
+        num_tokens, position = 0, 0
+        while position + len(pieces[num_tokens]) <= at:
+            position += len(pieces[num_tokens])
+            num_tokens += 1
+        after = bool(text[at + len(tag) :].strip())
+        return Explanation(tuple(turn[:num_tokens]), has_end_tag=True, text_after_end_tag=after)
+
+
+class StudentLayout:
+    """The student's sequence around an explanation.
+
+    `system_prompt` None takes each problem's own `system` text, byte-exact; an empty string sends none.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, tags: TagStyle, system_prompt: str | None) -> None:
+        self.chat = Chat(tokenizer)
+        self.tokenizer = tokenizer
+        self.tags = tags
+        self.system_prompt = system_prompt
+
+    def prefix_ids(self, problem: Problem) -> list[int]:
+        """Return the ids up to and including the opening thought tag and its padding."""
+        pieces = [
+            *self.chat.pieces(self._system(problem) or None, problem.question),
+            Piece(self.tags.thought.open + PADDING),
+        ]
+        return encode(self.tokenizer, pieces).ids
+
+    def explanation_ids(self, explanation: str) -> list[int]:
+        """Return the ids of an explanation given as text, with its closing padding."""
+        return encode(self.tokenizer, [Piece(explanation.strip() + PADDING)]).ids
+
+    def suffix(self, problem: Problem) -> Suffix:
+        """Return closing thought tag, solution block and end of turn, and where the solution's tokens are.
+
+        Raises DataError when no token lies wholly inside the solution.
+        """
+        pieces = [
+            Piece(self.tags.thought.close + PADDING + self.tags.solution.open + PADDING),
+            Piece(problem.solution.strip()),
+            Piece(PADDING + self.tags.solution.close),
+            Piece(self.chat.end_of_turn, trusted=True),
+        ]
+        encoded = encode(self.tokenizer, pieces)
+        try:
+            return Suffix(encoded.ids, encoded.tokens_of_piece(1))
+        except DataError as error:
+            raise DataError(f"problem {problem.id}: the solution cannot be scored: {error}") from error
+
+    def _system(self, problem: Problem) -> str:
+        if self.system_prompt is not None:
+            return self.system_prompt
+        if not problem.system:
+            raise DataError(
+                f"problem {problem.id} has no system prompt, which layout.student_prompt=from_dataset reads "
+                "from its `system` column; use a dataset that carries it, or set layout.student_prompt to "
+                "file:PATH, to a text, or to default"
+            )
+        return problem.system

@@ -1,0 +1,79 @@
+"""Thought and solution of an assistant turn, cut out by its tags. Pure text.
+
+Only the assistant turn is read, so tags that are quoted in a question do no harm. What a turn should
+look like stands in tags.py; which column holds it is known to rlt/data.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from rlt.errors import DataError
+from rlt.formats.tags import TAG_STYLES, TagStyle
+
+
+def parse_tagged(text: str, tags: TagStyle) -> tuple[str, str]:
+    """Return (thought, solution), both stripped, of `open thought close open solution close`.
+
+    Each of the four tags stands there exactly once and in this order, with nothing but white space
+    around and between the two blocks; otherwise DataError says what is wrong with which tag.
+    """
+    order = (tags.thought.open, tags.thought.close, tags.solution.open, tags.solution.close)
+    if missing := [tag for tag in order if tag not in text]:
+        raise DataError(f"the assistant turn lacks {', '.join(missing)} (was it cut off?)")
+    if doubled := [tag for tag in order if text.count(tag) > 1]:
+        raise DataError(f"the assistant turn has {doubled[0]} {text.count(doubled[0])} times, must be once")
+    for tag, following in pairwise(order):
+        if text.index(following) < text.index(tag):
+            raise DataError(f"the assistant turn has {following} before {tag}, must be {' … '.join(order)}")
+
+    before, rest = text.split(order[0])
+    thought, rest = rest.split(order[1])
+    between, rest = rest.split(order[2])
+    solution, after = rest.split(order[3])
+    for where, stray in (
+        (f"before {order[0]}", before),
+        (f"between {order[1]} and {order[2]}", between),
+        (f"after {order[3]}", after),
+    ):
+        if stray.strip():
+            raise DataError(f"the assistant turn has text {where}: {stray.strip()[:40]!r}")
+    return thought.strip(), _solution(solution)
+
+
+def parse_think(text: str) -> tuple[str, str]:
+    """Return (thought, solution) of `<think> thought </think> solution`, as R1-like models write it.
+
+    A solution that was cut off cannot be told from a whole one here: it has no closing tag.
+    """
+    tag = TAG_STYLES["r1"].thought
+    for string in (tag.open, tag.close):
+        if text.count(string) != 1:
+            raise DataError(f"the assistant turn has {string} {text.count(string)} times, must be once")
+    before, _, rest = text.partition(tag.open)
+    thought, close, solution = rest.partition(tag.close)
+    if not close:
+        raise DataError(f"the assistant turn has {tag.close} before {tag.open}")
+    if before.strip():
+        raise DataError(f"the assistant turn has text before {tag.open}: {before.strip()[:40]!r}")
+    return thought.strip(), _solution(solution)
+
+
+def parse_assistant_turn(text: str, tags: TagStyle) -> tuple[str, str]:
+    """Return (thought, solution), whichever built-in style the turn was written in.
+
+    A dataset need not be written in the tags that the run trains with: a turn that begins with the
+    opening tag of another style is read in that style. In the r1 style the solution may stand bare.
+    """
+    start = text.lstrip()
+    style = next((s for s in (tags, *TAG_STYLES.values()) if start.startswith(s.thought.open)), tags)
+    has_solution_tag = style.solution.open in text or style.solution.close in text
+    if style.name == "r1" and not has_solution_tag:
+        return parse_think(text)
+    return parse_tagged(text, style)
+
+
+def _solution(text: str) -> str:
+    if not text.strip():
+        raise DataError("the assistant turn has an empty solution")
+    return text.strip()

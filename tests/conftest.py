@@ -1,0 +1,93 @@
+"""Fixtures of all areas: tiny models made on the spot, and the shared data where it lies beside the project."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+SHARED = Path(__file__).parents[1] / ".." / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of real data and tokenizers, or skip."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder `shared` with real data does not lie beside the project")
+    return SHARED.resolve()
+
+
+@pytest.fixture(scope="session")
+def qwen_tokenizer(shared):
+    """Return the real Qwen2.5 tokenizer."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(shared / "tokenizers" / "qwen2.5")
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """Return the quickstart's tokenizer: a small byte-level BPE with the tags as single entries."""
+    from rlt.quickstart.tokenizer import build_tokenizer
+    from rlt.quickstart.world import vocabulary
+
+    return build_tokenizer(vocabulary())
+
+
+def save_tiny_model(tokenizer, directory: Path, *, seed: int, layers: int = 2, **overrides) -> Path:
+    """Write a random Qwen2 with its tokenizer; head size 32, which vLLM serves on a CPU."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(seed)
+    size = {
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 1024,
+        "initializer_range": 0.2,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "tie_word_embeddings": False,
+    }
+    model = Qwen2ForCausalLM(Qwen2Config(**{**size, **overrides}))
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tiny_tokenizer, tmp_path_factory) -> Path:
+    """Return the folder of a random teacher."""
+    return save_tiny_model(tiny_tokenizer, tmp_path_factory.mktemp("models") / "teacher", seed=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_student(tiny_tokenizer, tmp_path_factory) -> Path:
+    """Return the folder of another random model with the same tokenizer."""
+    return save_tiny_model(tiny_tokenizer, tmp_path_factory.mktemp("models") / "student", seed=2)
+
+
+@pytest.fixture(scope="session")
+def toy_problems(tmp_path_factory) -> Path:
+    """Return a jsonl file of twelve problems with traces."""
+    path = tmp_path_factory.mktemp("data") / "problems.jsonl"
+    rows = [
+        {
+            "question": f"{a}+{b}*2",
+            "solution": str((a + b) * 2 % 10),
+            "reasoning_trace": f"{a}+{b}={(a + b) % 10}\n{(a + b) % 10}*2={(a + b) * 2 % 10}",
+        }
+        for a in range(3)
+        for b in range(4)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
