@@ -1,0 +1,197 @@
+"""Rows of a local file, a local folder or a Hub dataset, as plain dicts with their place in it.
+
+Which columns a row needs is the business of rows.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlt.data.text_files import SourceRow, read_csv, read_json, read_jsonl
+from rlt.errors import DataError
+
+if TYPE_CHECKING:
+    import datasets
+
+logger = logging.getLogger(__name__)
+
+TEXT_READERS: dict[str, Callable[[Path], list[SourceRow]]] = {
+    ".json": read_json,
+    ".jsonl": read_jsonl,
+    ".csv": read_csv,
+}
+SUFFIXES = (*TEXT_READERS, ".parquet")
+HUB_TIMEOUT_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """Everything that was read from one source."""
+
+    source: str
+    unit: str
+    """What `SourceRow.number` counts: `line` or `row`."""
+    columns: tuple[str, ...]
+    rows: list[SourceRow]
+
+
+def read_rows(
+    source: str, *, split: str = "train", config_name: str | None = None, revision: str | None = None
+) -> SourceTable:
+    """Return the rows of a .json, .jsonl, .csv or .parquet file, a local folder, or a Hub dataset.
+
+    What exists locally is read locally. A name that looks like a path is never looked up on the Hub.
+    `split` chooses among the splits of a folder or a Hub dataset; a file has none.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        table = _read_file(path, source)
+    elif path.is_dir():
+        table = _from_dataset(source, _read_folder(path, split, config_name))
+    elif _looks_like_a_path(source):
+        raise DataError(_no_such_path(path))
+    else:
+        table = _from_dataset(source, _read_hub(source, split, config_name, revision))
+    if not table.rows:
+        raise DataError(f"{source} holds no rows")
+    return table
+
+
+def _read_file(path: Path, source: str) -> SourceTable:
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return _from_dataset(source, _load_dataset("parquet", "train", data_file=str(path)))
+    if suffix not in TEXT_READERS:
+        raise DataError(f"{source} must end in one of {', '.join(SUFFIXES)}, got {suffix or 'no suffix'!r}")
+    try:
+        rows = TEXT_READERS[suffix](path)
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error.strerror}") from error
+    columns = tuple(dict.fromkeys(name for row in rows for name in row.values))
+    return SourceTable(source, "row" if suffix == ".json" else "line", columns, rows)
+
+
+def _read_folder(path: Path, split: str, config_name: str | None) -> datasets.Dataset:
+    import datasets
+
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        try:
+            saved = datasets.load_from_disk(str(path))
+        except (OSError, ValueError) as error:  # ValueError covers pyarrow's reading errors
+            raise DataError(f"{path} is a damaged dataset folder: {_first_line(error)}") from error
+        if isinstance(saved, datasets.DatasetDict):
+            return saved[_choose_split(str(path), [str(name) for name in saved], split)]
+        return saved
+    if not any(file.suffix.lower() in SUFFIXES for file in path.rglob("*")):
+        raise DataError(f"the folder {path} holds no file that ends in one of {', '.join(SUFFIXES)}")
+    return _load_dataset(str(path), split, config_name)
+
+
+def _read_hub(name: str, split: str, config_name: str | None, revision: str | None) -> datasets.Dataset:
+    _check_hub(name, revision)
+    return _load_dataset(name, split, config_name, revision)
+
+
+def _load_dataset(
+    path: str,
+    split: str,
+    config_name: str | None = None,
+    revision: str | None = None,
+    data_file: str | None = None,
+) -> datasets.Dataset:
+    """Return one split through `datasets`, with its errors turned into one sentence."""
+    import datasets
+    from datasets import exceptions
+
+    where = data_file or path
+    try:
+        if data_file is None:
+            names = datasets.get_dataset_split_names(path, config_name, revision=revision)
+            split = _choose_split(path, [str(name) for name in names], split)
+        loaded = datasets.load_dataset(
+            path, config_name, split=split, revision=revision, data_files=data_file
+        )
+    except DataError:
+        raise
+    except exceptions.DatasetGenerationError as error:
+        reason = _first_line(error.__cause__ or error)
+        raise DataError(f"{where} cannot be read: {reason}; name one file of it to see the line") from error
+    except (OSError, ValueError, RuntimeError, exceptions.DatasetsError) as error:
+        # The whole family that `datasets` raises for missing, private, gated, damaged or unreachable data.
+        raise DataError(f"{where} cannot be read: {_first_line(error)}") from error
+    assert isinstance(loaded, datasets.Dataset), f"a split of {where} is a {type(loaded).__name__}"
+    return loaded
+
+
+def _from_dataset(source: str, dataset: datasets.Dataset) -> SourceTable:
+    # Rows leave as plain Python values, whatever format a saved dataset was set to.
+    rows = [SourceRow(i, dict(values)) for i, values in enumerate(dataset.with_format(None), start=1)]
+    return SourceTable(source, "row", tuple(dataset.column_names), rows)
+
+
+def _choose_split(source: str, names: list[str], wanted: str) -> str:
+    if wanted in names:
+        return wanted
+    if len(names) == 1:
+        logger.warning("%s has no split %r; reading its only split, %r", source, wanted, names[0])
+        return names[0]
+    raise DataError(
+        f"{source} has no split {wanted!r}, only {', '.join(names)}; set data.split (data.eval_split for "
+        "held-out problems) to one of them"
+    )
+
+
+def _check_hub(name: str, revision: str | None) -> None:
+    """Ask the Hub for the dataset once: loading it would retry for long before saying that it is away."""
+    import httpx
+    from huggingface_hub import HfApi, errors
+
+    try:
+        HfApi().dataset_info(name, revision=revision, timeout=HUB_TIMEOUT_SECONDS)
+    except errors.OfflineModeIsEnabled:
+        return  # a copy in the local cache may still serve
+    except errors.HFValidationError as error:
+        raise DataError(f"{name!r} is neither a local path nor a possible Hub name") from error
+    except errors.RevisionNotFoundError as error:
+        raise DataError(f"the Hub dataset {name} has no revision {revision!r} (data.revision)") from error
+    except errors.RepositoryNotFoundError as error:
+        raise DataError(
+            f"{name} is neither a local path nor a dataset on the Hub that you may read; "
+            "check the spelling, or log in with `hf auth login` if it is private or gated"
+        ) from error
+    except errors.HfHubHTTPError as error:
+        code = error.response.status_code
+        raise DataError(f"the Hub answered {code} for the dataset {name}; try again later") from error
+    except httpx.TransportError as error:
+        raise DataError(
+            f"{name} is no local path, and the Hub cannot be reached ({_first_line(error)}); name a local "
+            "file or folder, or set HF_HUB_OFFLINE=1 to use a copy from the local cache"
+        ) from error
+
+
+def _looks_like_a_path(source: str) -> bool:
+    """True for `./x`, `/x`, `~/x`, `a/b/c`, `x\\y` and names with a suffix; `org/s1K-1.1` has none."""
+    has_suffix = re.search(r"\.(?!v\d)[A-Za-z][A-Za-z0-9]{0,8}$", source) is not None
+    return has_suffix or source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source
+
+
+def _no_such_path(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"{path} does not exist: there is no folder {folder}"
+    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
+    if near:
+        return f"{path} does not exist; did you mean {' or '.join(str(folder / name) for name in near)}?"
+    data = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
+    return f"{path} does not exist; {folder} holds {', '.join(data[:5]) if data else 'no data file'}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,194 @@
+"""Files, folders and names: what is read, and the sentence where nothing can be."""
+
+import http.server
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import datasets
+import pytest
+
+from rlt.data.sources import read_rows
+from rlt.errors import DataError
+
+ROWS = [{"question": f"{i}+1?", "solution": str(i + 1), "level": i, "tags": ["a", "b"]} for i in range(3)]
+
+
+def values(source, **options):
+    return [row.values for row in read_rows(str(source), **options).rows]
+
+
+def test_jsonl_columns_are_the_union_of_all_rows(tmp_path, write_jsonl):
+    table = read_rows(write_jsonl(tmp_path / "a.jsonl", [{"a": 1}, {"b": 2, "a": None}]))
+    assert (table.columns, table.unit) == (("a", "b"), "line")
+
+
+def test_parquet_round_trip(tmp_path):
+    path = tmp_path / "a.parquet"
+    datasets.Dataset.from_list(ROWS).to_parquet(str(path))
+    table = read_rows(str(path))
+    assert [row.values for row in table.rows] == ROWS
+    assert [row.number for row in table.rows] == [1, 2, 3]
+    assert table.unit == "row"
+
+
+def test_csv_round_trip_is_text(tmp_path):
+    path = tmp_path / "a.csv"
+    datasets.Dataset.from_list([{"question": "a,\n“b”", "solution": "007"}]).to_csv(str(path))
+    assert values(path) == [{"question": "a,\n“b”", "solution": "007"}]
+
+
+def test_saved_dataset_and_dataset_dict(tmp_path):
+    dataset = datasets.Dataset.from_list(ROWS)
+    dataset.with_format("numpy").save_to_disk(str(tmp_path / "one"))
+    assert values(tmp_path / "one") == ROWS
+    both = datasets.DatasetDict(train=dataset.select([0, 1]), test=dataset.select([2]))
+    both.save_to_disk(str(tmp_path / "two"))
+    assert values(tmp_path / "two", split="test") == ROWS[2:]
+    with pytest.raises(DataError, match=r"no split 'dev', only train, test; set data.split"):
+        read_rows(str(tmp_path / "two"), split="dev")
+
+
+def test_folder_of_data_files(tmp_path, write_jsonl):
+    write_jsonl(tmp_path / "train.jsonl", ROWS[:2])
+    write_jsonl(tmp_path / "test.jsonl", ROWS[2:])
+    assert values(tmp_path) == ROWS[:2]
+    assert values(tmp_path, split="test") == ROWS[2:]
+    with pytest.raises(DataError, match=r"BuilderConfig 'algebra' not found. Available: \['default'\]"):
+        read_rows(str(tmp_path), config_name="algebra")
+
+
+def test_the_only_split_is_read_with_a_warning(tmp_path, caplog, write_jsonl):
+    folder = tmp_path / "only"
+    folder.mkdir()
+    write_jsonl(folder / "problems.jsonl", ROWS)
+    assert values(folder, split="test") == ROWS
+    assert "has no split 'test'; reading its only split, 'train'" in caplog.text
+
+
+def test_damaged_sources_give_one_sentence(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"not parquet")
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    (saved / "state.json").write_text("{}")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "a.jsonl").write_text('{"question": \n')
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for source, reason in [
+        (tmp_path / "a.parquet", "cannot be read"),
+        (saved, "damaged dataset folder"),
+        (broken, "name one file of it to see the line"),
+        (empty, "holds no file that ends in one of .json, .jsonl, .csv, .parquet"),
+    ]:
+        with pytest.raises(DataError, match=reason) as error:
+            read_rows(str(source))
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.jsonl", "\n"), ("a.json", "[]"), ("a.csv", "q,s\n")])
+def test_a_source_without_rows(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match="holds no rows"):
+        read_rows(str(tmp_path / name))
+
+
+def test_unknown_suffix(tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(DataError, match=r"must end in one of .json, .jsonl, .csv, .parquet, got '.txt'"):
+        read_rows(str(tmp_path / "a.txt"))
+
+
+def test_wrong_path_names_near_files(tmp_path):
+    (tmp_path / "gsm8k_train.jsonl").write_text("{}\n")
+    (tmp_path / "notes.md").write_text("x")
+    with pytest.raises(DataError, match=r"did you mean .*gsm8k_train\.jsonl\?"):
+        read_rows(str(tmp_path / "gsm8k_trian.jsonl"))
+    with pytest.raises(DataError, match=r"does not exist; .* holds gsm8k_train\.jsonl"):
+        read_rows(str(tmp_path / "zzz.parquet"))
+    with pytest.raises(DataError, match=r"there is no folder .*nowhere"):
+        read_rows(str(tmp_path / "nowhere" / "a.jsonl"))
+
+
+def read_in_new_process(source: str, cwd: Path, **env: str) -> tuple[str, float]:
+    """Hub settings are read at import, so each needs a process of its own."""
+    code = (
+        "import sys\nfrom rlt.data.sources import read_rows\nfrom rlt.errors import DataError\n"
+        "try:\n    read_rows(sys.argv[1], revision='v2')\n"
+        "except DataError as error:\n    sys.stdout.write(str(error))\n"
+    )
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, source],
+        env={**os.environ, "HF_HOME": str(cwd / "hf"), **env},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout, time.monotonic() - start
+
+
+UNREACHABLE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+
+
+def test_unreachable_hub_is_one_sentence_at_once(tmp_path):
+    for source in ("bespokelabs/Bespoke-Stratos-17k", "simplescaling/s1K-1.1"):
+        said, seconds = read_in_new_process(source, tmp_path, **UNREACHABLE)
+        assert said.startswith(f"{source} is no local path, and the Hub cannot be reached")
+        assert "\n" not in said
+        assert seconds < 20  # retrying would take longer
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "sentence"),
+    [
+        (404, "RepoNotFound", "some/data is neither a local path nor a dataset on the Hub that you may read"),
+        (403, "GatedRepo", "some/data is neither a local path nor a dataset on the Hub that you may read"),
+        (404, "RevisionNotFound", "the Hub dataset some/data has no revision 'v2' (data.revision)"),
+        (500, "", "the Hub answered 500 for the dataset some/data"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_sentence(tmp_path, status, code, sentence):
+    class Refusal(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args):
+            """Keep the test's output clean."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as hub:
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{hub.server_port}"
+        said, _ = read_in_new_process("some/data", tmp_path, HF_ENDPOINT=address, HF_HUB_OFFLINE="0")
+        hub.shutdown()
+    assert said.startswith(sentence)
+    assert "\n" not in said
+
+
+def test_offline_mode_is_one_sentence(tmp_path):
+    said, _ = read_in_new_process("some/data", tmp_path, HF_HUB_OFFLINE="1")
+    assert said.startswith("some/data cannot be read: Couldn't reach 'some/data' on the Hub")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "source", ["data.jsonl", "./data", "/nowhere/data", "~/no-such", "a/b/c", "org/data.json"]
+)
+def test_what_looks_like_a_path_is_never_looked_up_on_the_hub(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="does not exist"):
+        read_rows(source)
+
+
+def test_impossible_hub_name():
+    with pytest.raises(DataError, match="'my data' is neither a local path nor a possible Hub name"):
+        read_rows("my data")
