@@ -1,0 +1,103 @@
+"""A frozen model beside the trained one: a copy per GPU, sharded with ZeRO-3, or resting in host memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from rlt.errors import ConfigError
+from rlt.models.load import load_model
+from rlt.models.logprobs import Request, add_token_query, token_logprobs
+
+
+class FrozenModel:
+    """A model that only scores tokens. `collective` models need every rank in each forward pass."""
+
+    def __init__(
+        self, module: nn.Module, device: torch.device, *, rests_on_cpu: bool, collective: bool
+    ) -> None:
+        self._module = module
+        self._device = device
+        self._rests_on_cpu = rests_on_cpu
+        self.collective = collective
+
+    def logprobs(
+        self,
+        requests: list[Request],
+        *,
+        temperature: float,
+        tokens_per_batch: int,
+        agree: Callable[[int], int] = lambda count: count,
+    ) -> list[torch.Tensor]:
+        """Return the log-probabilities of each request's positions (see `token_logprobs`)."""
+        with self._in_place() as module:
+            return token_logprobs(
+                module,
+                requests,
+                temperature=temperature,
+                tokens_per_batch=tokens_per_batch,
+                device=self._device,
+                agree=agree if self.collective else (lambda count: count),
+            )
+
+    @contextmanager
+    def _in_place(self) -> Iterator[nn.Module]:
+        if not self._rests_on_cpu:
+            yield self._module
+            return
+        self._module.to(self._device)
+        try:
+            yield self._module
+        finally:
+            self._module.to("cpu")
+
+
+def load_frozen(
+    name: str, *, placement: str, dtype: str, attn_implementation: str, accelerator: Accelerator
+) -> FrozenModel:
+    """Return a frozen causal model on the accelerator's device, placed as asked."""
+    if placement == "zero3":
+        return _sharded(name, dtype, attn_implementation, accelerator)
+    with _outside_zero3():
+        model = load_model(name, dtype=dtype, attn_implementation=attn_implementation)
+    add_token_query(model)
+    model.requires_grad_(False).eval()
+    device = accelerator.device
+    rests_on_cpu = placement == "cpu_offload" and device.type != "cpu"
+    module: nn.Module = model
+    if not rests_on_cpu:
+        module.to(device)
+    return FrozenModel(module, device, rests_on_cpu=rests_on_cpu, collective=False)
+
+
+def _sharded(name: str, dtype: str, attn_implementation: str, accelerator: Accelerator) -> FrozenModel:
+    plugin = accelerator.state.deepspeed_plugin
+    if plugin is None or plugin.zero_stage != 3:
+        raise ConfigError(
+            "reward.placement=zero3 needs a run under DeepSpeed ZeRO-3; start it with launch.sh without "
+            "zero1, zero2 or ddp, or choose replicated or cpu_offload"
+        )
+    from trl.models.utils import prepare_deepspeed
+
+    model = load_model(name, dtype=dtype, attn_implementation=attn_implementation)
+    add_token_query(model)
+    model.requires_grad_(False)
+    engine = prepare_deepspeed(model, accelerator)
+    return FrozenModel(engine, accelerator.device, rests_on_cpu=False, collective=True)
+
+
+@contextmanager
+def _outside_zero3() -> Iterator[None]:
+    """Hide transformers' global ZeRO-3 state, under which a whole model would load as empty tensors."""
+    from transformers.integrations import deepspeed as integration
+
+    reference = integration._hf_deepspeed_config_weak_ref
+    integration.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        integration._hf_deepspeed_config_weak_ref = reference

@@ -1,0 +1,70 @@
+"""Load tokenizers and models from a folder or the Hub, with errors that name the setting."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from rlt.errors import ModelError
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def load_tokenizer(name: str, *, revision: str | None = None, trust: bool = False) -> PreTrainedTokenizerBase:
+    """Return a model's tokenizer with a pad token that is not the end of turn."""
+    _require_folder(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load the tokenizer of {name!r}: {_first_line(error)}") from error
+    if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        spare = [t for t in tokenizer.all_special_tokens if t != tokenizer.eos_token]
+        if not spare:
+            raise ModelError(
+                f"the tokenizer of {name!r} has no pad token besides its end-of-turn token "
+                f"{tokenizer.eos_token!r}; padding with it would teach the model never to stop: add one"
+            )
+        tokenizer.pad_token = spare[0]
+    return tokenizer
+
+
+def load_model(
+    name: str,
+    *,
+    dtype: str,
+    attn_implementation: str = "auto",
+    revision: str | None = None,
+    trust: bool = False,
+) -> PreTrainedModel:
+    """Return a causal language model on the CPU (or partitioned, inside a ZeRO-3 run)."""
+    _require_folder(name)
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            name, **model_kwargs(dtype, attn_implementation, revision), trust_remote_code=trust
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load the model {name!r}: {_first_line(error)}") from error
+
+
+def model_kwargs(dtype: str, attn_implementation: str, revision: str | None) -> dict[str, Any]:
+    """Return keyword arguments for `from_pretrained`; `auto` attention is resolved for this machine."""
+    if attn_implementation == "auto":
+        has_flash = torch.cuda.is_available() and importlib.util.find_spec("flash_attn") is not None
+        attn_implementation = "flash_attention_2" if has_flash and dtype == "bfloat16" else "sdpa"
+    return {"dtype": DTYPES[dtype], "attn_implementation": attn_implementation, "revision": revision}
+
+
+def _require_folder(name: str) -> None:
+    path = Path(name)
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ModelError(f"the folder {name!r} holds no config.json, so it is not a model; check the path")
+    if name.startswith(("/", ".", "~")) and not path.exists():
+        raise ModelError(f"there is no model folder {name!r}; check the path or give a Hub name")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,151 @@
+"""Log-probabilities of chosen tokens, projected only where they are asked for.
+
+A causal model gets a second way to be called: `model(input_ids=…, query=TokenQuery(…))` runs the backbone
+and projects the hidden states of the wanted positions through the LM head, in tiles, so that no
+batch x length x vocabulary tensor exists. It goes through the model's own `__call__`, which keeps the hooks
+of DDP and DeepSpeed ZeRO-3 working. Log-softmax is in float32 whatever the model's dtype.
+
+TRL's fused LM head does the same with Triton; this one needs no Triton, projects only the wanted positions
+on a CPU as well, and takes the temperature per call.
+
+Shapes: B sequences, T tokens, N wanted positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+_TILE_ELEMENTS = {"cpu": 2**23, "cuda": 2**27}
+"""Logits held at once: 32 MiB of float32 on a CPU, where a larger tile gains nothing; 512 MiB on a GPU."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A token sequence and the positions whose log-probability is wanted (each at least 1)."""
+
+    ids: Sequence[int]
+    positions: Sequence[int]
+
+
+@dataclass(frozen=True)
+class TokenQuery:
+    """Where to project: hidden state `columns_N` of row `rows_N` predicts `targets_N`."""
+
+    rows_N: Tensor
+    columns_N: Tensor
+    targets_N: Tensor
+    temperature: float
+
+
+def add_token_query(model: PreTrainedModel) -> None:
+    """Let `model(input_ids=…, query=TokenQuery(…))` return the wanted log-probabilities, shape (N,)."""
+    original = model.forward
+
+    @functools.wraps(original)  # `generate` validates its arguments against the signature
+    def forward(self: PreTrainedModel, *args: Any, query: TokenQuery | None = None, **kwargs: Any) -> Any:
+        if query is None:
+            return original(*args, **kwargs)
+        backbone: Any = self.base_model
+        hidden_BTD = backbone(*args, use_cache=False, **kwargs).last_hidden_state
+        return _project(self, hidden_BTD[query.rows_N, query.columns_N], query)
+
+    model.forward = types.MethodType(forward, model)
+
+
+def _project(model: PreTrainedModel, hidden_ND: Tensor, query: TokenQuery) -> Tensor:
+    head: Any = model.get_output_embeddings()
+    tile_elements = _TILE_ELEMENTS.get(hidden_ND.device.type, _TILE_ELEMENTS["cuda"])
+    logprobs = []
+    with _gathered(head):
+        tile = max(1, tile_elements // head.weight.shape[0])
+        for hidden, targets in zip(hidden_ND.split(tile), query.targets_N.split(tile), strict=True):
+            logits_NV = torch.nn.functional.linear(hidden, head.weight, head.bias).float()
+            logits_NV /= query.temperature
+            chosen = logits_NV.gather(1, targets.unsqueeze(1)).squeeze(1)
+            logprobs.append(chosen - logits_NV.logsumexp(dim=1))
+    return torch.cat(logprobs) if logprobs else hidden_ND.new_zeros(0, dtype=torch.float32)
+
+
+def _gathered(head: torch.nn.Module) -> AbstractContextManager[Any]:
+    """Return a context in which a ZeRO-3 partitioned head is whole, once for all tiles."""
+    if not any(hasattr(p, "ds_id") for p in head.parameters(recurse=False)):
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(list(head.parameters(recurse=False)))
+
+
+def split_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+    """Return indices grouped so that rows x longest row stays within the budget, longest rows first.
+
+    A row longer than the budget gets a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        fits = batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= tokens_per_batch
+        if fits:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def _batch(requests: list[Request], temperature: float, device: torch.device) -> tuple[Tensor, TokenQuery]:
+    """Return right-padded ids (B, T) and the query; T ends where the last wanted token is predicted.
+
+    Right padding needs no attention mask under causal attention: no wanted position sees a pad.
+    """
+    needed = [r.ids[: max(r.positions, default=1)] for r in requests]
+    ids_BT = torch.zeros(len(requests), max(map(len, needed)), dtype=torch.long)
+    for row, ids in enumerate(needed):
+        ids_BT[row, : len(ids)] = torch.tensor(ids)
+    query = TokenQuery(
+        rows_N=torch.tensor([row for row, r in enumerate(requests) for _ in r.positions], dtype=torch.long),
+        columns_N=torch.tensor([p - 1 for r in requests for p in r.positions], dtype=torch.long),
+        targets_N=torch.tensor([r.ids[p] for r in requests for p in r.positions], dtype=torch.long),
+        temperature=temperature,
+    )
+    on_device = TokenQuery(
+        query.rows_N.to(device), query.columns_N.to(device), query.targets_N.to(device), temperature
+    )
+    return ids_BT.to(device), on_device
+
+
+@torch.no_grad()
+def token_logprobs(
+    model: Callable[..., Any],
+    requests: Sequence[Request],
+    *,
+    temperature: float,
+    tokens_per_batch: int,
+    device: torch.device,
+    agree: Callable[[int], int] = lambda count: count,
+) -> list[Tensor]:
+    """Return the natural-log probabilities of each request's positions, float32 on the CPU, in order.
+
+    `model` has been through `add_token_query`. Under ZeRO-3 a forward pass is a collective operation:
+    `agree` then returns the largest number of batches over all ranks, and shorter ranks run dummies.
+    """
+    batches = split_batches([max(r.positions, default=1) for r in requests], tokens_per_batch)
+    results: list[Tensor] = [torch.empty(0)] * len(requests)
+    for batch in _padded_to(batches, agree(len(batches))):
+        members = [requests[i] for i in batch] or [Request(ids=[0, 0], positions=[1])]
+        ids_BT, query = _batch(members, temperature, device)
+        logprobs = model(input_ids=ids_BT, query=query).float().cpu()
+        for i, part in zip(batch, logprobs.split([len(r.positions) for r in members]), strict=False):
+            results[i] = part
+    return results
+
+
+def _padded_to(batches: list[list[int]], count: int) -> Iterator[list[int]]:
+    yield from batches
+    yield from ([] for _ in range(count - len(batches)))

@@ -1,0 +1,143 @@
+"""The RLT reward: how likely an explanation makes the solution, minus how unnatural it is.
+
+    reward = r_SS - r_KL + format
+    r_SS = sum of weighted reductions of  log p_S(s_i | q, t, s_<i)
+    r_KL = sum of weighted reductions of  d_j = log p_T(t_j | s, q, t_<j) - log p_S(t_j | q, t_<j)
+
+(arXiv 2506.08388, section 3, with the released coefficients: 1·mean + 0.01·min and 3·mean + 0.03·max.)
+
+B examples, S solution tokens, T explanation tokens; log-probabilities in nats. Pure tensors: `scorer.py`
+runs the models, `formats/layout.py` finds the spans and the format flags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from rlt.config.schema import Config
+from rlt.rewards.reductions import REDUCTIONS, TRANSFORMS
+
+
+@dataclass(frozen=True)
+class WeightedReductions:
+    """How per-token values become one number: clip, then transform, then a weighted sum of reductions."""
+
+    weights: tuple[tuple[str, float], ...]
+    transform: str = "none"
+    clip: tuple[float, float] | None = None
+
+    def __call__(self, x_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """Return the weighted sum, shape (B,). NaN where a counted value is NaN or none is counted."""
+        clipped_BT = x_BT if self.clip is None else x_BT.clamp(*self.clip)
+        mapped_BT = TRANSFORMS[self.transform](clipped_BT)
+        return sum(
+            (weight * REDUCTIONS[name](mapped_BT, mask_BT) for name, weight in self.weights),
+            start=x_BT.new_zeros(len(x_BT)),
+        )
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """The numbers of the reward, resolved from the configuration."""
+
+    solution: WeightedReductions
+    divergence: WeightedReductions
+    kl_estimator: str = "k1"
+    missing_tag_penalty: float = 1.0
+    text_after_tag_penalty: float = 0.0
+    empty_explanation_divergence: float = 1.0
+
+    @classmethod
+    def from_config(cls, config: Config) -> RewardSpec:
+        """Return the reward that a configuration asks for."""
+        r = config.reward
+        return cls(
+            WeightedReductions(
+                tuple(zip(r.answer_reductions, config.answer_log_prob_coeff, strict=True)),
+                r.answer_transform,
+                _clip(r.answer_clip),
+            ),
+            WeightedReductions(
+                tuple(zip(r.kl_reductions, config.kl_penalty_reward_coeff, strict=True)),
+                r.kl_transform,
+                _clip(r.kl_clip),
+            ),
+            r.kl_estimator,
+            r.missing_tag_penalty,
+            r.text_after_tag_penalty,
+            r.empty_explanation_divergence,
+        )
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the divergence reads the teacher's log-probabilities."""
+        return self.kl_estimator != "student_nll"
+
+
+def _clip(bounds: list[float]) -> tuple[float, float] | None:
+    return (bounds[0], bounds[1]) if bounds else None
+
+
+@dataclass(frozen=True)
+class RewardInputs:
+    """What the reward of one explanation is made from; 1-D float tensors."""
+
+    solution_logprobs_S: Tensor
+    """log p_S of the solution's content tokens; never empty."""
+    student_logprobs_T: Tensor
+    """log p_S of the explanation tokens; may be empty."""
+    teacher_logprobs_T: Tensor | None
+    """log p_T of the same tokens, or None when the spec does not need them."""
+    has_end_tag: bool
+    text_after_end_tag: bool
+
+
+def divergence(spec: RewardSpec, item: RewardInputs) -> Tensor:
+    """Return the per-token divergence of one explanation, shape (T,) or (1,) declared if it is empty."""
+    student_T = item.student_logprobs_T.double()
+    if not len(student_T):
+        return torch.full((1,), spec.empty_explanation_divergence, dtype=torch.float64)
+    if spec.kl_estimator == "student_nll":
+        return -student_T
+    assert item.teacher_logprobs_T is not None, "this estimator needs the teacher's log-probabilities"
+    d_T = item.teacher_logprobs_T.double() - student_T
+    return torch.exp(-d_T) - 1 + d_T if spec.kl_estimator == "k3" else d_T
+
+
+def rlt_reward(spec: RewardSpec, items: Sequence[RewardInputs]) -> dict[str, Tensor]:
+    """Return `reward` and its named parts, each of shape (B,) in float64.
+
+    A NaN log-probability makes the parts that read it, and the reward, NaN: it is never replaced.
+    """
+    solution_BS, solution_mask_BS = _pad([item.solution_logprobs_S.double() for item in items])
+    divergence_BT, divergence_mask_BT = _pad([divergence(spec, item) for item in items])
+    missing_B = torch.tensor([not item.has_end_tag for item in items], dtype=torch.float64)
+    after_B = torch.tensor([item.text_after_end_tag for item in items], dtype=torch.float64)
+    r_ss_B = spec.solution(solution_BS, solution_mask_BS)
+    r_kl_B = spec.divergence(divergence_BT, divergence_mask_BT)
+    format_B = 0.0 - spec.missing_tag_penalty * missing_B - spec.text_after_tag_penalty * after_B
+    return {
+        "reward": r_ss_B - r_kl_B + format_B,
+        "r_ss": r_ss_B,
+        "r_ss_mean": REDUCTIONS["mean"](solution_BS, solution_mask_BS),
+        "r_ss_min": REDUCTIONS["min"](solution_BS, solution_mask_BS),
+        "r_kl": r_kl_B,
+        "r_kl_mean": REDUCTIONS["mean"](divergence_BT, divergence_mask_BT),
+        "r_kl_max": REDUCTIONS["max"](divergence_BT, divergence_mask_BT),
+        "format": format_B,
+        "missing_tag": missing_B,
+        "text_after_tag": after_B,
+        "explanation_tokens": torch.tensor([float(len(i.student_logprobs_T)) for i in items]).double(),
+        "solution_tokens": solution_mask_BS.sum(1).double(),
+    }
+
+
+def _pad(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
+    lengths = torch.tensor([len(row) for row in rows])
+    padded = pad_sequence(rows, batch_first=True)
+    return padded, torch.arange(padded.shape[1]) < lengths.unsqueeze(1)
