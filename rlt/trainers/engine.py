@@ -1,0 +1,110 @@
+"""How a training run gets completions from its policy: from vLLM servers, or from the policy itself.
+
+An engine works on the rows of all processes: every process calls it at the same time, each with its own
+rows. It knows nothing of rewards. TRL's own engine knows one server and opens an NCCL group to it in its
+constructor, so it is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+from transformers import PreTrainedModel
+
+from rlt.generation.collective import on_main_process, push_from_main_process
+from rlt.generation.transformers_backend import TransformersGenerator
+from rlt.generation.types import Generator, Sampling
+from rlt.generation.weight_sync import WeightSync
+from rlt.generation.weights import model_weights
+from rlt.records import Completion
+
+Rows = Sequence[Sequence[int]]
+
+
+class Engine(Protocol):
+    """A source of completions for the current policy."""
+
+    def sync_weights(self) -> None:
+        """Make the engine generate with the policy's current weights."""
+        ...
+
+    def sample(self, prompts: Rows, seeds: Sequence[int], group: int) -> list[Completion]:
+        """Return one completion per row of this process.
+
+        `group` consecutive rows over all processes share a prompt; a row's seed decides its sample, with
+        servers the seed of the group's first row decides all of them.
+        """
+        ...
+
+
+class ServerEngine:
+    """Completions from a pool of servers, asked by the main process for everyone."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        accelerator: Accelerator,
+        *,
+        generator: Generator,
+        sync: WeightSync,
+        sampling: Sampling,
+    ) -> None:
+        self._accelerator = accelerator
+        self._generator = generator
+        self._sync = sync
+        self._sampling = sampling
+        self._model = model
+
+    def sync_weights(self) -> None:
+        """Push the policy's weights to every server; gathering them is collective under ZeRO-3."""
+        push_from_main_process(self._accelerator, self._sync, model_weights(self._model))
+
+    def sample(self, prompts: Rows, seeds: Sequence[int], group: int) -> list[Completion]:
+        """Return one completion per row of this process; raises GenerationError on every process."""
+        rows_per_process = gather_object([len(prompts)])
+        all_prompts = gather_object([list(p) for p in prompts])
+        all_seeds = gather_object(list(seeds))
+        groups = on_main_process(
+            self._accelerator,
+            lambda: self._generator.generate(all_prompts[::group], group, self._sampling, all_seeds[::group]),
+        )
+        completions = [completion for members in groups for completion in members]
+        start = sum(rows_per_process[: self._accelerator.process_index])
+        return completions[start : start + len(prompts)]
+
+
+class LocalEngine:
+    """Completions from the policy itself, each process for its own rows."""
+
+    def __init__(
+        self,
+        model_context: Callable[[], AbstractContextManager[PreTrainedModel]],
+        *,
+        sampling: Sampling,
+        pad_token_id: int,
+        batch_size: int,
+        decode: Callable[[list[int]], str],
+        agree: Callable[[int], int] | None,
+    ) -> None:
+        """`agree` (the maximum over all processes) is given when forward passes are collective (ZeRO-3)."""
+        self._sampling = sampling
+        self._pad_token_id = pad_token_id
+        self._agree = agree
+        self._generator = TransformersGenerator(
+            model_context, pad_token_id, batch_size, decode=decode, synced_gpus=agree is not None
+        )
+
+    def sync_weights(self) -> None:
+        """Nothing to do: the policy generates."""
+
+    def sample(self, prompts: Rows, seeds: Sequence[int], group: int) -> list[Completion]:  # noqa: ARG002
+        """Return one completion per row; rows are independent, so groups don't matter."""
+        missing = self._agree(len(prompts)) - len(prompts) if self._agree else 0
+        padded = [*prompts, *([[self._pad_token_id]] * missing)]
+        samples = self._generator.generate(padded, 1, self._sampling, [*seeds, *([0] * missing)])
+        return [row[0] for row in samples[: len(prompts)]]

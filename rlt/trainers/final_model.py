@@ -1,0 +1,60 @@
+"""Write the trained model at the top of the run directory, ready for `from_pretrained` and for vLLM.
+
+The weights leave the trainer tensor by tensor: gathered one at a time under ZeRO-3, with LoRA merged in.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from rlt.generation.collective import on_main_process
+from rlt.generation.weight_sync import MAX_SHARD_BYTES, write_checkpoint
+from rlt.generation.weights import model_weights
+
+
+def generation_config(
+    tokenizer: PreTrainedTokenizerBase, stop_token_ids: list[int], temperature: float
+) -> GenerationConfig:
+    """Return a saved teacher's defaults: plain sampling, and the stop tokens that it was taught."""
+    return GenerationConfig(
+        do_sample=True,
+        temperature=temperature,
+        top_k=0,
+        eos_token_id=stop_token_ids,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def save_final_model(
+    model: Any, accelerator: Accelerator, tokenizer: PreTrainedTokenizerBase, directory: Path
+) -> None:
+    """Write weights, configuration and tokenizer into `directory`; every process takes part."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    weights = model_weights(model)
+
+    def write() -> None:
+        try:
+            staging = directory / "model.new"
+            shutil.rmtree(staging, ignore_errors=True)
+            write_checkpoint(weights, staging, MAX_SHARD_BYTES)
+            plain.config.save_pretrained(staging)
+            plain.generation_config.save_pretrained(staging)
+            tokenizer.save_pretrained(staging)
+            for old in directory.glob("*.safetensors*"):
+                old.unlink()
+            for file in staging.iterdir():
+                file.replace(directory / file.name)
+            staging.rmdir()
+        finally:  # the other processes are inside the same gathers
+            for _ in weights:
+                pass
+
+    if not accelerator.is_main_process:
+        for _ in weights:
+            pass
+    on_main_process(accelerator, write)

@@ -1,0 +1,77 @@
+"""How a recipe differs from the installed TRL's defaults, as a table.
+
+`python -m rlt.trainers.recipe_diff run_cfg=teacher_rl [recipe=modern]`
+
+Rows are the arguments that reach TRL. What the framework itself adds (reward, layouts, generation) has
+no counterpart there and is not listed; our prompts are, because they are in our own words.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import sys
+from typing import Any
+
+from rlt.config.compose import compose
+from rlt.config.resolve import resolve
+from rlt.config.schema import Config
+from rlt.errors import RLTError
+from rlt.trainers.arguments import grpo_arguments, sft_arguments
+
+_NOT_RECIPE = {
+    *("output_dir", "run_name", "project", "use_cpu", "bf16", "disable_tqdm", "model_init_kwargs"),
+    *("gradient_accumulation_steps", "steps_per_generation"),  # they follow from train_batch_size
+}
+"""Arguments of this run or this machine."""
+
+
+def differences(config: Config) -> list[tuple[str, Any, Any]]:
+    """Return (argument, recipe's value, installed default) where the two differ, in order of name."""
+    from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.sft_config import SFTConfig
+
+    is_rl = config.stage == "teacher_rl"
+    arguments = (grpo_arguments if is_rl else sft_arguments)(config, 1, bf16=True, use_cpu=False)
+    if is_rl and config.trainer.ref_sync_steps:  # done by our own trainer, so TRL is not told
+        arguments["sync_ref_model"] = True
+        arguments["ref_model_sync_steps"] = config.trainer.ref_sync_steps
+        arguments["ref_model_mixup_alpha"] = config.trainer.ref_mixup
+    defaults = {f.name: _plain(f.default) for f in dataclasses.fields(GRPOConfig if is_rl else SFTConfig)}
+    changed = [
+        (name, value, defaults[name])
+        for name, value in sorted(arguments.items())
+        if name not in _NOT_RECIPE and _plain(value) != defaults[name]
+    ]
+    return [*changed, ("train_batch_size", config.train_batch_size, "8 a device")]
+
+
+def as_table(rows: list[tuple[str, Any, Any]]) -> str:
+    """Return the differences as aligned text."""
+    cells = [("setting", "recipe", "installed TRL default")] + [(n, str(r), str(d)) for n, r, d in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(3)]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join([lines[0], "-" * (sum(widths) + 4), *lines[1:]]) + "\n"
+
+
+def main(words: list[str]) -> int:
+    """Print the table for a command line; return the exit code."""
+    try:
+        config = resolve(compose(words))
+    except RLTError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    sys.stdout.write(f"{config.stage}, recipe {config.recipe}\n{as_table(differences(config))}")
+    if config.layout.teacher_prompt == "default":
+        sys.stdout.write("The teacher's system prompt is in our own words, not the released one.\n")
+    return 0
+
+
+def _plain(value: Any) -> Any:
+    if value is dataclasses.MISSING:
+        return None
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,109 @@
+"""The reference policy that follows the trained one: every n steps, share * policy + (1 - share) * reference.
+
+TRL's own callback gathers both whole models on every rank under ZeRO-3 and its checkpoints forget the
+moved weights. Here parameters are mixed one by one, and a checkpoint holds the reference in `reference/`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors import safe_open
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rlt.errors import CheckpointError
+from rlt.generation.weight_sync import MAX_SHARD_BYTES, write_checkpoint
+
+FOLDER = "reference"
+
+
+class MovingReference(TrainerCallback):
+    """Mixes the policy into the reference, and keeps the reference in checkpoints."""
+
+    def __init__(
+        self, policy: nn.Module, reference: Any, accelerator: Accelerator, *, every: int, share: float
+    ) -> None:
+        self._policy = policy
+        self._reference: nn.Module = accelerator.unwrap_model(reference)  # pyright: ignore[reportAttributeAccessIssue]
+        self._accelerator = accelerator
+        self._every = every
+        self._share = share
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
+    ) -> None:
+        """Mix after every n-th optimizer step."""
+        if state.global_step % self._every == 0:
+            self.mix()
+
+    @torch.no_grad()
+    def mix(self) -> None:
+        """Replace the reference by share * policy + (1 - share) * reference, parameter by parameter."""
+        pairs = zip(self._policy.parameters(), self._reference.parameters(), strict=True)
+        for policy, reference in pairs:
+            with _whole(policy), _whole(reference, written_by_main=True) as writes:
+                if writes:
+                    reference.mul_(1 - self._share).add_(policy.to(reference.dtype), alpha=self._share)
+
+    def save(self, checkpoint: Path) -> None:
+        """Write the reference's weights into a checkpoint; collective under ZeRO-3."""
+
+        def weights() -> Iterator[tuple[str, torch.Tensor]]:
+            for name, parameter in self._reference.named_parameters():
+                with _whole(parameter):
+                    yield name, parameter.detach()
+
+        if self._accelerator.is_main_process:
+            write_checkpoint(weights(), checkpoint / FOLDER, MAX_SHARD_BYTES)
+        else:
+            for _ in weights():
+                pass
+
+    @torch.no_grad()
+    def load(self, checkpoint: Path) -> None:
+        """Take the reference's weights from a checkpoint.
+
+        Raises CheckpointError when it has none: continuing with another reference changes the result.
+        """
+        folder = checkpoint / FOLDER
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"checkpoint {checkpoint} holds no {FOLDER}/ folder with the moved reference model; resuming "
+                "without it would change the KL term: resume from a checkpoint that has it, or start anew "
+                "with this checkpoint as model_name_or_path"
+            )
+        shard_of = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+        for name, parameter in self._reference.named_parameters():
+            with _whole(parameter, written_by_main=True) as writes:
+                if writes:
+                    with safe_open(folder / shard_of[name], framework="pt") as shard:
+                        parameter.copy_(shard.get_tensor(name))
+
+
+@contextmanager
+def _whole(parameter: nn.Parameter, *, written_by_main: bool = False) -> Iterator[bool]:
+    """Make a ZeRO-3 partitioned parameter whole; yield whether this process is the one to write it.
+
+    Elsewhere every process holds the parameter and writes it.
+    """
+    with ExitStack() as stack:
+        if not hasattr(parameter, "ds_id"):
+            yield True
+            return
+        import deepspeed
+
+        stack.enter_context(
+            deepspeed.zero.GatheredParameters([parameter], modifier_rank=0 if written_by_main else None)
+        )
+        yield not written_by_main or deepspeed.comm.get_rank() == 0

@@ -1,0 +1,397 @@
+"""GRPO on the student-likelihood reward: a thin subclass of TRL's trainer.
+
+What differs from `GRPOTrainer`:
+- prompts are token ids made by the teacher's layout, never re-tokenised text;
+- completions come from our engine (any number of servers, or the policy itself);
+- the reward reads the policy's log-probabilities of the sampled ids;
+- the reference moves by `MovingReference`, and checkpoints hold it;
+- engine drift is measured in the loss pass, without a further forward, under every recipe;
+- evaluation samples held-out problems with seeds of its own, each problem counted once.
+
+Not reachable by extension: with a GPU but no Triton, and on a CPU, TRL's loss projects every position.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from rlt.errors import ModelError
+from rlt.formats.layout import TeacherLayout
+from rlt.generation.drift import Drift, engine_drift
+from rlt.generation.seeds import spread_seed
+from rlt.models.logprobs import Request, add_token_query, token_logprobs
+from rlt.records import Completion, Explanation, Problem, Score
+from rlt.rewards.scorer import StudentScorer, is_scorable
+from rlt.trainers.engine import Engine
+from rlt.trainers.reference import MovingReference
+
+logger = logging.getLogger(__name__)
+
+SampleSink = Callable[[str, list[dict[str, Any]]], None]
+"""Takes the name of a table (`step_000001`) and its rows; called on the main process."""
+_TRAIN, _EVAL = 0, 1
+
+
+@dataclass(frozen=True)
+class PromptedProblem:
+    """A problem with the token ids of the teacher's prompt."""
+
+    problem: Problem
+    prompt_ids: list[int]
+
+
+@dataclass(frozen=True)
+class RLSettings:
+    """What the trainer needs besides TRL's arguments."""
+
+    tokens_per_batch: int
+    """Padded tokens of one forward pass for the teacher's log-probabilities."""
+    teacher_logprobs: str
+    """`policy` or `engine` (configuration: reward.teacher_logprobs)."""
+    ref_sync_steps: int
+    ref_mixup: float
+    drift_limit: float
+    eval_num_generations: int
+
+
+@dataclass(frozen=True)
+class RLData:
+    """Problems to train on, and held-out ones to evaluate on (may be empty)."""
+
+    train: Sequence[PromptedProblem]
+    held_out: Sequence[PromptedProblem]
+
+
+@dataclass(frozen=True)
+class RLParts:
+    """What the trainer is given from outside. The first two need its model or its accelerator to be made."""
+
+    make_engine: Callable[[TeacherRLTrainer], Engine]
+    make_scorer: Callable[[TeacherRLTrainer], StudentScorer]
+    write_samples: SampleSink
+
+
+class TeacherRLTrainer(GRPOTrainer):
+    """Trains a teacher by RL against a frozen student."""
+
+    def __init__(
+        self,
+        model: str,
+        args: GRPOConfig,
+        *,
+        layout: TeacherLayout,
+        data: RLData,
+        parts: RLParts,
+        settings: RLSettings,
+        peft_config: Any = None,
+    ) -> None:
+        super().__init__(
+            model,
+            reward_funcs=[self.rlt],
+            args=args,
+            train_dataset=_indexed(data.train),
+            eval_dataset=_indexed(data.held_out) if data.held_out else None,
+            processing_class=layout.tokenizer,
+            peft_config=peft_config,
+        )
+        self.layout = layout
+        self.stop_token_ids = sorted({*self.eos_token_ids, *layout.stop_token_ids})
+        self.settings = settings
+        self._data = data
+        self._write_samples = parts.write_samples
+        self.policy: Any = self.model
+        add_token_query(self.policy.get_base_model() if peft_config is not None else self.policy)
+        self.scorer = parts.make_scorer(self)
+        self.engine = parts.make_engine(self)
+        # TRL was built without vLLM so that it opens no connection of its own; from here on it takes the
+        # branches that expect sampled log-probabilities, the importance-sampling correction among them.
+        self.use_vllm = True
+        if data.held_out:
+            self.add_callback(_EvaluateAtTheEnd())
+        self._last_loaded_step = -1
+        self._drift: list[Drift] = []
+        self._drift_alarm = False
+        self.reference: MovingReference | None = None
+        if self.ref_model is not None and settings.ref_sync_steps:
+            self.reference = MovingReference(
+                self.policy,
+                self.ref_model,
+                self.accelerator,
+                every=settings.ref_sync_steps,
+                share=settings.ref_mixup,
+            )
+            self.add_callback(self.reference)
+
+    # ---- generation -------------------------------------------------------------------------------
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._batch = [self._data.train[row["index"]] for row in inputs]
+        output = super()._generate_and_score_completions(inputs)
+        rows = self._sample_rows(self._batch, self._completions, self._scores)
+        for row, advantage in zip(rows, output["advantages"].tolist(), strict=True):
+            row["advantage"] = advantage
+        self._store(f"step_{self.state.global_step + 1:06d}", rows)
+        return output
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        assert len(prompts) == len(self._batch), "one prompt per row of the batch"
+        return [item.prompt_ids for item in self._batch], None, {}
+
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], *_: Any, **__: Any
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        first_row = self.accelerator.process_index * len(prompt_ids)
+        seeds = [self._seed(_TRAIN, first_row + i) for i in range(len(prompt_ids))]
+        assert self.num_generations is not None
+        self._completions = self._sample(prompt_ids, seeds, self.num_generations, "train")
+        return [list(c.token_ids) for c in self._completions], [list(c.logprobs) for c in self._completions]
+
+    def _sample(self, prompts: list[list[int]], seeds: list[int], group: int, mode: str) -> list[Completion]:
+        if self._last_loaded_step != self.state.global_step:
+            with self._timed("time/sync", mode):
+                self.engine.sync_weights()
+            self._last_loaded_step = self.state.global_step
+        with self._timed("time/generate", mode):
+            return self.engine.sample(prompts, seeds, group)
+
+    def _seed(self, phase: int, row: int) -> int:
+        return spread_seed(self.args.seed, phase, self.state.global_step, row)
+
+    # ---- reward -----------------------------------------------------------------------------------
+
+    def rlt(
+        self, *, completion_ids: list[list[int]], log_metric: Callable[[str, float], None], **_: Any
+    ) -> list[float | None]:
+        """Return the reward of each completion; TRL calls this. None where the student gave no number."""
+        assert len(completion_ids) == len(self._batch), "one completion per row of the batch"
+        with self._timed("time/reward", "train"):
+            self._scores = self._score(self._batch, self._completions)
+        for score in self._scores:
+            if is_scorable(score):
+                for name, value in score.parts.items():
+                    log_metric(name, value)
+            log_metric("unscorable", float(not is_scorable(score)))
+        return [score.reward if is_scorable(score) else None for score in self._scores]
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
+        rewards = super()._calculate_rewards(*args, **kwargs)  # of all processes
+        if rewards.isnan().all():
+            raise ModelError(
+                "no completion of this step has a finite reward: the student's or the teacher's "
+                "log-probabilities are NaN or infinite; check the weights of student_model and of the policy"
+            )
+        return rewards
+
+    def _score(self, items: Sequence[PromptedProblem], completions: Sequence[Completion]) -> list[Score]:
+        explanations = [self.layout.split(c.token_ids) for c in completions]
+        teacher = self._teacher_logprobs(items, completions, explanations)
+        return self.scorer.score([item.problem for item in items], explanations, teacher)
+
+    def _teacher_logprobs(
+        self,
+        items: Sequence[PromptedProblem],
+        completions: Sequence[Completion],
+        explanations: Sequence[Explanation],
+    ) -> list[Tensor | None]:
+        """Return log p_T of each explanation's tokens at the sampling temperature."""
+        if not self.scorer.spec.needs_teacher:
+            return [None] * len(items)
+        lengths = [len(e.token_ids) for e in explanations]
+        if self.settings.teacher_logprobs == "engine":
+            return [torch.tensor(c.logprobs[:n]) for c, n in zip(completions, lengths, strict=True)]
+        requests = [
+            Request([*i.prompt_ids, *e.token_ids], range(len(i.prompt_ids), len(i.prompt_ids) + n))
+            for i, e, n in zip(items, explanations, lengths, strict=True)
+        ]
+        with self.accelerator.autocast(), _evaluation_mode(self.policy):
+            return list(
+                token_logprobs(
+                    self.policy,
+                    requests,
+                    temperature=self.temperature,
+                    tokens_per_batch=self.settings.tokens_per_batch,
+                    device=self.accelerator.device,
+                    agree=self.max_over_processes,
+                )
+            )
+
+    def max_over_processes(self, value: int) -> int:
+        """Return the largest of the processes' values; collective."""
+        gathered: Any = self.accelerator.gather(torch.tensor([value], device=self.accelerator.device))
+        return int(gathered.max())
+
+    # ---- loss, drift, logs ------------------------------------------------------------------------
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        if torch.is_grad_enabled():
+            self._loss_logprobs = result[0].detach()
+        return result
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        loss = super()._compute_loss(model, inputs)
+        if self._last_loaded_step == self.state.global_step:  # the engine holds this very policy
+            sampled, mask = inputs["sampling_per_token_logps"], inputs["completion_mask"].bool()
+            self._drift.append(engine_drift(self._loss_logprobs, sampled, mask))
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the engine drift since the last call, and warn when it passes its limit."""
+        if self.policy.training and "loss" in logs:
+            logs.update(self._drift_metrics())
+        super().log(logs, start_time)
+
+    def _drift_metrics(self) -> dict[str, float]:
+        stats = gather_object(self._drift)
+        self._drift = []
+        if not stats:
+            return {}
+        largest = max((s.max for s in stats), key=lambda v: (v != v, v))  # a NaN counts as the largest
+        mean = sum(s.mean * s.num_tokens for s in stats) / max(1, sum(s.num_tokens for s in stats))
+        alarm = not largest <= self.settings.drift_limit
+        if alarm and not self._drift_alarm and self.accelerator.is_main_process:
+            logger.warning(
+                "engine drift: the policy and the engine differ by %.3g in a token's log-probability "
+                "(generation.drift_limit is %.3g); the engine may hold stale or incomplete weights",
+                largest,
+                self.settings.drift_limit,
+            )
+        self._drift_alarm = alarm
+        return {"drift/max": largest, "drift/mean": mean}
+
+    @contextmanager
+    def _timed(self, name: str, mode: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._metrics[mode][name].append(time.perf_counter() - start)
+
+    # ---- samples ----------------------------------------------------------------------------------
+
+    def _sample_rows(
+        self, items: Sequence[PromptedProblem], completions: Sequence[Completion], scores: Sequence[Score]
+    ) -> list[dict[str, Any]]:
+        rows = []
+        for item, completion, score in zip(items, completions, scores, strict=True):
+            explanation = self.layout.split(completion.token_ids)
+            rows.append(
+                {
+                    "problem_id": item.problem.id,
+                    "question": item.problem.question,
+                    "solution": item.problem.solution,
+                    "explanation": self._tokenizer.decode(list(explanation.token_ids)),
+                    "completion": self._tokenizer.decode(list(completion.token_ids)),
+                    "num_tokens": len(completion.token_ids),
+                    "finish_reason": completion.finish_reason,
+                    "reward": score.reward,
+                    **score.parts,
+                }
+            )
+        return rows
+
+    def _store(self, name: str, rows: list[dict[str, Any]]) -> None:
+        gathered = gather_object(rows)
+        if self.accelerator.is_main_process:
+            seen: dict[str, int] = defaultdict(int)
+            for row in gathered:
+                row["sample_index"] = seen[row["problem_id"]]
+                seen[row["problem_id"]] += 1
+            self._write_samples(name, gathered)
+
+    # ---- evaluation -------------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,  # noqa: ARG002 - held-out problems are given to the constructor
+        ignore_keys: list[str] | None = None,  # noqa: ARG002
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Return the mean reward and its parts over the held-out problems, each counted once.
+
+        Samples depend on the run's seed, the problem and the weights only; no generator of the training
+        run is read or moved.
+        """
+        group = self.settings.eval_num_generations
+        mine = range(self.accelerator.process_index, len(self._data.held_out), self.accelerator.num_processes)
+        items = [self._data.held_out[i] for i in mine for _ in range(group)]
+        # The seed leaves the step out: the same randomness before and after training pairs the samples.
+        seeds = [spread_seed(self.args.seed, _EVAL, i, k) for i in mine for k in range(group)]
+        start = time.perf_counter()
+        completions = self._sample([item.prompt_ids for item in items], seeds, group, "eval")
+        scores = self._score(items, completions)
+        rows = self._sample_rows(items, completions, scores)
+        self._store(f"eval_step_{self.state.global_step:06d}", rows)
+        metrics = _mean_parts(gather_object(scores), metric_key_prefix)
+        metrics[f"{metric_key_prefix}_runtime"] = time.perf_counter() - start
+        self._metrics["eval"].clear()
+        super(GRPOTrainer, self).log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # ---- checkpoints ------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.reference is not None:
+            assert self.args.output_dir is not None
+            folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            self.reference.save(folder)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write none: the stage writes the run's card."""
+
+
+def _indexed(problems: Sequence[PromptedProblem]) -> Dataset:
+    """Return rows as TRL wants them, with a `prompt`; problem and ids are looked up by `index`."""
+    return Dataset.from_dict({"prompt": [""] * len(problems), "index": list(range(len(problems)))})
+
+
+class _EvaluateAtTheEnd(TrainerCallback):
+    """Evaluates after the last step, whatever eval_steps is."""
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,  # noqa: ARG002
+    ) -> None:
+        """Ask for an evaluation after the last step."""
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = True
+
+
+@contextmanager
+def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Switch off dropout and gradient checkpointing for a scoring pass."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _mean_parts(scores: Sequence[Score], prefix: str) -> dict[str, float]:
+    scorable = [s for s in scores if is_scorable(s)]
+    metrics = {f"{prefix}_unscorable": float(len(scores) - len(scorable))}
+    if scorable:
+        metrics[f"{prefix}_reward"] = sum(s.reward for s in scorable) / len(scorable)
+        for name in scorable[0].parts:
+            metrics[f"{prefix}_{name}"] = sum(s.parts[name] for s in scorable) / len(scorable)
+    return metrics
