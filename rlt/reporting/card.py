@@ -1,0 +1,185 @@
+"""README.md of a run directory: a model card with the facts of the run. Valid as a card on the Hub.
+
+States only what the run recorded. Holds no secret and no home path: it is the file that gets published.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlt.reporting.files import write_text
+from rlt.reporting.metrics import NAME as METRICS_NAME
+from rlt.reporting.metrics import read_metrics, series
+from rlt.reporting.redact import redact, without_private_paths
+from rlt.reporting.run_record import read_run
+
+NAME = "README.md"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_WHAT = {
+    "teacher_sft": "a teacher after its warm-up: it reads a question **and its solution** and writes an "
+    "explanation that leads from one to the other. It is the starting point of the reinforcement learning.",
+    "teacher_rl": "a Reinforcement-Learned Teacher: it reads a question **and its solution** and writes an "
+    "explanation. It was rewarded for how likely a frozen student then finds the solution, minus how "
+    "unnatural the student finds the explanation.",
+}
+_RECIPE_KEYS = (
+    "recipe",
+    "student_model",
+    "learning_rate",
+    "train_batch_size",
+    "num_generations",
+    "temperature",
+    "max_prompt_length",
+    "max_completion_length",
+    "answer_log_prob_coeff",
+    "kl_penalty_reward_coeff",
+    "seed",
+)
+_METRICS = (
+    "reward",
+    "r_ss",
+    "r_kl",
+    "missing_tag",
+    "explanation_tokens",
+    "kl",
+    "drift/max",
+    "loss",
+    "mean_token_accuracy",
+)
+
+
+def write_card(run_dir: str | Path, *, license_id: str | None = None) -> Path:
+    """Return the path of README.md, written from config.yaml, run.json and metrics.jsonl.
+
+    `license_id` is the Hub's identifier of the weights' licence; without it the card says where to look.
+    """
+    run_dir = Path(run_dir)
+    run = read_run(run_dir)
+    config_path = run_dir / "config.yaml"
+    config = yaml.safe_load(config_path.read_text(encoding="utf-8")) if config_path.exists() else {}
+    metrics_path = run_dir / METRICS_NAME
+    rows = read_metrics(metrics_path) if metrics_path.exists() else []
+    header = yaml.safe_dump(front_matter(run, license_id), sort_keys=False, allow_unicode=True)
+    body = "\n\n".join(
+        part
+        for part in (
+            _introduction(run_dir, run),
+            _facts(config or {}, run),
+            _results(rows, run),
+            _command(run),
+            _versions(run),
+            _licence(run, license_id),
+        )
+        if part
+    )
+    return write_text(run_dir / NAME, f"---\n{header}---\n\n{without_private_paths(redact(body))}\n")
+
+
+def front_matter(run: dict[str, Any], license_id: str | None = None) -> dict[str, Any]:
+    """Return the card's metadata. Base model and data stand there only when they are on the Hub."""
+    fields: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["rlt", "reinforcement-learned-teacher", str(run.get("stage", "")).replace("_", "-")],
+    }
+    inputs = run.get("inputs", {})
+    if base := hub_base(inputs.get("model", {})):
+        fields["base_model"] = base
+    if data := hub_name(inputs.get("dataset", {})):
+        fields["datasets"] = [data]
+    if license_id:
+        fields["license"] = license_id
+    return fields
+
+
+def hub_name(described: dict[str, Any]) -> str | None:
+    """Return the Hub name of an input as run.json describes it, or None for files and folders."""
+    name = str(described.get("hub") or "")
+    return name if _HUB_NAME.fullmatch(name) else None
+
+
+def hub_base(described: dict[str, Any]) -> str | None:
+    """Return the Hub model behind an input: itself, or what our earlier run in that folder began with."""
+    for _ in range(8):
+        folder = described.get("folder")
+        if not folder or not (Path(folder) / "run.json").is_file():
+            return hub_name(described)
+        described = read_run(folder).get("inputs", {}).get("model", {})
+    return None
+
+
+def _introduction(run_dir: Path, run: dict[str, Any]) -> str:
+    stage = str(run.get("stage"))
+    what = _WHAT.get(stage, f"the outcome of the stage `{stage}`.")
+    text = f"# {run_dir.resolve().name}\n\nThis is {what}\nTrained with the Python package `rlt`."
+    if run.get("status") != "finished":
+        text += f"\n\n**The run has not finished: its status is {run.get('status')}.**"
+    return text
+
+
+def _facts(config: dict[str, Any], run: dict[str, Any]) -> str:
+    inputs = run.get("inputs", {})
+    facts = [(role.replace("_", " "), _source(described)) for role, described in inputs.items()]
+    facts += [(f"`{key}`", f"`{config[key]}`") for key in _RECIPE_KEYS if config.get(key) is not None]
+    trainer = config.get("trainer") or {}
+    facts += [
+        (f"`trainer.{key}`", f"`{trainer[key]}`")
+        for key in ("beta", "max_steps", "num_train_epochs")
+        if trainer.get(key) is not None
+    ]
+    return "## Recipe\n\n" + _table(("setting", "value"), facts) if facts else ""
+
+
+def _source(described: dict[str, Any]) -> str:
+    """Return an input in words: a Hub name with its commit, or a local name with the start of its hash."""
+    if name := described.get("hub"):
+        commit = described.get("commit") or described.get("revision")
+        return f"{name}" + (f" @ {commit[:12]}" if commit else "")
+    place = Path(str(described.get("folder") or described.get("file")))
+    return f"`{place.name}` (local, sha256 {str(described.get('sha256'))[:12]}…)"
+
+
+def _results(rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
+    lines = []
+    for key in _METRICS:
+        for name, label in ((key, key), (f"eval_{key}", f"held out: {key}")):
+            steps, values, _ = series(rows, name)
+            if steps:
+                lines.append((label, f"{values[0]:.4g}", f"{values[-1]:.4g}", str(steps[-1])))
+    if not lines:
+        return ""
+    cost = f"\n\n{run['gpu_hours']:.2f} GPU hours." if run.get("gpu_hours") else ""
+    return "## Metrics\n\n" + _table(("metric", "first", "last", "at step"), lines) + cost
+
+
+def _command(run: dict[str, Any]) -> str:
+    code = run.get("code", {})
+    lines = [f"git checkout {code['commit']}"] if code.get("commit") else []
+    text = "\n".join([*lines, str(run.get("command"))])
+    note = f"Processes: {run.get('processes')}. Seed: {run.get('seed')}."
+    return f"## To run it again\n\n```\n{text}\n```\n\n{note}"
+
+
+def _versions(run: dict[str, Any]) -> str:
+    names = ", ".join(f"{name} {version}" for name, version in run.get("versions", {}).items())
+    return f"## Versions\n\nrlt {run.get('code', {}).get('package')}, {names}." if names else ""
+
+
+def _licence(run: dict[str, Any], license_id: str | None) -> str:
+    if license_id:
+        return f"## Licence\n\nThese weights: {license_id}."
+    base = hub_base(run.get("inputs", {}).get("model", {}))
+    named = f" ({base})" if base else ""
+    return (
+        f"## Licence\n\nThe weights fall under the terms of the model they were trained from{named} and of "
+        "the training data; this card does not add or waive any."
+    )
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

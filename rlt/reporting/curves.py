@@ -1,0 +1,139 @@
+"""Curves of a run as small SVG figures, from the lines of metrics.jsonl.
+
+A panel is drawn when a run has one of its metrics, so SFT and RL runs share the list. Held-out points are
+dots, with a bar from `eval_X_low` to `eval_X_high` where these are logged. A value that was not finite is a
+red cross on the lower edge: it is never left out silently.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rlt.reporting.metrics import series
+
+COLORS = ("#1f5fa8", "#c2571a", "#2d8050", "#7d4fa3")
+_SMOOTH_ABOVE = 40
+"""Curves with more points than this are drawn pale, under their running mean."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small figure: a title, the metrics in it, and what to know about them."""
+
+    title: str
+    keys: tuple[str, ...]
+    note: str = ""
+    log_scale: bool = False
+    """Where all values are positive."""
+
+
+PANELS = (
+    Panel("reward", ("reward",), "r_ss - r_kl + format, mean over the batch"),
+    Panel("r_ss", ("r_ss",), "how likely the student finds the solution; higher is better"),
+    Panel("r_kl", ("r_kl",), "how unnatural the student finds the explanation; lower is better"),
+    Panel("hardest tokens", ("r_ss_min", "r_kl_max"), "the worst token of solution and explanation"),
+    Panel("spread in a group", ("reward_std", "frac_reward_zero_std"), "no spread, no signal"),
+    Panel("length (tokens)", ("explanation_tokens", "completions/mean_length", "solution_tokens")),
+    Panel(
+        "share of completions",
+        ("missing_tag", "completions/clipped_ratio", "text_after_tag"),
+        "without the end tag, cut at the limit, with text after the tag",
+    ),
+    Panel("engine drift", ("drift/max", "drift/mean"), "|policy - sampled| log-probability", log_scale=True),
+    Panel("KL to the reference", ("kl",)),
+    Panel("entropy", ("entropy",)),
+    Panel("loss", ("loss",)),
+    Panel("token accuracy", ("mean_token_accuracy",)),
+    Panel("gradient norm", ("grad_norm",)),
+    Panel("learning rate", ("learning_rate",)),
+    Panel(
+        "seconds a step",
+        ("time/generate", "time/reward", "time/update", "time/sync"),
+        "where the time goes",
+    ),
+)
+
+
+def panels_of(rows: list[dict[str, Any]]) -> list[Panel]:
+    """Return the panels that a run has something to show in."""
+    return [panel for panel in PANELS if any(_is_logged(rows, key) for key in panel.keys)]
+
+
+def draw_panel(rows: list[dict[str, Any]], panel: Panel) -> str:
+    """Return a panel as a standalone SVG document."""
+    with rc_context(
+        {"font.size": 8, "svg.hashsalt": "rlt", "axes.spines.top": False, "axes.spines.right": False}
+    ):
+        figure = Figure(figsize=(3.6, 2.3), layout="constrained")
+        axes = figure.subplots()
+        drawn = [key for key in panel.keys if _is_logged(rows, key)]
+        for key, color in zip(drawn, COLORS, strict=False):
+            _draw_metric(axes, rows, key, color)
+        _draw_missing(axes, rows, drawn)
+        values = [v for key in drawn for v in series(rows, key)[1]]
+        if panel.log_scale and values and min(values) > 0:
+            axes.set_yscale("log")
+        axes.set_title(panel.title, loc="left", fontweight="bold")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.grid(alpha=0.25, linewidth=0.5)
+        if len(axes.get_legend_handles_labels()[0]) > 1:
+            axes.legend(fontsize=6.5, frameon=False, handlelength=1.2)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue().decode()
+
+
+def _draw_metric(axes: Axes, rows: list[dict[str, Any]], key: str, color: str) -> None:
+    steps, values, _ = series(rows, key)
+    if len(steps) > _SMOOTH_ABOVE:
+        axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
+        axes.plot(steps, running_mean(values, len(values) // 20), color=color, linewidth=1.4, label=key)
+    elif steps:
+        marker = "." if len(steps) < 15 else ""
+        axes.plot(steps, values, color=color, linewidth=1.2, marker=marker, markersize=4, label=key)
+    steps, values, _ = series(rows, f"eval_{key}")
+    if not steps:
+        return
+    low = dict(zip(*series(rows, f"eval_{key}_low")[:2], strict=True))
+    high = dict(zip(*series(rows, f"eval_{key}_high")[:2], strict=True))
+    known = [(s, low[s], high[s]) for s in steps if s in low and s in high]
+    if known:
+        axes.vlines(*zip(*known, strict=True), color=color, linewidth=1)
+    axes.plot(
+        steps, values, "o", color=color, markersize=4, markerfacecolor="white", label=f"held out: {key}"
+    )
+
+
+def _draw_missing(axes: Axes, rows: list[dict[str, Any]], keys: list[str]) -> None:
+    bad = sorted({step for key in keys for name in (key, f"eval_{key}") for step in series(rows, name)[2]})
+    if bad:
+        axes.plot(
+            bad,
+            [0.02] * len(bad),
+            "x",
+            color="#d00000",
+            markersize=5,
+            clip_on=False,
+            transform=axes.get_xaxis_transform(),
+            label=f"not finite ({len(bad)})",
+        )
+
+
+def running_mean(values: list[float], half_window: int) -> list[float]:
+    """Return the mean of each value and up to `half_window` neighbours on either side."""
+    means = []
+    for i in range(len(values)):
+        window = values[max(0, i - half_window) : i + half_window + 1]
+        means.append(sum(window) / len(window))
+    return means
+
+
+def _is_logged(rows: list[dict[str, Any]], key: str) -> bool:
+    return any(steps or bad for steps, _, bad in (series(rows, key), series(rows, f"eval_{key}")))

@@ -1,0 +1,90 @@
+"""Content hashes of what a run read, so that two runs can be told to have had the same input.
+
+A file: sha256. A folder: sha256 over sorted (name, size, digest of each file), where a file above 64 MiB is
+sampled (128 evenly spread blocks of 64 KiB), so that a model of many gigabytes takes a second; any training
+step changes every tensor, so the sample sees it. Of a model folder only the model's own files at the top
+count, not checkpoints, reports or hidden files. A Hub name: the revision asked for, and the commit that the
+local cache holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+LARGE = 64 * 2**20
+_BLOCK = 64 * 2**10
+_NUM_BLOCKS = 128
+_MODEL_SUFFIXES = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".py")
+_RUN_FILES = ("run.json", "trainer_state.json", "all_results.json", "train_results.json")
+
+
+def describe_input(source: str | tuple[str, str | None]) -> dict[str, Any]:
+    """Return kind, place and content hash of a file, a folder, or a Hub name (with a revision as a pair)."""
+    name, revision = source if isinstance(source, tuple) else (source, None)
+    path = Path(name).expanduser()
+    if path.is_file():
+        return {"file": name, "bytes": path.stat().st_size, "sha256": file_digest(path)}
+    if path.is_dir():
+        files = folder_files(path)
+        total = hashlib.sha256()
+        for file in files:
+            size = file.stat().st_size
+            digest = sampled_digest(file) if size > LARGE else file_digest(file)
+            total.update(f"{file.relative_to(path).as_posix()}\0{size}\0{digest}\n".encode())
+        size = sum(f.stat().st_size for f in files)
+        return {"folder": name, "files": len(files), "bytes": size, "sha256": total.hexdigest()}
+    return {"hub": name, "revision": revision, "commit": hub_commit(name, revision)}
+
+
+def folder_files(folder: Path) -> list[Path]:
+    """Return the files that make up a folder's content, sorted by name."""
+    if (folder / "config.json").is_file():
+        found = [
+            f
+            for f in folder.iterdir()
+            if f.suffix in _MODEL_SUFFIXES and f.name not in _RUN_FILES and not f.name.startswith(".")
+        ]
+    else:
+        found = [
+            f
+            for f in folder.rglob("*")
+            if not any(part.startswith(".") for part in f.relative_to(folder).parts)
+        ]
+    return sorted((f for f in found if f.is_file()), key=lambda f: f.relative_to(folder).as_posix())
+
+
+def hub_commit(name: str, revision: str | None) -> str | None:
+    """Return the commit that the local Hub cache holds for a name, or None where it holds none."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    revision = revision or "main"
+    for kind in ("models", "datasets"):
+        repo = Path(HF_HUB_CACHE) / f"{kind}--{name.replace('/', '--')}"
+        reference = repo / "refs" / revision
+        if reference.is_file():
+            return reference.read_text().strip()
+        if (repo / "snapshots" / revision).is_dir():
+            return revision
+    return None
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a whole file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sampled_digest(path: Path) -> str:
+    """Return the sha256 of evenly spread blocks of a file, the first and the last among them."""
+    digest = hashlib.sha256()
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        for index in range(_NUM_BLOCKS):
+            file.seek(index * max(size - _BLOCK, 0) // (_NUM_BLOCKS - 1))
+            digest.update(file.read(_BLOCK))
+    return digest.hexdigest()

@@ -1,0 +1,165 @@
+"""Progress of training: a bar on a terminal, one line per logging step elsewhere; the format of all logging.
+
+Both replace transformers' own callbacks, which write whole dicts; `install_progress(trainer)` does that.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from typing import Any
+
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.utils import logging as transformers_logging
+from typing_extensions import override
+
+log = logging.getLogger(__name__)
+
+# (names in the logs, the first found counts; label in the line)
+LINE_KEYS = (
+    ("reward", "reward"),
+    ("r_ss", "r_ss"),
+    ("r_kl", "r_kl"),
+    ("missing_tag", "no tag"),
+    ("explanation_tokens", "tokens"),
+    ("kl", "kl"),
+    ("drift/max", "drift"),
+    ("loss", "loss"),
+    ("mean_token_accuracy", "accuracy"),
+    ("grad_norm", "grad"),
+    ("learning_rate", "lr"),
+)
+"""Metrics of the line, in its order, and their labels."""
+
+
+def is_terminal() -> bool:
+    """Return whether a person sees both streams, so that a bar can be drawn."""
+    return sys.stdout.isatty() and sys.stderr.isatty()
+
+
+def install_progress(trainer: Trainer) -> None:
+    """Replace the trainer's progress callbacks with ours: a bar on a terminal, lines elsewhere."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(BarProgress() if is_terminal() else ConsoleProgress())
+
+
+class ConsoleProgress(TrainerCallback):
+    """One line through `logging` for each logging step and each evaluation, on the main process."""
+
+    def __init__(self) -> None:
+        self._began: tuple[float, int] | None = None
+
+    @override
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock that seconds per step and the remaining time come from."""
+        self._began = (time.monotonic(), state.global_step)
+
+    @override
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the line."""
+        if state.is_world_process_zero and logs and (text := self.line(state, logs)):
+            log.info("%s", text)
+
+    def line(self, state: TrainerState, logs: dict[str, Any]) -> str:
+        """Return the line for one dict of metrics; empty when it has nothing that the line shows."""
+        is_eval = any(key.startswith("eval_") for key in logs)
+        metrics = metrics_text(logs, "eval_" if is_eval else "")
+        if not metrics:
+            return ""
+        pieces = [f"step {state.global_step}/{state.max_steps}", "evaluation" if is_eval else "", metrics]
+        if not is_eval:
+            pieces.append(self._pace(state))
+        return "  ".join(piece for piece in pieces if piece)
+
+    def _pace(self, state: TrainerState) -> str:
+        if self._began is None or state.global_step <= self._began[1]:
+            return ""
+        per_step = (time.monotonic() - self._began[0]) / (state.global_step - self._began[1])
+        left = per_step * max(state.max_steps - state.global_step, 0)
+        return f"{per_step:.3g} s/step  {duration(left)} left"
+
+
+class BarProgress(ProgressCallback):
+    """transformers' bar, with our one line above it in place of a dict."""
+
+    @override
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the line above the bar."""
+        bar = self.training_bar if state.is_world_process_zero else None
+        if bar is not None and logs and (text := ConsoleProgress().line(state, logs)):
+            bar.write(text)
+
+
+def metrics_text(logs: dict[str, Any], prefix: str = "") -> str:
+    """Return the metrics that a line shows, as `label value` pairs."""
+    found = [(label, logs[prefix + key]) for key, label in LINE_KEYS if prefix + key in logs]
+    return "  ".join(f"{label} {_short(value)}" for label, value in found)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as `45s`, `12m 05s` or `3h 20m`."""
+    total = round(seconds)
+    if total < 60:
+        return f"{total}s"
+    if total < 3600:
+        return f"{total // 60}m {total % 60:02d}s"
+    return f"{total // 3600}h {total % 3600 // 60:02d}m"
+
+
+def setup_logging(rank: int = 0) -> None:
+    """Give all processes one log format on stderr: rank 0 from INFO, others from WARNING with their rank.
+
+    Libraries log from WARNING; without a terminal the bars of datasets, transformers and the Hub are off.
+    """
+    who = "" if rank == 0 else f" [rank {rank}]"
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        logging.Formatter(f"%(asctime)s %(levelname).1s{who} %(name)s: %(message)s", "%H:%M:%S")
+    )
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        if isinstance(old, logging.StreamHandler) and not isinstance(old, logging.FileHandler):
+            root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("rlt").setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    if rank:
+        os.environ.setdefault(
+            "TRANSFORMERS_VERBOSITY", "error"
+        )  # the same warning from every rank helps nobody
+    if not is_terminal():
+        _quiet_bars()
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
+
+
+def _quiet_bars() -> None:
+    transformers_logging.disable_progress_bar()
+    for name in ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(name, "1")  # for a library that is yet to be imported
+    if datasets := sys.modules.get("datasets"):
+        datasets.disable_progress_bars()
+    if hub := sys.modules.get("huggingface_hub.utils"):
+        hub.disable_progress_bars()

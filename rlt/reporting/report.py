@@ -1,0 +1,222 @@
+"""report.html: one file that tells what a run did, from what is in its directory. Works for SFT and RL runs.
+
+The page loads nothing from anywhere: plots are inline images, and a content policy forbids the rest. Text
+from models and datasets is untrusted and always escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from pathlib import Path
+from typing import Any
+
+from rlt.reporting.console import printable, shorten_middle
+from rlt.reporting.curves import PANELS, draw_panel, panels_of
+from rlt.reporting.files import write_text
+from rlt.reporting.metrics import NAME as METRICS_NAME
+from rlt.reporting.metrics import read_metrics, series
+from rlt.reporting.progress import duration
+from rlt.reporting.redact import redact
+from rlt.reporting.run_record import read_run
+from rlt.reporting.samples import SCORE_KEYS, read_samples, sample_files
+
+NAME = "report.html"
+_NUM_SAMPLES = 3
+_ENDS = 5
+"""Logged steps averaged at either end of a run in the summary."""
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+body {{ font: 15px/1.45 system-ui, sans-serif; color: #1c1c1c; margin: 2em auto; padding: 0 1em;
+ max-width: 1180px }}
+h1 {{ margin-bottom: 0 }} h2 {{ margin-top: 1.8em; border-bottom: 1px solid #ddd }}
+.status {{ color: #555 }} .failed, .interrupted {{ color: #b00000 }}
+.grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 14px }}
+figure {{ margin: 0 }} figure img {{ width: 100% }} figcaption {{ color: #666; font-size: 12px }}
+table {{ border-collapse: collapse }} td, th {{ text-align: left; padding: 2px 14px 2px 0 }}
+td {{ vertical-align: top }}
+td.n, th.n {{ text-align: right; font-variant-numeric: tabular-nums }}
+pre, td.path {{ overflow-wrap: anywhere }}
+pre {{ background: #f5f5f3; padding: 10px; white-space: pre-wrap; font-size: 13px; margin: 4px 0 }}
+.sample {{ border-left: 3px solid #1f5fa8; padding-left: 12px; margin: 14px 0; unicode-bidi: isolate }}
+.worst {{ border-color: #c2571a }} .label {{ color: #666; font-size: 12px }}
+</style></head><body>
+{body}
+</body></html>
+"""
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Return the path of report.html, written into the run directory from what it holds so far."""
+    run_dir = Path(run_dir)
+    run = read_run(run_dir)
+    metrics_path = run_dir / METRICS_NAME
+    rows = read_metrics(metrics_path) if metrics_path.exists() else []
+    last_step = max((row["step"] for row in rows), default=None)
+    title = f"{run.get('stage', 'run')} · {run_dir.resolve().name}"
+    body = [
+        _header(title, run, last_step),
+        _summary(rows),
+        _plots(rows),
+        _samples(run_dir / "samples", last_step),
+        _reproduce(run),
+        _facts(run),
+        _config(run_dir / "config.yaml"),
+    ]
+    page = _PAGE.format(title=_text(title), body="\n".join(part for part in body if part))
+    return write_text(run_dir / NAME, page)
+
+
+def _text(value: Any) -> str:
+    """Return a value escaped for HTML, with control characters shown by name."""
+    return html.escape(printable(str(value)), quote=True)
+
+
+def _header(title: str, run: dict[str, Any], last_step: int | None) -> str:
+    status = str(run.get("status"))
+    pieces = [f'<span class="{_text(status)}">{_text(status)}</span>']
+    if last_step is not None:
+        pieces.append(f"{last_step} steps")
+    if run.get("seconds"):
+        pieces.append(duration(run["seconds"]))
+    if run.get("gpu_hours"):
+        pieces.append(f"{run['gpu_hours']:.2f} GPU hours")
+    pieces.append(f"started {_text(run.get('started'))}")
+    error = f'<pre class="failed">{_text(run["error"])}</pre>' if run.get("error") else ""
+    return f'<h1>{_text(title)}</h1><p class="status">{" · ".join(pieces)}</p>{error}'
+
+
+def _summary(rows: list[dict[str, Any]]) -> str:
+    """Return the table of first and last values, held-out ones where they exist."""
+    lines = []
+    for key in dict.fromkeys(key for panel in PANELS for key in panel.keys if key != "learning_rate"):
+        steps, values, bad = series(rows, key)
+        if steps or bad:
+            ends = (_mean(values[:_ENDS]), _mean(values[-_ENDS:]))
+            lines.append(_summary_line(key, ends, len(bad)))
+        steps, values, bad = series(rows, f"eval_{key}")
+        if steps or bad:
+            ends = (_eval_point(rows, key, 0), _eval_point(rows, key, -1))
+            lines.append(_summary_line(f"held out: {key}", ends, len(bad)))
+    if not lines:
+        return "<p>Nothing was logged.</p>"
+    head = '<tr><th>metric</th><th class="n">start</th><th class="n">end</th><th></th></tr>'
+    note = f"<p class='label'>Training metrics: mean of the first and last {_ENDS} logged steps.</p>"
+    return f"<h2>Result</h2><table>{head}{''.join(lines)}</table>{note}"
+
+
+def _summary_line(name: str, ends: tuple[str, str], num_bad: int) -> str:
+    bad = f'<span class="failed">not finite {num_bad} times</span>' if num_bad else ""
+    numbers = "".join(f'<td class="n">{end}</td>' for end in ends)
+    return f"<tr><td>{_text(name)}</td>{numbers}<td>{bad}</td></tr>"
+
+
+def _mean(values: list[float]) -> str:
+    return f"{sum(values) / len(values):.4g}" if values else "-"
+
+
+def _eval_point(rows: list[dict[str, Any]], key: str, index: int) -> str:
+    steps, values, _ = series(rows, f"eval_{key}")
+    if not steps:
+        return "-"
+    low = dict(zip(*series(rows, f"eval_{key}_low")[:2], strict=True)).get(steps[index])
+    high = dict(zip(*series(rows, f"eval_{key}_high")[:2], strict=True)).get(steps[index])
+    interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
+    return f"{values[index]:.4g}{interval}"
+
+
+def _plots(rows: list[dict[str, Any]]) -> str:
+    figures = []
+    for panel in panels_of(rows):
+        image = base64.b64encode(draw_panel(rows, panel).encode()).decode()
+        figures.append(
+            f'<figure><img alt="{_text(panel.title)}" src="data:image/svg+xml;base64,{image}">'
+            f"<figcaption>{_text(panel.note)}</figcaption></figure>"
+        )
+    return f'<h2>Curves</h2><div class="grid">{"".join(figures)}</div>' if figures else ""
+
+
+def _samples(folder: Path, last_step: int | None) -> str:
+    """Return best and worst samples of the last step that the metrics know of."""
+    files = sample_files(folder)
+    steps = [step for step in files if last_step is None or step <= last_step]
+    if not steps:
+        return ""
+    rows = read_samples(files[steps[-1]])
+    rows.sort(key=_reward, reverse=True)
+    best = rows[:_NUM_SAMPLES]
+    worst = rows[len(best) :][-_NUM_SAMPLES:][::-1]
+    blocks = [_sample(row, "best") for row in best] + [_sample(row, "worst") for row in worst]
+    return f"<h2>Samples of step {steps[-1]}: best and worst of {len(rows)}</h2>{''.join(blocks)}"
+
+
+def _reward(row: dict[str, Any]) -> float:
+    """Return the reward that samples are ordered by; one without a number stands last."""
+    reward = row.get("reward")
+    return reward if isinstance(reward, int | float) and reward == reward else float("-inf")
+
+
+def _sample(row: dict[str, Any], kind: str) -> str:
+    scores = " ".join(
+        f"{key} <b>{row[key]:.4g}</b>" for key in SCORE_KEYS if isinstance(row.get(key), int | float)
+    )
+    texts = "".join(
+        f'<div class="label">{label}</div><pre>{_text(shorten_middle(str(row[label]), 4000))}</pre>'
+        for label in ("question", "solution", "explanation")
+        if row.get(label) is not None
+    )
+    place = _text(f"{kind} · problem {row.get('problem_id', '?')} · sample {row.get('sample_index', '?')}")
+    return f'<div class="sample {kind}"><div class="label">{place}</div><div>{scores}</div>{texts}</div>'
+
+
+def _reproduce(run: dict[str, Any]) -> str:
+    code = run.get("code", {})
+    commands = []
+    if code.get("commit"):
+        commands.append(
+            f"git checkout {code['commit']}" + ("  # plus uncommitted changes" if code["dirty"] else "")
+        )
+    if run.get("command"):
+        commands.append(run["command"])
+    note = f"<p class='label'>Processes: {_text(run.get('processes'))}. Seed: {_text(run.get('seed'))}.</p>"
+    return f"<h2>To run it again</h2><pre>{_text(redact(chr(10).join(commands)))}</pre>{note}"
+
+
+def _facts(run: dict[str, Any]) -> str:
+    inputs = [
+        (
+            role,
+            f"{d.get('hub') or d.get('folder') or d.get('file')}  {d.get('commit') or d.get('sha256') or ''}",
+        )
+        for role, d in run.get("inputs", {}).items()
+    ]
+    machine = run.get("machine", {})
+    facts = [
+        ("CPUs", machine.get("cpus")),
+        ("GPUs", ", ".join(machine.get("gpus", [])) or "none"),
+        ("rlt", run.get("code", {}).get("package")),
+        *run.get("versions", {}).items(),
+    ]
+    tables = [
+        f"<h2>{name}</h2>{_table(rows)}" for name, rows in (("Inputs", inputs), ("Versions", facts)) if rows
+    ]
+    return "".join(tables)
+
+
+def _table(rows: list[tuple[str, Any]]) -> str:
+    cells = "".join(
+        f'<tr><td>{_text(k)}</td><td class="path">{_text(redact(str(v)))}</td></tr>' for k, v in rows
+    )
+    return f"<table>{cells}</table>"
+
+
+def _config(path: Path) -> str:
+    if not path.exists():
+        return ""
+    text = _text(redact(path.read_text(encoding="utf-8")))
+    return f"<h2>Configuration</h2><details><summary>config.yaml</summary><pre>{text}</pre></details>"

