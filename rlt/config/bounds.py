@@ -1,0 +1,42 @@
+"""The rules of single settings: bounds, choices and finite numbers, read from the schema's metadata."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rlt.config.schema import Config
+from rlt.config.tree import Row, get, rows
+from rlt.errors import ConfigError
+
+_RULES = {
+    "ge": (lambda value, bound: value >= bound, "at least"),
+    "gt": (lambda value, bound: value > bound, "greater than"),
+    "le": (lambda value, bound: value <= bound, "at most"),
+    "lt": (lambda value, bound: value < bound, "less than"),
+}
+
+
+def check_bounds(config: Config) -> None:
+    """Raise ConfigError for the first setting whose value breaks its own rule."""
+    for row in rows().values():
+        value = get(config, row.name)
+        if row.section is None and value is not None:
+            _check_number(row, value)
+            if row.choices and value not in row.choices:
+                raise ConfigError(
+                    f"`{row.name}` must be one of {', '.join(row.choices)}, got {value!r} ({row.doc})."
+                )
+
+
+def _check_number(row: Row, value: Any) -> None:
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ConfigError(f"`{row.name}` must be finite, got {value} ({row.doc}).")
+    for name, bound in row.bounds.items():
+        holds, words = _RULES[name]
+        if not holds(value, bound):
+            raise ConfigError(
+                f"`{row.name}` must be {words} {bound:g}, got {value} "
+                f"({row.doc}; the default is {row.default})."
+            )

@@ -1,0 +1,122 @@
+"""From the words of a command line to a typed `Config`, through Hydra and the schema.
+
+Every failure is one ConfigError sentence. Rules between settings are checked by `validate.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn, cast
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from rlt.config.overrides import CONFIG_DIR, GLOBAL, CommandLine, groups, read, unknown_run_file
+from rlt.config.schema import RECIPES, Config
+from rlt.config.tree import find
+from rlt.config.unknown import unknown_key
+from rlt.errors import ConfigError
+
+_MAIN = "main"
+"""The name under which Hydra knows cfgs/train.yaml, so that a user's own folder may come first."""
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """Return the configuration behind a command line: `run_cfg=NAME KEY=VALUE … [--config-dir DIR]`."""
+    line = read(overrides)
+    try:
+        tree, chosen = _compose(line)
+        if tree.recipe != chosen and tree.recipe in RECIPES:
+            # A file named the recipe as a value; its preset must be the one that is loaded.
+            typed = [word for word in line.overrides if not word.startswith("recipe=")]
+            tree, _ = _compose(CommandLine(line.config_dirs, (*typed, f"recipe={tree.recipe}")))
+        _refuse_missing(tree, line)
+        return cast(Config, OmegaConf.to_object(tree))
+    except MissingConfigException as error:
+        _explain_missing_file(error, line)
+    except (HydraException, OmegaConfBaseException) as error:
+        _explain(error, line)
+    except YAMLError as error:
+        raise ConfigError(f"a configuration file is not valid YAML: {_one_line(error)}.") from None
+
+
+def _compose(line: CommandLine) -> tuple[DictConfig, str]:
+    """Return the composed tree under the schema, and the recipe whose preset it holds."""
+    if not (CONFIG_DIR / "train.yaml").is_file():
+        raise ConfigError(f"{CONFIG_DIR}/train.yaml does not exist: run from a checkout of the project.")
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    store.store(name=_MAIN, node=OmegaConf.load(CONFIG_DIR / "train.yaml"))
+    for recipe in RECIPES:
+        store.store(group="recipe", name=recipe, node={"recipe": recipe}, package="_global_")
+    first, *others = line.config_dirs
+    words = list(line.overrides)
+    if others:
+        words.append("hydra.searchpath=[" + ",".join(f"'file://{folder}'" for folder in others) + "]")
+    with initialize_config_dir(config_dir=str(first), version_base="1.3"):
+        tree = hydra_compose(_MAIN, words, return_hydra_config=True)
+    chosen = tree.hydra.runtime.choices.recipe
+    with open_dict(tree):
+        del tree["hydra"]
+    return tree, chosen
+
+
+def _refuse_missing(tree: DictConfig, line: CommandLine) -> None:
+    missing = OmegaConf.missing_keys(tree)
+    if "stage" in missing:
+        names = ", ".join(groups(line.config_dirs)["run_cfg"])
+        raise ConfigError(f"no run file is given: type run_cfg=NAME with one of {names}.")
+    for name in sorted(missing):
+        row = find(name)
+        raise ConfigError(f"`{name}` has no value: type {name}=VALUE ({row.doc if row else ''}).")
+
+
+def _explain(error: Exception, line: CommandLine) -> NoReturn:
+    """Raise our sentence for what Hydra or OmegaConf refused."""
+    text = f"{error} {error.__cause__ or ''}"
+    from_file = re.search(r"^In '([^']+)'", text)
+    where = f"in {_file(from_file[1], line)}" if from_file else "on the command line"
+    full_key = re.search(r"full_key: (\S+)", text)
+    key = full_key[1].split("[")[0] if full_key else ""
+    if re.search(r"Key '.*' (is )?not in", text):
+        raise unknown_key(key, where) from None
+    if group := re.search(r"Could not override '([^']+)'", text):
+        hint = "cfgs/train.yaml lists the groups" if "@" in group[1] else f"write /{group[1]}{GLOBAL}"
+        raise ConfigError(f"`override /{group[1]}` {where} names no group: {hint}.") from None
+    row = find(key)
+    if row is None or "nterpolation" in text:
+        place = f"`{key}` {where}: " if key else ""
+        raise ConfigError(f"{place}{_one_line(str(error).split('full_key')[0])}.") from None
+    if row.section is not None:
+        raise ConfigError(f"`{key}` {where} is a section: set one of its settings, `{key}.NAME`.") from None
+    value = re.search(r"[Vv]alue:? '?(.*?)'?(?: of type| could not|\n)", text)
+    got = f", got {value[1]}" if value else ""
+    raise ConfigError(f"`{key}` {where} must be {row.type_name}{got} ({row.doc}).") from None
+
+
+def _explain_missing_file(error: MissingConfigException, line: CommandLine) -> NoReturn:
+    missing = (error.missing_cfg_file or str(error)).removesuffix(".yaml")
+    group, _, name = missing.rpartition("/")
+    if group == "run_cfg":
+        raise unknown_run_file(name, line.config_dirs) from None
+    options = list(RECIPES) if group == "recipe" else groups(line.config_dirs).get(group, [])
+    if not options:
+        raise ConfigError(f"{missing}.yaml does not exist in {line.config_dirs[0]}.") from None
+    raise ConfigError(f"{group}={name} does not exist; there are: {', '.join(options)}.") from None
+
+
+def _file(name: str, line: CommandLine) -> str:
+    """Return the path of a configuration file that Hydra names without folder and suffix."""
+    stem = "train" if name == _MAIN else name
+    found = (folder / f"{stem}.yaml" for folder in line.config_dirs)
+    return str(next((path for path in found if path.is_file()), f"{stem}.yaml"))
+
+
+def _one_line(error: Any) -> str:
+    return re.sub(r"\s+", " ", str(error)).strip().rstrip(".")

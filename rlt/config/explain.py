@@ -1,0 +1,63 @@
+"""The help pages, generated from the schema: what can be typed, and what it means."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+
+from rlt.config.overrides import CONFIG_DIR, groups
+from rlt.config.tree import Row, rows
+from rlt.config.unknown import unknown_key
+from rlt.errors import ConfigError
+
+USAGE = """\
+usage: python train.py run_cfg=NAME [KEY=VALUE ...] [options]
+
+  run_cfg=NAME|PATH      the run file: {run_files}
+  recipe=released|modern which preset of numbers the run file loads
+  GROUP=NAME             another file of a group: {groups}
+  --config-dir DIR       a folder of your own with run_cfg/NAME.yaml, searched before cfgs/
+  --dry-run              all checks, then print the configuration; loads and writes nothing
+  --cfg [--package KEY]  print the composed configuration, or one part of it
+  --explain SECTION      the settings of a section: {sections}
+  --help                 this page
+"""
+
+
+def help_page() -> str:
+    """Return the answer to `--help`: usage and the root settings."""
+    table = rows()
+    known = groups([CONFIG_DIR])
+    run_files = ", ".join(known.pop("run_cfg", []))
+    sections = ", ".join(name for name, row in table.items() if row.section)
+    usage = USAGE.format(run_files=run_files, groups=", ".join(known), sections=sections)
+    settings = (row for name, row in table.items() if "." not in name and not row.section)
+    return f"{usage}\nsettings:\n{_table(settings)}"
+
+
+def explain(name: str) -> str:
+    """Return the settings of a section, or one setting, with defaults, bounds and meaning."""
+    table = rows()
+    if name not in table:
+        raise unknown_key(name, "after --explain")
+    row = table[name]
+    below = [r for n, r in table.items() if n.startswith(f"{name}.") and not r.section]
+    if row.section is None:
+        return _table([row])
+    if not below:
+        raise ConfigError(f"`{name}` has no settings.")
+    return f"{row.section.__doc__}\n\n{_table(below)}"
+
+
+def _table(settings: Iterable[Row]) -> str:
+    return "\n".join(_entry(row) for row in settings) + "\n"
+
+
+def _entry(row: Row) -> str:
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    rules = [f"{signs[name]} {bound:g}" for name, bound in row.bounds.items()]
+    if row.choices:
+        rules = [f"one of {', '.join(row.choices)}"]
+    default = "null" if row.default is None else row.default
+    about = "; ".join([row.doc, *rules]) + ("" if row.default == "???" else f" (default {default})")
+    return textwrap.fill(about, 100, initial_indent=f"  {row.name:<30} ", subsequent_indent=" " * 33)

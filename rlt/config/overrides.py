@@ -1,0 +1,163 @@
+"""What a user typed, as Hydra overrides: run files by path or name, closed keys, quoted text.
+
+Every key is checked against the schema here, before Hydra sees it, so that an unknown one gets our
+sentence whatever its prefix (`+`, `++`, `~`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
+from hydra.errors import HydraException
+
+from rlt.config.tree import Row, find
+from rlt.config.unknown import unknown_key
+from rlt.errors import ConfigError
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "cfgs"
+GLOBAL = "@_global_"
+"""Group files set root keys and sections alike, so every group lives in Hydra's package `_global_`."""
+_LAUNCHER_WORDS = {
+    "offload": "rests weights and optimizer in host memory",
+    "zero1": "shards the optimizer only",
+}
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Hydra's view of a command line."""
+
+    config_dirs: tuple[Path, ...]
+    """Folders with groups, the first one that has a file wins; ours comes last."""
+    overrides: tuple[str, ...]
+
+
+def read(words: Sequence[str]) -> CommandLine:
+    """Return the folders and the Hydra overrides behind the words of a command line."""
+    dirs, rest = _take_config_dirs(words)
+    overrides: list[str] = []
+    for word in rest:
+        if word in _LAUNCHER_WORDS:
+            raise ConfigError(
+                f"`{word}` {_LAUNCHER_WORDS[word]} and is a word of the launcher: run "
+                f"`./launch.sh cfgs/run_cfg/NAME.yaml … {word}` instead of train.py."
+            )
+        is_file = word.endswith((".yaml", ".yml")) and "=" not in word
+        key, equals, value = (f"run_cfg{GLOBAL}", "=", word) if is_file else word.partition("=")
+        key = key.replace("@_global_", "")
+        if key == "run_cfg" and (value.endswith((".yaml", ".yml")) or "/" in value):
+            folder, value = _run_file(value, [*dirs, CONFIG_DIR])
+            dirs.insert(0, folder)
+        overrides.append(_override(key, equals, value, groups([*dirs, CONFIG_DIR])))
+    ordered = dict.fromkeys([d for d in dirs if d != CONFIG_DIR] + [CONFIG_DIR])
+    return CommandLine(tuple(ordered), tuple(overrides))
+
+
+def groups(dirs: Sequence[Path]) -> dict[str, list[str]]:
+    """Return every configuration group in the folders with the names of its files."""
+    found: dict[str, set[str]] = {}
+    for folder in dirs:
+        for path in sorted(folder.glob("*/*.yaml")):
+            if path.parent.name != "accelerate":
+                found.setdefault(path.parent.name, set()).add(path.stem)
+    return {group: sorted(names) for group, names in sorted(found.items())}
+
+
+def _take_config_dirs(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    dirs: list[Path] = []
+    rest: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        option, equals, value = word.partition("=")
+        if option != "--config-dir":
+            rest.append(word)
+            continue
+        typed = value if equals else next(remaining, "")
+        if not typed or not Path(typed).expanduser().is_dir():
+            raise ConfigError(f"--config-dir must be a folder that holds run_cfg/NAME.yaml, got '{typed}'.")
+        dirs.append(Path(typed).expanduser().resolve())
+    return dirs, rest
+
+
+def _run_file(value: str, dirs: Sequence[Path]) -> tuple[Path, str]:
+    """Return the configuration folder and the name of a run file given as a path."""
+    typed = Path(value).expanduser()
+    typed = typed if typed.suffix else typed.with_suffix(".yaml")
+    candidates = [typed.absolute(), *(folder.parent / typed for folder in dirs)]
+    path = next((c.resolve() for c in candidates if c.is_file()), None)
+    if path is None:
+        raise unknown_run_file(value, dirs)
+    if path.parent.name != "run_cfg":
+        raise ConfigError(
+            f"run_cfg={value} must lie in a folder named run_cfg, got {path.parent}: move it to "
+            f"{path.parent}/run_cfg/{path.name}."
+        )
+    return path.parent.parent, path.stem
+
+
+def unknown_run_file(value: str, dirs: Sequence[Path]) -> ConfigError:
+    """Return the error for a run file that does not exist, with those that do."""
+    names = ", ".join(groups(dirs).get("run_cfg", []))
+    return ConfigError(f"run_cfg={value} does not exist; there are: {names} (--config-dir DIR adds yours).")
+
+
+def _override(key: str, equals: str, value: str, known_groups: dict[str, list[str]]) -> str:
+    """Return one Hydra override; raises ConfigError for a key that the schema does not have."""
+    bare = key.lstrip("+~")
+    prefix = key[: len(key) - len(bare)]
+    if bare in known_groups and equals:
+        return f"{bare}{GLOBAL}={value}"
+    if bare == "recipe":
+        return f"recipe={value}"
+    if not equals and not prefix.startswith("~"):
+        raise ConfigError(f"`{key}` on the command line is not KEY=VALUE, a run file, or a known word.")
+    row = find(bare)
+    if row is None:
+        raise unknown_key(bare, "on the command line")
+    if prefix.startswith("~") and row.name == bare:
+        raise ConfigError(f"`{key}` cannot be removed: give it another value (its default is {row.default}).")
+    if row.is_open and not prefix:
+        prefix = "++"  # a dict is closed to command lines under a schema
+    return f"{prefix}{bare}{equals}{_readable(bare, value, row)}"
+
+
+def _readable(name: str, value: str, row: Row) -> str:
+    """Return the value so that Hydra reads what the user meant."""
+    parsed = _parse(f"x={value}")
+    if row.is_text and row.name == name:
+        # Prompts and paths hold commas, brackets, equal signs and digits: take them as they are.
+        return (
+            value if parsed is not None and (parsed.value() is None or _is_word(parsed)) else _quoted(value)
+        )
+    if parsed is not None and not parsed.is_sweep_override():
+        return value
+    if row.type_name == "a list of texts" and value.startswith("[") and value.endswith("]"):
+        return "[" + ",".join(_quoted(part.strip()) for part in value[1:-1].split(",")) + "]"
+    hint = (
+        f"write a list as {name}=[{value}]"
+        if row.type_name.startswith("a list")
+        else f"it must be {row.type_name}"
+    )
+    raise ConfigError(f"`{name}={value}` on the command line cannot be read as one value: {hint}.")
+
+
+def _parse(text: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException:
+        return None
+
+
+def _is_word(parsed: Override) -> bool:
+    return not parsed.is_sweep_override() and isinstance(parsed.value(), str | QuotedString)
+
+
+def _quoted(value: str) -> str:
+    """Return a text in Hydra's quotes, where a backslash counts only before a quote."""
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
+    return f"'{escaped}'"

@@ -1,0 +1,48 @@
+"""The configuration of a run as a YAML file: resolved, complete, readable by people and by `load_config`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from rlt.config.schema import Config
+from rlt.config.tree import find
+from rlt.config.unknown import unknown_key
+from rlt.errors import ConfigError
+
+
+def to_yaml(config: Config, section: str | None = None) -> str:
+    """Return the configuration, or one section or value of it by dotted name, as YAML."""
+    tree = OmegaConf.structured(config)
+    if section is None:
+        return OmegaConf.to_yaml(tree)
+    if find(section) is None:
+        raise unknown_key(section, "after --package")
+    value = OmegaConf.select(tree, section)
+    return OmegaConf.to_yaml(value) if OmegaConf.is_config(value) else f"{value}\n"
+
+
+def save_config(config: Config, path: str | Path) -> None:
+    """Write the configuration as YAML, all at once."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(to_yaml(config), encoding="utf-8")
+    temporary.replace(path)
+
+
+def load_config(path: str | Path) -> Config:
+    """Return the configuration that `save_config` wrote; unknown keys and wrong types are a ConfigError."""
+    try:
+        tree = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
+        return cast(Config, OmegaConf.to_object(tree))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist, so there is no saved configuration to read.") from None
+    except (OmegaConfBaseException, YAMLError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"{path} is not a configuration of this version: {first}.") from None

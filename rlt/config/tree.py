@@ -1,0 +1,105 @@
+"""The schema as a flat table: one row per setting or section, by dotted name.
+
+Everything that talks about settings (error sentences, `--help`, bounds, YAML checks) reads this table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from rlt.config.schema import Config
+
+_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    list[str]: "a list of texts",
+    list[float]: "a list of numbers",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting or section."""
+
+    name: str
+    """Dotted name from the root, e.g. `model.lora.rank`."""
+    type: Any
+    default: Any
+    """The default; the string `???` where the setting must be given."""
+    doc: str
+    bounds: dict[str, float]
+    choices: tuple[str, ...]
+    section: type | None
+    """The dataclass behind the name when it is a section."""
+
+    @property
+    def is_open(self) -> bool:
+        """Any key may stand below this name (a plain dict)."""
+        return get_origin(self.type) is dict
+
+    @property
+    def is_text(self) -> bool:
+        """The value is a string, or null."""
+        return str in (self.type, *get_args(self.type)) and get_origin(self.type) in (None, UnionType)
+
+    @property
+    def type_name(self) -> str:
+        """How the type reads in help and errors."""
+        if self.section is not None:
+            return "a section"
+        kinds = [t for t in get_args(self.type) if t is not NoneType] if self.is_optional else [self.type]
+        words = [_WORDS.get(t, "a mapping" if get_origin(t) is dict else str(t)) for t in kinds]
+        return " or ".join(words + (["null"] if self.is_optional else []))
+
+    @property
+    def is_optional(self) -> bool:
+        """The value may be null."""
+        return NoneType in get_args(self.type)
+
+
+@cache
+def rows(root: type = Config, prefix: str = "") -> dict[str, Row]:
+    """Return every setting and section below a dataclass, by dotted name, in schema order."""
+    return {row.name: row for row in _walk(root, prefix)}
+
+
+def _walk(root: type, prefix: str) -> Iterator[Row]:
+    hints = get_type_hints(root)
+    for f in dataclasses.fields(root):
+        kind = hints[f.name]
+        section = kind if dataclasses.is_dataclass(kind) else None
+        has_factory = f.default_factory is not dataclasses.MISSING
+        default = f.default_factory() if has_factory else f.default  # type: ignore[misc]
+        bounds = {k: v for k, v in f.metadata.items() if k in ("ge", "gt", "le", "lt")}
+        name = f"{prefix}{f.name}"
+        yield Row(name, kind, default, f.metadata["doc"], bounds, f.metadata["choices"], section)  # type: ignore[arg-type]
+        if section is not None:
+            yield from _walk(section, f"{name}.")  # type: ignore[arg-type]
+
+
+def find(name: str) -> Row | None:
+    """Return the row of a name, the open dict above it for names like `trainer_args.x`, or None."""
+    table = rows()
+    if name in table:
+        return table[name]
+    parts = name.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        row = table.get(".".join(parts[:length]))
+        if row is not None:
+            return row if row.is_open else None
+    return None
+
+
+def get(config: Config, name: str) -> Any:
+    """Return a setting's value by its dotted name."""
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value

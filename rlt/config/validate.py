@@ -1,0 +1,216 @@
+"""The rules between settings, and between settings and the files of this machine.
+
+`validate` runs before any model is loaded and imports nothing heavy. Bounds of single settings are in
+`bounds.py`; whether a dataset's rows are good is for `rlt/data`, a tokenizer's tags for the stage.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib.util import find_spec
+from math import lcm
+from urllib.parse import urlsplit
+
+from rlt.config.bounds import check_bounds
+from rlt.config.files import check_files, context_length
+from rlt.config.schema import REDUCTIONS, Config
+from rlt.config.trl_fields import LOSS_TYPES, SCHEDULERS, fields_of, owned_of
+from rlt.errors import ConfigError
+
+PUBLISHED_STUDENTS = (
+    "bespokelabs/Bespoke-Stratos-7B",
+    "bespokelabs/Bespoke-Stratos-32B",
+    "SakanaAI/RLT-7B",
+    "SakanaAI/RLT-32B",
+)
+"""Students trained under a system prompt that is data, not ours to word (method section 2)."""
+
+
+def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = False) -> None:
+    """Raise ConfigError with one sentence for the first broken rule.
+
+    `num_processes` is the number of training processes. `servers_follow` is for the launcher, which
+    validates before it has started the vLLM servers.
+    """
+    check_bounds(config)
+    _check_batch(config, num_processes)
+    _check_trainer(config)
+    _check_trainer_args(config)
+    _check_prompts(config)
+    if config.stage == "teacher_rl":
+        _check_reward(config)
+        _check_student(config)
+        _check_generation(config)
+    check_files(config)
+    _check_lengths(config)
+    if config.stage == "teacher_rl":
+        _check_servers(config, servers_follow)
+
+
+def _check_batch(config: Config, num_processes: int) -> None:
+    batch, unit = config.train_batch_size, config.per_device_train_batch_size * num_processes
+    group = config.num_generations if config.stage == "teacher_rl" else 1
+    good = lcm(unit, group)
+    lower, upper = batch // good * good, (batch // good + 1) * good
+    remedy = f"take {' or '.join(str(n) for n in (lower, upper) if n)}"
+    if batch % unit:
+        raise ConfigError(
+            f"`train_batch_size={batch}` must be a multiple of per_device_train_batch_size x training "
+            f"processes = {config.per_device_train_batch_size} x {num_processes}, so that accumulation makes "
+            f"up the rest: {remedy}."
+        )
+    if batch % group:
+        raise ConfigError(
+            f"`train_batch_size={batch}` counts completions and must be a multiple of "
+            f"num_generations={group}, so that every group is whole: {remedy}."
+        )
+
+
+def _check_trainer(config: Config) -> None:
+    trainer = config.trainer
+    if trainer.max_steps == 0:
+        raise ConfigError("`trainer.max_steps` must be at least 1, or -1 to count num_train_epochs, got 0.")
+    if trainer.warmup_steps > 1 and trainer.warmup_steps != int(trainer.warmup_steps):
+        raise ConfigError(
+            f"`trainer.warmup_steps` must be a whole number of steps or a fraction below 1, "
+            f"got {trainer.warmup_steps}."
+        )
+    for name, allowed in (("lr_scheduler_type", SCHEDULERS), ("loss_type", LOSS_TYPES)):
+        if getattr(trainer, name) not in allowed:
+            raise ConfigError(
+                f"`trainer.{name}` must be one of {', '.join(allowed)}, got '{getattr(trainer, name)}'."
+            )
+    if trainer.eval_steps and config.data.eval_path is None:
+        raise ConfigError(
+            f"`trainer.eval_steps={trainer.eval_steps}` needs held-out problems: give data.eval_path=PATH, "
+            "or trainer.eval_steps=0."
+        )
+    if config.model.attn_implementation == "flash_attention_2" and config.model.dtype == "float32":
+        raise ConfigError(
+            "`model.attn_implementation=flash_attention_2` needs model.dtype=bfloat16, got float32: "
+            "take model.attn_implementation=sdpa."
+        )
+    if config.model.lora.rank and find_spec("peft") is None:
+        raise ConfigError(
+            f"`model.lora.rank={config.model.lora.rank}` needs the package peft: pip install 'rlt[lora]', "
+            "or train all weights with model.lora.rank=0."
+        )
+
+
+def _check_trainer_args(config: Config) -> None:
+    known, owned = fields_of(config.stage), owned_of(config.stage)
+    trl_class = "GRPOConfig" if config.stage == "teacher_rl" else "SFTConfig"
+    for name in config.trainer_args:
+        if name in owned:
+            raise ConfigError(f"`trainer_args.{name}` is decided by a setting of ours: use {owned[name]}.")
+        if name not in known:
+            near = get_close_matches(name, sorted(known - set(owned)), n=1)
+            hint = f"did you mean `trainer_args.{near[0]}`?" if near else "see TRL's documentation."
+            raise ConfigError(f"`trainer_args.{name}` is not an argument of TRL's {trl_class}: {hint}")
+
+
+def _check_prompts(config: Config) -> None:
+    if config.layout.teacher_prompt == "from_dataset":
+        raise ConfigError(
+            "`layout.teacher_prompt=from_dataset` is not possible, because a dataset's system column is the "
+            "student's: take default, file:PATH, or the text itself."
+        )
+    if config.stage == "teacher_rl" and config.data.on_long_row == "truncate":
+        raise ConfigError(
+            "`data.on_long_row=truncate` cuts explanations, which RL rows do not have: take drop or error."
+        )
+
+
+def _check_reward(config: Config) -> None:
+    reward = config.reward
+    pairs = {"answer_log_prob_coeff": "answer_reductions", "kl_penalty_reward_coeff": "kl_reductions"}
+    for coeff_name, name in pairs.items():
+        coeff, reductions = getattr(config, coeff_name), getattr(reward, name)
+        for reduction in reductions:
+            if reduction not in REDUCTIONS:
+                raise ConfigError(f"`reward.{name}` may hold {', '.join(REDUCTIONS)}, got '{reduction}'.")
+        if len(coeff) != len(reductions):
+            raise ConfigError(
+                f"`{coeff_name}={_list(coeff)}` must have one number for each of "
+                f"reward.{name}={_list(reductions)}: change one of the two."
+            )
+    if not config.answer_log_prob_coeff:
+        raise ConfigError("`answer_log_prob_coeff=[]` leaves no reward: give at least one, e.g. [1,0.01].")
+    for name in ("answer_clip", "kl_clip"):
+        clip = getattr(reward, name)
+        if clip and (len(clip) != 2 or not clip[0] < clip[1]):
+            raise ConfigError(
+                f"`reward.{name}` must be [] for none, or [low,high] with low below high, got {_list(clip)}."
+            )
+
+
+def _check_student(config: Config) -> None:
+    student = config.student_model
+    if not student:
+        raise ConfigError(
+            "`student_model` is empty, but teacher_rl is paid by a frozen student: give a model's folder or "
+            "a Hub name."
+        )
+    names = {name.rsplit("/", 1)[-1] for name in PUBLISHED_STUDENTS if name.startswith("bespokelabs")}
+    published = student in PUBLISHED_STUDENTS or student.rstrip("/").rsplit("/", 1)[-1] in names
+    prompt = config.layout.student_prompt
+    if published and prompt != "from_dataset" and not prompt.startswith("file:"):
+        raise ConfigError(
+            f"`layout.student_prompt` must be from_dataset or file:PATH with student_model={student}, "
+            f"because under any prompt but its own every reward would be off, got '{prompt[:40]}'."
+        )
+
+
+def _check_generation(config: Config) -> None:
+    generation = config.generation
+    plain = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+    if config.reward.teacher_logprobs == "engine" and config.reward.kl_estimator != "student_nll":
+        for name, off in plain.items():
+            if getattr(generation, name) != off:
+                raise ConfigError(
+                    f"`generation.{name}={getattr(generation, name)}` must be {off} with "
+                    "reward.teacher_logprobs=engine, because only plain samples carry the teacher's own "
+                    "log-probabilities: change it, or take reward.teacher_logprobs=policy."
+                )
+    for address in generation.servers:
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(
+                f"`generation.servers` must hold addresses like http://127.0.0.1:8000, got '{address}'."
+            )
+    if any(arg.split("=")[0] == "--api-key" for arg in generation.server_args):
+        raise ConfigError(
+            "`generation.server_args` must not hold --api-key, because the configuration is saved with the "
+            "run: set the environment variable VLLM_API_KEY."
+        )
+
+
+def _check_servers(config: Config, servers_follow: bool) -> None:
+    generation = config.generation
+    if generation.backend == "vllm" and not generation.servers and not servers_follow:
+        raise ConfigError(
+            "`generation.backend=vllm` needs running servers: start through ./launch.sh, give "
+            "generation.servers=[http://HOST:PORT], or take generation.backend=transformers."
+        )
+
+
+def _check_lengths(config: Config) -> None:
+    if (limit := context_length(config.model_name_or_path)) is None:
+        return
+    if config.stage == "teacher_rl":
+        prompt, completion = config.max_prompt_length, config.max_completion_length
+        need, what = (
+            prompt + completion,
+            f"max_prompt_length + max_completion_length = {prompt} + {completion}",
+        )
+    else:
+        need, what = config.data.max_length, f"data.max_length = {config.data.max_length}"
+    if need > limit:
+        raise ConfigError(
+            f"`{what}` must fit the context of {config.model_name_or_path}, whose max_position_embeddings is "
+            f"{limit}: lower it by {need - limit}."
+        )
+
+
+def _list(values: list) -> str:
+    return "[" + ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values) + "]"

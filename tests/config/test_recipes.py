@@ -1,0 +1,68 @@
+"""The numbers of the released recipe, by hand from method section 4, and what `modern` changes."""
+
+import pytest
+
+from rlt.config.compose import compose
+
+
+def test_released_warm_up():
+    c = compose(["run_cfg=teacher_sft"])
+    assert c.recipe == "released"
+    assert c.model_name_or_path == "Qwen/Qwen2.5-7B-Instruct"
+    assert c.dataset_id_or_path == "bespokelabs/Bespoke-Stratos-17k"
+    assert c.train_batch_size == 16
+    assert c.data.max_length == 16384
+    assert (c.learning_rate, c.trainer.lr_scheduler_type, c.trainer.warmup_steps) == (1e-5, "cosine", 0.05)
+    assert (c.trainer.adam_beta1, c.trainer.adam_beta2) == (0.9, 0.95)
+    assert (c.trainer.weight_decay, c.trainer.max_grad_norm) == (1e-4, 1.0)
+    assert (c.trainer.num_train_epochs, c.trainer.max_steps) == (10, -1)
+    assert c.model.dtype == "bfloat16"
+    assert c.trainer.gradient_checkpointing
+    assert c.report_to == "wandb"
+
+
+def test_released_teacher_rl():
+    c = compose(["run_cfg=teacher_rl"])
+    assert c.recipe == "released"
+    assert c.dataset_id_or_path == "bespokelabs/Bespoke-Stratos-17k"
+    assert c.student_model == "bespokelabs/Bespoke-Stratos-7B"
+    assert (c.train_batch_size, c.num_generations) == (1024, 64)  # 16 prompts a step
+    assert c.trainer.max_steps * c.train_batch_size // c.num_generations == 2000  # prompts in all
+    assert (c.max_prompt_length, c.max_completion_length) == (16384, 16384)
+    assert (c.learning_rate, c.trainer.lr_scheduler_type, c.trainer.warmup_steps) == (1e-6, "constant", 0)
+    assert (c.trainer.adam_beta1, c.trainer.adam_beta2) == (0.9, 0.999)
+    assert (c.trainer.weight_decay, c.trainer.max_grad_norm) == (0, 1.0)
+    assert c.trainer.max_steps == 125
+    assert (c.temperature, c.generation.top_p, c.generation.top_k, c.generation.min_p) == (0.7, 1, 0, 0)
+    assert c.generation.repetition_penalty == 1
+    assert (c.trainer.beta, c.trainer.ref_sync_steps, c.trainer.ref_mixup) == (0.04, 32, 0.9)
+    assert (c.trainer.loss_type, c.trainer.scale_rewards) == ("grpo", "group")
+    assert (c.answer_log_prob_coeff, c.reward.answer_reductions) == ([1, 0.01], ["mean", "min"])
+    assert (c.kl_penalty_reward_coeff, c.reward.kl_reductions) == ([3, 0.03], ["mean", "max"])
+    assert (c.reward.student_temperature, c.reward.kl_estimator) == (0.7, "k1")
+    assert (c.reward.teacher_logprobs, c.reward.missing_tag_penalty) == ("policy", 1)
+    assert (c.generation.stop_at_tag, c.reward.text_after_tag_penalty) == (False, 0)
+    assert c.trainer_args["vllm_importance_sampling_correction"] is False
+    assert c.trainer_args["use_bias_correction_kl"] is False
+    assert c.trainer_args["mask_truncated_completions"] is False
+    assert c.report_to == "wandb"
+
+
+def test_modern_changes_the_optimisation_and_not_the_reward():
+    old, new = compose(["run_cfg=teacher_rl"]), compose(["run_cfg=teacher_rl", "recipe=modern"])
+    assert (new.trainer.beta, new.trainer.ref_sync_steps, new.trainer.loss_type) == (0, 0, "dapo")
+    assert new.trainer_args["vllm_importance_sampling_correction"] is True
+    assert new.report_to is None
+    assert new.reward == old.reward
+    assert new.answer_log_prob_coeff == old.answer_log_prob_coeff
+    assert new.train_batch_size == old.train_batch_size
+
+
+@pytest.mark.parametrize("student", ["bespoke_stratos_7b", "qwen2_5_7b_instruct"])
+def test_student_presets(student):
+    c = compose(["run_cfg=teacher_rl", f"reward_cfg={student}"])
+    known = {
+        "bespoke_stratos_7b": ("bespokelabs/Bespoke-Stratos-7B", "from_dataset"),
+        "qwen2_5_7b_instruct": ("Qwen/Qwen2.5-7B-Instruct", "default"),
+    }
+    assert (c.student_model, c.layout.student_prompt) == known[student]

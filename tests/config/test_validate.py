@@ -1,0 +1,213 @@
+"""Every rule has a sentence that names the setting, the value, the rule and the remedy."""
+
+import json
+import logging
+import os
+from importlib.util import find_spec
+
+import pytest
+
+from rlt.config.compose import compose
+from rlt.config.files import looks_local
+from rlt.config.resolve import resolve
+from rlt.config.tree import rows
+from rlt.config.validate import validate
+from rlt.errors import ConfigError
+
+RL = [
+    ("train_batch_size=1000", "`train_batch_size=1000` counts completions and must be a multiple of "
+     "num_generations=64, so that every group is whole: take 960 or 1024."),
+    ("per_device_train_batch_size=3", "`train_batch_size=1024` must be a multiple of "
+     "per_device_train_batch_size x training processes = 3 x 1, so that accumulation makes up the rest: "
+     "take 960 or 1152."),
+    ("answer_log_prob_coeff=[1]", "`answer_log_prob_coeff=[1]` must have one number for each of "
+     "reward.answer_reductions=[mean,min]"),
+    ("kl_penalty_reward_coeff=[1,2,3]", "`kl_penalty_reward_coeff=[1,2,3]` must have one number for each"),
+    ("reward.kl_reductions=[mean,maximum]", "`reward.kl_reductions` may hold mean, sum, min, max, median, "
+     "first_quartile, last_quartile, got 'maximum'."),
+    ("reward.answer_clip=[1]", "`reward.answer_clip` must be [] for none, or [low,high]"),
+    ("reward.kl_clip=[2,1]", "got [2,1]."),
+    ("student_model=null", "`student_model` is empty, but teacher_rl is paid by a frozen student"),
+    ("reward.student_temperature=0.0", "`reward.student_temperature` must be greater than 0, got 0.0"),
+    ("num_generations=1", "`num_generations` must be at least 2, got 1"),
+    ("temperature=nan", "`temperature` must be finite, got nan"),
+    ("learning_rate=inf", "`learning_rate` must be finite, got inf"),
+    ("answer_log_prob_coeff=[1,nan]", "`answer_log_prob_coeff` must be finite"),
+    ("generation.top_p=1.5", "`generation.top_p` must be at most 1, got 1.5"),
+    ("model.lora.dropout=1.0", "`model.lora.dropout` must be less than 1, got 1.0"),
+    ("reward.kl_estimator=k2", "`reward.kl_estimator` must be one of k1, k3, student_nll, got 'k2'"),
+    ("report_to=mlflow", "`report_to` must be one of wandb, tensorboard, trackio, got 'mlflow'"),
+    ("trainer.max_steps=0", "`trainer.max_steps` must be at least 1, or -1"),
+    ("trainer.warmup_steps=2.5", "`trainer.warmup_steps` must be a whole number of steps or a fraction"),
+    ("trainer.loss_type=ppo", "`trainer.loss_type` must be one of grpo, dapo"),
+    ("trainer.lr_scheduler_type=flat", "`trainer.lr_scheduler_type` must be one of linear, cosine"),
+    ("trainer.eval_steps=5", "`trainer.eval_steps=5` needs held-out problems: give data.eval_path=PATH"),
+    ("generation.backend=vllm", "`generation.backend=vllm` needs running servers: start through ./launch.sh"),
+    ("generation.servers=[localhost:8000]", "addresses like http://127.0.0.1:8000, got 'localhost:8000'"),
+    ("generation.server_args=[--api-key=x]", "set the environment variable VLLM_API_KEY"),
+    ("max_prompt_length=20000", "`max_prompt_length + max_completion_length = 20000 + 16384` must fit the "
+     "context of model, whose max_position_embeddings is 32768: lower it by 3616."),
+    ("dataset_id_or_path=./rows.json", "`dataset_id_or_path=./rows.json` does not exist"),
+    ("model_name_or_path=./nope", "`model_name_or_path=./nope` does not exist"),
+    ("student_model=a/b/c", "`student_model=a/b/c` does not exist"),
+    ("output_dir=rows.jsonl/run", "cannot be a folder"),
+    ("resume_from=checkpoint-9", "`resume_from=checkpoint-9` is not a folder"),
+    ("resume_from=latest", "finds no checkpoint-N in results/teacher_rl"),
+    ("layout.teacher_prompt=file:nope.txt", "names a file that does not exist"),
+    ("layout.student_prompt=file:nope.txt", "names a file that does not exist"),
+    ("layout.teacher_prompt=from_dataset", "`layout.teacher_prompt=from_dataset` is not possible"),
+    ("data.on_long_row=truncate", "RL rows do not have: take drop or error"),
+    ("trainer_args.learning_rate=1", "is decided by a setting of ours: use learning_rate."),
+    ("trainer_args.temperature=1", "is decided by a setting of ours: use temperature."),
+    ("trainer_args.hub_token=x", "use the environment variable HF_TOKEN"),
+    ("trainer_args.epsilon_hgh=1", "is not an argument of TRL's GRPOConfig: did you mean "
+     "`trainer_args.epsilon_high`?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("word", "expected"), RL)
+def test_rules_of_teacher_rl(teacher_rl, word, expected):
+    validate(compose(teacher_rl))
+    with pytest.raises(ConfigError) as caught:
+        validate(compose([*teacher_rl, word]))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("data.max_length=40000", "`data.max_length = 40000` must fit the context of model"),
+        (
+            "train_batch_size=6",
+            "must be a multiple of per_device_train_batch_size x training processes = 1 x 4",
+        ),
+        ("trainer_args.max_length=5", "use data.max_length."),
+        ("trainer_args.epsilon=5", "is not an argument of TRL's SFTConfig"),
+        (
+            "model.dtype=float32 model.attn_implementation=flash_attention_2",
+            "take model.attn_implementation=sdpa",
+        ),
+    ],
+)
+def test_rules_of_teacher_sft(teacher_sft, word, expected):
+    validate(compose(teacher_sft), num_processes=4)
+    with pytest.raises(ConfigError) as caught:
+        validate(compose([*teacher_sft, *word.split()]), num_processes=4)
+    assert expected in str(caught.value)
+
+
+def test_accumulation_is_the_quotient_for_any_number_of_processes(teacher_rl):
+    config = compose(teacher_rl)
+    for good in (1, 2, 4, 8):
+        validate(config, num_processes=good)
+    with pytest.raises(ConfigError, match=r"= 1 x 3.*take 960 or 1152"):
+        validate(config, num_processes=3)
+
+
+def test_launcher_validates_before_servers_exist(teacher_rl):
+    config = compose([*teacher_rl, "generation.backend=vllm"])
+    validate(config, servers_follow=True)
+    validate(compose([*teacher_rl, "generation.backend=vllm", "generation.servers=[http://127.0.0.1:8000]"]))
+
+
+@pytest.mark.parametrize("student", ["bespokelabs/Bespoke-Stratos-7B", "SakanaAI/RLT-32B"])
+def test_published_students_need_the_prompt_they_were_trained_with(teacher_rl, student, place):
+    for prompt in ("default", "You are a helpful assistant."):
+        with pytest.raises(ConfigError, match="must be from_dataset or file:PATH"):
+            validate(compose([*teacher_rl, f"student_model={student}", f"layout.student_prompt={prompt}"]))
+    (place / "prompt.txt").write_text("as it was trained")
+    for prompt in ("from_dataset", "file:prompt.txt"):
+        validate(compose([*teacher_rl, f"student_model={student}", f"layout.student_prompt={prompt}"]))
+
+
+def test_local_copy_of_a_published_student_is_recognised(teacher_rl, place):
+    (place / "Bespoke-Stratos-7B").mkdir()
+    (place / "Bespoke-Stratos-7B" / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="must be from_dataset or file:PATH"):
+        validate(compose([*teacher_rl, "student_model=Bespoke-Stratos-7B", "layout.student_prompt=default"]))
+
+
+@pytest.mark.parametrize("word", ["top_p=0.9", "top_k=20", "min_p=0.1", "repetition_penalty=1.05"])
+def test_engine_logprobs_need_plain_sampling(teacher_rl, word):
+    engine = [*teacher_rl, "reward.teacher_logprobs=engine"]
+    validate(compose(engine))
+    with pytest.raises(ConfigError, match=f"`generation.{word}` must be"):
+        validate(compose([*engine, f"generation.{word}"]))
+    validate(compose([*engine, f"generation.{word}", "reward.kl_estimator=student_nll"]))
+
+
+def test_teacher_rl_alone_names_the_warm_up_command(place):
+    with pytest.raises(ConfigError) as caught:
+        validate(compose(["run_cfg=teacher_rl", "results_dir=here"]))
+    assert "run `./launch.sh cfgs/run_cfg/teacher_sft.yaml results_dir=here` first" in str(caught.value)
+
+
+def test_model_folder_without_config_json(teacher_sft, place):
+    (place / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"is a folder without config\.json"):
+        validate(compose([*teacher_sft, "model_name_or_path=empty"]))
+    (place / "model" / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match="is not valid JSON"):
+        validate(compose(teacher_sft))
+
+
+def test_context_length_of_a_nested_configuration(teacher_sft, place):
+    nested = {"text_config": {"max_position_embeddings": 1024}}
+    (place / "model" / "config.json").write_text(json.dumps(nested))
+    with pytest.raises(ConfigError, match="max_position_embeddings is 1024"):
+        validate(compose(teacher_sft))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_output_dir_without_permission(teacher_sft, place):
+    (place / "locked").mkdir(mode=0o500)
+    with pytest.raises(ConfigError, match="no permission"):
+        validate(compose([*teacher_sft, "output_dir=locked/run"]))
+
+
+@pytest.mark.skipif(find_spec("peft") is not None, reason="peft is installed")
+def test_lora_without_peft_says_what_to_install(teacher_sft):
+    with pytest.raises(ConfigError, match=r"pip install 'rlt\[lora\]'"):
+        validate(compose([*teacher_sft, "model.lora.rank=8"]))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["trainer.beta=0"], "trainer.ref_sync_steps=32 is switched off: trainer.beta=0"),
+        (["model.lora.rank=8"], "trainer.ref_sync_steps=32 is switched off: with model.lora.rank > 0"),
+        (["model.lora.rank=8", "trainer.beta=0"], "trainer.ref_sync_steps=32 is switched off"),
+        (
+            ["reward.kl_estimator=student_nll", "reward.teacher_logprobs=engine"],
+            "reward.teacher_logprobs=engine is",
+        ),
+    ],
+)
+def test_settings_without_effect_are_switched_off_with_one_warning(teacher_rl, words, expected, caplog):
+    config = compose([*teacher_rl, *words])
+    with caplog.at_level(logging.WARNING):
+        resolved = resolve(config)
+    assert [r.getMessage() for r in caplog.records if expected in r.getMessage()]
+    assert len(caplog.records) == 1
+    assert resolved.trainer.ref_sync_steps == 0 or resolved.reward.teacher_logprobs == "policy"
+    assert config.trainer.ref_sync_steps == 32  # the argument is not changed
+
+
+def test_nothing_is_switched_off_in_the_released_recipe(teacher_rl, caplog):
+    config = compose(teacher_rl)
+    assert resolve(config) == config
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen2.5-7B-Instruct", "gpt2", "bespokelabs/Bespoke-Stratos-17k"])
+def test_hub_names_are_left_alone(name):
+    assert not looks_local(name)
+
+
+def test_every_bound_admits_its_default():
+    for row in rows().values():
+        if row.section or row.default in (None, "???"):
+            continue
+        assert not row.choices or row.default in row.choices, row.name
+        assert all(isinstance(row.default, int | float) for _ in row.bounds), row.name

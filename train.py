@@ -1,0 +1,73 @@
+"""Run one stage: compose the configuration, check it, hand it to the stage. `python train.py --help`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from rlt.config.compose import compose
+from rlt.config.explain import explain, help_page
+from rlt.config.resolve import resolve
+from rlt.config.save import to_yaml
+from rlt.config.validate import validate
+from rlt.errors import ConfigError, RLTError
+
+
+def run(words: Sequence[str]) -> None:
+    """Compose, check, then run the stage, or print what was asked for instead."""
+    options, overrides = read_options(words)
+    if options.help or options.explain:
+        sys.stdout.write(explain(options.explain) if options.explain else help_page())
+        return
+    config = resolve(compose(overrides))
+    if not options.cfg:
+        validate(config, num_processes=int(os.environ.get("WORLD_SIZE", "1")))
+    if options.cfg or options.dry_run:
+        sys.stdout.write(to_yaml(config, options.package))
+        return
+    import_module(f"rlt.stages.{config.stage}").run(config)
+
+
+def read_options(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the flags of train.py, and the words that make up the configuration."""
+    parser = Parser(add_help=False, allow_abbrev=False)
+    for flag in ("--help", "--dry-run", "--cfg"):
+        parser.add_argument(flag, action="store_true")
+    parser.add_argument("--package")
+    parser.add_argument("--explain")
+    parser.add_argument("--config-dir", action="append", default=[])
+    parser.add_argument("overrides", nargs="*")
+    options = parser.parse_intermixed_args(words)
+    overrides = [word for word in options.overrides if not (options.cfg and word == "job")]
+    return options, overrides + [f"--config-dir={folder}" for folder in options.config_dir]
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers a wrong flag with one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}: `python train.py --help` lists what can be typed.")
+
+
+def main(words: Sequence[str]) -> int:
+    """Run what the command line says; return the exit code."""
+    is_main = os.environ.get("RANK", "0") == "0"  # every rank would say the same
+    logging.basicConfig(level=logging.INFO if is_main else logging.ERROR, format="%(levelname)s: %(message)s")
+    try:
+        run(words)
+    except RLTError as error:
+        sys.stderr.write(f"error: {error}\n" if is_main else "")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n" if is_main else "")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
