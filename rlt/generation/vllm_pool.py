@@ -1,0 +1,200 @@
+"""Generation with any number of running vLLM servers: the `Generator` of real training.
+
+Starting and ending servers is the launcher's work, weights are pushed by weight_sync.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rlt.errors import GenerationError
+from rlt.generation.parallel import run_all
+from rlt.generation.seeds import spread_seed
+from rlt.generation.types import Sampling
+from rlt.generation.vllm_server import VLLMServer, finite_logprobs
+from rlt.records import Completion
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+REQUESTS_PER_SERVER = 64
+"""Prompts in flight per server: each brings n samples, so the engine's own queue is never empty."""
+CONTROL_TIMEOUT = 60.0
+"""Seconds for requests that compute nothing: health, model name, prefix cache."""
+
+
+class VLLMPool:
+    """A `Generator` that spreads prompts over servers, one HTTP request per prompt.
+
+    The n samples of a prompt share one request, so its prefix is computed once. `timeout` is the number
+    of seconds that one request may take. `log_paths` are the servers' log files in the order of the
+    addresses, None where unknown; their last lines become part of every error.
+    """
+
+    def __init__(
+        self, addresses: Sequence[str], *, timeout: float, log_paths: Sequence[Path | str | None] = ()
+    ) -> None:
+        if not addresses:
+            raise GenerationError(
+                "generation.servers is empty; start vLLM servers with launch.sh, or give their addresses"
+            )
+        paths = [Path(p) if p is not None else None for p in log_paths] or [None] * len(addresses)
+        assert len(paths) == len(addresses), "one log path per address"
+        self.servers = [
+            VLLMServer(address, log_path=path, max_connections=REQUESTS_PER_SERVER)
+            for address, path in zip(addresses, paths, strict=True)
+        ]
+        self.timeout = timeout
+        self._outstanding = [0] * len(self.servers)
+        self._lock = threading.Lock()
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seeds: Sequence[int]
+    ) -> list[list[Completion]]:
+        """Return n completions for each prompt, in order."""
+        assert len(prompts) == len(seeds), "one seed per prompt"
+
+        def task(prompt: list[int], seed: int) -> Callable[[], list[Completion]]:
+            return lambda: self._on_idlest(
+                lambda server: _complete(server, prompt, n, sampling, seed, self.timeout)
+            )
+
+        tasks = [
+            (f"prompt {i}", task([int(t) for t in prompt], spread_seed(seed)))
+            for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+        ]
+        return run_all(tasks, max_threads=REQUESTS_PER_SERVER * len(self.servers))
+
+    def check(self, expected_model: str | None = None, min_context: int | None = None) -> None:
+        """Raise unless every server is healthy, generates a token, and serves what is expected.
+
+        `expected_model` is the folder or name that the servers were started with; `min_context` the
+        tokens of the longest prompt and completion together.
+        """
+        self.on_all("check", lambda server: _check(server, expected_model, min_context, self.timeout))
+
+    def reset_prefix_cache(self, timeout: float = CONTROL_TIMEOUT) -> None:
+        """Make every server forget cached keys and values."""
+        self.on_all("reset of the prefix cache", lambda server: server.reset_prefix_cache(timeout))
+
+    def on_all(self, what: str, call: Callable[[VLLMServer], T], timeout: float | None = None) -> list[T]:
+        """Return what `call` returns for each server, all at the same time."""
+
+        def task(server: VLLMServer) -> tuple[str, Callable[[], T]]:
+            return f"{what} at {server.address}", lambda: call(server)
+
+        return run_all([task(server) for server in self.servers], timeout=timeout)
+
+    def close(self) -> None:
+        """Close the connections; the servers run on."""
+        for server in self.servers:
+            server.close()
+
+    def _on_idlest(self, call: Callable[[VLLMServer], T]) -> T:
+        """Return what `call` returns for the server with the fewest prompts in flight."""
+        with self._lock:
+            index = self._outstanding.index(min(self._outstanding))
+            self._outstanding[index] += 1
+        try:
+            return call(self.servers[index])
+        finally:
+            with self._lock:
+                self._outstanding[index] -= 1
+
+
+def _complete(
+    server: VLLMServer, prompt: list[int], n: int, sampling: Sampling, seed: int, timeout: float
+) -> list[Completion]:
+    """Return n completions of one prompt from one server."""
+    # vLLM refuses several greedy samples; they would be equal.
+    num_requested = n if sampling.temperature > 0 else 1
+    body = {
+        "prompt": prompt,
+        "n": num_requested,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "max_tokens": sampling.max_tokens,
+        "min_tokens": 0,
+        "stop_token_ids": list(sampling.stop_token_ids),
+        # Only the listed ids stop. With False the end-of-sequence ids of the model's folder would as well.
+        "ignore_eos": True,
+        "stop": list(sampling.stop_strings),
+        "include_stop_str_in_output": True,
+        "seed": seed,
+        "logprobs": 0,
+        "return_token_ids": True,
+        "skip_special_tokens": False,
+    }
+    what = f"prompt of {len(prompt)} tokens, n {num_requested}, max_tokens {sampling.max_tokens}"
+    answer = server.post("/v1/completions", body, timeout=timeout, what=what, retry=True)
+    choices = sorted(answer["choices"], key=lambda choice: choice["index"])
+    if len(choices) != num_requested:
+        raise server.failure(f"returned {len(choices)} completions for n {num_requested} ({what})")
+    completions = [_completion(server, choice, prompt) for choice in choices]
+    return completions if num_requested == n else completions * n
+
+
+def _completion(server: VLLMServer, choice: dict[str, Any], prompt: list[int]) -> Completion:
+    """Return one choice of an answer as a record, or raise if it is not usable."""
+    if choice.get("token_ids") is None:
+        raise server.failure("returned no token ids; it is older than vLLM 0.22, which this project needs")
+    if choice.get("prompt_token_ids") not in (None, prompt):
+        raise server.failure("generated from other prompt ids than the ones sent")
+    if choice["finish_reason"] not in ("stop", "length"):
+        raise server.failure(f"ended a completion with finish_reason {choice['finish_reason']!r}")
+    token_ids = tuple(choice["token_ids"])
+    logprobs = finite_logprobs(server, (choice.get("logprobs") or {}).get("token_logprobs"), len(token_ids))
+    return Completion(token_ids, logprobs, choice["finish_reason"])
+
+
+def _check(server: VLLMServer, expected_model: str | None, min_context: int | None, timeout: float) -> None:
+    """Raise unless one server is healthy, generates, and serves what is expected."""
+    server.get("/health", timeout=CONTROL_TIMEOUT)
+    card = server.get("/v1/models", timeout=CONTROL_TIMEOUT)["data"][0]
+    if expected_model is not None and not _same_model(expected_model, card):
+        raise server.failure(
+            f"serves {card['id']!r} where {expected_model!r} is trained; start it with that model"
+        )
+    context = card.get("max_model_len")
+    if min_context is not None and context is not None and context < min_context:
+        raise server.failure(
+            f"holds {context} tokens where prompt and completion may need {min_context}; start it with "
+            f"--max-model-len {min_context}, or lower max_prompt_length or max_completion_length"
+        )
+    _complete(server, [0], 1, Sampling(0.0, 1, ()), 0, timeout)
+    mode = _logprobs_mode(server)
+    if mode is None:
+        logger.warning(
+            "the vLLM server at %s runs without VLLM_SERVER_DEV_MODE=1: whether it returns processed "
+            "log-probabilities is not known, and weights cannot be pushed to it",
+            server.address,
+        )
+    elif mode != "processed_logprobs":
+        raise server.failure(
+            f"returns {mode}, which ignore the sampling temperature; start it with "
+            "--logprobs-mode processed_logprobs"
+        )
+
+
+def _same_model(expected: str, card: dict[str, Any]) -> bool:
+    """Return whether a server's model card names the expected folder or Hub name."""
+    names = {card["id"], card.get("root")}
+    return expected in names or any(
+        name and os.path.realpath(name) == os.path.realpath(expected) for name in names
+    )
+
+
+def _logprobs_mode(server: VLLMServer) -> str | None:
+    """Return the server's setting, or None where the development endpoints are off."""
+    info = server.get("/server_info", timeout=CONTROL_TIMEOUT, missing_ok=True, config_format="json")
+    return None if info is None else info["vllm_config"]["model_config"]["logprobs_mode"]

@@ -1,0 +1,186 @@
+"""One running vLLM server, spoken to over HTTP. Every failure carries the server's own last words."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from rlt.errors import GenerationError
+
+API_KEY_VARIABLE = "RLT_VLLM_API_KEY"
+"""Environment variable with the key of servers started with `--api-key`; it never reaches a config."""
+CONNECT_TIMEOUT = 10.0
+LOG_LINES = 15
+LOG_BYTES = 65536
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_ROUTINE = re.compile(
+    r'HTTP/1\.\d" [24]\d\d |Avg prompt throughput'
+    r"|^nanobind: |^ - (leaked|\.\.\. skipped)|refleaks\.html|resource_tracker"  # after the real last words
+)
+
+
+def log_tail(path: Path, lines: int = LOG_LINES) -> str:
+    """Return the last lines of a log file, without colours, blank lines and routine lines."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_BYTES))
+            text = _COLOUR.sub("", file.read().decode(errors="replace"))
+    except OSError as error:
+        return f"({path} cannot be read: {error.strerror})"
+    kept = [line.rstrip() for line in text.splitlines() if line.strip() and not _ROUTINE.search(line)]
+    return "\n".join(kept[-lines:])
+
+
+class VLLMServer:
+    """Requests to one address. Safe to call from several threads."""
+
+    def __init__(self, address: str, *, log_path: Path | None = None, max_connections: int = 64) -> None:
+        self.address = address.rstrip("/")
+        if not self.address.startswith(("http://", "https://")):
+            raise GenerationError(
+                f"the vLLM server address {address!r} has no scheme; write it like http://127.0.0.1:8000"
+            )
+        self.log_path = log_path
+        self._session = _new_session(max_connections)
+
+    def get(self, path: str, *, timeout: float, missing_ok: bool = False, **params: str) -> Any:
+        """Return the decoded answer of a GET request, None for an empty body or an allowed 404."""
+        return self._request(
+            "GET", path, f"GET {path}", timeout, retry=True, missing_ok=missing_ok, params=params
+        )
+
+    def post(
+        self,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        timeout: float,
+        what: str = "",
+        retry: bool = False,
+    ) -> Any:
+        """Return the decoded answer of a POST request, None for an empty body.
+
+        `what` says in words what was asked for. `retry` is for requests that may run twice.
+        """
+        request = f"POST {path}" + (f" ({what})" if what else "")
+        return self._request("POST", path, request, timeout, retry=retry, json=body)
+
+    def failure(self, sentence: str, *, with_log: bool = True) -> GenerationError:
+        """Return an error that names this server and ends with the last lines of its log."""
+        message = f"the vLLM server at {self.address} {sentence}"
+        if with_log and self.log_path is not None:
+            message += f"\nlast lines of {self.log_path}:\n{log_tail(self.log_path)}"
+        return GenerationError(message)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._session.close()
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        request: str,
+        timeout: float,
+        *,
+        retry: bool,
+        missing_ok: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        start = time.monotonic()
+        # A request that must not run twice gets a new connection: an idle one may just have been closed.
+        session = self._session if retry else _new_session(1)
+        try:
+            response = session.request(
+                method, self.address + path, timeout=(min(CONNECT_TIMEOUT, timeout), timeout), **kwargs
+            )
+        except requests.exceptions.ReadTimeout:
+            raise self.failure(f"did not answer {request} within {timeout:g} s") from None
+        except requests.exceptions.ConnectTimeout:
+            waited = time.monotonic() - start
+            raise self.failure(f"accepted no connection within {waited:.0f} s for {request}") from None
+        except requests.exceptions.RequestException as error:
+            if retry and isinstance(error, requests.exceptions.ConnectionError):
+                # The server closes idle connections, now and then just as one is used again.
+                return self._request(
+                    method, path, request, timeout, retry=False, missing_ok=missing_ok, **kwargs
+                )
+            waited = time.monotonic() - start
+            raise self.failure(f"broke off {request} after {waited:.1f} s: {_reason(error)}") from None
+        if response.status_code == 404 and missing_ok:
+            return None
+        if response.status_code != 200:
+            waited = time.monotonic() - start
+            sentence = f"answered {request} with HTTP {response.status_code} after {waited:.1f} s: "
+            # A refusal explains itself; for an internal error the reason is in the log.
+            raise self.failure(sentence + response.text.strip()[:2000], with_log=response.status_code >= 500)
+        if not response.content:
+            return None
+        try:
+            return response.json()
+        except requests.exceptions.JSONDecodeError:
+            raise self.failure(
+                f"answered {request} with something that is not JSON: {response.text[:200]!r}"
+            ) from None
+
+    def world_size(self, timeout: float) -> int:
+        """Return the number of the server's workers (GPUs)."""
+        return int(self.get("/get_world_size", timeout=timeout)["world_size"])
+
+    def reset_prefix_cache(self, timeout: float) -> None:
+        """Make the server forget cached keys and values, which belong to the weights before a sync."""
+        start = time.monotonic()
+        while True:
+            answer = self.post("/reset_prefix_cache", timeout=timeout, retry=True)
+            # Servers before 0.26 answer with an empty body. A refusal means that a request still runs.
+            if answer is None or answer.get("success", True):
+                return
+            if time.monotonic() - start > timeout:
+                raise self.failure(f"did not reset its prefix cache within {timeout:g} s: requests still run")
+            time.sleep(0.2)
+
+
+def _new_session(max_connections: int) -> requests.Session:
+    session = requests.Session()
+    # The servers are neighbours: a proxy from the environment would only get in between.
+    session.trust_env = False
+    adapter = HTTPAdapter(pool_maxsize=max_connections)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    if key := os.environ.get(API_KEY_VARIABLE):
+        session.headers["Authorization"] = f"Bearer {key}"
+    return session
+
+
+def finite_logprobs(server: VLLMServer, values: list[float | None] | None, count: int) -> tuple[float, ...]:
+    """Return the log-probabilities, or raise if one is missing or not a number."""
+    if values is None or len(values) != count:
+        found = "none" if values is None else str(len(values))
+        raise server.failure(f"returned {found} log-probabilities for {count} tokens")
+    for position, value in enumerate(values):
+        if value is None or not math.isfinite(value):
+            raise server.failure(
+                f"returned log-probability {value} at token {position} of {count}; "
+                "its weights or activations have overflowed, or a weight sync went wrong"
+            )
+    return tuple(float(v) for v in values if v is not None)
+
+
+def _reason(error: requests.exceptions.RequestException) -> str:
+    """Return the innermost cause in a few words: `Connection refused` and the like."""
+    cause: BaseException = error
+    while (inner := cause.__cause__ or cause.__context__) is not None:
+        cause = inner
+    return getattr(cause, "strerror", None) or str(cause)
+
+
+def server_log_path(run_directory: Path, port: int) -> Path:
+    """Return a server's log file in a run directory: the launcher writes it, the trainer quotes it."""
+    return run_directory / "logs" / f"vllm-{port}.log"

@@ -1,0 +1,153 @@
+"""Pushing trained weights to running vLLM servers.
+
+A push happens on the main process only; under ZeRO-3 the other processes run through the same
+iterator (see collective.py). What servers hold before the first push is unknown, so a trainer pushes
+before it generates. nccl_sync.py is the broadcast between GPUs; here is the way over files.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rlt.errors import GenerationError
+from rlt.generation.vllm_pool import VLLMPool
+
+MAX_SHARD_BYTES = 2 * 2**30
+
+
+class WeightSync(Protocol):
+    """A way for new weights to reach the servers."""
+
+    def push(self, weights: Iterator[tuple[str, Tensor]]) -> None:
+        """Make every server generate with these weights. Runs through the whole iterator.
+
+        Names are those of a transformers checkpoint, `lm_head.weight` among them when untied.
+        Raises GenerationError with the servers' words when it fails or takes too long.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release files and connections."""
+        ...
+
+
+def make_weight_sync(
+    kind: str, pool: VLLMPool, *, device: torch.device, directory: Path, timeout: float
+) -> WeightSync:
+    """Return the sync for the setting `generation.weight_sync`: auto, nccl or checkpoint."""
+    from rlt.generation.nccl_sync import NCCLSync
+
+    if kind == "checkpoint" or (kind == "auto" and device.type != "cuda"):
+        return CheckpointSync(pool, directory, timeout=timeout)
+    return NCCLSync(pool, device, timeout=timeout)
+
+
+class CheckpointSync:
+    """A `WeightSync` over files: safetensors in a folder that trainer and servers both see.
+
+    The folder belongs to this object: older versions in it, those of a crashed run too, are deleted.
+    Tensors go to host memory one by one; `max_shard_bytes` bounds what is held at a time.
+    """
+
+    def __init__(
+        self, pool: VLLMPool, directory: Path, *, timeout: float, max_shard_bytes: int = MAX_SHARD_BYTES
+    ) -> None:
+        self._pool = pool
+        self._directory = directory.resolve()
+        self._timeout = timeout
+        self._max_shard_bytes = max_shard_bytes
+        self._version = 0
+        self._names: set[str] | None = None
+
+    def push(self, weights: Iterator[tuple[str, Tensor]]) -> None:
+        """Write a new version, let every server load it, and delete the version before."""
+        self._version += 1
+        folder = self._directory / f"weights-{self._version:06d}-{uuid.uuid4().hex[:8]}"
+        try:
+            names = write_checkpoint(weights, folder, self._max_shard_bytes)
+        except (OSError, SafetensorError) as error:
+            raise GenerationError(
+                f"the weights for the vLLM servers cannot be written to {folder} ({error}); "
+                "make room there or set generation.sync_dir to another folder"
+            ) from error
+        self._names = check_names(names, self._names)
+        body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
+        self._pool.on_all(
+            "reload of the weights",
+            lambda server: server.post(
+                "/collective_rpc", body, timeout=self._timeout, what=f"reload_weights from {folder}"
+            ),
+        )
+        self._pool.reset_prefix_cache()
+        self._delete_versions(keep=folder)
+
+    def close(self) -> None:
+        """Delete the last version; the servers have read it."""
+        self._delete_versions(keep=None)
+
+    def _delete_versions(self, keep: Path | None) -> None:
+        for folder in self._directory.glob("weights-*"):
+            if folder != keep:
+                shutil.rmtree(folder)
+
+
+def check_names(names: set[str], before: set[str] | None) -> set[str]:
+    """Return the names of a push, or raise if they are not those of the push before."""
+    if not names:
+        raise GenerationError("a weight sync without any tensor would leave the servers on old weights")
+    if before is not None and names != before:
+        missing, extra = sorted(before - names), sorted(names - before)
+        raise GenerationError(
+            "the tensors of this weight sync are not those of the one before, so servers would mix "
+            f"old and new weights (missing: {missing[:5]}, new: {extra[:5]})"
+        )
+    return names
+
+
+def write_checkpoint(weights: Iterator[tuple[str, Tensor]], folder: Path, max_shard_bytes: int) -> set[str]:
+    """Write the tensors as safetensors shards with an index, and return their names.
+
+    The folder appears under its name only when it is complete.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    shards: list[list[str]] = []
+    shard: dict[str, Tensor] = {}
+    num_bytes = total_bytes = 0
+
+    def flush() -> None:
+        nonlocal num_bytes
+        shards.append(list(shard))
+        save_file(shard, partial / f"{len(shards)}.safetensors", metadata={"format": "pt"})
+        shard.clear()
+        num_bytes = 0
+
+    for name, tensor in weights:
+        if shard and num_bytes + tensor.nbytes > max_shard_bytes:
+            flush()
+        # A copy even on CPU: a gathered tensor is taken apart again when the next one comes.
+        shard[name] = tensor.detach().to("cpu", copy=True).contiguous()
+        num_bytes += tensor.nbytes
+        total_bytes += tensor.nbytes
+    if shard:
+        flush()
+    weight_map = {}
+    for number, shard_names in enumerate(shards, start=1):
+        file_name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        (partial / f"{number}.safetensors").rename(partial / file_name)
+        weight_map |= dict.fromkeys(shard_names, file_name)
+    index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
+    (partial / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+    partial.rename(folder)
+    return set(weight_map)
