@@ -1,0 +1,42 @@
+"""The training command: accelerate with the right file of cfgs/accelerate/, and train.py."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlt.config.schema import Config
+from rlt.launch.plan import Plan
+from rlt.launch.server import cpu_threads
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def training_command(config: Config, plan: Plan, overrides: Sequence[str], port: int) -> list[str]:
+    """Return the command that trains: `overrides` are what the user typed, then what the launcher adds.
+
+    Files are named absolutely, so that relative paths in the overrides keep the user's folder.
+    """
+    command = [sys.executable, "-m", "rlt.launch.accelerated"]
+    command += ["--config_file", str(PROJECT / "cfgs" / "accelerate" / f"{plan.strategy}.yaml")]
+    command += ["--num_processes", str(plan.num_processes)]
+    command += ["--main_process_port", str(port)]
+    command += ["--mixed_precision", "bf16" if config.model.dtype == "bfloat16" else "no"]
+    command += ["--num_cpu_threads_per_process", str(cpu_threads(plan.num_processes))]
+    return [*command, str(PROJECT / "train.py"), *overrides]
+
+
+def training_env(plan: Plan) -> dict[str, str]:
+    """Return what the training's environment holds besides ours."""
+    env = {"PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": ",".join(plan.training_gpus)}
+    if plan.training_gpus:
+        if "CUDA_VISIBLE_DEVICES" not in os.environ:
+            env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the numbers came from nvidia-smi
+    elif plan.strategy in ("single", "ddp"):
+        env["ACCELERATE_USE_CPU"] = "true"
+    else:
+        # With ACCELERATE_USE_CPU accelerate would quietly train without DeepSpeed.
+        env["DS_ACCELERATOR"] = "cpu"
+    return env

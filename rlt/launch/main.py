@@ -1,0 +1,257 @@
+"""launch.sh and launch_with_server.sh: plan, start servers, train, clean up.
+
+The configuration is composed and checked, and the devices are counted, before anything starts. No file
+of cfgs/ is written. Relative paths are those of the folder the user types in.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from rlt.config.compose import compose
+from rlt.config.resolve import resolve
+from rlt.config.save import to_yaml
+from rlt.config.schema import Config
+from rlt.config.validate import validate
+from rlt.errors import ConfigError, RLTError
+from rlt.launch.command import training_command, training_env
+from rlt.launch.plan import STRATEGIES, Plan, plan_training, plan_with_servers, visible_gpus
+from rlt.launch.ports import free_ports
+from rlt.launch.server import (
+    ServerPlan,
+    ServerProcess,
+    plan_servers,
+    refuse_remote_host,
+    start_servers,
+    wait_for_servers,
+)
+from rlt.launch.training import TrainingProcess
+
+logger = logging.getLogger("rlt.launch")
+
+USAGE = {
+    "launch.sh": """\
+usage: ./launch.sh [N] cfgs/run_cfg/NAME.yaml [WORD] [KEY=VALUE …] [--dry-run]
+
+Train on N GPUs (default: all visible ones). teacher_rl takes half of them for vLLM servers, unless
+generation.servers=[ADDRESS,…] names running ones or generation.backend=transformers needs none.
+On a machine without GPUs, N counts training processes (default 1), beside one server.
+""",
+    "launch_with_server.sh": """\
+usage: ./launch_with_server.sh GENERATION TRAINING cfgs/run_cfg/NAME.yaml [WORD] [KEY=VALUE …] [--dry-run]
+
+Start vLLM servers on GENERATION GPUs (generation.tensor_parallel of them each), train on TRAINING
+GPUs. On a machine without GPUs the numbers count servers and training processes.
+""",
+}
+_USAGE_END = """
+WORD        zero3 (default: shard everything), offload (ZeRO-3, weights and optimizer rest in host
+            memory), zero2, zero1 (shard the optimizer only), ddp (shard nothing)
+KEY=VALUE   any setting; `python train.py --help` lists them
+--dry-run   check everything, print the configuration and every command, start nothing
+
+Logs go to OUTPUT_DIR/logs. CUDA_VISIBLE_DEVICES decides which GPUs are visible.
+"""
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What a user typed, sorted."""
+
+    counts: tuple[int, ...]
+    word: str | None
+    overrides: tuple[str, ...]
+    """Everything that is the configuration's business, in its order."""
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Everything that will be started."""
+
+    config: Config
+    plan: Plan
+    servers: list[ServerPlan]
+    command: list[str]
+    env: dict[str, str]
+    log_path: Path
+
+
+class Stopped(BaseException):
+    """A signal asked us to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def main(argv: Sequence[str]) -> int:
+    """Return the exit code of a launcher: `argv` is its name, then what the user typed."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("rlt").setLevel(logging.INFO)
+    script, words = argv[0], list(argv[1:])
+    if not words or {"-h", "--help"} & set(words):
+        sys.stdout.write(USAGE[script] + _USAGE_END)
+        return 0 if words else ConfigError.exit_code
+    try:
+        line = parse(script, words)
+        launch = prepare(script, line)
+        if line.dry_run:
+            sys.stdout.write(describe(launch))
+            return 0
+        return run(launch)
+    except RLTError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except Stopped as stopped:
+        return 128 + stopped.number
+
+
+def parse(script: str, words: Sequence[str]) -> CommandLine:
+    """Return the sorted words; raises ConfigError for wrong numbers and contradicting words."""
+    num_counts = 2 if script == "launch_with_server.sh" else 1
+    leading: list[str] = []
+    for word in words:
+        if not word.lstrip("-").isdigit():
+            break
+        leading.append(word)
+    rest = words[len(leading) :]
+    if len(leading) > num_counts or (num_counts == 2 and len(leading) < 2):
+        expected = "two numbers, GENERATION and TRAINING," if num_counts == 2 else "at most one number"
+        typed = " ".join(leading) or "none"
+        raise ConfigError(f"{script} takes {expected} before the run file, got {typed}.")
+    if any(int(word) < 1 for word in leading):
+        raise ConfigError(f"{script} counts GPUs or processes from 1 on, got {' '.join(leading)}.")
+    chosen = [word for word in rest if word in STRATEGIES]
+    if len(set(chosen)) > 1:
+        both = " and ".join(chosen)
+        raise ConfigError(f"{both} contradict each other: give one of {', '.join(STRATEGIES)}.")
+    overrides = tuple(word for word in rest if word not in STRATEGIES and word != "--dry-run")
+    counts = tuple(int(word) for word in leading)
+    return CommandLine(counts, chosen[0] if chosen else None, overrides, "--dry-run" in rest)
+
+
+def prepare(script: str, line: CommandLine) -> Launch:
+    """Return what would be started, with every check done that needs no model."""
+    config = resolve(compose(line.overrides))
+    generates = config.stage == "teacher_rl" and config.generation.backend == "vllm"
+    needs_servers = generates and not config.generation.servers
+    if script == "launch_with_server.sh" and not needs_servers:
+        raise ConfigError(_needs_no_server(config))
+    gpus = visible_gpus(os.environ)
+    has_deepspeed = importlib.util.find_spec("deepspeed") is not None
+    if needs_servers:
+        generation, training = line.counts if len(line.counts) == 2 else (None, *(line.counts or (None,)))
+        tensor_parallel = config.generation.tensor_parallel
+        plan = plan_with_servers(gpus, generation, training, tensor_parallel, line.word, has_deepspeed)
+    else:
+        plan = plan_training(gpus, line.counts[0] if line.counts else None, line.word, has_deepspeed)
+    validate(config, num_processes=plan.num_processes, servers_follow=needs_servers)
+    servers: list[ServerPlan] = []
+    run_directory = Path(config.output_dir)
+    overrides = list(line.overrides)
+    if needs_servers:
+        if importlib.util.find_spec("vllm") is None:
+            raise ConfigError(
+                "generation.backend=vllm needs vLLM, which is not installed: run scripts/setup.sh, or "
+                "generate in the trainer with generation.backend=transformers."
+            )
+        refuse_remote_host(config)
+        servers = plan_servers(config, plan.servers, run_directory)
+        overrides.append(f"generation.servers=[{','.join(server.address for server in servers)}]")
+    command = training_command(config, plan, overrides, free_ports(1)[0])
+    return Launch(config, plan, servers, command, training_env(plan), run_directory / "logs" / "train.log")
+
+
+def describe(launch: Launch) -> str:
+    """Return the resolved configuration, then every command as a line for a shell."""
+    lines = [to_yaml(launch.config), plan_line(launch)]
+    for server in launch.servers:
+        lines += [f"# server {server.index}: {server.address}", str(server)]
+    env = [f"{key}={shlex.quote(value)}" for key, value in launch.env.items()]
+    lines += [f"# training; log: {launch.log_path}", " ".join([*env, shlex.join(launch.command)])]
+    return "\n".join(lines) + "\n"
+
+
+def plan_line(launch: Launch) -> str:
+    """Return one line that says who gets what."""
+    plan = launch.plan
+    where = "on the CPU" if plan.on_cpu else f"on GPU {','.join(plan.training_gpus)}"
+    servers = ""
+    if plan.servers:
+        gpus = ",".join(gpu for server in plan.servers for gpu in server)
+        servers = f"{len(plan.servers)} vLLM server(s) on {'GPU ' + gpus if gpus else 'the CPU'}; "
+    strategy = f"{plan.num_processes} process(es), {plan.strategy}"
+    if plan.strategy == "single":
+        strategy = "one process"
+    return f"# {launch.config.stage} -> {launch.config.output_dir}: {servers}training {where}: {strategy}"
+
+
+def run(launch: Launch) -> int:
+    """Return the training's exit code, with servers around it; nothing of ours is left behind."""
+    logger.info(plan_line(launch))
+    stop_on_signals()
+    with ExitStack() as stack:
+        try:
+            servers = start_servers(launch.servers, stack)
+            if servers:
+                logger.info("logs: %s", launch.log_path.parent)
+                wait_for_servers(servers, launch.config)
+            training = TrainingProcess(launch.command, launch.env, launch.log_path)
+            stack.callback(training.stop)
+            return supervise(training, servers)
+        except Stopped as stopped:
+            logger.warning("%s: ending servers and training …", signal.Signals(stopped.number).name)
+            raise
+
+
+def supervise(training: TrainingProcess, servers: Sequence[ServerProcess]) -> int:
+    """Return the training's exit code; raise GenerationError as soon as a server ends before it."""
+    while True:
+        training.pump(0.5)
+        code = training.poll()
+        if code is not None:
+            training.drain()
+            return code
+        for server in servers:
+            server.check()
+
+
+def stop_on_signals() -> None:
+    """Make Ctrl-C, SIGTERM and SIGHUP raise Stopped, once: a second one must not break the clean-up."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup asks to live on
+        numbers.append(signal.SIGHUP)
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is Python's
+        for other in numbers:
+            signal.signal(other, signal.SIG_IGN)
+        raise Stopped(number)
+
+    handler: Callable[[int, FrameType | None], None] = stop
+    for number in numbers:
+        signal.signal(number, handler)
+
+
+def _needs_no_server(config: Config) -> str:
+    if config.stage != "teacher_rl":
+        reason = f"stage {config.stage} generates nothing"
+    elif config.generation.servers:
+        reason = "generation.servers names running servers"
+    else:
+        reason = "generation.backend=transformers generates in the trainer"
+    return f"launch_with_server.sh would start servers, but {reason}: use launch.sh."
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

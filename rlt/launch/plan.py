@@ -1,0 +1,153 @@
+"""Who gets which device: GPUs split between generation and training, or process counts on a CPU.
+
+Pure except for `visible_gpus`, which asks nvidia-smi. Nothing here imports torch or starts anything.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rlt.errors import ConfigError
+
+STRATEGIES = ("zero3", "zero2", "zero1", "offload", "ddp")
+"""Words a user may type; each names a file of cfgs/accelerate/."""
+NVIDIA_SMI_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What runs where. A machine without GPUs has empty device tuples and only counts.
+
+    Example, eight GPUs halved, one per server: `Plan(servers=(("0",), …, ("3",)),
+    training_gpus=("4", "5", "6", "7"), num_processes=4, strategy="zero3")`
+    """
+
+    servers: tuple[tuple[str, ...], ...]
+    """One entry per vLLM server: the GPUs it owns."""
+    training_gpus: tuple[str, ...]
+    num_processes: int
+    """Training processes."""
+    strategy: str
+    """A file of cfgs/accelerate/, without its suffix."""
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether no GPU is used."""
+        return not self.training_gpus
+
+
+def visible_gpus(env: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of the GPUs that CUDA would see: from CUDA_VISIBLE_DEVICES, else from nvidia-smi."""
+    listed = env.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        names: list[str] = []
+        for name in listed.split(","):
+            # CUDA ignores everything from the first invalid entry on; -1 is the usual way to say "none".
+            if not name.strip() or name.strip().startswith("-"):
+                break
+            names.append(name.strip())
+        return tuple(names)
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(
+            query, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigError(
+            f"nvidia-smi did not answer within {NVIDIA_SMI_TIMEOUT:g} s: name the GPUs with "
+            "CUDA_VISIBLE_DEVICES=0,1,…, or set it to nothing to run on the CPU."
+        ) from None
+    return tuple(answer.stdout.split()) if answer.returncode == 0 else ()
+
+
+def plan_training(gpus: tuple[str, ...], count: int | None, word: str | None, has_deepspeed: bool) -> Plan:
+    """Return a plan that only trains: on `count` GPUs or CPU processes, by default on all GPUs."""
+    if gpus:
+        _refuse_too_many(count, gpus, "training")
+        chosen = gpus if count is None else gpus[:count]
+        return Plan((), chosen, len(chosen), choose_strategy(word, len(chosen), True, has_deepspeed))
+    processes = 1 if count is None else count
+    return Plan((), (), processes, choose_strategy(word, processes, False, has_deepspeed))
+
+
+def plan_with_servers(
+    gpus: tuple[str, ...],
+    generation: int | None,
+    training: int | None,
+    tensor_parallel: int,
+    word: str | None,
+    has_deepspeed: bool,
+) -> Plan:
+    """Return a plan with servers.
+
+    On GPUs the numbers count GPUs; `generation` None halves the `training` (or all) GPUs, the odd one
+    trains. On a CPU they count servers and training processes, one each by default.
+    """
+    if not gpus:
+        processes = training or 1
+        strategy = choose_strategy(word, processes, False, has_deepspeed)
+        return Plan(((),) * (generation or 1), (), processes, strategy)
+    if generation is None:
+        generation, training = halve(gpus, training, tensor_parallel)
+    training = len(gpus) - generation if training is None else training
+    if generation + training > len(gpus):
+        raise ConfigError(
+            f"{generation} GPUs for generation and {training} for training are {generation + training}, but "
+            f"{_seen(gpus)}: ask for fewer, or free more."
+        )
+    if generation % tensor_parallel:
+        raise ConfigError(
+            f"{generation} GPUs for generation cannot hold servers of "
+            f"generation.tensor_parallel={tensor_parallel} GPUs each: make the number a multiple of it."
+        )
+    servers = tuple(gpus[i : i + tensor_parallel] for i in range(0, generation, tensor_parallel))
+    strategy = choose_strategy(word, training, True, has_deepspeed)
+    return Plan(servers, gpus[generation : generation + training], training, strategy)
+
+
+def halve(gpus: tuple[str, ...], count: int | None, tensor_parallel: int) -> tuple[int, int]:
+    """Return the numbers of generation and training GPUs when `count` (or all) are shared out."""
+    _refuse_too_many(count, gpus, "generation and training")
+    total = len(gpus) if count is None else count
+    generation = total // 2 // tensor_parallel * tensor_parallel
+    if generation == 0:
+        raise ConfigError(
+            f"{total} GPU{'s' * (total > 1)} cannot be shared between servers of {tensor_parallel} "
+            "(generation.tensor_parallel) and training: give more, lower generation.tensor_parallel, name "
+            "running servers with generation.servers=[ADDRESS], or generate in the trainer with "
+            "generation.backend=transformers."
+        )
+    return generation, total - generation
+
+
+def choose_strategy(word: str | None, num_processes: int, on_gpu: bool, has_deepspeed: bool) -> str:
+    """Return the accelerate file for what the user typed, or for nothing typed: ZeRO-3.
+
+    Without a word, a single CPU process has nothing to shard, and a machine without DeepSpeed cannot.
+    """
+    assert word is None or word in STRATEGIES, word
+    if word is None:
+        word = "zero3" if has_deepspeed and (on_gpu or num_processes > 1) else "ddp"
+    if word != "ddp" and not has_deepspeed:
+        raise ConfigError(
+            f"`{word}` needs DeepSpeed, which is not installed: run `pip install -e '.[deepspeed]'`, "
+            "or use `ddp`."
+        )
+    return "single" if word == "ddp" and num_processes == 1 else word
+
+
+def _refuse_too_many(count: int | None, gpus: tuple[str, ...], purpose: str) -> None:
+    if count is not None and count > len(gpus):
+        raise ConfigError(
+            f"{count} GPUs are asked for {purpose}, but {_seen(gpus)}: ask for fewer, or free more."
+        )
+
+
+def _seen(gpus: tuple[str, ...]) -> str:
+    verb = "is" if len(gpus) == 1 else "are"
+    return f"{len(gpus)} {verb} visible ({','.join(gpus)}; CUDA_VISIBLE_DEVICES decides)"
