@@ -1,0 +1,170 @@
+"""The quickstart over several seeds, paired by seed: does RL make the teacher better, or was it luck?
+
+    python -m rlt.quickstart.claim --seeds 5 --output results/claim
+
+A seed that has a result is not run again, so an interrupted claim goes on where it stopped. Writes
+`claim.md` and `claim.json`. Each seed has a world, a base model and samples of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+
+from rlt.errors import RLTError
+from rlt.quickstart.intervals import Interval, mean_interval
+from rlt.quickstart.report import Change, markdown_table, percent
+from rlt.quickstart.stages import interrupt_on_sigterm
+from rlt.reporting.files import write_json, write_text
+from rlt.reporting.progress import setup_logging
+
+logger = logging.getLogger(__name__)
+
+SEED_TIMEOUT = 2 * 3600.0
+_GRACE = 90.0
+_OVER_SEEDS = ("reward", "r_SS", "r_KL", "closes its tag", "good explanations")
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """What one seed's quickstart.json says."""
+
+    seed: int
+    is_real: bool
+    changes: dict[str, Change]
+
+
+def run_claim(output: Path, seeds: Sequence[int], words: Sequence[str]) -> tuple[list[SeedResult], list[int]]:
+    """Return the results of all seeds, and the seeds that failed; `words` go to each quickstart."""
+    results, failed = [], []
+    for number, seed in enumerate(seeds, start=1):
+        path = output / f"seed_{seed}" / "quickstart.json"
+        if path.is_file():
+            logger.info("seed %d (%d of %d): has a result already", seed, number, len(seeds))
+        elif not _run_seed(output, seed, words, f"{number} of {len(seeds)}"):
+            failed.append(seed)
+            continue
+        results.append(read_result(path, seed))
+    return results, failed
+
+
+def read_result(path: Path, seed: int) -> SeedResult:
+    """Return a seed's result from its quickstart.json."""
+    values = json.loads(path.read_text())
+    changes = {
+        name: Change(change["before"], change["after"], Interval(**change["difference"]))
+        for name, change in values["changes"].items()
+    }
+    return SeedResult(seed, values["is_real"], changes)
+
+
+def over_seeds(results: Sequence[SeedResult]) -> dict[str, Change]:
+    """Return each measure's mean over seeds before and after, and the change paired by seed."""
+    changes = {}
+    for name in _OVER_SEEDS:
+        pairs = [result.changes[name] for result in results]
+        differences = mean_interval([pair.after - pair.before for pair in pairs])
+        changes[name] = Change(
+            fmean(pair.before for pair in pairs), fmean(pair.after for pair in pairs), differences
+        )
+    return changes
+
+
+def claim_text(results: Sequence[SeedResult]) -> str:
+    """Return the claim as markdown: a line a seed, then the change over seeds and one sentence."""
+    lines = [
+        (
+            "seed",
+            "tag closed",
+            "r_SS before",
+            "r_SS after",
+            "change, paired by problem",
+            "good before",
+            "good after",
+        )
+    ]
+    for result in results:
+        r_ss, good = result.changes["r_SS"], result.changes["good explanations"]
+        closed = percent(result.changes["closes its tag"].before)
+        scores = (f"{r_ss.before:+.3f}", f"{r_ss.after:+.3f}", str(r_ss.difference))
+        lines.append((str(result.seed), closed, *scores, percent(good.before), percent(good.after)))
+    blocks = [markdown_table(lines)]
+    if len(results) > 1:
+        totals = [("mean over seeds", "before RL", "after RL", "change, paired by seed [95 % interval]")]
+        for name, change in over_seeds(results).items():
+            totals.append((name, f"{change.before:+.3f}", f"{change.after:+.3f}", str(change.difference)))
+        blocks.append(markdown_table(totals))
+    real = sum(result.is_real for result in results)
+    blocks.append(
+        f"In {real} of {len(results)} seeds the warm-up teacher closed its tag in at least 95 % of its "
+        "explanations and held-out r_SS rose with a paired 95 % interval above 0."
+    )
+    return "\n\n".join(blocks) + "\n"
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the claim as the command line says; return 0 only if every seed shows the improvement."""
+    parser = argparse.ArgumentParser(prog="claim", description="The quickstart over several seeds.")
+    parser.add_argument("--output", type=Path, default=Path("results/claim"), help="folder of the runs")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0 on")
+    parser.add_argument("--backend", choices=("auto", "vllm", "transformers"), default="auto")
+    typed = parser.parse_args(words)
+    setup_logging()
+    interrupt_on_sigterm()
+    try:
+        results, failed = run_claim(typed.output, range(typed.seeds), ["--backend", typed.backend])
+        if not results:
+            raise RLTError(f"no seed has a result; their logs are {typed.output}/seed_*.log")
+        text = claim_text(results)
+        if failed:
+            text += f"\nFailed, and not counted above: seeds {', '.join(map(str, failed))}.\n"
+        write_text(typed.output / "claim.md", text)
+        values = {"seeds": [asdict(result) for result in results], "failed": failed}
+        if len(results) > 1:
+            values["over_seeds"] = {name: asdict(change) for name, change in over_seeds(results).items()}
+        write_json(typed.output / "claim.json", values)
+    except RLTError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command goes on from here\n")
+        return 130
+    sys.stdout.write(f"\n{text}")
+    return 0 if not failed and all(result.is_real for result in results) else 1
+
+
+def _run_seed(output: Path, seed: int, words: Sequence[str], place: str) -> bool:
+    """Run one seed's quickstart in a process of its own; return whether it ended well."""
+    output.mkdir(parents=True, exist_ok=True)
+    log_path = output / f"seed_{seed}.log"
+    command = [sys.executable, "-m", "rlt.quickstart", "--output", str(output), "--seed", str(seed), *words]
+    logger.info("seed %d (%s): running, its log is %s", seed, place, log_path)
+    start = time.monotonic()
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            code = process.wait(timeout=SEED_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(timeout=_GRACE)
+    took = time.monotonic() - start
+    if code == 0:
+        logger.info("seed %d: done in %.0f s", seed, took)
+        return True
+    logger.warning("seed %d: failed (exit code %s) after %.0f s; see %s", seed, code, took, log_path)
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

