@@ -1,4 +1,4 @@
-"""Fixtures of all areas: tiny models made on the spot, and the shared data where it lies beside the project."""
+"""Fixtures of all areas: tiny models made on the spot; real data where it lies beside the project."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlt.errors import ModelError
+from rlt.models.attention import resolve_attention
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -52,10 +52,8 @@ def load_model(
 
 def model_kwargs(dtype: str, attn_implementation: str, revision: str | None) -> dict[str, Any]:
     """Return keyword arguments for `from_pretrained`; `auto` attention is resolved for this machine."""
-    if attn_implementation == "auto":
-        has_flash = torch.cuda.is_available() and importlib.util.find_spec("flash_attn") is not None
-        attn_implementation = "flash_attention_2" if has_flash and dtype == "bfloat16" else "sdpa"
-    return {"dtype": DTYPES[dtype], "attn_implementation": attn_implementation, "revision": revision}
+    attention = resolve_attention(attn_implementation, dtype, on_gpu=torch.cuda.is_available())
+    return {"dtype": DTYPES[dtype], "attn_implementation": attention, "revision": revision}
 
 
 def _require_folder(name: str) -> None:

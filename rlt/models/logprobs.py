@@ -76,12 +76,18 @@ def _project(model: PreTrainedModel, hidden_ND: Tensor, query: TokenQuery) -> Te
 
 
 def _gathered(head: torch.nn.Module) -> AbstractContextManager[Any]:
-    """Return a context in which a ZeRO-3 partitioned head is whole, once for all tiles."""
-    if not any(hasattr(p, "ds_id") for p in head.parameters(recurse=False)):
+    """Return a context in which a ZeRO-3 partitioned head is whole, once for all tiles.
+
+    A head that is whole already (DeepSpeed keeps it so while its model runs, when it has seen it used from
+    there before, or when it is tied to the embeddings) must not be gathered: leaving would partition it.
+    """
+    parameters: list[Any] = [p for p in head.parameters(recurse=False) if hasattr(p, "ds_status")]
+    partitioned = [p for p in parameters if p.ds_status.name != "AVAILABLE"]
+    if not partitioned:
         return nullcontext()
     import deepspeed
 
-    return deepspeed.zero.GatheredParameters(list(head.parameters(recurse=False)))
+    return deepspeed.zero.GatheredParameters(partitioned)
 
 
 def split_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:

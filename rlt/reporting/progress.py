@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -147,6 +148,8 @@ def setup_logging(rank: int = 0) -> None:
         os.environ.setdefault(
             "TRANSFORMERS_VERBOSITY", "error"
         )  # the same warning from every rank helps nobody
+    # torch warns of its own renamed collectives at every call that DeepSpeed makes.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     if not is_terminal():
         _quiet_bars()
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import Trainer
@@ -21,6 +20,8 @@ from rlt.reporting.metrics import MetricsFile
 from rlt.reporting.progress import install_progress, setup_logging
 from rlt.reporting.report import write_report
 from rlt.reporting.run_record import RunRecord, Source
+from rlt.reporting.trackers import resolve_report_to
+from rlt.trainers.arguments import RunContext
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def is_main_process() -> bool:
 
 @contextmanager
 def run_directory(config: Config, inputs: dict[str, Source | None]) -> Iterator[RunRecord]:
-    """Open `output_dir` for a run: logging, config.yaml and run.json; report and card when it ends well."""
+    """Open `output_dir` for a run: logging, config.yaml, run.json; a report at the end, a card on success."""
     is_main = is_main_process()
     setup_logging(int(os.environ.get("RANK", "0")))
     directory = Path(config.output_dir)
@@ -40,13 +41,16 @@ def run_directory(config: Config, inputs: dict[str, Source | None]) -> Iterator[
     record = RunRecord.start(
         directory, stage=config.stage, seed=config.seed, inputs=inputs, is_main=is_main
     )
-    with record:
-        if is_main:
-            save_config(config, directory / "config.yaml")
-        yield record
     if is_main:
-        write_card(directory)
-        logger.info("report: %s", write_report(directory))
+        save_config(config, directory / "config.yaml")
+    try:
+        with record:
+            yield record
+        if is_main:
+            write_card(directory)
+    finally:
+        if is_main:  # a report of a failed run shows how far it came
+            logger.info("report: %s", write_report(directory))
 
 
 def resume_point(config: Config) -> Path | None:
@@ -63,14 +67,17 @@ def resume_point(config: Config) -> Path | None:
     return Path(found)
 
 
-def training_context(config: Config) -> dict[str, Any]:
+def run_context(config: Config) -> RunContext:
     """Return what the trainers' arguments depend on besides the configuration."""
-    on_gpu = torch.cuda.is_available()
-    return {
-        "num_processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "bf16": config.model.dtype == "bfloat16",
-        "use_cpu": not on_gpu,
-    }
+    trackers = resolve_report_to(
+        config.report_to, config.wandb_project, config.output_dir, is_main=is_main_process()
+    )
+    return RunContext(
+        num_processes=int(os.environ.get("WORLD_SIZE", "1")),
+        use_cpu=not torch.cuda.is_available(),
+        deepspeed=os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true",
+        report_to=tuple(trackers),
+    )
 
 
 def observe(trainer: Trainer, config: Config) -> None:

@@ -32,7 +32,7 @@ from rlt.records import Problem
 from rlt.reporting.samples import format_sample, prepare_samples, write_samples
 from rlt.rewards.formula import RewardSpec
 from rlt.rewards.scorer import StudentScorer
-from rlt.stages.common import is_main_process, observe, resume_point, run_directory, training_context
+from rlt.stages.common import is_main_process, observe, resume_point, run_context, run_directory
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.engine import Engine, LocalEngine, ServerEngine
 from rlt.trainers.final_model import generation_config, save_final_model
@@ -78,10 +78,9 @@ def run(config: Config) -> None:
         samples = Path(config.output_dir) / "samples"
         if is_main_process():
             prepare_samples(samples, int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
-        context = training_context(config)
         trainer = TeacherRLTrainer(
             config.model_name_or_path,
-            GRPOConfig(**grpo_arguments(config, **context)),
+            GRPOConfig(**grpo_arguments(config, run_context(config))),
             layout=teacher_layout,
             data=data,
             parts=RLParts(
@@ -101,6 +100,7 @@ def run(config: Config) -> None:
 
         # 4. Train, and write the model.
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.engine.close()
         save_final_model(trainer.policy, trainer.accelerator, tokenizer, Path(config.output_dir))
         record.update(problems=len(data.train), held_out=len(data.held_out), skipped=len(loaded.skipped))
 

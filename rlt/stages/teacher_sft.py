@@ -25,7 +25,7 @@ from rlt.formats.layout import TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.models.load import load_tokenizer
 from rlt.records import Problem
-from rlt.stages.common import is_main_process, observe, resume_point, run_directory, training_context
+from rlt.stages.common import is_main_process, observe, resume_point, run_context, run_directory
 from rlt.trainers.arguments import sft_arguments
 from rlt.trainers.final_model import generation_config, save_final_model
 from rlt.trainers.lora import lora_config
@@ -58,7 +58,7 @@ def run(config: Config) -> None:
         # 3. Model and trainer.
         trainer = SFTTrainer(
             model=config.model_name_or_path,
-            args=SFTConfig(**sft_arguments(config, **training_context(config))),
+            args=SFTConfig(**sft_arguments(config, run_context(config))),
             train_dataset=Dataset.from_list(rows),
             eval_dataset=Dataset.from_list(eval_rows) if eval_rows else None,
             processing_class=tokenizer,

@@ -8,21 +8,33 @@ from __future__ import annotations
 
 import math
 import sys
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlt.config.schema import Config
+from rlt.models.attention import resolve_attention
 
 
-def sft_arguments(config: Config, num_processes: int, *, bf16: bool, use_cpu: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class RunContext:
+    """What the arguments depend on besides the configuration."""
+
+    num_processes: int
+    use_cpu: bool
+    deepspeed: bool
+    report_to: tuple[str, ...] = ()
+    """Trackers that are installed and logged in."""
+
+
+def sft_arguments(config: Config, context: RunContext) -> dict[str, Any]:
     """Return the arguments of SFTConfig for rows that already hold `input_ids` and `labels`.
 
     TRL's preparation is skipped: it would look for text columns, and its truncation would cut the
     explanation that the length policy has already dealt with.
     """
     return {
-        **_common(config, num_processes, bf16=bf16, use_cpu=use_cpu),
+        **_common(config, context),
         "per_device_eval_batch_size": config.trainer.per_device_eval_batch_size,
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "max_length": None,
@@ -35,18 +47,18 @@ def sft_arguments(config: Config, num_processes: int, *, bf16: bool, use_cpu: bo
     }
 
 
-def grpo_arguments(config: Config, num_processes: int, *, bf16: bool, use_cpu: bool) -> dict[str, Any]:
+def grpo_arguments(config: Config, context: RunContext) -> dict[str, Any]:
     """Return the arguments of GRPOConfig. One generation serves exactly one optimizer step.
 
     `use_vllm` and `sync_ref_model` stay off: the trainer attaches its own generation back end and its
     own reference sync, which gathers one parameter at a time.
     """
     trainer, generation = config.trainer, config.generation
-    accumulation = gradient_accumulation(config, num_processes)
+    accumulation = gradient_accumulation(config, context.num_processes)
     # Rank 0 may wait for a generation and a sync while the other ranks stand in a collective.
     patience = generation.request_timeout + generation.sync_timeout + 600
     return {
-        **_common(config, num_processes, bf16=bf16, use_cpu=use_cpu),
+        **_common(config, context),
         "ddp_timeout": max(1800, math.ceil(patience)),
         "num_generations": config.num_generations,
         "steps_per_generation": accumulation,
@@ -79,7 +91,7 @@ def gradient_accumulation(config: Config, num_processes: int) -> int:
     return quotient
 
 
-def _common(config: Config, num_processes: int, *, bf16: bool, use_cpu: bool) -> dict[str, Any]:
+def _common(config: Config, context: RunContext) -> dict[str, Any]:
     trainer = config.trainer
     return {
         "output_dir": config.output_dir,
@@ -87,12 +99,12 @@ def _common(config: Config, num_processes: int, *, bf16: bool, use_cpu: bool) ->
         "project": config.wandb_project,
         "seed": config.seed,
         "data_seed": config.seed,
-        "bf16": bf16,
-        "use_cpu": use_cpu,
-        "model_init_kwargs": _model_kwargs(config, use_cpu),
+        "bf16": config.model.dtype == "bfloat16",
+        "use_cpu": context.use_cpu,
+        "model_init_kwargs": _model_kwargs(config, context),
         "trust_remote_code": config.model.trust_remote_code,
         "per_device_train_batch_size": config.per_device_train_batch_size,
-        "gradient_accumulation_steps": gradient_accumulation(config, num_processes),
+        "gradient_accumulation_steps": gradient_accumulation(config, context.num_processes),
         "gradient_checkpointing": trainer.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "learning_rate": config.learning_rate,
@@ -113,18 +125,22 @@ def _common(config: Config, num_processes: int, *, bf16: bool, use_cpu: bool) ->
         "eval_strategy": "steps" if trainer.eval_steps else "no",
         "eval_steps": trainer.eval_steps or None,
         "eval_on_start": bool(trainer.eval_steps) and config.evaluation.at_start,
-        "report_to": [config.report_to] if config.report_to else "none",
+        "report_to": list(context.report_to) or "none",
         "disable_tqdm": not sys.stderr.isatty(),
     }
 
 
-def _model_kwargs(config: Config, use_cpu: bool) -> dict[str, Any]:
-    attention = config.model.attn_implementation
-    if attention == "auto":
-        flash = not use_cpu and config.model.dtype == "bfloat16" and find_spec("flash_attn") is not None
-        attention = "flash_attention_2" if flash else "sdpa"
+def _model_kwargs(config: Config, context: RunContext) -> dict[str, Any]:
+    """Return how TRL loads the model. DeepSpeed keeps a float32 copy of bfloat16 weights for the optimizer;
+
+    without it the weights themselves are float32 and the forward pass runs under autocast, or a learning
+    rate of 1e-6 would be lost in rounding.
+    """
+    settings = config.model
     return {
-        "dtype": config.model.dtype,
-        "attn_implementation": attention,
-        "revision": config.model.revision or "main",
+        "dtype": settings.dtype if context.deepspeed else "float32",
+        "attn_implementation": resolve_attention(
+            settings.attn_implementation, settings.dtype, on_gpu=not context.use_cpu
+        ),
+        "revision": settings.revision or "main",
     }

@@ -41,6 +41,10 @@ class Engine(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Release what the engine holds outside this process."""
+        ...
+
 
 class ServerEngine:
     """Completions from a pool of servers, asked by the main process for everyone."""
@@ -77,6 +81,11 @@ class ServerEngine:
         start = sum(rows_per_process[: self._accelerator.process_index])
         return completions[start : start + len(prompts)]
 
+    def close(self) -> None:
+        """Delete the files of the last weight sync and close the connections."""
+        if self._accelerator.is_main_process:
+            self._sync.close()
+
 
 class LocalEngine:
     """Completions from the policy itself, each process for its own rows."""
@@ -108,3 +117,6 @@ class LocalEngine:
         padded = [*prompts, *([[self._pad_token_id]] * missing)]
         samples = self._generator.generate(padded, 1, self._sampling, [*seeds, *([0] * missing)])
         return [row[0] for row in samples[: len(prompts)]]
+
+    def close(self) -> None:
+        """Nothing to release."""

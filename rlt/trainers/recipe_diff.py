@@ -17,7 +17,7 @@ from rlt.config.compose import compose
 from rlt.config.resolve import resolve
 from rlt.config.schema import Config
 from rlt.errors import RLTError
-from rlt.trainers.arguments import grpo_arguments, sft_arguments
+from rlt.trainers.arguments import RunContext, grpo_arguments, sft_arguments
 
 _NOT_RECIPE = {
     *("output_dir", "run_name", "project", "use_cpu", "bf16", "disable_tqdm", "model_init_kwargs"),
@@ -32,7 +32,9 @@ def differences(config: Config) -> list[tuple[str, Any, Any]]:
     from trl.trainer.sft_config import SFTConfig
 
     is_rl = config.stage == "teacher_rl"
-    arguments = (grpo_arguments if is_rl else sft_arguments)(config, 1, bf16=True, use_cpu=False)
+    arguments = (grpo_arguments if is_rl else sft_arguments)(
+        config, RunContext(1, use_cpu=False, deepspeed=True)
+    )
     if is_rl and config.trainer.ref_sync_steps:  # done by our own trainer, so TRL is not told
         arguments["sync_ref_model"] = True
         arguments["ref_model_sync_steps"] = config.trainer.ref_sync_steps

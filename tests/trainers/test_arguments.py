@@ -8,16 +8,20 @@ import pytest
 
 from rlt.config.compose import compose
 from rlt.config.trl_fields import GRPO_FIELDS, SFT_FIELDS
-from rlt.trainers.arguments import gradient_accumulation, grpo_arguments, sft_arguments
+from rlt.trainers.arguments import RunContext, gradient_accumulation, grpo_arguments, sft_arguments
 from rlt.trainers.recipe_diff import as_table, differences
 
 SFT = ["run_cfg=teacher_sft", "report_to=null"]
 RL = ["run_cfg=teacher_rl", "report_to=null"]
 
 
+def cpu(num_processes: int, *, deepspeed: bool = False) -> RunContext:
+    return RunContext(num_processes, use_cpu=True, deepspeed=deepspeed)
+
+
 def test_one_generation_serves_one_step():
     # 1,024 completions on 4 processes, one at a time: 256 forward passes make the step.
-    arguments = grpo_arguments(compose(RL), 4, bf16=False, use_cpu=True)
+    arguments = grpo_arguments(compose(RL), cpu(4))
     assert arguments["gradient_accumulation_steps"] == 256
     assert arguments["steps_per_generation"] == 256
     assert arguments["num_iterations"] == 1
@@ -27,7 +31,7 @@ def test_one_generation_serves_one_step():
 def test_grpo_config_holds_the_released_recipe():
     from trl.trainer.grpo_config import GRPOConfig
 
-    config = GRPOConfig(**grpo_arguments(compose(RL), 1, bf16=False, use_cpu=True))
+    config = GRPOConfig(**grpo_arguments(compose(RL), cpu(1)))
     assert (config.generation_batch_size, config.steps_per_generation) == (1024, 1024)
     assert (config.beta, config.loss_type, config.scale_rewards) == (0.04, "grpo", "group")
     assert (config.temperature, config.top_p, config.top_k, config.min_p) == (0.7, 1.0, 0, None)
@@ -38,7 +42,7 @@ def test_grpo_config_holds_the_released_recipe():
     assert (config.learning_rate, config.lr_scheduler_type, config.max_steps) == (1e-6, "constant", 125)
     assert config.gradient_checkpointing_kwargs == {"use_reentrant": False}
     assert (config.eval_strategy, config.save_strategy, config.save_steps) == ("no", "steps", 25)
-    assert (config.report_to, config.bf16, config.remove_unused_columns) == ([], False, False)
+    assert (config.report_to, config.bf16, config.remove_unused_columns) == ([], True, False)
     assert config.ddp_timeout == 1800 + 600 + 600  # a generation, a sync, and some
 
 
@@ -47,7 +51,7 @@ def test_grpo_config_accepts_evaluation(num_processes):
     from trl.trainer.grpo_config import GRPOConfig
 
     words = [*RL, "trainer.eval_steps=5", "data.eval_path=x", "evaluation.num_generations=3"]
-    arguments = grpo_arguments(compose(words), num_processes, bf16=False, use_cpu=True)
+    arguments = grpo_arguments(compose(words), cpu(num_processes))
     config = GRPOConfig(**arguments)
     assert (config.do_eval, config.eval_on_start, config.eval_steps) == (True, True, 5)
     assert config.per_device_eval_batch_size == config.num_generations_eval == 3
@@ -56,7 +60,7 @@ def test_grpo_config_accepts_evaluation(num_processes):
 def test_sft_config_holds_the_released_recipe():
     from trl.trainer.sft_config import SFTConfig
 
-    config = SFTConfig(**sft_arguments(compose(SFT), 8, bf16=False, use_cpu=True))
+    config = SFTConfig(**sft_arguments(compose(SFT), cpu(8)))
     assert config.gradient_accumulation_steps == 2  # 16 rows on 8 processes
     assert (config.learning_rate, config.lr_scheduler_type, config.warmup_steps) == (1e-5, "cosine", 0.05)
     assert (config.adam_beta2, config.weight_decay, config.num_train_epochs) == (0.95, 1e-4, 10)
@@ -75,19 +79,25 @@ def test_names_are_trls_and_trainer_args_come_last(words, make, fields, recipe):
     config = compose(
         [*words, f"recipe={recipe}", "trainer_args.dataloader_num_workers=3", "trainer_args.ddp_timeout=9"]
     )
-    arguments = make(config, 1, bf16=True, use_cpu=False)
+    arguments = make(config, RunContext(1, use_cpu=False, deepspeed=True))
     assert arguments.keys() <= fields
     assert (arguments["dataloader_num_workers"], arguments["ddp_timeout"]) == (3, 9)
 
 
 def test_model_arguments():
     words = [*RL, "model.dtype=float32", "model.attn_implementation=auto", "model.revision=v2"]
-    arguments = grpo_arguments(compose(words), 1, bf16=False, use_cpu=True)
+    arguments = grpo_arguments(compose(words), cpu(1))
     assert arguments["model_init_kwargs"] == {
         "dtype": "float32",
         "attn_implementation": "sdpa",
         "revision": "v2",
     }
+
+
+@pytest.mark.parametrize(("deepspeed", "weights"), [(True, "bfloat16"), (False, "float32")])
+def test_bfloat16_weights_only_where_the_optimizer_has_a_float32_copy(deepspeed, weights):
+    arguments = grpo_arguments(compose(RL), cpu(2, deepspeed=deepspeed))
+    assert (arguments["model_init_kwargs"]["dtype"], arguments["bf16"]) == (weights, True)
 
 
 def test_nothing_heavy_is_imported():
@@ -115,7 +125,7 @@ def test_rows_with_labels_train_only_on_them(tmp_path: Path):
     config = compose(
         [*SFT, f"output_dir={tmp_path}", "trainer.max_steps=1", "train_batch_size=2", "trainer.save_steps=0"]
     )
-    arguments = sft_arguments(config, 1, bf16=False, use_cpu=True) | {"model_init_kwargs": None}
+    arguments = sft_arguments(config, cpu(1)) | {"model_init_kwargs": None}
     rows = [{"id": "a", "input_ids": [1, 2, 3, 8], "labels": [-100, -100, 3, 8]}] * 2
     trainer = SFTTrainer(
         model=model,
