@@ -255,7 +255,7 @@ class Config:
     )
     per_device_train_batch_size: int = setting(1, "rows or completions of one forward pass", gt=0)
     num_generations: int = setting(64, "RL: completions per problem (the group)", ge=2)
-    temperature: float = setting(0.7, "RL: sampling temperature of the teacher", gt=0)
+    temperature: float = setting(0.7, "RL: sampling temperature; 2 is the most vLLM takes", gt=0, le=2)
     max_prompt_length: int = setting(16384, "RL: tokens of a prompt; see data.on_long_row", gt=0)
     max_completion_length: int = setting(16384, "RL: tokens that the teacher may write", gt=0)
     answer_log_prob_coeff: list[float] = setting(

@@ -48,6 +48,8 @@ def run_directory(config: Config, inputs: dict[str, Source | None]) -> Iterator[
             yield record
         if is_main:
             write_card(directory)
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
     finally:
         if is_main:  # a report of a failed run shows how far it came
             logger.info("report: %s", write_report(directory))

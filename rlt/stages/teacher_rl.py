@@ -88,7 +88,7 @@ def run(config: Config) -> None:
                 make_scorer=partial(make_scorer, layout=student_layout, config=config),
                 write_samples=partial(store_samples, samples),
             ),
-            settings=_settings(config),
+            settings=rl_settings(config),
             peft_config=lora_config(config.model.lora),
         )
         trainer.policy.generation_config = generation_config(
@@ -224,7 +224,8 @@ def store_samples(directory: Path, name: str, rows: list[dict[str, Any]]) -> Non
         logger.info("a sample of step %d\n%s", step, format_sample(rows[0]))
 
 
-def _settings(config: Config) -> RLSettings:
+def rl_settings(config: Config) -> RLSettings:
+    """Return what the trainer reads of the configuration besides TRL's arguments."""
     return RLSettings(
         tokens_per_batch=config.reward.tokens_per_batch,
         teacher_logprobs=config.reward.teacher_logprobs,

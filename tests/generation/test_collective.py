@@ -1,0 +1,95 @@
+"""Two real gloo processes: success and failure of the main one reach both."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import sys, time
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from rlt.errors import DataError, GenerationError
+from rlt.generation.collective import on_main_process, push_from_main_process
+
+accelerator = Accelerator(cpu=True)
+rank = accelerator.process_index
+assert accelerator.num_processes == 2
+
+assert on_main_process(accelerator, lambda: {"rank": rank}) == {"rank": 0}
+
+def fail(error):
+    raise error
+
+for error, words in ((DataError("row 3 is empty"), "row 3 is empty"), (KeyError("x"), "KeyError: 'x'")):
+    try:
+        on_main_process(accelerator, lambda: fail(error))
+    except GenerationError as raised:
+        assert str(raised) == words, raised
+    else:
+        raise SystemExit("no error")
+
+def weights():
+    # Like a ZeRO-3 gather: every process has to take part in every step.
+    for i in range(5):
+        x = torch.tensor([float(rank + 1)])
+        torch.distributed.all_reduce(x)
+        yield f"w{i}", x
+
+class Sync:
+    def __init__(self, fail_at): self.fail_at, self.seen = fail_at, []
+    def push(self, pairs):
+        for name, tensor in pairs:
+            self.seen.append((name, tensor.item()))
+            if name == self.fail_at:
+                raise GenerationError("the server is gone")
+
+sync = Sync(None) if rank == 0 else None
+push_from_main_process(accelerator, sync, weights())
+if rank == 0:
+    assert sync.seen == [(f"w{i}", 3.0) for i in range(5)]
+try:
+    push_from_main_process(accelerator, Sync("w1") if rank == 0 else None, weights())
+except GenerationError as raised:
+    assert str(raised) == "the server is gone"
+else:
+    raise SystemExit("no error")
+# Both are still in step: a collective works.
+assert gather_object([rank]) == [0, 1]
+torch.distributed.destroy_process_group()
+print(f"rank {rank} done", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_outcome_of_the_main_process_reaches_all(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script)],
+            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for rank, process in enumerate(processes):
+            output, _ = process.communicate(timeout=120)
+            assert process.returncode == 0, output
+            assert f"rank {rank} done" in output
+    finally:
+        for process in processes:
+            process.kill()

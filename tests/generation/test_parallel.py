@@ -1,0 +1,50 @@
+import itertools
+import threading
+import time
+
+import pytest
+
+from rlt.errors import GenerationError
+from rlt.generation.parallel import run_all
+from rlt.generation.seeds import spread_seed
+
+
+def test_results_keep_their_order() -> None:
+    def task(i: int):
+        return str(i), lambda: (time.sleep(0.02 * (5 - i)), i)[1]
+
+    assert run_all([task(i) for i in range(5)]) == [0, 1, 2, 3, 4]
+    assert run_all([task(i) for i in range(5)], max_threads=2) == [0, 1, 2, 3, 4]
+    assert run_all([]) == []
+
+
+def test_first_failure_is_raised_at_once_and_nothing_else_starts() -> None:
+    released, started = threading.Event(), []
+
+    def fail() -> None:
+        raise GenerationError("no")
+
+    tasks = [("waits", released.wait), ("fails", fail), *[("late", lambda: started.append(1))] * 3]
+    start = time.monotonic()
+    with pytest.raises(GenerationError, match="no"):
+        run_all(tasks, max_threads=2)
+    assert time.monotonic() - start < 2
+    released.set()
+    time.sleep(0.1)
+    # The failing thread may have taken one more task before it was told to stop, not all of them.
+    assert len(started) <= 3
+
+
+def test_timeout_names_who_is_silent() -> None:
+    released = threading.Event()
+    with pytest.raises(GenerationError, match=r"no answer within 0.2 s from: server B$"):
+        run_all([("server A", lambda: 1), ("server B", released.wait)], timeout=0.2)
+    released.set()
+
+
+def test_spread_seeds_are_far_apart_and_fixed() -> None:
+    seeds = sorted(spread_seed(seed) for seed in range(1000))
+    assert min(b - a for a, b in itertools.pairwise(seeds)) > 10_000
+    assert 0 <= seeds[0] < seeds[-1] < 2**62
+    assert spread_seed(1, 2) not in (spread_seed(1), spread_seed(12), spread_seed(2, 1))
+    assert spread_seed(0) == 0x5FECEB66FFC86F38 >> 2  # the first bytes of sha256(b"0")
