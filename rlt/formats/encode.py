@@ -93,13 +93,17 @@ def encode(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> Encod
     return Encoded(ids, offsets, spans)
 
 
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> None:
-    """Raise ModelError unless `encode` agrees with one plain tokenizer call on a benign text."""
+def require_fast(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ModelError unless the tokenizer can tell which characters a token covers."""
     if not tokenizer.is_fast:
         raise ModelError(
             f"tokenizer {tokenizer.name_or_path!r} is not a fast tokenizer, which exact token spans need; "
             "convert it to a tokenizer.json first"
         )
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> None:
+    """Raise ModelError unless `encode` agrees with one plain tokenizer call on a benign text."""
     text = "".join(piece.text for piece in pieces)
     plain = tokenizer(text, add_special_tokens=False)["input_ids"]
     if encode(tokenizer, pieces).ids != plain:
@@ -131,6 +135,8 @@ class TokenBytes:
         if token_id >= len(self._tokenizer):
             return b""
         (token,) = self._tokenizer.convert_ids_to_tokens([token_id])
+        if token is None:  # a vocabulary may have gaps
+            return b""
         if self._byte_level:
             return bytes(_UNICODE_TO_BYTE[char] for char in token)
         if re.fullmatch(r"<0x[0-9A-F]{2}>", token):

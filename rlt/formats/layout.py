@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rlt.errors import DataError, ModelError
-from rlt.formats.encode import Piece, TokenBytes, check_tokenizer, control_tokens, encode
+from rlt.formats.encode import Piece, TokenBytes, check_tokenizer, control_tokens, encode, require_fast
 from rlt.formats.tags import PADDING, TagStyle
 from rlt.records import Explanation, Problem
 
@@ -41,8 +42,10 @@ class Chat:
                 f"tokenizer {tokenizer.name_or_path!r} has no chat template; use an instruct model's "
                 "tokenizer or add a chat_template to its tokenizer_config.json"
             )
+        require_fast(tokenizer)
         self.tokenizer = tokenizer
         self._frames: dict[bool, tuple[str, ...]] = {}
+        self._trims = self._find_trims()
         self.end_of_turn = self._find_end_of_turn()
         self.end_of_turn_id = control_tokens(tokenizer)[self.end_of_turn]
         check_tokenizer(tokenizer, [*self.pieces("Be brief.", "What is 2 + 2?"), Piece("It is 4.")])
@@ -51,6 +54,8 @@ class Chat:
         """Return the chat up to the start of the assistant's turn."""
         frame = self._frame(system is not None)
         contents = [question] if system is None else [system, question]
+        if self._trims:
+            contents = [content.strip() for content in contents]
         pieces = [Piece(frame[0], trusted=True)]
         for content, after in zip(contents, frame[1:], strict=True):
             pieces += [Piece(content), Piece(after, trusted=True)]
@@ -74,6 +79,11 @@ class Chat:
             self._frames[with_system] = (*frame, text)
         return self._frames[with_system]
 
+    def _find_trims(self) -> bool:
+        """Whether the template strips contents, as Llama 3's does."""
+        content = f"\t{_USER}\t"
+        return content not in self._render([{"role": "user", "content": content}], add_generation_prompt=True)
+
     def _find_end_of_turn(self) -> str:
         messages = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ASSISTANT}]
         tail = self._render(messages, add_generation_prompt=False).partition(_ASSISTANT)[2]
@@ -88,9 +98,16 @@ class Chat:
         )
 
     def _render(self, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except TemplateError as error:
+            raise ModelError(
+                f"the chat template of {self.tokenizer.name_or_path!r} refuses a chat of the roles "
+                f"{', '.join(m['role'] for m in messages)}: {error}; use another template, or for want of a "
+                "system role an empty layout.teacher_prompt or layout.student_prompt"
+            ) from error
         assert isinstance(text, str)
         return text
 
@@ -150,7 +167,7 @@ class TeacherLayout:
         while position + len(pieces[num_tokens]) <= at:
             position += len(pieces[num_tokens])
             num_tokens += 1
-        after = bool(text[at + len(tag) :].strip())
+        after = bool(text[at + len(tag) :].decode(errors="replace").strip())
         return Explanation(tuple(turn[:num_tokens]), has_end_tag=True, text_after_end_tag=after)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from rlt.errors import GenerationError
 from rlt.generation.vllm_pool import VLLMPool
+from rlt.generation.vllm_worker import EXTENSION, RELOAD
 
 MAX_SHARD_BYTES = 2 * 2**30
 
@@ -81,12 +82,15 @@ class CheckpointSync:
                 "make room there or set generation.sync_dir to another folder"
             ) from error
         self._names = check_names(names, self._names)
-        body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
+        # Any vLLM server reloads an untied model rightly; a tied head needs our worker extension.
+        method = "reload_weights" if "lm_head.weight" in names else RELOAD
+        body = {"method": method, "kwargs": {"weights_path": str(folder)}}
+        what = f"{method} from {folder}"
+        if method == RELOAD:
+            what += f" (needs a server started with --worker-extension-cls {EXTENSION}, as launch.sh does)"
         self._pool.on_all(
             "reload of the weights",
-            lambda server: server.post(
-                "/collective_rpc", body, timeout=self._timeout, what=f"reload_weights from {folder}"
-            ),
+            lambda server: server.post("/collective_rpc", body, timeout=self._timeout, what=what),
         )
         self._pool.reset_prefix_cache()
         self._delete_versions(keep=folder)

@@ -24,13 +24,16 @@ def training_command(config: Config, plan: Plan, overrides: Sequence[str], port:
     command += ["--num_processes", str(plan.num_processes)]
     command += ["--main_process_port", str(port)]
     command += ["--mixed_precision", "bf16" if config.model.dtype == "bfloat16" else "no"]
-    command += ["--num_cpu_threads_per_process", str(cpu_threads(plan.num_processes))]
     return [*command, str(PROJECT / "train.py"), *overrides]
 
 
 def training_env(plan: Plan) -> dict[str, str]:
     """Return what the training's environment holds besides ours."""
-    env = {"PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": ",".join(plan.training_gpus)}
+    env = {
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(cpu_threads(plan.num_processes)),
+        "CUDA_VISIBLE_DEVICES": ",".join(plan.training_gpus),
+    }
     if plan.training_gpus:
         if "CUDA_VISIBLE_DEVICES" not in os.environ:
             env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the numbers came from nvidia-smi

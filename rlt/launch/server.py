@@ -21,6 +21,7 @@ from rlt.config.schema import Config
 from rlt.errors import ConfigError, GenerationError
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_server import VLLMServer, log_tail, server_log_path
+from rlt.generation.vllm_worker import EXTENSION
 from rlt.launch.ports import free_ports, ports_from
 from rlt.launch.process import GRACE, Child, stop_all
 
@@ -101,6 +102,7 @@ def server_command(config: Config, port: int, *, on_cpu: bool) -> list[str]:
     command += ["--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1"]
     # The model's own generation_config would add a repetition penalty, top_p and top_k to requests.
     command += ["--generation-config", "vllm"]
+    command += ["--worker-extension-cls", EXTENSION]
     command += ["--tensor-parallel-size", str(generation.tensor_parallel)]
     if on_cpu:
         # A prompt that is prefilled in parts loses its seed's place, which the CPU engine dies of

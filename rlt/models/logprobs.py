@@ -24,8 +24,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlt.errors import ModelError
+
 _TILE_ELEMENTS = {"cpu": 2**23, "cuda": 2**27}
 """Logits held at once: 32 MiB of float32 on a CPU, where a larger tile gains nothing; 512 MiB on a GPU."""
+
+
+_LOGIT_MAPS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier")
+"""Config fields of models (Gemma, Granite, Cohere, Falcon-H1) that change logits after the LM head."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,17 @@ class TokenQuery:
 
 
 def add_token_query(model: PreTrainedModel) -> None:
-    """Let `model(input_ids=…, query=TokenQuery(…))` return the wanted log-probabilities, shape (N,)."""
+    """Let `model(input_ids=…, query=TokenQuery(…))` return the wanted log-probabilities, shape (N,).
+
+    Raises ModelError for a model whose logits are more than its LM head's output.
+    """
+    config = model.config.get_text_config()
+    for name in _LOGIT_MAPS:
+        if getattr(config, name, None) not in (None, 1):
+            raise ModelError(
+                f"the model {model.name_or_path!r} changes its logits after the LM head ({name}="
+                f"{getattr(config, name)}), which exact log-probabilities here do not follow; choose another"
+            )
     original = model.forward
 
     @functools.wraps(original)  # `generate` validates its arguments against the signature
@@ -110,6 +126,7 @@ def _batch(requests: list[Request], temperature: float, device: torch.device) ->
 
     Right padding needs no attention mask under causal attention: no wanted position sees a pad.
     """
+    assert all(min(r.positions, default=1) >= 1 for r in requests), "nothing predicts the first token"
     needed = [r.ids[: max(r.positions, default=1)] for r in requests]
     ids_BT = torch.zeros(len(requests), max(map(len, needed)), dtype=torch.long)
     for row, ids in enumerate(needed):

@@ -96,7 +96,7 @@ def make_base(
 ) -> bool:
     """Write the base model and its tokenizer to `directory`; return whether it was there already.
 
-    It is there already when the same settings, seed, corpus and library versions made it.
+    It is there already when the same settings, seed, corpus, code and library versions made it.
     """
     first = [asdict(sample) for sample in islice(corpus.samples(KINDS), 256)]
     made_of = {
@@ -104,6 +104,7 @@ def make_base(
         "seed": seed,
         "tokenizer": _digest(tokenizer.get_vocab()),
         "corpus": _digest(first),
+        "code": _digest(Path(__file__).read_text()),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
@@ -181,7 +182,8 @@ def _model_config(tokenizer: PreTrainedTokenizerBase, settings: BaseSettings) ->
         num_attention_heads=settings.num_heads,
         num_key_value_heads=settings.num_heads,
         max_position_embeddings=settings.context,
-        tie_word_embeddings=True,
+        # Tied, vLLM's CPU engine would keep its packed copy of the output layer when weights are reloaded.
+        tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=end,
         pad_token_id=pad,

@@ -45,6 +45,8 @@ class Options:
     backend: str = "auto"
     problems: int = 64
     """Held-out problems."""
+    overrides: tuple[str, ...] = ()
+    """Further settings for both stages, e.g. `trainer.max_steps=5`."""
     base: BaseSettings = field(default_factory=BaseSettings)
 
 
@@ -59,7 +61,7 @@ def run(options: Options) -> Comparison:
         make_student(directory, options)
 
     # 2. The warm-up: explain like the corpus, which is mostly vague.
-    common = [f"results_dir={directory}", f"seed={options.seed}"]
+    common = [f"results_dir={directory}", f"seed={options.seed}", *options.overrides]
     with _timed("warm-up", seconds):
         run_stage(["./launch.sh", "1", SFT, *common], directory / "pre_rl_model/logs/train.log")
 
@@ -84,7 +86,7 @@ def run(options: Options) -> Comparison:
 
 def make_student(directory: Path, options: Options) -> None:
     """Write the problems to `directory/world`, and base model and tokenizer to `directory/base`."""
-    layouts = [compose([name, f"results_dir={directory}"]).layout for name in (SFT, RL)]
+    layouts = [compose([name, f"results_dir={directory}", *options.overrides]).layout for name in (SFT, RL)]
     if layouts[0] != layouts[1]:
         raise ConfigError(
             f"{SFT} and {RL} differ in `layout`, but one base model serves both: make them equal"
@@ -110,11 +112,12 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of world, models and sampling")
     parser.add_argument("--backend", choices=("auto", "vllm", "transformers"), default="auto")
     parser.add_argument("--problems", type=int, default=64, help="held-out problems (at least 2)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="further settings of both stages")
     typed = parser.parse_args(words)
     setup_logging()
     interrupt_on_sigterm()
     try:
-        run(Options(typed.output, typed.seed, typed.backend, typed.problems))
+        run(Options(typed.output, typed.seed, typed.backend, typed.problems, tuple(typed.overrides)))
     except RLTError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

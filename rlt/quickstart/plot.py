@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rlt.quickstart.intervals import mean_interval
 from rlt.quickstart.report import MEASURES, Comparison, Row, by_problem
@@ -58,6 +59,7 @@ def _draw_measure(axes: Axes, name: str, by_step: Mapping[int, list[Row]], metri
     )
     axes.set_title(_NOTES[name], loc="left", fontsize=10)
     axes.set_xlabel("RL step")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
 
