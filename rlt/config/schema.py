@@ -218,8 +218,11 @@ class GenerationSettings:
     request_timeout: float = setting(1800.0, "seconds that one generation request may take", gt=0)
     sync_timeout: float = setting(600.0, "seconds that one weight sync may take", gt=0)
     startup_timeout: float = setting(900.0, "seconds a server may take to answer its first token", gt=0)
-    drift_limit: float = setting(
-        0.1, "warn when |policy - sampled| log-probability of any token passes this", gt=0
+    drift_limit: float | None = setting(
+        None,
+        "warn when the mean |policy - sampled| log-probability of a step passes this; null: 0.001 where "
+        "everything is float32, else 0.05 (in bfloat16 engine and trainer never agree)",
+        gt=0,
     )
     tensor_parallel: int = setting(1, "GPUs per vLLM server", gt=0)
     gpu_memory_utilization: float = setting(0.9, "share of a GPU that a server may take", gt=0, le=1)

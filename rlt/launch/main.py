@@ -25,6 +25,7 @@ from rlt.config.schema import Config
 from rlt.config.validate import validate
 from rlt.errors import ConfigError, RLTError
 from rlt.launch.command import training_command, training_env
+from rlt.launch.native_builds import remove_stale_locks
 from rlt.launch.plan import STRATEGIES, Plan, plan_training, plan_with_servers, visible_gpus
 from rlt.launch.ports import free_ports
 from rlt.launch.server import (
@@ -201,6 +202,7 @@ def run(launch: Launch) -> int:
     """Return the training's exit code, with servers around it; nothing of ours is left behind."""
     logger.info(plan_line(launch))
     stop_on_signals()
+    remove_stale_locks(os.environ)
     with ExitStack() as stack:
         try:
             servers = start_servers(launch.servers, stack)

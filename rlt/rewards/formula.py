@@ -139,5 +139,6 @@ def rlt_reward(spec: RewardSpec, items: Sequence[RewardInputs]) -> dict[str, Ten
 
 def _pad(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
     lengths = torch.tensor([len(row) for row in rows])
-    padded = pad_sequence(rows, batch_first=True)
+    one_column = rows[0].new_zeros(1)  # reductions need a column to find that nothing is counted
+    padded = pad_sequence([*rows, one_column], batch_first=True)[:-1]
     return padded, torch.arange(padded.shape[1]) < lengths.unsqueeze(1)

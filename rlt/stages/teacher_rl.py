@@ -226,11 +226,12 @@ def store_samples(directory: Path, name: str, rows: list[dict[str, Any]]) -> Non
 
 def rl_settings(config: Config) -> RLSettings:
     """Return what the trainer reads of the configuration besides TRL's arguments."""
+    exact = config.model.dtype == config.generation.dtype == "float32"
     return RLSettings(
         tokens_per_batch=config.reward.tokens_per_batch,
         teacher_logprobs=config.reward.teacher_logprobs,
         ref_sync_steps=config.trainer.ref_sync_steps,
         ref_mixup=config.trainer.ref_mixup,
-        drift_limit=config.generation.drift_limit,
+        drift_limit=config.generation.drift_limit or (0.001 if exact else 0.05),
         eval_num_generations=config.evaluation.num_generations,
     )

@@ -124,7 +124,8 @@ def _common(config: Config, context: RunContext) -> dict[str, Any]:
         "save_total_limit": trainer.save_total_limit,
         "eval_strategy": "steps" if trainer.eval_steps else "no",
         "eval_steps": trainer.eval_steps or None,
-        "eval_on_start": bool(trainer.eval_steps) and config.evaluation.at_start,
+        # A resumed run has evaluated its checkpoint's step before it was written.
+        "eval_on_start": bool(trainer.eval_steps) and config.evaluation.at_start and not config.resume_from,
         "report_to": list(context.report_to) or "none",
         "disable_tqdm": not sys.stderr.isatty(),
     }

@@ -264,11 +264,12 @@ class TeacherRLTrainer(GRPOTrainer):
             return {}
         largest = max((s.max for s in stats), key=lambda v: (v != v, v))  # a NaN counts as the largest
         mean = sum(s.mean * s.num_tokens for s in stats) / max(1, sum(s.num_tokens for s in stats))
-        alarm = not largest <= self.settings.drift_limit
+        alarm = not mean <= self.settings.drift_limit  # a NaN is one, too
         if alarm and not self._drift_alarm and self.accelerator.is_main_process:
             logger.warning(
-                "engine drift: the policy and the engine differ by %.3g in a token's log-probability "
-                "(generation.drift_limit is %.3g); the engine may hold stale or incomplete weights",
+                "engine drift: log-probabilities of policy and engine differ by %.3g on average and %.3g at "
+                "most (limit of the average %.3g); the engine may hold stale or incomplete weights",
+                mean,
                 largest,
                 self.settings.drift_limit,
             )
