@@ -115,6 +115,8 @@ class TeacherRLTrainer(GRPOTrainer):
         self.settings = settings
         self._data = data
         self._write_samples = parts.write_samples
+        self._batch: list[PromptedProblem] = []
+        self._old_logprobs: Tensor | None = None
         self.policy: Any = self.model
         add_token_query(self.policy.get_base_model() if peft_config is not None else self.policy)
         self.scorer = parts.make_scorer(self)
@@ -142,6 +144,7 @@ class TeacherRLTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._batch = [self._data.train[row["index"]] for row in inputs]
+        self._old_logprobs = None
         output = super()._generate_and_score_completions(inputs)
         rows = self._sample_rows(self._batch, self._completions, self._scores)
         for row, advantage in zip(rows, output["advantages"].tolist(), strict=True):
@@ -215,6 +218,8 @@ class TeacherRLTrainer(GRPOTrainer):
         lengths = [len(e.token_ids) for e in explanations]
         if self.settings.teacher_logprobs == "engine":
             return [torch.tensor(c.logprobs[:n]) for c, n in zip(completions, lengths, strict=True)]
+        if self._old_logprobs is not None and items is self._batch:
+            return [row[:n].float().cpu() for row, n in zip(self._old_logprobs, lengths, strict=True)]
         requests = [
             Request([*i.prompt_ids, *e.token_ids], range(len(i.prompt_ids), len(i.prompt_ids) + n))
             for i, e, n in zip(items, explanations, lengths, strict=True)
@@ -242,6 +247,9 @@ class TeacherRLTrainer(GRPOTrainer):
         result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
         if torch.is_grad_enabled():
             self._loss_logprobs = result[0].detach()
+        elif self.vllm_importance_sampling_correction and self._old_logprobs is None:
+            # The first pass without gradients is the policy's, for the correction: the reward reuses it.
+            self._old_logprobs = result[0]
         return result
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Set up, lint, check types, run the tests. See -h.
+set -uo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: scripts/test.sh [fast] [PYTEST ARGUMENT …]
+
+Sets up .venv, then runs ruff, pyright, shellcheck and pytest; every one of them runs, and the exit
+code is 0 only if all passed. `fast` leaves out tests that are slow or start a vLLM server. Tests that
+need a GPU, vLLM or the Hub are left out where there is none.
+TEXT
+}
+
+case "${1:-}" in -h | --help) usage && exit 0 ;; esac
+fast=no
+if [[ "${1:-}" == fast ]]; then
+    fast=yes
+    shift
+fi
+
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit 1
+bash scripts/setup.sh || exit 1
+export PATH="$PWD/.venv/bin:$PATH"
+
+failed=()
+check() { # check NAME COMMAND…
+    local name="$1"
+    shift
+    echo "== $name: $*"
+    "$@" || failed+=("$name")
+}
+
+check ruff ruff check rlt tests scripts train.py
+check pyright pyright
+check shellcheck shellcheck ./*.sh scripts/*.sh .ci/run
+
+selection="" # pytest's -m
+leave_out() { selection="${selection:+$selection and }not $1"; }
+has_vllm() { python -c "import importlib.util as u, sys; sys.exit(u.find_spec('vllm') is None)"; }
+has_hub() { python -c 'import socket; socket.create_connection(("huggingface.co", 443), timeout=3)' 2>/dev/null; }
+if [[ "$fast" == yes ]]; then leave_out slow; fi
+if [[ "$fast" == yes ]] || ! has_vllm; then leave_out vllm; fi
+nvidia-smi -L >/dev/null 2>&1 || leave_out gpu
+if [[ -n "${HF_HUB_OFFLINE:-}" ]] || ! has_hub; then
+    leave_out network
+    export HF_HUB_OFFLINE=1 # nothing waits for a Hub that is not there
+fi
+check pytest python -m pytest ${selection:+-m "$selection"} "$@"
+
+if ((${#failed[@]})); then
+    echo "== failed: ${failed[*]}"
+    exit 1
+fi
+echo "== all passed"

@@ -1,0 +1,265 @@
+"""The launchers as a user types them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+from launch_models import write_model
+
+from rlt.launch.main import parse
+from rlt.launch.process import MARK, marked
+
+PROJECT = Path(__file__).parents[2]
+EIGHT_GPUS = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
+NO_GPUS = {"CUDA_VISIBLE_DEVICES": ""}
+SFT = "cfgs/run_cfg/teacher_sft.yaml"
+RL = "cfgs/run_cfg/teacher_rl.yaml"
+HUB_MODEL = "model_name_or_path=Qwen/Qwen2.5-7B-Instruct"
+
+
+Finished = subprocess.CompletedProcess[str]
+
+
+def launch(script: str, *words: str, env: dict[str, str], cwd: Path = PROJECT) -> Finished:
+    """Return the finished launcher."""
+    command = [str(PROJECT / script), *words]
+    return subprocess.run(
+        command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def commands(result: Finished) -> tuple[list[str], str]:
+    """Return the server commands and the training command of a dry run."""
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    servers = [line for line in lines if "api_server" in line]
+    return servers, next(line for line in lines if "train.py" in line)
+
+
+def test_sft_dry_run_on_eight_gpus():
+    servers, training = commands(launch("launch.sh", SFT, "--dry-run", env=EIGHT_GPUS))
+    assert servers == []
+    assert "cfgs/accelerate/zero3.yaml" in training
+    assert "--num_processes 8" in training
+    assert "--mixed_precision bf16" in training
+    assert " CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6,7 " in training
+    assert training.endswith(f"train.py {SFT}")
+
+
+def test_rl_dry_run_halves_eight_gpus():
+    words = ["8", RL, "offload", HUB_MODEL, "--dry-run"]
+    servers, training = commands(launch("launch.sh", *words, env=EIGHT_GPUS))
+    assert all(f"CUDA_VISIBLE_DEVICES={gpu} " in line for gpu, line in zip("0123", servers, strict=True))
+    assert "CUDA_VISIBLE_DEVICES=4,5,6,7 " in training
+    assert "cfgs/accelerate/offload.yaml" in training
+    assert "--num_processes 4" in training
+    ports = [line.split("--port ")[1].split()[0] for line in servers]
+    assert len(set(ports)) == 4
+    assert f"generation.servers=[{','.join(f'http://127.0.0.1:{port}' for port in ports)}]" in training
+
+
+def test_the_split_by_hand_and_the_words_of_the_original():
+    words = ["4", "4", "run_cfg@_global_=teacher_rlt", "zero1", HUB_MODEL, "results_dir=/tmp/x", "--dry-run"]
+    servers, training = commands(launch("launch_with_server.sh", *words, env=EIGHT_GPUS))
+    assert len(servers) == 4
+    assert "cfgs/accelerate/zero1.yaml" in training
+    assert "/tmp/x/teacher_rl/logs/vllm-" in servers[0]
+
+
+def test_without_gpus_two_processes_train_under_zero3_beside_one_server():
+    words = ["1", "2", RL, HUB_MODEL, "--dry-run", "model.dtype=float32"]
+    servers, training = commands(launch("launch_with_server.sh", *words, env=NO_GPUS))
+    assert len(servers) == 1
+    assert "--enforce-eager" in servers[0]
+    assert "VLLM_CPU_KVCACHE_SPACE=1" in servers[0]
+    assert "DS_ACCELERATOR=cpu" in training
+    assert "ACCELERATE_USE_CPU" not in training  # it would switch DeepSpeed off
+    assert "cfgs/accelerate/zero3.yaml --num_processes 2" in training
+    assert "--mixed_precision no" in training
+
+
+def test_running_servers_are_only_trained_against():
+    words = [RL, HUB_MODEL, "generation.servers=[http://127.0.0.1:8000]", "--dry-run"]
+    servers, training = commands(launch("launch.sh", *words, env=EIGHT_GPUS))
+    assert servers == []
+    assert "--num_processes 8" in training
+
+
+def test_the_transformers_back_end_needs_no_server_and_any_folder_will_do(tmp_path):
+    words = [RL, HUB_MODEL, "generation.backend=transformers", "--dry-run"]
+    servers, training = commands(launch("launch.sh", *words, env=NO_GPUS, cwd=tmp_path))
+    assert servers == []
+    assert "cfgs/accelerate/single.yaml" in training
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "sentence"),
+    [
+        ("launch_with_server.sh", ["4", RL], "takes two numbers, GENERATION and TRAINING,"),
+        ("launch.sh", ["4", "4", SFT], "takes at most one number"),
+        ("launch.sh", ["0", SFT], "counts GPUs or processes from 1 on"),
+        ("launch.sh", [SFT, "zero1", "offload"], "zero1 and offload contradict each other"),
+        ("launch.sh", ["16", SFT], "16 GPUs are asked for training, but 8 are visible"),
+        ("launch_with_server.sh", ["6", "4", RL, HUB_MODEL], "are 10, but 8 are visible"),
+        ("launch_with_server.sh", ["1", "1", SFT], "stage teacher_sft generates nothing"),
+        ("launch.sh", [SFT, "learning_rat=1"], "did you mean `learning_rate`"),
+        ("launch.sh", ["cfgs/run_cfg/teacher_sftt.yaml"], "teacher_sftt"),
+        ("launch.sh", [RL, HUB_MODEL, "generation.host=0.0.0.0"], "can be reached from other machines"),
+        ("launch.sh", [RL, "model_name_or_path=no/such/folder"], "no/such/folder"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_within_seconds(script, words, sentence):
+    start = time.monotonic()
+    result = launch(script, *words, env=EIGHT_GPUS)
+    assert time.monotonic() - start < 30
+    assert result.returncode == 2
+    assert sentence in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: ")
+    assert result.stdout == ""
+
+
+def test_words_may_stand_anywhere_after_the_numbers():
+    line = parse("launch.sh", ["8", "seed=1", SFT, "zero2", "--dry-run"])
+    assert (line.counts, line.word, line.overrides, line.dry_run) == ((8,), "zero2", ("seed=1", SFT), True)
+
+
+# ---- real servers, real training ----
+
+
+@pytest.fixture(scope="module")
+def rl_words(tmp_path_factory) -> list[str]:
+    """Return the words of a small RL run: two tiny random models and four problems."""
+    folder = tmp_path_factory.mktemp("rl")
+    for name in ("teacher", "student"):
+        write_model(folder / name, head_size=32)
+    rows = [{"question": f"What is {n} plus {n}?", "solution": f"{2 * n}"} for n in range(1, 5)]
+    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {
+        "model_name_or_path": folder / "teacher",
+        "student_model": folder / "student",
+        "dataset_id_or_path": folder / "problems.jsonl",
+        "train_batch_size": 4,
+        "per_device_train_batch_size": 2,
+        "num_generations": 2,
+        "max_prompt_length": 1500,
+        "max_completion_length": 16,
+        "model.dtype": "float32",
+        "reward.dtype": "float32",
+        "generation.dtype": "float32",
+        "layout.student_prompt": "default",
+        "trainer.max_steps": 500,
+        "trainer.save_steps": 0,
+        "report_to": "null",
+    }
+    return [RL, *(f"{key}={value}" for key, value in settings.items())]
+
+
+class Launcher:
+    """A launcher that runs beside the test, and the processes below it."""
+
+    def __init__(self, run: Path, *words: str) -> None:
+        self.run = run
+        self.mark = uuid.uuid4().hex
+        self.output = (run.parent / "console").open("w+")
+        env = {**os.environ, **NO_GPUS, MARK: self.mark, "HF_HUB_OFFLINE": "1"}
+        command = [str(PROJECT / "launch_with_server.sh"), *words, f"output_dir={run}"]
+        self.popen = subprocess.Popen(command, cwd=PROJECT, env=env, stdout=self.output, stderr=self.output)
+
+    def descendants(self) -> list[psutil.Process]:
+        return [process for process in marked(self.mark) if process.pid != self.popen.pid]
+
+    def console(self) -> str:
+        self.output.seek(0)
+        return self.output.read()
+
+    def wait_for(self, what: str, is_true, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while not is_true():
+            assert self.popen.poll() is None, f"the launcher ended before {what}:\n{self.console()}"
+            assert time.monotonic() < deadline, f"{what} did not come within {timeout:g} s:\n{self.console()}"
+            time.sleep(0.2)
+
+    def end(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.terminate()
+            self.popen.wait(timeout=60)
+        for process in self.descendants():
+            process.kill()
+        self.output.close()
+
+
+@pytest.fixture
+def start_launcher(tmp_path):
+    started: list[Launcher] = []
+
+    def start(*words: str) -> Launcher:
+        started.append(Launcher(tmp_path / "run", *words))
+        return started[-1]
+
+    yield start
+    for launcher in started:
+        launcher.end()
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_servers_load_leaves_no_process(start_launcher, rl_words, number):
+    launcher = start_launcher("2", "1", *rl_words)
+    logs = launcher.run / "logs"
+    launcher.wait_for("both servers' start", lambda: len(list(logs.glob("vllm-*.log"))) == 2, 60)
+    launcher.wait_for("their processes", lambda: len(launcher.descendants()) >= 2, 60)
+    launcher.popen.send_signal(number)
+    assert launcher.popen.wait(timeout=30) == 128 + number
+    assert launcher.descendants() == []
+    assert "ending servers and training" in launcher.console()
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a child of it")
+def test_servers_end_even_when_the_launcher_is_killed(start_launcher, rl_words):
+    launcher = start_launcher("1", "1", *rl_words)
+    launcher.wait_for("the server", lambda: len(launcher.descendants()) >= 1, 60)
+    launcher.popen.kill()
+    launcher.popen.wait()
+    deadline = time.monotonic() + 60
+    while launcher.descendants() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert launcher.descendants() == []
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_a_server_that_dies_during_training_ends_it_with_its_last_lines(start_launcher, rl_words):
+    launcher = start_launcher("1", "2", *rl_words)  # under ZeRO-3: torchrun's workers leave the process group
+    metrics = launcher.run / "metrics.jsonl"
+    launcher.wait_for("the first step", lambda: metrics.is_file() and metrics.stat().st_size > 0, 500)
+    server = next(p for p in launcher.descendants() if "vllm.entrypoints.openai.api_server" in p.cmdline())
+    server.kill()
+    start = time.monotonic()
+    assert launcher.popen.wait(timeout=60) == 5
+    assert time.monotonic() - start < 45
+    assert launcher.descendants() == []
+    assert "last lines of" in launcher.console()
+    assert (launcher.run / "logs" / "train.log").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_the_launcher_ends_with_the_training_s_exit_code(tmp_path, rl_words):
+    # The problems cannot be read by training, which ends with DataError's code, 3, in both processes.
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"question": "What is 1 plus 1?", "solution": ""}\n')
+    words = ["2", *rl_words, "ddp", f"dataset_id_or_path={bad}", "generation.backend=transformers"]
+    result = launch("launch.sh", *words, f"output_dir={tmp_path / 'run'}", env=NO_GPUS)
+    assert result.returncode == 3, result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    assert "solution" in (tmp_path / "run" / "logs" / "train.log").read_text()

@@ -1,0 +1,94 @@
+"""GPUs counted and split by hand-worked examples."""
+
+import pytest
+
+from rlt.errors import ConfigError
+from rlt.launch.plan import choose_strategy, plan_training, plan_with_servers, visible_gpus
+
+EIGHT = tuple("01234567")
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        ("0,1,2", ("0", "1", "2")),
+        ("3, 5", ("3", "5")),
+        ("", ()),
+        ("-1", ()),
+        ("1,-1,2", ("1",)),  # CUDA stops at the first invalid entry
+        ("GPU-8f,MIG-3a", ("GPU-8f", "MIG-3a")),
+    ],
+)
+def test_visible_gpus_are_those_of_the_variable(listed, expected):
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": listed}) == expected
+
+
+def test_sft_trains_on_all_gpus_with_zero3():
+    plan = plan_training(EIGHT, None, None, True)
+    assert (plan.servers, plan.training_gpus, plan.num_processes, plan.strategy) == ((), EIGHT, 8, "zero3")
+
+
+def test_rl_gives_half_of_the_gpus_to_servers_of_one():
+    plan = plan_with_servers(EIGHT, None, None, 1, "offload", True)
+    assert plan.servers == (("0",), ("1",), ("2",), ("3",))
+    assert plan.training_gpus == ("4", "5", "6", "7")
+    assert (plan.num_processes, plan.strategy) == (4, "offload")
+
+
+def test_a_count_takes_the_first_gpus_and_the_odd_one_trains():
+    plan = plan_with_servers(EIGHT, None, 5, 1, None, True)
+    assert plan.servers == (("0",), ("1",))
+    assert plan.training_gpus == ("2", "3", "4")
+
+
+def test_tensor_parallel_groups_gpus_and_keeps_their_names():
+    plan = plan_with_servers(("2", "3", "5", "7", "9", "11"), 4, 2, 2, None, True)
+    assert plan.servers == (("2", "3"), ("5", "7"))
+    assert plan.training_gpus == ("9", "11")
+
+
+def test_halving_respects_tensor_parallel():
+    # half of 6 is 3, of which one server of 2 can be made; the other 4 train
+    plan = plan_with_servers(EIGHT[:6], None, None, 2, None, True)
+    assert plan.servers == (("0", "1"),)
+    assert plan.training_gpus == ("2", "3", "4", "5")
+
+
+def test_without_gpus_the_numbers_count_processes():
+    plan = plan_with_servers((), 1, 2, 1, None, True)
+    assert (plan.servers, plan.training_gpus, plan.num_processes, plan.strategy) == (((),), (), 2, "zero3")
+    assert plan.on_cpu
+
+
+@pytest.mark.parametrize(
+    ("word", "processes", "on_gpu", "has_deepspeed", "expected"),
+    [
+        (None, 1, False, True, "single"),  # nothing to shard
+        (None, 2, False, True, "zero3"),
+        (None, 2, False, False, "ddp"),  # a Mac
+        (None, 1, True, True, "zero3"),
+        ("zero3", 1, False, True, "zero3"),  # asked for, so done
+        ("ddp", 1, True, True, "single"),
+        ("ddp", 4, True, True, "ddp"),
+        ("zero1", 4, True, True, "zero1"),
+    ],
+)
+def test_strategies(word, processes, on_gpu, has_deepspeed, expected):
+    assert choose_strategy(word, processes, on_gpu, has_deepspeed) == expected
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: plan_training(("0",), 8, None, True), "8 GPUs are asked for training, but 1 is visible"),
+        (lambda: plan_with_servers(EIGHT, 4, 5, 1, None, True), "4 GPUs for generation and 5 for training"),
+        (lambda: plan_with_servers(EIGHT, 3, 4, 2, None, True), "cannot hold servers of"),
+        (lambda: plan_with_servers(("0",), None, None, 1, None, True), "1 GPU cannot be shared"),
+        (lambda: plan_with_servers(EIGHT, None, 16, 1, None, True), "16 GPUs are asked for"),
+        (lambda: choose_strategy("offload", 2, True, False), "needs DeepSpeed"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(call, sentence):
+    with pytest.raises(ConfigError, match=sentence) as error:
+        call()
+    assert str(error.value).endswith(".")

@@ -1,0 +1,103 @@
+"""Children end with all their descendants, however those hide, and nobody else does."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rlt.launch.process import Child, marked, stop_all
+
+LEAVES_ITS_GROUP = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+IGNORES_SIGTERM = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def start(tmp_path: Path, code: str) -> tuple[Child, str]:
+    """Return a started child and the first line that it wrote."""
+    output = tmp_path / "output"
+    with output.open("wb") as file:
+        child = Child("test", [sys.executable, "-c", code], {}, file)
+    deadline = time.monotonic() + 60
+    while not output.read_text().endswith("\n"):
+        assert time.monotonic() < deadline, "the child wrote nothing within 60 s"
+        time.sleep(0.05)
+    return child, output.read_text().strip()
+
+
+def is_running(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_descendant_outside_the_group_ends_too(tmp_path):
+    child, line = start(tmp_path, LEAVES_ITS_GROUP)
+    grandchild = int(line)
+    assert os.getpgid(grandchild) != os.getpgid(child.pid)
+    assert {p.pid for p in marked(child.mark)} == {child.pid, grandchild}
+    child.stop(grace=1.0)
+    assert not is_running(child.pid)
+    assert not is_running(grandchild)
+
+
+def test_orphans_of_a_dead_child_end_at_once(tmp_path):
+    child, line = start(tmp_path, LEAVES_ITS_GROUP)
+    psutil.Process(child.pid).kill()
+    start_time = time.monotonic()
+    child.stop(grace=30.0)
+    assert time.monotonic() - start_time < 10
+    assert not is_running(int(line))
+    assert child.poll() == 137
+
+
+def test_who_ignores_sigterm_is_killed_after_the_grace(tmp_path):
+    child, _ = start(tmp_path, IGNORES_SIGTERM)
+    start_time = time.monotonic()
+    child.stop(grace=0.5)
+    assert 0.5 <= time.monotonic() - start_time < 10
+    assert child.poll() == 137
+
+
+def test_only_our_own_children_end(tmp_path):
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        child, _ = start(tmp_path, IGNORES_SIGTERM)
+        other, _ = start(tmp_path, IGNORES_SIGTERM)
+        child.stop(grace=0.1)
+        assert other.poll() is None
+        assert stranger.poll() is None
+        stop_all([child, other], grace=0.1)
+        assert other.poll() == 137
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a child of it")
+def test_children_end_when_the_launcher_is_killed(tmp_path):
+    launcher_code = (
+        "import sys, time; from rlt.launch.process import Child\n"
+        "child = Child('t', [sys.executable, '-c', 'import time; time.sleep(600)'], {}, 1)\n"
+        "print(child.pid, flush=True); time.sleep(600)"
+    )
+    launcher = subprocess.Popen([sys.executable, "-c", launcher_code], stdout=subprocess.PIPE, text=True)
+    assert launcher.stdout is not None
+    pid = int(launcher.stdout.readline())
+    assert is_running(pid)
+    launcher.kill()
+    launcher.wait()
+    deadline = time.monotonic() + 10
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(pid)

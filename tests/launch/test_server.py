@@ -1,0 +1,120 @@
+"""vLLM servers: what they are started with, and real ones starting, answering, failing and ending."""
+
+import time
+from pathlib import Path
+
+import pytest
+import requests
+from launch_models import write_model
+
+from rlt.errors import ConfigError, GenerationError
+from rlt.launch.process import marked
+from rlt.launch.server import plan_servers, running_servers, server_command, server_env
+
+
+def options(command: list[str]) -> dict[str, str]:
+    """Return `--flag value` pairs; a flag without a value maps to the next flag or nothing."""
+    pairs = zip(command, [*command[1:], ""], strict=True)
+    return {flag: value for flag, value in pairs if flag.startswith("--")}
+
+
+def test_a_cpu_server_is_started_with_every_flag_that_the_method_needs(vllm_config):
+    config = vllm_config(server_args=["--max-num-seqs", "8"])
+    given = options(server_command(config, 23456, on_cpu=True))
+    assert given["--model"] == config.model_name_or_path
+    assert given["--host"] == "127.0.0.1"
+    assert given["--port"] == "23456"
+    assert given["--dtype"] == "float32"
+    assert given["--max-model-len"] == "128"  # 64 + 64
+    assert given["--logprobs-mode"] == "processed_logprobs"
+    assert given["--max-logprobs"] == "-1"
+    assert given["--generation-config"] == "vllm"
+    assert given["--seed"] == "42"
+    assert given["--max-num-seqs"] == "8"
+    assert "--enforce-eager" in given
+    assert "--weight-transfer-config" not in given
+
+
+def test_a_gpu_server_gets_its_gpus_and_the_nccl_engine(vllm_config):
+    config = vllm_config(tensor_parallel=2)
+    given = options(server_command(config, 23456, on_cpu=False))
+    assert given["--weight-transfer-config"] == '{"backend": "nccl"}'
+    assert given["--tensor-parallel-size"] == "2"
+    assert given["--gpu-memory-utilization"] == "0.9"
+    assert "--enforce-eager" not in given
+    env = server_env(config, ("4", "5"), 1)
+    assert env["CUDA_VISIBLE_DEVICES"] == "4,5"
+    assert env["VLLM_SERVER_DEV_MODE"] == "1"
+    assert "VLLM_CPU_KVCACHE_SPACE" not in env
+
+
+def test_a_cpu_server_leaves_a_core_and_a_set_thread_count_wins(vllm_config, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(9)), raising=False)
+    # nine cores: one for the engine's own processes, the other eight for two servers
+    assert server_env(vllm_config(), (), 2)["OMP_NUM_THREADS"] == "4"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert server_env(vllm_config(), (), 2)["OMP_NUM_THREADS"] == "3"
+
+
+def test_servers_off_loopback_are_refused_unless_allowed(vllm_config, tmp_path):
+    with pytest.raises(ConfigError, match=r"generation.host=0.0.0.0 can be reached from other machines"):
+        plan_servers(vllm_config(host="0.0.0.0"), [()], tmp_path)
+    allowed = vllm_config(host="0.0.0.0", allow_remote_hosts=True, base_port=23456)
+    first, second = plan_servers(allowed, [(), ()], tmp_path)
+    assert (first.address, second.address) == ("http://127.0.0.1:23456", "http://127.0.0.1:23457")
+    assert options(list(first.command))["--host"] == "0.0.0.0"
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_a_server_answers_and_leaves_nothing_behind(vllm_config, tiny_model):
+    config = vllm_config(tiny_model)
+    with running_servers(config) as (server,):
+        assert server.poll() is None
+        assert server.address.startswith("http://127.0.0.1:")
+        body = {"model": config.model_name_or_path, "prompt": [5, 6, 7], "max_tokens": 4, "ignore_eos": True}
+        answer = requests.post(f"{server.address}/v1/completions", json=body, timeout=60).json()
+        assert answer["usage"]["completion_tokens"] == 4
+        assert len(marked(server.child.mark)) >= 2  # the API process and its engine
+    assert server.poll() is not None
+    assert marked(server.child.mark) == []
+    assert Path(config.output_dir, "logs", f"vllm-{server.address.rpartition(':')[2]}.log").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_a_server_that_cannot_load_its_model_says_why(vllm_config, tmp_path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text('{"model_type": "qwen2", "architectures": ["NoSuchModel"]}')
+    start = time.monotonic()
+    config = vllm_config(broken)
+    with pytest.raises(GenerationError, match="ended with exit code") as error, running_servers(config):
+        pass
+    assert time.monotonic() - start < 180
+    lines = str(error.value).splitlines()
+    assert str(tmp_path / "run" / "logs") in lines[0]
+    assert 3 < len(lines) <= 21
+    assert "NoSuchModel" in str(error.value) or "tokenizer" in str(error.value).lower()
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_a_server_that_is_healthy_but_cannot_generate_is_not_ready(vllm_config, tmp_path):
+    # With heads of 16 the engine starts, /health says 200, and the first request kills it.
+    model = write_model(tmp_path / "small_heads", head_size=16)
+    with pytest.raises(GenerationError, match="last lines of"), running_servers(vllm_config(model)):
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_a_server_that_is_too_slow_is_given_up_at_its_timeout(vllm_config, tiny_model):
+    start = time.monotonic()
+    with (
+        pytest.raises(GenerationError, match=r"was not healthy within \d+ s \(generation.startup_timeout\)"),
+        running_servers(vllm_config(tiny_model, startup_timeout=2.0)),
+    ):
+        pass
+    assert time.monotonic() - start < 30
