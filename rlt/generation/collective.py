@@ -23,24 +23,27 @@ T = TypeVar("T")
 def on_main_process(accelerator: Accelerator, call: Callable[[], T]) -> T:
     """Return on every process what `call` returns on the main process.
 
-    If it raises there, every process raises GenerationError with the same message.
+    If it raises there, every process raises an error of the same class with the same message;
+    GenerationError where it is none of ours.
     """
     result: Any = None
     message: str | None = None
+    kind: type[RLTError] = GenerationError
     cause: Exception | None = None
     if accelerator.is_main_process:
         try:
             result = call()
         except Exception as error:
             # Any failure, a bug too, has to end the other processes, which wait in the broadcast below.
-            message = str(error) if isinstance(error, RLTError) else f"{type(error).__name__}: {error}"
+            ours = isinstance(error, RLTError)
+            kind, message = (type(error), str(error)) if ours else (kind, f"{type(error).__name__}: {error}")
             cause = error
     if accelerator.num_processes > 1:
-        outcome = broadcast_object_list([result, message], from_process=0)
+        outcome = broadcast_object_list([result, message, kind], from_process=0)
         assert outcome is not None
-        result, message = outcome
+        result, message, kind = outcome
     if message is not None:
-        raise GenerationError(message) from cause
+        raise kind(message) from cause
     return result
 
 

@@ -132,10 +132,10 @@ def _common(config: Config, context: RunContext) -> dict[str, Any]:
 
 
 def _model_kwargs(config: Config, context: RunContext) -> dict[str, Any]:
-    """Return how TRL loads the model. DeepSpeed keeps a float32 copy of bfloat16 weights for the optimizer;
+    """Return how TRL loads the model.
 
-    without it the weights themselves are float32 and the forward pass runs under autocast, or a learning
-    rate of 1e-6 would be lost in rounding.
+    DeepSpeed keeps a float32 copy of bfloat16 weights for the optimizer. Without it the weights themselves
+    are float32 and the forward pass runs under autocast, or a learning rate of 1e-6 would be lost in rounding.
     """
     settings = config.model
     return {

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from rlt.errors import CheckpointError
 from rlt.generation.collective import on_main_process
 from rlt.generation.weight_sync import MAX_SHARD_BYTES, write_checkpoint
 from rlt.generation.weights import model_weights
@@ -50,6 +52,11 @@ def save_final_model(
             for file in staging.iterdir():
                 file.replace(directory / file.name)
             staging.rmdir()
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"the trained model cannot be written to {directory} ({error}); make room there and resume "
+                "from the last checkpoint"
+            ) from error
         finally:  # the other processes are inside the same gathers
             for _ in weights:
                 pass

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlt.errors import CheckpointError
+from rlt.generation.collective import on_main_process
 from rlt.generation.weight_sync import MAX_SHARD_BYTES, write_checkpoint
 
 FOLDER = "reference"
@@ -64,11 +65,24 @@ class MovingReference(TrainerCallback):
                 with _whole(parameter):
                     yield name, parameter.detach()
 
-        if self._accelerator.is_main_process:
-            write_checkpoint(weights(), checkpoint / FOLDER, MAX_SHARD_BYTES)
-        else:
-            for _ in weights():
+        parts = weights()
+
+        def write() -> None:
+            try:
+                write_checkpoint(parts, checkpoint / FOLDER, MAX_SHARD_BYTES)
+            except (OSError, SafetensorError) as error:
+                raise CheckpointError(
+                    f"the reference model cannot be written to {checkpoint / FOLDER} ({error}); make room "
+                    "there and resume from the checkpoint before"
+                ) from error
+            finally:  # the other processes are inside the same gathers
+                for _ in parts:
+                    pass
+
+        if not self._accelerator.is_main_process:
+            for _ in parts:
                 pass
+        on_main_process(self._accelerator, write)
 
     @torch.no_grad()
     def load(self, checkpoint: Path) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,13 +32,14 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlt.errors import ModelError
 from rlt.formats.layout import TeacherLayout
-from rlt.generation.drift import Drift, engine_drift
 from rlt.generation.seeds import spread_seed
 from rlt.models.logprobs import Request, add_token_query, token_logprobs
 from rlt.records import Completion, Explanation, Problem, Score
 from rlt.rewards.scorer import StudentScorer, is_scorable
+from rlt.trainers.drift_log import DriftLog
 from rlt.trainers.engine import Engine
 from rlt.trainers.reference import MovingReference
+from rlt.trainers.sample_rows import mean_parts, number_samples, sample_rows
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +127,7 @@ class TeacherRLTrainer(GRPOTrainer):
         if data.held_out:
             self.add_callback(_EvaluateAtTheEnd())
         self._last_loaded_step = -1
-        self._drift: list[Drift] = []
-        self._drift_alarm = False
+        self._drift = DriftLog(self.accelerator, settings.drift_limit)
         self.reference: MovingReference | None = None
         if self.ref_model is not None and settings.ref_sync_steps:
             self.reference = MovingReference(
@@ -146,7 +145,7 @@ class TeacherRLTrainer(GRPOTrainer):
         self._batch = [self._data.train[row["index"]] for row in inputs]
         self._old_logprobs = None
         output = super()._generate_and_score_completions(inputs)
-        rows = self._sample_rows(self._batch, self._completions, self._scores)
+        rows = sample_rows(self.layout, _problems(self._batch), self._completions, self._scores)
         for row, advantage in zip(rows, output["advantages"].tolist(), strict=True):
             row["advantage"] = advantage
         self._store(f"step_{self.state.global_step + 1:06d}", rows)
@@ -204,7 +203,7 @@ class TeacherRLTrainer(GRPOTrainer):
     def _score(self, items: Sequence[PromptedProblem], completions: Sequence[Completion]) -> list[Score]:
         explanations = [self.layout.split(c.token_ids) for c in completions]
         teacher = self._teacher_logprobs(items, completions, explanations)
-        return self.scorer.score([item.problem for item in items], explanations, teacher)
+        return self.scorer.score(_problems(items), explanations, teacher)
 
     def _teacher_logprobs(
         self,
@@ -256,33 +255,14 @@ class TeacherRLTrainer(GRPOTrainer):
         loss = super()._compute_loss(model, inputs)
         if self._last_loaded_step == self.state.global_step:  # the engine holds this very policy
             sampled, mask = inputs["sampling_per_token_logps"], inputs["completion_mask"].bool()
-            self._drift.append(engine_drift(self._loss_logprobs, sampled, mask))
+            self._drift.add(self._loss_logprobs, sampled, mask)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the engine drift since the last call, and warn when it passes its limit."""
         if self.policy.training and "loss" in logs:
-            logs.update(self._drift_metrics())
+            logs.update(self._drift.metrics())
         super().log(logs, start_time)
-
-    def _drift_metrics(self) -> dict[str, float]:
-        stats = gather_object(self._drift)
-        self._drift = []
-        if not stats:
-            return {}
-        largest = max((s.max for s in stats), key=lambda v: (v != v, v))  # a NaN counts as the largest
-        mean = sum(s.mean * s.num_tokens for s in stats) / max(1, sum(s.num_tokens for s in stats))
-        alarm = not mean <= self.settings.drift_limit  # a NaN is one, too
-        if alarm and not self._drift_alarm and self.accelerator.is_main_process:
-            logger.warning(
-                "engine drift: log-probabilities of policy and engine differ by %.3g on average and %.3g at "
-                "most (limit of the average %.3g); the engine may hold stale or incomplete weights",
-                mean,
-                largest,
-                self.settings.drift_limit,
-            )
-        self._drift_alarm = alarm
-        return {"drift/max": largest, "drift/mean": mean}
 
     @contextmanager
     def _timed(self, name: str, mode: str) -> Iterator[None]:
@@ -292,34 +272,10 @@ class TeacherRLTrainer(GRPOTrainer):
 
     # ---- samples ----------------------------------------------------------------------------------
 
-    def _sample_rows(
-        self, items: Sequence[PromptedProblem], completions: Sequence[Completion], scores: Sequence[Score]
-    ) -> list[dict[str, Any]]:
-        rows = []
-        for item, completion, score in zip(items, completions, scores, strict=True):
-            explanation = self.layout.split(completion.token_ids)
-            rows.append(
-                {
-                    "problem_id": item.problem.id,
-                    "question": item.problem.question,
-                    "solution": item.problem.solution,
-                    "explanation": self._tokenizer.decode(list(explanation.token_ids)),
-                    "completion": self._tokenizer.decode(list(completion.token_ids)),
-                    "num_tokens": len(completion.token_ids),
-                    "finish_reason": completion.finish_reason,
-                    "reward": score.reward,
-                    **score.parts,
-                }
-            )
-        return rows
-
     def _store(self, name: str, rows: list[dict[str, Any]]) -> None:
         gathered = gather_object(rows)
         if self.accelerator.is_main_process:
-            seen: dict[str, int] = defaultdict(int)
-            for row in gathered:
-                row["sample_index"] = seen[row["problem_id"]]
-                seen[row["problem_id"]] += 1
+            number_samples(gathered)
             self._write_samples(name, gathered)
 
     # ---- evaluation -------------------------------------------------------------------------------
@@ -343,9 +299,9 @@ class TeacherRLTrainer(GRPOTrainer):
         start = time.perf_counter()
         completions = self._sample([item.prompt_ids for item in items], seeds, group, "eval")
         scores = self._score(items, completions)
-        rows = self._sample_rows(items, completions, scores)
+        rows = sample_rows(self.layout, _problems(items), completions, scores)
         self._store(f"eval_step_{self.state.global_step:06d}", rows)
-        metrics = _mean_parts(gather_object(scores), metric_key_prefix)
+        metrics = mean_parts(gather_object(scores), metric_key_prefix)
         metrics[f"{metric_key_prefix}_runtime"] = time.perf_counter() - start
         self._metrics["eval"].clear()
         super(GRPOTrainer, self).log(metrics)
@@ -363,6 +319,10 @@ class TeacherRLTrainer(GRPOTrainer):
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write none: the stage writes the run's card."""
+
+
+def _problems(items: Sequence[PromptedProblem]) -> list[Problem]:
+    return [item.problem for item in items]
 
 
 def _indexed(problems: Sequence[PromptedProblem]) -> Dataset:
@@ -394,13 +354,3 @@ def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def _mean_parts(scores: Sequence[Score], prefix: str) -> dict[str, float]:
-    scorable = [s for s in scores if is_scorable(s)]
-    metrics = {f"{prefix}_unscorable": float(len(scores) - len(scorable))}
-    if scorable:
-        metrics[f"{prefix}_reward"] = sum(s.reward for s in scorable) / len(scorable)
-        for name in scorable[0].parts:
-            metrics[f"{prefix}_{name}"] = sum(s.parts[name] for s in scorable) / len(scorable)
-    return metrics
