@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Set up, then run warm-up and RL on tiny models made on the spot, and show what came of it.
+# Options: --output DIR (results/quickstart)  --seed N (0)  --problems N (64)  --backend auto|vllm|transformers
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+./scripts/setup.sh
+exec .venv/bin/python -m rlt.quickstart "$@"
