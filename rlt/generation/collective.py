@@ -15,7 +15,6 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from rlt.errors import GenerationError, RLTError
-from rlt.generation.weight_sync import WeightSync
 
 T = TypeVar("T")
 
@@ -47,26 +46,26 @@ def on_main_process(accelerator: Accelerator, call: Callable[[], T]) -> T:
     return result
 
 
-def push_from_main_process(
-    accelerator: Accelerator, sync: WeightSync | None, weights: Iterator[tuple[str, Tensor]]
+def consume_on_main_process(
+    accelerator: Accelerator,
+    weights: Iterator[tuple[str, Tensor]],
+    consume: Callable[[Iterator[tuple[str, Tensor]]], Any],
 ) -> None:
-    """Push weights from the main process while the others help to gather them.
+    """Let the main process consume weights that all processes gather together.
 
-    Every process passes its own iterator over the same model; only the main one needs a sync.
+    Every process passes its own iterator over the same model and runs through all of it, the main one
+    even when `consume` fails: leaving the gathers early would block the others.
     """
 
-    def push() -> None:
-        assert sync is not None, "the main process has the sync"
+    def work() -> None:
         try:
-            sync.push(weights)
-        except Exception:
-            # The others still gather: leaving the iterator early would block them.
+            consume(weights)
+        finally:
             _drain(weights)
-            raise
 
     if not accelerator.is_main_process:
         _drain(weights)
-    on_main_process(accelerator, push)
+    on_main_process(accelerator, work)
 
 
 def _drain(weights: Iterator[tuple[str, Tensor]]) -> None:

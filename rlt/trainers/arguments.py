@@ -135,7 +135,7 @@ def _model_kwargs(config: Config, context: RunContext) -> dict[str, Any]:
     """Return how TRL loads the model.
 
     DeepSpeed keeps a float32 copy of bfloat16 weights for the optimizer. Without it the weights themselves
-    are float32 and the forward pass runs under autocast, or a learning rate of 1e-6 would be lost in rounding.
+    are float32 and the forward pass runs under autocast: a learning rate of 1e-6 would be lost in rounding.
     """
     settings = config.model
     return {

@@ -16,7 +16,7 @@ from accelerate.utils import gather_object
 from torch import nn
 from transformers import PreTrainedModel
 
-from rlt.generation.collective import on_main_process, push_from_main_process
+from rlt.generation.collective import consume_on_main_process, on_main_process
 from rlt.generation.transformers_backend import TransformersGenerator
 from rlt.generation.types import Generator, Sampling
 from rlt.generation.weight_sync import WeightSync
@@ -66,7 +66,7 @@ class ServerEngine:
 
     def sync_weights(self) -> None:
         """Push the policy's weights to every server; gathering them is collective under ZeRO-3."""
-        push_from_main_process(self._accelerator, self._sync, model_weights(self._model))
+        consume_on_main_process(self._accelerator, model_weights(self._model), self._sync.push)
 
     def sample(self, prompts: Rows, seeds: Sequence[int], group: int) -> list[Completion]:
         """Return one completion per row of this process; raises GenerationError on every process."""

@@ -6,15 +6,17 @@ The weights leave the trainer tensor by tensor: gathered one at a time under ZeR
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from rlt.errors import CheckpointError
-from rlt.generation.collective import on_main_process
+from rlt.generation.collective import consume_on_main_process
 from rlt.generation.weight_sync import MAX_SHARD_BYTES, write_checkpoint
 from rlt.generation.weights import model_weights
 
@@ -37,11 +39,10 @@ def save_final_model(
 ) -> None:
     """Write weights, configuration and tokenizer into `directory`; every process takes part."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    weights = model_weights(model)
 
-    def write() -> None:
+    def write(weights: Iterator[tuple[str, Tensor]]) -> None:
+        staging = directory / "model.new"
         try:
-            staging = directory / "model.new"
             shutil.rmtree(staging, ignore_errors=True)
             write_checkpoint(weights, staging, MAX_SHARD_BYTES)
             plain.config.save_pretrained(staging)
@@ -57,11 +58,5 @@ def save_final_model(
                 f"the trained model cannot be written to {directory} ({error}); make room there and resume "
                 "from the last checkpoint"
             ) from error
-        finally:  # the other processes are inside the same gathers
-            for _ in weights:
-                pass
 
-    if not accelerator.is_main_process:
-        for _ in weights:
-            pass
-    on_main_process(accelerator, write)
+    consume_on_main_process(accelerator, model_weights(model), write)

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlt.errors import CheckpointError
-from rlt.generation.collective import on_main_process
+from rlt.generation.collective import consume_on_main_process
 from rlt.generation.weight_sync import MAX_SHARD_BYTES, write_checkpoint
 
 FOLDER = "reference"
@@ -65,9 +65,7 @@ class MovingReference(TrainerCallback):
                 with _whole(parameter):
                     yield name, parameter.detach()
 
-        parts = weights()
-
-        def write() -> None:
+        def write(parts: Iterator[tuple[str, torch.Tensor]]) -> None:
             try:
                 write_checkpoint(parts, checkpoint / FOLDER, MAX_SHARD_BYTES)
             except (OSError, SafetensorError) as error:
@@ -75,14 +73,8 @@ class MovingReference(TrainerCallback):
                     f"the reference model cannot be written to {checkpoint / FOLDER} ({error}); make room "
                     "there and resume from the checkpoint before"
                 ) from error
-            finally:  # the other processes are inside the same gathers
-                for _ in parts:
-                    pass
 
-        if not self._accelerator.is_main_process:
-            for _ in parts:
-                pass
-        on_main_process(self._accelerator, write)
+        consume_on_main_process(self._accelerator, weights(), write)
 
     @torch.no_grad()
     def load(self, checkpoint: Path) -> None:

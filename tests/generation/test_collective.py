@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from rlt.errors import DataError, GenerationError
-from rlt.generation.collective import on_main_process, push_from_main_process
+from rlt.generation.collective import consume_on_main_process, on_main_process
 
 accelerator = Accelerator(cpu=True)
 rank = accelerator.process_index
@@ -27,10 +27,13 @@ assert on_main_process(accelerator, lambda: {"rank": rank}) == {"rank": 0}
 def fail(error):
     raise error
 
-for error, words in ((DataError("row 3 is empty"), "row 3 is empty"), (KeyError("x"), "KeyError: 'x'")):
+for error, kind, words in (
+    (DataError("row 3 is empty"), DataError, "row 3 is empty"),
+    (KeyError("x"), GenerationError, "KeyError: 'x'"),
+):
     try:
         on_main_process(accelerator, lambda: fail(error))
-    except GenerationError as raised:
+    except kind as raised:
         assert str(raised) == words, raised
     else:
         raise SystemExit("no error")
@@ -50,12 +53,12 @@ class Sync:
             if name == self.fail_at:
                 raise GenerationError("the server is gone")
 
-sync = Sync(None) if rank == 0 else None
-push_from_main_process(accelerator, sync, weights())
+sync = Sync(None)
+consume_on_main_process(accelerator, weights(), sync.push)
 if rank == 0:
     assert sync.seen == [(f"w{i}", 3.0) for i in range(5)]
 try:
-    push_from_main_process(accelerator, Sync("w1") if rank == 0 else None, weights())
+    consume_on_main_process(accelerator, weights(), Sync("w1").push)
 except GenerationError as raised:
     assert str(raised) == "the server is gone"
 else:
