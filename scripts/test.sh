@@ -22,6 +22,7 @@ fi
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit 1
 bash scripts/setup.sh || exit 1
 export PATH="$PWD/.venv/bin:$PATH"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # several processes share the cores in many tests
 
 failed=()
 check() { # check NAME COMMAND…

@@ -37,6 +37,7 @@ from rlt.launch.server import (
     wait_for_servers,
 )
 from rlt.launch.training import TrainingProcess
+from rlt.reporting.run_record import COMMAND_VARIABLE, finish_abandoned
 
 logger = logging.getLogger("rlt.launch")
 
@@ -110,7 +111,11 @@ def main(argv: Sequence[str]) -> int:
         if line.dry_run:
             sys.stdout.write(describe(launch))
             return 0
-        return run(launch)
+        os.environ[COMMAND_VARIABLE] = shlex.join([f"./{script}", *words])  # run.json shows what was typed
+        try:
+            return run(launch)
+        finally:
+            finish_abandoned(launch.config.output_dir)
     except RLTError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

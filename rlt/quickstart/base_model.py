@@ -110,7 +110,12 @@ def make_base(
     }
     if _made_of(directory) == made_of:
         return True
-    model = train_base(tokenizer, corpus, settings, seed)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a second one gains nothing on so small a model, and stalls on a busy machine
+    try:
+        model = train_base(tokenizer, corpus, settings, seed)
+    finally:
+        torch.set_num_threads(threads)
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)

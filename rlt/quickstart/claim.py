@@ -26,7 +26,7 @@ from rlt.quickstart.stages import interrupt_on_sigterm
 from rlt.reporting.files import write_json, write_text
 from rlt.reporting.progress import setup_logging
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("rlt.quickstart.claim")  # __name__ is __main__ when it is run
 
 SEED_TIMEOUT = 2 * 3600.0
 _GRACE = 90.0

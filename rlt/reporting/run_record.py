@@ -29,6 +29,8 @@ from rlt.reporting.inputs import describe_input
 from rlt.reporting.redact import redact
 
 NAME = "run.json"
+COMMAND_VARIABLE = "RLT_COMMAND"
+"""The environment variable in which a launcher hands on what was typed."""
 LIBRARIES = (
     "torch",
     "transformers",
@@ -178,9 +180,12 @@ def finish_abandoned(directory: str | Path, error: str | None = None) -> bool:
 
 
 def command_line(command: str | Sequence[str] | None = None) -> str:
-    """Return a command as one shell line with secrets masked; by default, this process's own."""
+    """Return a command as one shell line with secrets masked.
+
+    By default it is what the user typed: the launcher's line where there is one, else this process's own.
+    """
     if command is None:
-        command = ["python", *sys.orig_argv[1:]]
+        command = os.environ.get(COMMAND_VARIABLE) or ["python", *sys.orig_argv[1:]]
     return redact(command if isinstance(command, str) else shlex.join(command))
 
 

@@ -18,7 +18,7 @@ from rlt.config.schema import Config
 from rlt.data.lengths import LengthRule, plan_lengths
 from rlt.data.load import count_overlap, load_eval_problems, load_problems
 from rlt.data.prompts import student_prompt, teacher_prompt
-from rlt.errors import ModelError
+from rlt.errors import DataError, ModelError
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.generation.collective import on_main_process
@@ -35,6 +35,7 @@ from rlt.rewards.scorer import StudentScorer
 from rlt.stages.common import is_main_process, observe, resume_point, run_context, run_directory
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.engine import Engine, LocalEngine, ServerEngine
+from rlt.trainers.epochs import train
 from rlt.trainers.final_model import generation_config, save_final_model
 from rlt.trainers.lora import lora_config
 from rlt.trainers.teacher_rl import PromptedProblem, RLData, RLParts, RLSettings, TeacherRLTrainer
@@ -99,7 +100,7 @@ def run(config: Config) -> None:
             trainer.reference.load(checkpoint)
 
         # 4. Train, and write the model.
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        train(trainer, checkpoint)
         trainer.engine.close()
         save_final_model(trainer.policy, trainer.accelerator, tokenizer, Path(config.output_dir))
         record.update(problems=len(data.train), held_out=len(data.held_out), skipped=len(loaded.skipped))
@@ -124,10 +125,21 @@ def prompted_problems(
 ) -> list[PromptedProblem]:
     """Return the problems that fit, with their prompt ids; prints how long they are."""
     assert config.student_model is not None
+    scorable: list[Problem] = []
     prompts, student_lengths = [], []
-    for problem in tqdm(problems, desc="tokenising", disable=not is_main_process(), leave=False):
+    for problem in tqdm(problems, desc="tokenising", disable=None if is_main_process() else True, leave=False):
+        try:
+            around = len(student.prefix_ids(problem)) + len(student.suffix(problem).ids)
+        except DataError as error:
+            if config.data.on_bad_row == "error":
+                raise
+            logger.warning("skipped: %s", error)
+            continue
+        scorable.append(problem)
         prompts.append(teacher.prompt_ids(problem))
-        student_lengths.append(len(student.prefix_ids(problem)) + len(student.suffix(problem).ids))
+        student_lengths.append(around)
+    if not scorable:
+        raise DataError("no problem is left whose solution the student can be asked for")
     prompt_lengths = [len(p) for p in prompts]
     rules = [LengthRule("prompt tokens", prompt_lengths, config.max_prompt_length, "max_prompt_length")]
     context = getattr(AutoConfig.from_pretrained(config.student_model), "max_position_embeddings", None)
@@ -138,7 +150,7 @@ def prompted_problems(
     plan = plan_lengths(rules, config.data.on_long_row)
     for report in plan.reports:
         logger.info("%s", report)
-    return [PromptedProblem(problems[i], prompts[i]) for i in plan.kept]
+    return [PromptedProblem(scorable[i], prompts[i]) for i in plan.kept]
 
 
 def make_scorer(trainer: TeacherRLTrainer, *, layout: StudentLayout, config: Config) -> StudentScorer:
