@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from tqdm.auto import tqdm
 from transformers import Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -24,6 +26,7 @@ from rlt.reporting.trackers import resolve_report_to
 from rlt.trainers.arguments import RunContext
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def is_main_process() -> bool:
@@ -80,6 +83,11 @@ def run_context(config: Config) -> RunContext:
         deepspeed=os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true",
         report_to=tuple(trackers),
     )
+
+
+def progress(items: Sequence[T], what: str) -> Iterable[T]:
+    """Return the items with a bar on the main process's terminal."""
+    return tqdm(items, desc=what, disable=None if is_main_process() else True, leave=False)
 
 
 def observe(trainer: Trainer, config: Config) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from tqdm.auto import tqdm
 from transformers import AutoConfig, PreTrainedTokenizerBase
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_config import GRPOConfig
@@ -32,7 +31,14 @@ from rlt.records import Problem
 from rlt.reporting.samples import format_sample, prepare_samples, write_samples
 from rlt.rewards.formula import RewardSpec
 from rlt.rewards.scorer import StudentScorer
-from rlt.stages.common import is_main_process, observe, resume_point, run_context, run_directory
+from rlt.stages.common import (
+    is_main_process,
+    observe,
+    progress,
+    resume_point,
+    run_context,
+    run_directory,
+)
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.engine import Engine, LocalEngine, ServerEngine
 from rlt.trainers.epochs import train
@@ -127,7 +133,7 @@ def prompted_problems(
     assert config.student_model is not None
     scorable: list[Problem] = []
     prompts, student_lengths = [], []
-    for problem in tqdm(problems, desc="tokenising", disable=None if is_main_process() else True, leave=False):
+    for problem in progress(problems, "tokenising"):
         try:
             around = len(student.prefix_ids(problem)) + len(student.suffix(problem).ids)
         except DataError as error:
