@@ -55,7 +55,14 @@ def run_directory(config: Config, inputs: dict[str, Source | None]) -> Iterator[
             torch.distributed.destroy_process_group()
     finally:
         if is_main:  # a report of a failed run shows how far it came
-            logger.info("report: %s", write_report(directory))
+            _report(directory)
+
+
+def _report(directory: Path) -> None:
+    try:
+        logger.info("report: %s", write_report(directory))
+    except OSError as error:  # a full disk, say, must not hide why the run failed
+        logger.warning("no report: %s", error)
 
 
 def resume_point(config: Config) -> Path | None:
