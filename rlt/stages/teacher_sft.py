@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from tqdm.auto import tqdm
 from transformers import DataCollatorForSeq2Seq
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
@@ -25,8 +24,9 @@ from rlt.formats.layout import TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.models.load import load_tokenizer
 from rlt.records import Problem
-from rlt.stages.common import is_main_process, observe, resume_point, run_context, run_directory
+from rlt.stages.common import observe, progress, resume_point, run_context, run_directory
 from rlt.trainers.arguments import sft_arguments
+from rlt.trainers.epochs import train
 from rlt.trainers.final_model import generation_config, save_final_model
 from rlt.trainers.lora import lora_config
 
@@ -71,7 +71,7 @@ def run(config: Config) -> None:
 
         # 4. Train, and write the model.
         checkpoint = resume_point(config)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        train(trainer, checkpoint)
         save_final_model(model, trainer.accelerator, tokenizer, Path(config.output_dir))
         record.update(rows=len(rows), skipped=len(loaded.skipped))
 
@@ -85,7 +85,7 @@ def sft_rows(
     explanation, without end tag: the model must not learn to stop there.
     """
     prompts, completions, explanations = [], [], []
-    for problem in tqdm(problems, desc="tokenising", disable=not is_main_process(), leave=False):
+    for problem in progress(problems, "tokenising"):
         assert problem.reasoning_trace is not None, "load_problems was asked for traces"
         prompts.append(layout.prompt_ids(problem))
         completions.append(layout.completion_ids(problem.reasoning_trace))

@@ -38,6 +38,7 @@ from rlt.records import Completion, Explanation, Problem, Score
 from rlt.rewards.scorer import StudentScorer, is_scorable
 from rlt.trainers.drift_log import DriftLog
 from rlt.trainers.engine import Engine
+from rlt.trainers.epochs import EpochSampler
 from rlt.trainers.reference import MovingReference
 from rlt.trainers.sample_rows import mean_parts, number_samples, sample_rows
 
@@ -138,6 +139,10 @@ class TeacherRLTrainer(GRPOTrainer):
                 share=settings.ref_mixup,
             )
             self.add_callback(self.reference)
+
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+        sampler: Any = super()._get_train_sampler(dataset)
+        return EpochSampler(sampler, lambda: int(self.state.epoch or 0))
 
     # ---- generation -------------------------------------------------------------------------------
 

@@ -1,0 +1,49 @@
+"""What transformers and TRL leave to be said about resuming: the order of later epochs, and finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Sampler
+from transformers import Trainer
+from trl.trainer.utils import RepeatSampler
+
+
+class EpochSampler(Sampler[int]):
+    """TRL's sampler with an order that depends on seed and epoch alone.
+
+    TRL's draws each epoch's order from a generator that only counts on, so a run resumed in its second epoch
+    would see the order of the first one again.
+    """
+
+    def __init__(self, sampler: RepeatSampler, epoch: Callable[[], int]) -> None:
+        self._sampler = sampler
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        if self._sampler.shuffle:
+            assert self._sampler.seed is not None, "TRL takes it from the arguments"
+            self._sampler.generator.manual_seed(self._sampler.seed + self._epoch())
+        return iter(self._sampler)
+
+
+def train(trainer: Trainer, checkpoint: Path | None) -> None:
+    """Train to the last step, from a checkpoint if one is given.
+
+    transformers takes a further step when the checkpoint is that of the last one; here it is only loaded.
+    """
+    run_epoch = trainer._run_epoch
+
+    def run_epoch_unless_done(**kwargs: Any) -> None:
+        if trainer.state.global_step >= trainer.state.max_steps:
+            trainer.control.should_training_stop = True
+        else:
+            run_epoch(**kwargs)
+
+    trainer._run_epoch = run_epoch_unless_done  # pyright: ignore[reportAttributeAccessIssue]
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
