@@ -1,0 +1,48 @@
+"""Runs that several tests look at: each is made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from stage_runs import rl_words, run_here, run_processes, succeed
+
+
+@pytest.fixture(scope="session")
+def held_out(toy_problems: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file of five held-out problems: an odd number, so two processes hold different shares."""
+    path = tmp_path_factory.mktemp("held_out") / "held_out.jsonl"
+    lines = toy_problems.read_text().splitlines(keepends=True)
+    path.write_text("".join(line.replace("*2", "*3") for line in lines[:5]))
+    return path
+
+
+@pytest.fixture(scope="session")
+def words(tiny_teacher: Path, tiny_student: Path, toy_problems: Path, held_out: Path):
+    """Return a function that gives the command-line words of a teacher_rl run into a folder.
+
+    The reference moves every second step, so a checkpoint of step 2 holds a moved one, and the KL term
+    of steps 3 and 4 depends on it.
+    """
+
+    def build(output: Path, *changes: str, evaluate: bool = True) -> list[str]:
+        usual = ["learning_rate=1e-3", "trainer.max_steps=4", "trainer.ref_sync_steps=2"]
+        if evaluate:
+            usual += [f"data.eval_path={held_out}", "trainer.eval_steps=1", "evaluation.num_generations=2"]
+        return rl_words(tiny_teacher, tiny_student, toy_problems, output, *usual, *changes)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def run(words, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of four steps in one process, with a checkpoint and an evaluation in between."""
+    return run_here(words(tmp_path_factory.mktemp("run") / "run", "trainer.save_steps=2"))
+
+
+@pytest.fixture(scope="session")
+def zero3_run(words, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of the same four steps in two processes under ZeRO-3."""
+    output = tmp_path_factory.mktemp("zero3") / "run"
+    succeed(run_processes("zero3", words(output, "trainer.save_steps=2", evaluate=False)))
+    return output

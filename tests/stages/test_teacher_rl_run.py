@@ -1,0 +1,216 @@
+"""Teacher RL in one process, on random models: what a run leaves on disk, repeats, and takes up again."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from stage_runs import (
+    ROOT,
+    eval_rows,
+    interrupted_copy,
+    largest_difference,
+    mix,
+    rows,
+    run_command,
+    run_here,
+    succeed,
+    train_rows,
+    weights,
+)
+
+from rlt.errors import ModelError
+from rlt.reporting.samples import read_samples, sample_files
+
+
+def test_every_step_has_its_rows(run: Path):
+    train, held_out = sample_files(run / "samples"), sample_files(run / "samples", "eval_")
+    assert list(train) == [1, 2, 3, 4]
+    assert list(held_out) == [0, 1, 2, 3, 4]
+    for step, file in train.items():
+        table = read_samples(file)
+        assert len(table) == 8  # 2 problems x 4
+        assert sorted(row["sample_index"] for row in table) == sorted([0, 1, 2, 3] * 2)
+        mean = sum(row["reward"] for row in table) / 8
+        assert train_rows(run)[step]["reward"] == pytest.approx(mean, rel=1e-6)
+        for row in table:
+            assert row["reward"] == pytest.approx(row["r_ss"] - row["r_kl"] + row["format"])
+    for step, file in held_out.items():
+        table = read_samples(file)
+        counts = {row["problem_id"]: 0 for row in table}
+        for row in table:
+            counts[row["problem_id"]] += 1
+        assert list(counts.values()) == [2] * 5  # five problems, two explanations each
+        mean = sum(row["reward"] for row in table) / 10
+        assert eval_rows(run)[step]["eval_reward"] == pytest.approx(mean, rel=1e-9)
+        assert eval_rows(run)[step]["eval_unscorable"] == 0
+
+
+def test_run_record_and_card(run: Path):
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert (record["problems"], record["held_out"]) == (12, 5)
+    for name in ("config.yaml", "README.md", "report.html", "tokenizer.json", "config.json"):
+        assert (run / name).stat().st_size > 0
+
+
+def test_the_reward_moves_the_weights_and_the_engine_follows(run: Path, tiny_teacher: Path):
+    steps = train_rows(run)
+    assert largest_difference(weights(run), weights(tiny_teacher)) > 1e-3  # four steps of 1e-3
+    assert all(step["drift/max"] < 1e-3 for step in steps.values())
+    assert [steps[i]["kl"] > 1e-5 for i in (1, 2, 3, 4)] == [False, True, True, True]
+
+
+@pytest.mark.slow
+def test_same_seed_same_metrics_in_another_process(run: Path, words, tmp_path: Path):
+    again = words(tmp_path / "again", "trainer.max_steps=2")
+    succeed(run_command([sys.executable, str(ROOT / "train.py"), *again], timeout=200))
+    ours = [row for row in rows(tmp_path / "again") if "train_loss" not in row]
+    assert len(ours) == 2 + 3  # two steps, and an evaluation before, between and after
+    assert ours == [row for row in rows(run) if row["step"] <= 2]
+
+
+def test_another_seed_other_metrics(run: Path, words, tmp_path: Path):
+    other = run_here(words(tmp_path / "other", "trainer.max_steps=1", "seed=43", evaluate=False))
+    assert train_rows(other)[1]["reward"] != train_rows(run)[1]["reward"]
+
+
+@pytest.mark.slow
+def test_evaluation_leaves_training_untouched(run: Path, words, tmp_path: Path):
+    without = run_here(words(tmp_path / "without", evaluate=False))
+    assert not eval_rows(without)
+    assert train_rows(without) == train_rows(run)
+    assert largest_difference(weights(without), weights(run)) == 0
+
+
+def test_checkpoints_hold_the_moved_reference(run: Path, tiny_teacher: Path):
+    start = weights(tiny_teacher)
+    second = mix(weights(run / "checkpoint-2"), start)
+    assert largest_difference(weights(run / "checkpoint-2" / "reference"), second) < 1e-6
+    fourth = mix(weights(run / "checkpoint-4"), second)
+    assert largest_difference(weights(run / "checkpoint-4" / "reference"), fourth) < 1e-6
+    assert largest_difference(second, start) > 1e-3
+
+
+@pytest.mark.slow
+def test_a_resumed_run_equals_the_uninterrupted_one(run: Path, words, tmp_path: Path):
+    copy = interrupted_copy(run, tmp_path / "copy", step=2)
+    resumed = run_here(words(copy, "trainer.save_steps=2", "resume_from=latest"))
+    ours = [row for row in rows(resumed) if "train_loss" not in row]
+    assert ours == [row for row in rows(run) if "train_loss" not in row]
+    assert largest_difference(weights(resumed), weights(run)) == 0
+    ours_4, theirs_4 = resumed / "checkpoint-4" / "reference", run / "checkpoint-4" / "reference"
+    assert largest_difference(weights(ours_4), weights(theirs_4)) == 0
+    assert list(sample_files(resumed / "samples")) == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_resuming_in_a_later_epoch_meets_the_same_problems(words, tmp_path: Path):
+    # Four problems, two a step: steps 3 and 4 are the second epoch, in an order of its own.
+    changes = ["data.subset.n=4", "trainer.save_steps=3"]
+    whole = run_here(words(tmp_path / "whole", *changes, evaluate=False))
+    copy = interrupted_copy(whole, tmp_path / "copy", step=3)
+    (copy / "samples" / "step_000004.parquet").unlink()
+    resumed = run_here(words(copy, *changes, "resume_from=latest", evaluate=False))
+    tables = [read_samples(r / "samples" / "step_000004.parquet") for r in (whole, resumed)]
+    assert [row["problem_id"] for row in tables[0]] == [row["problem_id"] for row in tables[1]]
+    assert train_rows(resumed) == train_rows(whole)
+    first, second = (
+        [row["problem_id"] for step in steps for row in read_samples(sample_files(whole / "samples")[step])]
+        for steps in ((1, 2), (3, 4))
+    )
+    assert sorted(first) == sorted(second)
+    assert first != second
+
+
+@pytest.mark.slow
+def test_resuming_a_finished_run_trains_no_further(run: Path, words, tmp_path: Path):
+    copy = interrupted_copy(run, tmp_path / "copy", step=4)
+    again = run_here(words(copy, "trainer.save_steps=2", "resume_from=latest"))
+    assert train_rows(again) == train_rows(run)
+    assert largest_difference(weights(again), weights(run)) == 0
+
+
+@pytest.mark.slow
+def test_resuming_with_a_reference_that_did_not_move_would_show(run: Path, words, tmp_path: Path):
+    copy = interrupted_copy(run, tmp_path / "copy", step=2)
+    lost = copy / "checkpoint-2" / "reference"
+    file = next(lost.glob("*.safetensors"))
+    save_file({name: value + 0.01 for name, value in load_file(file).items()}, file)
+    resumed = run_here(words(copy, "resume_from=latest", evaluate=False))
+    assert train_rows(resumed)[3]["reward"] == train_rows(run)[3]["reward"]
+    assert train_rows(resumed)[3]["kl"] != train_rows(run)[3]["kl"]
+
+
+@pytest.mark.slow
+def test_resuming_without_the_reference_is_refused(run: Path, words, tmp_path: Path):
+    copy = interrupted_copy(run, tmp_path / "copy", step=2)
+    shutil.rmtree(copy / "checkpoint-2" / "reference")
+    command = [sys.executable, str(ROOT / "train.py"), *words(copy, "resume_from=latest")]
+    done = run_command(command, timeout=200)
+    assert done.returncode == 6, done.stdout[-3000:]
+    (said,) = [line for line in done.stdout.splitlines() if line.startswith("error: ")]
+    assert "checkpoint-2 holds no reference/ folder" in said
+    assert "resume from a checkpoint that has it" in said
+    assert "Traceback" not in done.stdout
+
+
+def test_final_model(run: Path, tiny_tokenizer):
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    model = AutoModelForCausalLM.from_pretrained(run)
+    assert largest_difference(weights(run), weights(run / "checkpoint-4")) == 0
+    assert largest_difference(dict(model.state_dict()), weights(run)) == 0
+    assert AutoTokenizer.from_pretrained(run).get_vocab() == tiny_tokenizer.get_vocab()
+    defaults = GenerationConfig.from_pretrained(run)
+    stop_ids = {tiny_tokenizer.eos_token_id, tiny_tokenizer.convert_tokens_to_ids("<|im_end|>")}
+    assert set(defaults.eos_token_id) == stop_ids
+    assert defaults.repetition_penalty in (None, 1.0)
+    assert (defaults.top_p, defaults.top_k, defaults.temperature) == (None, 0, 0.7) or (
+        defaults.top_p == 1.0 and defaults.top_k == 0
+    )
+
+
+def test_lora_trains_adapters_and_writes_a_plain_model(words, tiny_teacher: Path, tmp_path: Path):
+    pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
+
+    changes = ["model.lora.rank=4", "trainer.max_steps=2", "learning_rate=1e-2"]
+    output = tmp_path / "lora"
+    run_here(words(output, *changes, evaluate=False))
+    assert "trainer.ref_sync_steps=2 is switched off" in (output / "log.txt").read_text()
+    model = AutoModelForCausalLM.from_pretrained(output)
+    assert largest_difference(dict(model.state_dict()), weights(output)) == 0
+    before = weights(tiny_teacher)
+    assert weights(output).keys() == before.keys()
+    changed = {name for name, value in weights(output).items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if name.endswith("_proj.weight")}
+    steps = train_rows(output)
+    assert steps[1]["kl"] == pytest.approx(0, abs=1e-6)
+    assert steps[2]["kl"] > 1e-5
+    assert max(steps[1]["drift/max"], steps[2]["drift/max"]) < 1e-3
+
+
+def nan_student(student: Path, folder: Path) -> Path:
+    """Write a copy of a student whose LM head is NaN."""
+    shutil.copytree(student, folder)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    tensors["lm_head.weight"] = torch.full_like(tensors["lm_head.weight"], math.nan)
+    save_file(tensors, file, metadata={"format": "pt"})
+    return folder
+
+
+def test_a_student_of_nan_stops_the_run(words, tiny_student: Path, tmp_path: Path):
+    student = nan_student(tiny_student, tmp_path / "student")
+    with pytest.raises(ModelError, match="no completion of this step has a finite reward"):
+        run_here(words(tmp_path / "run", f"student_model={student}", evaluate=False))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+    assert not os.path.exists(tmp_path / "run" / "config.json")

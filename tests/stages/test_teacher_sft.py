@@ -1,0 +1,164 @@
+"""The warm-up: what its labels cover, its loss by an independent computation, and what the run leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from stage_runs import interrupted_copy, largest_difference, rows, run_here, weights
+
+from rlt.config.compose import compose
+from rlt.data.prompts import teacher_prompt
+from rlt.formats.layout import TeacherLayout
+from rlt.formats.tags import TAG_STYLES
+from rlt.records import Problem
+from rlt.stages.teacher_sft import IGNORED, sft_rows
+
+TRACES = ["First 2 + 2.\nThat makes 4.", "Nothing to do: the answer stands there.", "é 😀 <|im_end|> 7*3=21"]
+
+
+def words(model: Path, data: Path, output: Path, *changes: str) -> list[str]:
+    usual = {
+        "run_cfg": "teacher_sft",
+        "model_name_or_path": model,
+        "dataset_id_or_path": data,
+        "output_dir": output,
+        "model.dtype": "float32",
+        "data.max_length": 512,
+        "train_batch_size": 4,
+        "per_device_train_batch_size": 2,
+        "trainer.num_train_epochs": 1,
+        "trainer.save_steps": 0,
+        "report_to": "null",
+    }
+    latest = usual | dict(change.split("=", 1) for change in changes)
+    return [f"{key}={value}" for key, value in latest.items()]
+
+
+def layout_of(tokenizer) -> TeacherLayout:
+    tags = TAG_STYLES["bespoke"]
+    return TeacherLayout(tokenizer, tags, teacher_prompt("default", tags))
+
+
+def problems() -> list[Problem]:
+    return [Problem(str(i), f"What is {i} + 2?", str(i + 2), trace) for i, trace in enumerate(TRACES)]
+
+
+@pytest.mark.parametrize("tokenizer_name", ["tiny_tokenizer", "qwen_tokenizer"])
+def test_labels_are_explanation_end_tag_and_end_of_turn(tokenizer_name, request):
+    tokenizer = request.getfixturevalue(tokenizer_name)
+    layout = layout_of(tokenizer)
+    config = compose(["run_cfg=teacher_sft"])
+    end_of_turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    for row, problem in zip(sft_rows(problems(), layout, config), problems(), strict=True):
+        counted = [i for i in row["labels"] if i != IGNORED]
+        num_prompt = len(row["labels"]) - len(counted)
+        assert row["labels"][:num_prompt] == [IGNORED] * num_prompt
+        assert row["labels"][num_prompt:] == row["input_ids"][num_prompt:] == counted
+        assert tokenizer.decode(counted) == f"{problem.reasoning_trace}\n\n<|end_of_explanation|><|im_end|>"
+        assert counted[-1] == end_of_turn
+        assert counted.count(end_of_turn) == 1  # the trace's own `<|im_end|>` is ordinary text
+        assert row["input_ids"][:num_prompt] == layout.prompt_ids(problem)
+        prompt = tokenizer.decode(row["input_ids"][:num_prompt])
+        assert prompt.endswith(
+            f"<|begin_of_solution|>\n\n{problem.solution}\n\n<|end_of_solution|>\n\n<|begin_of_explanation|>\n\n"
+        )
+
+
+def test_a_truncated_row_has_no_end_tag(tiny_tokenizer):
+    layout = layout_of(tiny_tokenizer)
+    whole = sft_rows(problems(), layout, compose(["run_cfg=teacher_sft"]))
+    limit = max(len(row["input_ids"]) for row in whole) - 5
+    words = ["run_cfg=teacher_sft", "data.on_long_row=truncate", f"data.max_length={limit}"]
+    cut = sft_rows(problems(), layout, compose(words))
+    shortened = [(a, b) for a, b in zip(cut, whole, strict=True) if a != b]
+    assert shortened
+    for ours, before in shortened:
+        # The row is cut to the limit, and loses end tag and end of turn besides: no token of them counts.
+        assert len(ours["input_ids"]) <= limit
+        assert ours["input_ids"] == before["input_ids"][: len(ours["input_ids"])]
+        assert ours["labels"] == before["labels"][: len(ours["labels"])]
+        text = tiny_tokenizer.decode([i for i in ours["labels"] if i != IGNORED])
+        assert text
+        assert "end_of_explanation" not in text
+        assert "<|im_end|>" not in tiny_tokenizer.convert_ids_to_tokens(ours["input_ids"][-3:])
+
+
+@pytest.fixture(scope="module")
+def sft_run(tiny_teacher: Path, toy_problems: Path, tmp_path_factory) -> Path:
+    """Return the directory of two epochs over twelve problems, six steps, evaluated on four of them."""
+    folder = tmp_path_factory.mktemp("sft")
+    held_out = folder / "held_out.jsonl"
+    held_out.write_text("".join(toy_problems.read_text().splitlines(keepends=True)[:4]))
+    changes = [f"data.eval_path={held_out}", "trainer.eval_steps=3", "trainer.save_steps=4"]
+    changes += ["learning_rate=1e-3", "trainer.warmup_steps=0", "trainer.num_train_epochs=2"]
+    return run_here(words(tiny_teacher, toy_problems, folder / "run", *changes), "teacher_sft")
+
+
+def mean_loss(model: Path, problems_file: Path, tokenizer) -> float:
+    """Return the mean negative log-probability of all explanation tokens: row by row, in float64."""
+    from transformers import AutoModelForCausalLM
+
+    layout = layout_of(tokenizer)
+    policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64).eval()
+    values = []
+    for line in problems_file.read_text().splitlines():
+        row = json.loads(line)
+        prompt = layout.prompt_ids(Problem("x", row["question"], row["solution"]))
+        target = tokenizer(row["reasoning_trace"] + "\n\n<|end_of_explanation|>")["input_ids"]
+        target = [*target, tokenizer.convert_tokens_to_ids("<|im_end|>")]
+        with torch.no_grad():
+            logits = policy(input_ids=torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1]
+        values += torch.log_softmax(logits, -1)[range(len(target)), target].neg().tolist()
+    return sum(values) / len(values)
+
+
+def test_loss_of_the_start_and_of_the_end(sft_run: Path, tiny_teacher: Path, toy_problems, tiny_tokenizer):
+    held_out = sft_run.parent / "held_out.jsonl"
+    losses = {row["step"]: row["eval_loss"] for row in rows(sft_run) if "eval_loss" in row}
+    assert losses[0] == pytest.approx(mean_loss(tiny_teacher, held_out, tiny_tokenizer), rel=1e-5)
+    assert losses[6] == pytest.approx(mean_loss(sft_run, held_out, tiny_tokenizer), rel=1e-5)
+    assert losses[6] < losses[3] < losses[0]
+
+
+def test_loss_of_the_first_batch(tiny_teacher, toy_problems, tiny_tokenizer, tmp_path):
+    """A batch of all twelve rows: the token mean over rows, micro-batches and padding."""
+    changes = ["train_batch_size=12", "trainer.max_steps=1"]
+    run = run_here(words(tiny_teacher, toy_problems, tmp_path / "run", *changes), "teacher_sft")
+    first = next(row for row in rows(run) if "loss" in row)
+    assert first["loss"] == pytest.approx(mean_loss(tiny_teacher, toy_problems, tiny_tokenizer), rel=1e-5)
+
+
+def test_what_the_warm_up_leaves(sft_run: Path, tiny_teacher: Path):
+    from transformers import AutoModelForCausalLM
+
+    assert [row["step"] for row in rows(sft_run) if "loss" in row] == [1, 2, 3, 4, 5, 6]
+    model = AutoModelForCausalLM.from_pretrained(sft_run)
+    assert largest_difference(dict(model.state_dict()), weights(tiny_teacher)) > 1e-3
+    assert (sft_run / "checkpoint-4" / "trainer_state.json").is_file()
+    assert json.loads((sft_run / "run.json").read_text())["status"] == "finished"
+    assert "the loss counts this text of the first row" in (sft_run / "log.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_warm_up_resumed_in_its_second_epoch_equals_the_uninterrupted_one(
+    sft_run: Path, tiny_teacher: Path, toy_problems: Path, tmp_path: Path
+):
+    copy = interrupted_copy(sft_run, tmp_path / "copy", step=4)
+    changes = [f"data.eval_path={sft_run.parent / 'held_out.jsonl'}", "trainer.eval_steps=3"]
+    changes += ["trainer.save_steps=4", "learning_rate=1e-3", "trainer.warmup_steps=0"]
+    changes += ["trainer.num_train_epochs=2", "resume_from=latest"]
+    resumed = run_here(words(tiny_teacher, toy_problems, copy, *changes), "teacher_sft")
+    ours, theirs = (
+        # TRL counts tokens anew after a resume.
+        [
+            {k: v for k, v in row.items() if "num_tokens" not in k}
+            for row in rows(r)
+            if "train_loss" not in row
+        ]
+        for r in (resumed, sft_run)
+    )
+    assert ours == theirs
+    assert largest_difference(weights(resumed), weights(sft_run)) == 0

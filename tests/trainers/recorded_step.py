@@ -1,0 +1,60 @@
+"""train.py with a trainer that writes its first step down: ids, rewards, losses and gradients.
+
+Run under accelerate by test_update.py. RLT_TEST_RECORD names the folder; the reference starts from the
+checkpoint in RLT_TEST_REFERENCE instead of the policy's weights, so that the KL term has a gradient at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import rlt.stages.teacher_rl as stage
+import train
+from rlt.trainers.teacher_rl import TeacherRLTrainer
+
+FOLDER = Path(os.environ["RLT_TEST_RECORD"])
+
+
+class RecordingTrainer(TeacherRLTrainer):
+    """Trains as usual."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        assert self.reference is not None
+        self.reference.load(Path(os.environ["RLT_TEST_REFERENCE"]))
+        self._losses: list[float] = []
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        if self.state.global_step == 0:
+            samples = [
+                {
+                    "problem": item.problem.id,
+                    "prompt": list(item.prompt_ids),
+                    "completion": list(completion.token_ids),
+                    "reward": score.reward,
+                }
+                for item, completion, score in zip(self._batch, self._completions, self._scores, strict=True)
+            ]
+            torch.save(samples, FOLDER / f"samples_{self.accelerator.process_index}.pt")
+        return output
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        if self.state.global_step == 0:
+            self._losses.append(loss.item())
+            if self.accelerator.sync_gradients:  # the last pass of the step; clipping comes afterwards
+                gradients = {n: p.grad.clone() for n, p in self.policy.named_parameters()}
+                record = {"losses": self._losses, "gradients": gradients}
+                torch.save(record, FOLDER / f"backward_{self.accelerator.process_index}.pt")
+        return loss
+
+
+if __name__ == "__main__":
+    stage.TeacherRLTrainer = RecordingTrainer  # pyright: ignore[reportAttributeAccessIssue]
+    sys.exit(train.main(sys.argv[1:]))

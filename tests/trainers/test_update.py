@@ -1,0 +1,182 @@
+"""One optimizer step of the released recipe against an independent implementation of method section 4.
+
+Two real processes (DDP, gloo), float32, 2 prompts x 4 completions, accumulation 2. Only the learning rate is
+not the recipe's: at 1e-6 a missing update could not be told from rounding. The reference starts near the
+policy, not on it, so that the KL term counts in the loss of the first step.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
+from stage_runs import eval_rows, mix, rl_words, run_processes, succeed, train_rows, weights
+
+from rlt.reporting.samples import read_samples
+
+pytestmark = pytest.mark.slow
+LEARNING_RATE = 1e-3
+
+
+# ---- the independent implementation: one sequence at a time, no padding, float64 ------------------
+
+
+def completion_logprobs(model, prompt: list[int], completion: list[int]) -> Tensor:
+    logits = model(input_ids=torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+    chosen = torch.log_softmax(logits / 0.7, -1)
+    return chosen[range(len(completion)), completion]
+
+
+def group_advantages(rewards: list[float]) -> Tensor:
+    r = torch.tensor(rewards, dtype=torch.float64)
+    return (r - r.mean()) / (r.std(unbiased=True) + 1e-4)
+
+
+def loss_of_step(policy, reference, samples: list[dict]) -> Tensor:
+    advantages = torch.cat([group_advantages([s["reward"] for s in samples[i : i + 4]]) for i in (0, 4)])
+    total = torch.zeros((), dtype=torch.float64)
+    for sample, advantage in zip(samples, advantages, strict=True):
+        ours = completion_logprobs(policy, sample["prompt"], sample["completion"])
+        with torch.no_grad():
+            theirs = completion_logprobs(reference, sample["prompt"], sample["completion"])
+        ratio = torch.exp(ours - ours.detach())
+        k3 = torch.exp(theirs - ours) - (theirs - ours) - 1
+        total = total + (-ratio * advantage + 0.04 * k3).mean()
+    return total / len(samples)
+
+
+def first_adamw_step(value: Tensor, gradient: Tensor, norm: float) -> Tensor:
+    clipped = gradient * min(1.0, 1.0 / (norm + 1e-6))
+    m, v = 0.1 * clipped, 0.001 * clipped**2
+    return value - LEARNING_RATE * (m / 0.1) / (torch.sqrt(v / 0.001) + 1e-8)
+
+
+# ---- the real one ---------------------------------------------------------------------------------
+
+
+def load_double(folder: Path, tensors: dict[str, Tensor] | None = None):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager")
+    if tensors is not None:
+        model.load_state_dict(tensors)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def nearby(tiny_teacher, tmp_path_factory) -> Path:
+    """Return a checkpoint whose reference is the teacher with noise of 0.005 on every weight."""
+    folder = tmp_path_factory.mktemp("nearby") / "checkpoint-0"
+    (folder / "reference").mkdir(parents=True)
+    generator = torch.Generator().manual_seed(3)
+    start = load_file(tiny_teacher / "model.safetensors")
+    noisy = {n: w + 0.005 * torch.randn(w.shape, generator=generator) for n, w in start.items()}
+    save_file(noisy, folder / "reference" / "m.safetensors")
+    index = {"weight_map": dict.fromkeys(noisy, "m.safetensors")}
+    (folder / "reference" / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recorded(tiny_teacher, tiny_student, toy_problems, nearby, tmp_path_factory) -> Path:
+    """Return the folder of a two-process run of two steps, its first step written down in `record/`."""
+    folder = tmp_path_factory.mktemp("update")
+    (folder / "record").mkdir()
+    held_out = folder / "held_out.jsonl"
+    held_out.write_text("".join(toy_problems.read_text().splitlines(keepends=True)[:5]))
+    changes = ["trainer.max_steps=2", "trainer.save_steps=1", "trainer.ref_sync_steps=1"]
+    changes += [f"learning_rate={LEARNING_RATE}", f"data.eval_path={held_out}", "trainer.eval_steps=2"]
+    changes += ["evaluation.num_generations=2"]
+    words = rl_words(tiny_teacher, tiny_student, toy_problems, folder / "run", *changes)
+    script = Path(__file__).with_name("recorded_step.py")
+    paths = {"RLT_TEST_RECORD": str(folder / "record"), "RLT_TEST_REFERENCE": str(nearby)}
+    succeed(run_processes("ddp", words, script=script, **paths))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def samples(recorded: Path) -> list[dict]:
+    """Return the eight samples of the first step, process by process."""
+    return [s for rank in (0, 1) for s in torch.load(recorded / "record" / f"samples_{rank}.pt")]
+
+
+@pytest.fixture(scope="module")
+def expected(samples, tiny_teacher, nearby) -> tuple[float, dict[str, Tensor]]:
+    """Return loss and gradients of the independent implementation."""
+    policy = load_double(tiny_teacher)
+    loss = loss_of_step(policy, load_double(tiny_teacher, weights(nearby / "reference")), samples)
+    loss.backward()
+    return loss.item(), {name: p.grad for name, p in policy.named_parameters()}
+
+
+def norm_of(gradients: dict[str, Tensor]) -> float:
+    return torch.sqrt(sum((g.double() ** 2).sum() for g in gradients.values())).item()
+
+
+def test_the_step_is_worth_testing(samples):
+    assert [s["problem"] for s in samples[:4]] == [samples[0]["problem"]] * 4
+    assert samples[4]["problem"] != samples[0]["problem"]
+    assert len({len(s["completion"]) for s in samples}) > 1  # or the mean per sequence could not be told
+    assert len({s["reward"] for s in samples}) == 8
+
+
+def test_advantages(recorded, samples):
+    by_hand = torch.cat([group_advantages([s["reward"] for s in samples[i : i + 4]]) for i in (0, 4)])
+    table = read_samples(recorded / "run" / "samples" / "step_000001.parquet")
+    assert [row["reward"] for row in table] == [s["reward"] for s in samples]
+    assert [row["advantage"] for row in table] == pytest.approx(by_hand.tolist(), abs=1e-5)
+
+
+def test_loss(recorded, expected):
+    backward = [torch.load(recorded / "record" / f"backward_{rank}.pt") for rank in (0, 1)]
+    mean_of_ranks = sum(sum(record["losses"]) for record in backward) / 2
+    assert mean_of_ranks == pytest.approx(expected[0], abs=1e-5)
+    assert train_rows(recorded / "run")[1]["loss"] == pytest.approx(expected[0], abs=1e-5)
+    assert expected[0] > 1e-3  # the KL term; the advantages add up to zero
+
+
+def test_gradients(recorded, expected):
+    for rank in (0, 1):
+        gradients = torch.load(recorded / "record" / f"backward_{rank}.pt")["gradients"]
+        assert gradients.keys() == expected[1].keys()
+        worst = max((gradients[n].double() - expected[1][n]).abs().max().item() for n in gradients)
+        assert worst < 1e-5
+    norm = norm_of(expected[1])
+    assert norm > 1  # so that clipping matters
+    assert train_rows(recorded / "run")[1]["grad_norm"] == pytest.approx(norm, rel=1e-5)
+
+
+def test_weights_and_reference_after_the_step(recorded, expected, tiny_teacher, nearby):
+    checkpoint = recorded / "run" / "checkpoint-1"
+    start, old_reference = weights(tiny_teacher), weights(nearby / "reference")
+    policy, reference = weights(checkpoint), weights(checkpoint / "reference")
+    norm = norm_of(expected[1])
+    undecided = total = 0
+    for name, gradient in expected[1].items():
+        new = first_adamw_step(start[name].double(), gradient, norm)
+        mixed = 0.9 * new + 0.1 * old_reference[name].double()
+        # Adam's first step is the gradient's sign: not defined by a gradient within rounding of zero.
+        sure = (gradient == 0) | (gradient.abs() > 1e-4)
+        undecided, total = undecided + int((~sure).sum()), total + sure.numel()
+        assert ((policy[name] - new).abs()[sure] < 1e-6).all(), name
+        assert ((reference[name] - mixed).abs()[sure] < 1e-6).all(), name
+    assert undecided < 0.1 * total
+    exact = mix(policy, old_reference)  # for all elements, from the weights that the run arrived at
+    assert max((reference[n] - exact[n]).abs().max().item() for n in exact) < 1e-6
+
+
+def test_evaluation_on_two_processes_counts_each_problem_once(recorded):
+    table = read_samples(recorded / "run" / "samples" / "eval_step_000002.parquet")
+    seen = sorted((row["problem_id"], row["sample_index"]) for row in table)
+    problems = sorted({row["problem_id"] for row in table})
+    assert seen == [(problem, sample) for problem in problems for sample in (0, 1)]
+    assert len(problems) == 5
+    mean = sum(row["reward"] for row in table) / 10
+    assert eval_rows(recorded / "run")[2]["eval_reward"] == pytest.approx(mean, rel=1e-9)
