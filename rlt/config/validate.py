@@ -104,8 +104,11 @@ def _check_trainer_args(config: Config) -> None:
         if name in owned:
             raise ConfigError(f"`trainer_args.{name}` is decided by a setting of ours: use {owned[name]}.")
         if name not in known:
-            near = get_close_matches(name, sorted(known - set(owned)), n=1)
-            hint = f"did you mean `trainer_args.{near[0]}`?" if near else "see TRL's documentation."
+            near = get_close_matches(name, sorted(known | set(owned)), n=1)
+            hint = "see TRL's documentation."
+            if near:
+                meant = owned.get(near[0], f"trainer_args.{near[0]}")
+                hint = f"did you mean `{meant}`?"
             raise ConfigError(f"`trainer_args.{name}` is not an argument of TRL's {trl_class}: {hint}")
 
 

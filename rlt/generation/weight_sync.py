@@ -11,6 +11,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -96,8 +97,10 @@ class CheckpointSync:
         self._delete_versions(keep=folder)
 
     def close(self) -> None:
-        """Delete the last version; the servers have read it."""
+        """Delete the last version, which the servers have read, and the folder if nothing else is in it."""
         self._delete_versions(keep=None)
+        with suppress(OSError):
+            self._directory.rmdir()
 
     def _delete_versions(self, keep: Path | None) -> None:
         for folder in self._directory.glob("weights-*"):

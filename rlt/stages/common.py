@@ -16,7 +16,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from rlt.config.save import save_config
 from rlt.config.schema import Config
-from rlt.errors import CheckpointError
+from rlt.errors import CheckpointError, ConfigError
 from rlt.reporting.card import write_card
 from rlt.reporting.metrics import MetricsFile
 from rlt.reporting.progress import install_progress, setup_logging
@@ -40,7 +40,12 @@ def run_directory(config: Config, inputs: dict[str, Source | None]) -> Iterator[
     is_main = is_main_process()
     setup_logging(int(os.environ.get("RANK", "0")))
     directory = Path(config.output_dir)
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"`output_dir={directory}` cannot be made ({error.strerror}); give a folder that you can write to"
+        ) from error
     record = RunRecord.start(
         directory, stage=config.stage, seed=config.seed, inputs=inputs, is_main=is_main
     )
@@ -59,6 +64,8 @@ def run_directory(config: Config, inputs: dict[str, Source | None]) -> Iterator[
 
 
 def _report(directory: Path) -> None:
+    if not (directory / "metrics.jsonl").is_file():
+        return  # the run ended before it had anything to show
     try:
         logger.info("report: %s", write_report(directory))
     except OSError as error:  # a full disk, say, must not hide why the run failed

@@ -17,7 +17,7 @@ from rlt.config.schema import Config
 from rlt.data.lengths import LengthRule, plan_lengths
 from rlt.data.load import count_overlap, load_eval_problems, load_problems
 from rlt.data.prompts import student_prompt, teacher_prompt
-from rlt.errors import DataError, ModelError
+from rlt.errors import DataError, GenerationError, ModelError
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.generation.collective import on_main_process
@@ -44,6 +44,7 @@ from rlt.trainers.engine import Engine, LocalEngine, ServerEngine
 from rlt.trainers.epochs import train
 from rlt.trainers.final_model import generation_config, save_final_model
 from rlt.trainers.lora import lora_config
+from rlt.trainers.reference import require_reference
 from rlt.trainers.teacher_rl import PromptedProblem, RLData, RLParts, RLSettings, TeacherRLTrainer
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,10 @@ def run(config: Config) -> None:
         "held_out": config.data.eval_path,
     }
     with run_directory(config, inputs) as record:
+        checkpoint = resume_point(config)
+        if checkpoint and config.trainer.beta and config.trainer.ref_sync_steps:
+            require_reference(checkpoint)  # now, not after minutes of loading models
+
         # 1. Text: tokenizers and layouts of teacher and student.
         trust = config.model.trust_remote_code
         tokenizer = load_tokenizer(config.model_name_or_path, revision=config.model.revision, trust=trust)
@@ -81,7 +86,6 @@ def run(config: Config) -> None:
         count_overlap([p.problem for p in data.train], [p.problem for p in data.held_out])
 
         # 3. Trainer: policy, reference, frozen student, engine.
-        checkpoint = resume_point(config)
         samples = Path(config.output_dir) / "samples"
         if is_main_process():
             prepare_samples(samples, int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
@@ -223,7 +227,17 @@ def _server_engine(trainer: TeacherRLTrainer, sampling: Sampling, config: Config
         log_paths=[path if path.is_file() else None for path in logs],
     )
     context = config.max_prompt_length + config.max_completion_length
-    on_main_process(trainer.accelerator, lambda: pool.check(config.model_name_or_path, context))
+
+    def check() -> None:
+        try:
+            pool.check(config.model_name_or_path, context)
+        except GenerationError as error:
+            raise GenerationError(
+                f"{error}; `generation.servers` has to name running servers: leave it out and start "
+                "through launch.sh, which starts them"
+            ) from error
+
+    on_main_process(trainer.accelerator, check)
     sync = make_weight_sync(
         generation.weight_sync,
         pool,

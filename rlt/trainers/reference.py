@@ -78,23 +78,29 @@ class MovingReference(TrainerCallback):
 
     @torch.no_grad()
     def load(self, checkpoint: Path) -> None:
-        """Take the reference's weights from a checkpoint.
-
-        Raises CheckpointError when it has none: continuing with another reference changes the result.
-        """
-        folder = checkpoint / FOLDER
-        if not folder.is_dir():
-            raise CheckpointError(
-                f"checkpoint {checkpoint} holds no {FOLDER}/ folder with the moved reference model; resuming "
-                "without it would change the KL term: resume from a checkpoint that has it, or start anew "
-                "with this checkpoint as model_name_or_path"
-            )
+        """Take the reference's weights from a checkpoint."""
+        folder = require_reference(checkpoint)
         shard_of = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
         for name, parameter in self._reference.named_parameters():
             with _whole(parameter, written_by_main=True) as writes:
                 if writes:
                     with safe_open(folder / shard_of[name], framework="pt") as shard:
                         parameter.copy_(shard.get_tensor(name))
+
+
+def require_reference(checkpoint: Path) -> Path:
+    """Return a checkpoint's folder of the moved reference.
+
+    Raises CheckpointError when it has none: continuing with another reference changes the result.
+    """
+    folder = checkpoint / FOLDER
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"checkpoint {checkpoint} holds no {FOLDER}/ folder with the moved reference model; resuming "
+            "without it would change the KL term: resume from a checkpoint that has it, or start anew "
+            "with this checkpoint as model_name_or_path"
+        )
+    return folder
 
 
 @contextmanager

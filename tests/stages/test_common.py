@@ -1,0 +1,42 @@
+"""The start and the end of a run directory."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlt.config.compose import compose
+from rlt.errors import CheckpointError, ConfigError, DataError
+from rlt.reporting.run_record import COMMAND_VARIABLE
+from rlt.stages.common import resume_point, run_directory
+
+
+def config(directory: Path, *words: str):
+    return compose(["run_cfg=teacher_rl", f"output_dir={directory}", "report_to=null", *words])
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"`output_dir=.*/file/run` cannot be made \(Not a directory\)"):  # noqa: SIM117
+        with run_directory(config(tmp_path / "file" / "run"), {}):
+            pass
+
+
+def test_an_early_failure_leaves_a_record_and_no_report(tmp_path, monkeypatch):
+    monkeypatch.setenv(COMMAND_VARIABLE, "./launch.sh 2 cfgs/run_cfg/teacher_rl.yaml")
+    with pytest.raises(DataError), run_directory(config(tmp_path), {}):
+        raise DataError("row 3 is empty")
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (record["status"], record["error"]) == ("failed", "DataError: row 3 is empty")
+    assert record["command"] == "./launch.sh 2 cfgs/run_cfg/teacher_rl.yaml"
+    assert (tmp_path / "config.yaml").is_file()
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_latest_checkpoint(tmp_path):
+    for step in (8, 16):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    assert resume_point(config(tmp_path, "resume_from=latest")) == tmp_path / "checkpoint-16"
+    assert resume_point(config(tmp_path)) is None
+    with pytest.raises(CheckpointError, match="finds no checkpoint"):
+        resume_point(config(tmp_path / "empty", "resume_from=latest"))
