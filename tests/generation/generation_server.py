@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from rlt.generation.vllm_worker import EXTENSION
+
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_SERVER_DEV_MODE": "1",
@@ -27,6 +29,7 @@ ENVIRONMENT = {
 FLAGS = [
     *("--dtype", "float32", "--enforce-eager", "--max-model-len", "512", "--generation-config", "vllm"),
     *("--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1"),
+    *("--worker-extension-cls", EXTENSION),
 ]
 START_TIMEOUT = 300.0
 
