@@ -21,7 +21,7 @@ from statistics import fmean
 
 from rlt.errors import RLTError
 from rlt.quickstart.intervals import Interval, mean_interval
-from rlt.quickstart.report import Change, markdown_table, percent
+from rlt.quickstart.report import Change, change_cells, markdown_table, percent
 from rlt.quickstart.stages import interrupt_on_sigterm
 from rlt.reporting.files import write_json, write_text
 from rlt.reporting.progress import setup_logging
@@ -99,8 +99,7 @@ def claim_text(results: Sequence[SeedResult]) -> str:
     blocks = [markdown_table(lines)]
     if len(results) > 1:
         totals = [("mean over seeds", "before RL", "after RL", "change, paired by seed [95 % interval]")]
-        for name, change in over_seeds(results).items():
-            totals.append((name, f"{change.before:+.3f}", f"{change.after:+.3f}", str(change.difference)))
+        totals += [change_cells(name, change) for name, change in over_seeds(results).items()]
         blocks.append(markdown_table(totals))
     real = sum(result.is_real for result in results)
     blocks.append(

@@ -107,11 +107,15 @@ def by_problem(rows: Sequence[Row], measure: Callable[[Row], float]) -> dict[str
 def table(comparison: Comparison) -> str:
     """Return the comparison as a markdown table."""
     lines = [("held out", "before RL", "after RL", "change [95 % interval]")]
-    for name, change in comparison.changes.items():
-        is_share = not name.startswith("r")
-        show = percent if is_share else "{:+.3f}".format
-        lines.append((name, show(change.before), show(change.after), _interval(change.difference, is_share)))
+    lines += [change_cells(name, change) for name, change in comparison.changes.items()]
     return markdown_table(lines)
+
+
+def change_cells(name: str, change: Change) -> tuple[str, str, str, str]:
+    """Return the cells of a measure: rewards as numbers, shares as percentages."""
+    is_share = not name.startswith("r")
+    show = percent if is_share else "{:+.3f}".format
+    return name, show(change.before), show(change.after), _interval(change.difference, is_share)
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
