@@ -24,6 +24,7 @@ from rlt.formats.layout import TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.models.load import load_tokenizer
 from rlt.records import Problem
+from rlt.reporting.console import shorten_middle
 from rlt.stages.common import observe, progress, resume_point, run_context, run_directory
 from rlt.trainers.arguments import sft_arguments
 from rlt.trainers.epochs import train
@@ -53,7 +54,7 @@ def run(config: Config) -> None:
         held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=True)
         rows = sft_rows(loaded.problems, layout, config)
         eval_rows = sft_rows(held_out.problems, layout, config) if held_out else None
-        _show_example(layout, rows[0])
+        show_targets(layout, rows[:3])
 
         # 3. Model and trainer.
         trainer = SFTTrainer(
@@ -105,6 +106,8 @@ def sft_rows(
     return rows
 
 
-def _show_example(layout: TeacherLayout, row: dict[str, list[int]]) -> None:
-    target = layout.tokenizer.decode([i for i in row["labels"] if i != IGNORED])
-    logger.info("the loss counts this text of the first row:\n%s", target)
+def show_targets(layout: TeacherLayout, rows: Sequence[dict[str, list[int]]]) -> None:
+    """Print what the loss counts in each row: explanation, end tag, end of turn, nothing else."""
+    for number, row in enumerate(rows, start=1):
+        target = layout.tokenizer.decode([i for i in row["labels"] if i != IGNORED])
+        logger.info("the loss counts this text of row %d:\n%s", number, shorten_middle(str(target), 1200))
