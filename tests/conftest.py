@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -12,6 +13,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 SHARED = Path(__file__).parents[1] / ".." / "shared"
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    """Take back what a test's `setup_logging` did: its handlers would write into the next test's output."""
+    root, ours = logging.getLogger(), logging.getLogger("rlt")
+    levels = root.level, ours.level
+    yield
+    for handler in list(root.handlers):
+        if type(handler) is logging.StreamHandler:  # pytest's own are of a subclass
+            root.removeHandler(handler)
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
 
 
 @pytest.fixture(scope="session")
