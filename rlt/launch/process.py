@@ -97,11 +97,24 @@ def marked(mark: str) -> list[psutil.Process]:
         try:
             if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if mark in process.environ().get(MARK, "").split(","):
+            if mark in _mark_of(process).split(","):
                 found.append(process)
         except (psutil.Error, OSError):
             continue  # gone in between, or somebody else's
     return found
+
+
+def _mark_of(process: psutil.Process) -> str:
+    """Return the mark in a process's environment.
+
+    psutil stops at the first gap, and a process that changed its title (vLLM's engine does) has one in front.
+    """
+    try:
+        entries = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    except FileNotFoundError:  # not Linux
+        return process.environ().get(MARK, "")
+    prefix = f"{MARK}=".encode()
+    return next((e[len(prefix) :].decode() for e in entries if e.startswith(prefix)), "")
 
 
 def end_marked(mark: str, rounds: int = 20) -> None:
