@@ -74,6 +74,9 @@ class Child:
     def kill(self) -> None:
         """End what is left, at once."""
         end_marked(self.mark)
+        for process in in_session(self.pid):  # a changed title can wipe the mark; the session stays
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         if self._popen.poll() is None:
             _signal_group(self.pid, signal.SIGKILL)
         self._popen.wait(timeout=10)
@@ -115,6 +118,16 @@ def _mark_of(process: psutil.Process) -> str:
         return process.environ().get(MARK, "")
     prefix = f"{MARK}=".encode()
     return next((e[len(prefix) :].decode() for e in entries if e.startswith(prefix)), "")
+
+
+def in_session(leader: int) -> list[psutil.Process]:
+    """Return the living processes of the session that a child began."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def end_marked(mark: str, rounds: int = 20) -> None:

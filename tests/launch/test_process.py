@@ -101,3 +101,14 @@ def test_children_end_when_the_launcher_is_killed(tmp_path):
     while is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_running(pid)
+
+
+def test_a_process_that_changed_its_title_ends_with_its_killed_leader(tmp_path):
+    """vLLM's engine does, which can wipe its environment: it outlived a killed server."""
+    pytest.importorskip("setproctitle")
+    engine = "import setproctitle, time; setproctitle.setproctitle('VLLM::EngineCore'); time.sleep(600)"
+    code = f"import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', {engine!r}]);"
+    child, pid = start(tmp_path, code + "time.sleep(3); print(p.pid, flush=True); time.sleep(600)")
+    psutil.Process(child.pid).kill()
+    child.stop(grace=2)
+    assert not psutil.pid_exists(int(pid)) or psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
