@@ -14,8 +14,8 @@ from requests.adapters import HTTPAdapter
 
 from rlt.errors import GenerationError
 
-API_KEY_VARIABLE = "RLT_VLLM_API_KEY"
-"""Environment variable with the key of servers started with `--api-key`; it never reaches a config."""
+API_KEY_VARIABLE = "VLLM_API_KEY"
+"""Environment variable with the key that servers demand; vLLM reads it too, and it never reaches a config."""
 CONNECT_TIMEOUT = 10.0
 LOG_LINES = 15
 LOG_BYTES = 65536

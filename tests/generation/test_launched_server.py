@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 import torch
 from generation_tiny import save_tiny, tiny_model
 
 from rlt.config.compose import compose
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
+from rlt.generation.vllm_server import API_KEY_VARIABLE
 from rlt.generation.weight_sync import CheckpointSync
 from rlt.generation.weights import model_weights
 from rlt.launch.server import running_servers
@@ -22,7 +24,7 @@ SAMPLING = Sampling(temperature=0.7, max_tokens=12, stop_token_ids=())
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMPool]:
-    """A pool of one launched server with tied embeddings, seed 0."""
+    """A pool of one launched server with tied embeddings, seed 0, that demands a key."""
     pytest.importorskip("vllm")
     directory = tmp_path_factory.mktemp("launched")
     words = [
@@ -34,8 +36,16 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMPool]:
         "max_completion_length=100",
         "generation.dtype=float32",
     ]
-    with running_servers(compose(words)) as servers:
-        yield VLLMPool([servers[0].plan.address], timeout=120, log_paths=[servers[0].plan.log_path])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(API_KEY_VARIABLE, "a key")
+        with running_servers(compose(words)) as servers:
+            yield VLLMPool([servers[0].plan.address], timeout=120, log_paths=[servers[0].plan.log_path])
+
+
+def test_the_key_of_the_environment_is_demanded_and_sent(pool: VLLMPool):
+    address = pool.servers[0].address
+    assert requests.get(f"{address}/v1/models", timeout=10).status_code == 401
+    pool.check()
 
 
 def largest_drift(pool: VLLMPool, model: torch.nn.Module) -> float:
