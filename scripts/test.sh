@@ -33,6 +33,7 @@ check() { # check NAME COMMAND…
 }
 
 check ruff ruff check rlt tests scripts train.py
+check format ruff format --check rlt tests scripts train.py
 check pyright pyright
 check shellcheck shellcheck ./*.sh scripts/*.sh .ci/run
 

@@ -55,9 +55,7 @@ class LoraSettings:
 class ModelSettings:
     """How the trained model is loaded."""
 
-    dtype: str = setting(
-        "bfloat16", "dtype of weights and activations", choices=("bfloat16", "float32")
-    )
+    dtype: str = setting("bfloat16", "dtype of weights and activations", choices=("bfloat16", "float32"))
     attn_implementation: str = setting(
         "auto",
         "attention kernel; auto is flash_attention_2 where it is installed and a GPU is present, else sdpa",
@@ -261,9 +259,7 @@ class Config:
     temperature: float = setting(0.7, "RL: sampling temperature; 2 is the most vLLM takes", gt=0, le=2)
     max_prompt_length: int = setting(16384, "RL: tokens of a prompt; see data.on_long_row", gt=0)
     max_completion_length: int = setting(16384, "RL: tokens that the teacher may write", gt=0)
-    answer_log_prob_coeff: list[float] = setting(
-        [1.0, 0.01], "weights of reward.answer_reductions in r_SS"
-    )
+    answer_log_prob_coeff: list[float] = setting([1.0, 0.01], "weights of reward.answer_reductions in r_SS")
     kl_penalty_reward_coeff: list[float] = setting([3.0, 0.03], "weights of reward.kl_reductions in r_KL")
     results_dir: str = setting("results", "folder that holds the run directories")
     output_dir: str = setting(MISSING, "this run's directory")

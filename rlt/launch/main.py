@@ -37,7 +37,7 @@ from rlt.launch.server import (
     wait_for_servers,
 )
 from rlt.launch.training import TrainingProcess
-from rlt.reporting.run_record import COMMAND_VARIABLE, finish_abandoned
+from rlt.reporting.run_record import COMMAND_VARIABLE, finish_abandoned, only_run_in
 
 logger = logging.getLogger("rlt.launch")
 
@@ -111,6 +111,9 @@ def main(argv: Sequence[str]) -> int:
         if line.dry_run:
             sys.stdout.write(describe(launch))
             return 0
+        if Path(launch.config.output_dir).is_dir():
+            with only_run_in(launch.config.output_dir):
+                pass  # the training holds it; here it is only worth knowing before servers start
         os.environ[COMMAND_VARIABLE] = shlex.join([f"./{script}", *words])  # run.json shows what was typed
         try:
             return run(launch)

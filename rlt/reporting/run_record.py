@@ -7,6 +7,7 @@ run apart.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -15,7 +16,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -23,12 +25,13 @@ from types import TracebackType
 from typing import Any
 
 import rlt
-from rlt.errors import DataError
+from rlt.errors import ConfigError, DataError
 from rlt.reporting.files import write_json
 from rlt.reporting.inputs import describe_input
 from rlt.reporting.redact import redact
 
 NAME = "run.json"
+_LOCK = ".lock"
 COMMAND_VARIABLE = "RLT_COMMAND"
 """The environment variable in which a launcher hands on what was typed."""
 LIBRARIES = (
@@ -161,6 +164,31 @@ def read_run(directory: str | Path) -> dict[str, Any]:
         fields["status"] = "interrupted"
         fields["error"] = fields["error"] or "the process ended without a word (killed?)"
     return fields
+
+
+@contextmanager
+def only_run_in(directory: str | Path) -> Iterator[None]:
+    """Hold a directory for this process; raises ConfigError while another process holds it.
+
+    The kernel lets go of it with the process, however that ends. Where a file system has no locks, nothing
+    is held.
+    """
+    lock = os.open(Path(directory) / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        process = read_run(directory).get("process", {}) if (Path(directory) / NAME).exists() else {}
+        raise ConfigError(
+            f"`output_dir={directory}` is in use by another run (process {process.get('pid', '?')} on "
+            f"{process.get('host', '?')}): wait for its end, or give another output_dir"
+        ) from None
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def finish_abandoned(directory: str | Path, error: str | None = None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from rlt.reporting.card import write_card
 from rlt.reporting.metrics import MetricsFile
 from rlt.reporting.progress import install_progress, setup_logging
 from rlt.reporting.report import write_report
-from rlt.reporting.run_record import RunRecord, Source
+from rlt.reporting.run_record import RunRecord, Source, only_run_in
 from rlt.reporting.trackers import resolve_report_to
 from rlt.trainers.arguments import RunContext
 
@@ -46,21 +46,22 @@ def run_directory(config: Config, inputs: dict[str, Source | None]) -> Iterator[
         raise ConfigError(
             f"`output_dir={directory}` cannot be made ({error.strerror}); give a folder that you can write to"
         ) from error
-    record = RunRecord.start(
-        directory, stage=config.stage, seed=config.seed, inputs=inputs, is_main=is_main
-    )
-    if is_main:
-        save_config(config, directory / "config.yaml")
-    try:
-        with record:
-            yield record
+    with only_run_in(directory) if is_main else nullcontext():
+        record = RunRecord.start(
+            directory, stage=config.stage, seed=config.seed, inputs=inputs, is_main=is_main
+        )
         if is_main:
-            write_card(directory)
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-    finally:
-        if is_main:  # a report of a failed run shows how far it came
-            _report(directory)
+            save_config(config, directory / "config.yaml")
+        try:
+            with record:
+                yield record
+            if is_main:
+                write_card(directory)
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+        finally:
+            if is_main:  # a report of a failed run shows how far it came
+                _report(directory)
 
 
 def _report(directory: Path) -> None:

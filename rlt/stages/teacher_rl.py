@@ -79,9 +79,7 @@ def run(config: Config) -> None:
         # 2. Problems that fit every model's context.
         loaded = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
         held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
-        prompted = partial(
-            prompted_problems, teacher=teacher_layout, student=student_layout, config=config
-        )
+        prompted = partial(prompted_problems, teacher=teacher_layout, student=student_layout, config=config)
         data = RLData(prompted(loaded.problems), prompted(held_out.problems) if held_out else [])
         count_overlap([p.problem for p in data.train], [p.problem for p in data.held_out])
 

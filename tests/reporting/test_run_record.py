@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from rlt.errors import ConfigError, DataError
-from rlt.reporting.run_record import RunRecord, command_line, finish_abandoned, library_versions, read_run
+from rlt.reporting.run_record import (
+    RunRecord,
+    command_line,
+    finish_abandoned,
+    library_versions,
+    only_run_in,
+    read_run,
+)
 
 SECRET = "hf_abcdefghijklmnopqrstuv"
 
@@ -148,3 +155,25 @@ def test_a_checkout_is_recorded_with_its_commit_and_whether_it_was_changed(tmp_p
 def test_a_directory_without_a_run_is_a_sentence(tmp_path):
     with pytest.raises(DataError, match="not a run directory"):
         read_run(tmp_path)
+
+
+def test_a_directory_belongs_to_one_run_at_a_time(tmp_path):
+    code = f"""
+import time
+from rlt.reporting.run_record import RunRecord, only_run_in
+with only_run_in({str(tmp_path)!r}):
+    RunRecord.start({str(tmp_path)!r}, stage="teacher_rl", seed=1, inputs={{}})
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(ConfigError, match=rf"is in use by another run \(process {holder.pid} on "),
+            only_run_in(tmp_path),
+        ):
+            pass
+        holder.kill()
+    with only_run_in(tmp_path):
+        pass
