@@ -8,11 +8,12 @@ checkpoint names differ from their parameters' (mixtures of experts).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+
+from rlt.models.gather import gathered
 
 
 def model_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -31,7 +32,7 @@ def model_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             continue
         layer: Any = adapted.get(id(parameter))
         parts = [parameter] if layer is None else [parameter, *_adapter_parameters(layer)]
-        with torch.no_grad(), _gathered(parts):
+        with torch.no_grad(), gathered(parts):
             full = parameter.data
             if layer is not None:
                 for adapter in layer.active_adapters:
@@ -48,12 +49,3 @@ def checkpoint_name(parameter_name: str) -> str:
 def _adapter_parameters(layer: Any) -> list[nn.Parameter]:
     """Return the low-rank factors of a LoRA layer."""
     return [p for name, p in layer.named_parameters() if "lora_" in name]
-
-
-def _gathered(parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
-    """Return a context in which ZeRO-3 parameters are whole; others are so anyway."""
-    if not any(hasattr(p, "ds_id") for p in parameters):
-        return nullcontext()
-    import deepspeed
-
-    return deepspeed.zero.GatheredParameters(parameters)

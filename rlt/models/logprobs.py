@@ -16,7 +16,6 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlt.errors import ModelError
+from rlt.models.gather import gathered
 
 _TILE_ELEMENTS = {"cpu": 2**23, "cuda": 2**27}
 """Logits held at once: 32 MiB of float32 on a CPU, where a larger tile gains nothing; 512 MiB on a GPU."""
@@ -81,7 +81,8 @@ def _project(model: PreTrainedModel, hidden_ND: Tensor, query: TokenQuery) -> Te
     head: Any = model.get_output_embeddings()
     tile_elements = _TILE_ELEMENTS.get(hidden_ND.device.type, _TILE_ELEMENTS["cuda"])
     logprobs = []
-    with _gathered(head):
+    # Whole once for all tiles. A head that is tied, or that DeepSpeed keeps whole, stays as it is.
+    with gathered(head.parameters(recurse=False), only_partitioned=True):
         tile = max(1, tile_elements // head.weight.shape[0])
         for hidden, targets in zip(hidden_ND.split(tile), query.targets_N.split(tile), strict=True):
             logits_NV = torch.nn.functional.linear(hidden, head.weight, head.bias).float()
@@ -89,21 +90,6 @@ def _project(model: PreTrainedModel, hidden_ND: Tensor, query: TokenQuery) -> Te
             chosen = logits_NV.gather(1, targets.unsqueeze(1)).squeeze(1)
             logprobs.append(chosen - logits_NV.logsumexp(dim=1))
     return torch.cat(logprobs) if logprobs else hidden_ND.new_zeros(0, dtype=torch.float32)
-
-
-def _gathered(head: torch.nn.Module) -> AbstractContextManager[Any]:
-    """Return a context in which a ZeRO-3 partitioned head is whole, once for all tiles.
-
-    A head that is whole already (DeepSpeed keeps it so while its model runs, when it has seen it used from
-    there before, or when it is tied to the embeddings) must not be gathered: leaving would partition it.
-    """
-    parameters: list[Any] = [p for p in head.parameters(recurse=False) if hasattr(p, "ds_status")]
-    partitioned = [p for p in parameters if p.ds_status.name != "AVAILABLE"]
-    if not partitioned:
-        return nullcontext()
-    import deepspeed
-
-    return deepspeed.zero.GatheredParameters(partitioned)
 
 
 def split_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:

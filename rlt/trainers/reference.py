@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from rlt.errors import CheckpointError
 from rlt.generation.collective import consume_on_main_process
 from rlt.generation.weight_sync import MAX_SHARD_BYTES, write_checkpoint
+from rlt.models.gather import gathered
 
 FOLDER = "reference"
 
@@ -53,7 +53,7 @@ class MovingReference(TrainerCallback):
         """Replace the reference by share * policy + (1 - share) * reference, parameter by parameter."""
         pairs = zip(self._policy.parameters(), self._reference.parameters(), strict=True)
         for policy, reference in pairs:
-            with _whole(policy), _whole(reference, written_by_main=True) as writes:
+            with gathered([policy]), gathered([reference], written=True) as writes:
                 if writes:
                     reference.mul_(1 - self._share).add_(policy.to(reference.dtype), alpha=self._share)
 
@@ -62,7 +62,7 @@ class MovingReference(TrainerCallback):
 
         def weights() -> Iterator[tuple[str, torch.Tensor]]:
             for name, parameter in self._reference.named_parameters():
-                with _whole(parameter):
+                with gathered([parameter]):
                     yield name, parameter.detach()
 
         def write(parts: Iterator[tuple[str, torch.Tensor]]) -> None:
@@ -82,7 +82,7 @@ class MovingReference(TrainerCallback):
         folder = require_reference(checkpoint)
         shard_of = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
         for name, parameter in self._reference.named_parameters():
-            with _whole(parameter, written_by_main=True) as writes:
+            with gathered([parameter], written=True) as writes:
                 if writes:
                     with safe_open(folder / shard_of[name], framework="pt") as shard:
                         parameter.copy_(shard.get_tensor(name))
@@ -101,21 +101,3 @@ def require_reference(checkpoint: Path) -> Path:
             "with this checkpoint as model_name_or_path"
         )
     return folder
-
-
-@contextmanager
-def _whole(parameter: nn.Parameter, *, written_by_main: bool = False) -> Iterator[bool]:
-    """Make a ZeRO-3 partitioned parameter whole; yield whether this process is the one to write it.
-
-    Elsewhere every process holds the parameter and writes it.
-    """
-    with ExitStack() as stack:
-        if not hasattr(parameter, "ds_id"):
-            yield True
-            return
-        import deepspeed
-
-        stack.enter_context(
-            deepspeed.zero.GatheredParameters([parameter], modifier_rank=0 if written_by_main else None)
-        )
-        yield not written_by_main or deepspeed.comm.get_rank() == 0

@@ -1,0 +1,32 @@
+"""ZeRO-3 parameters made whole for a while; others are whole anyway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+
+@contextmanager
+def gathered(
+    parameters: Iterable[nn.Parameter], *, written: bool = False, only_partitioned: bool = False
+) -> Iterator[bool]:
+    """Make partitioned parameters whole; yield whether what this process writes to them counts.
+
+    Collective where they are partitioned: every process has to come here with the same ones. `written` keeps
+    what the main process writes; without partitions every process holds the parameters and has to write.
+    `only_partitioned` leaves alone what is whole at the moment (DeepSpeed keeps it so while its model runs):
+    gathering it here would partition it on the way out.
+    """
+    partitioned: list[Any] = [p for p in parameters if hasattr(p, "ds_id")]
+    if only_partitioned:
+        partitioned = [p for p in partitioned if p.ds_status.name != "AVAILABLE"]
+    if not partitioned:
+        yield True
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(partitioned, modifier_rank=0 if written else None):
+        yield not written or deepspeed.comm.get_rank() == 0
