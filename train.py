@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import platform
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -56,15 +57,20 @@ class Parser(argparse.ArgumentParser):
 
 def main(words: Sequence[str]) -> int:
     """Run what the command line says; return the exit code."""
-    is_main = os.environ.get("RANK", "0") == "0"  # every rank would say the same
-    logging.basicConfig(level=logging.INFO if is_main else logging.ERROR, format="%(levelname)s: %(message)s")
+    rank = os.environ.get("RANK", "0")
+    logging.basicConfig(
+        level=logging.INFO if rank == "0" else logging.ERROR, format="%(levelname)s: %(message)s"
+    )
+    # Every process of a machine would say the same, but another machine may lack a file.
+    speaks = os.environ.get("LOCAL_RANK", "0") == "0"
+    who = "" if rank == "0" else f" (process {rank} on {platform.node()})"
     try:
         run(words)
     except RLTError as error:
-        sys.stderr.write(f"error: {error}\n" if is_main else "")
+        sys.stderr.write(f"error{who}: {error}\n" if speaks else "")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n" if is_main else "")
+        sys.stderr.write("interrupted\n" if speaks else "")
         return 130
     return 0
 

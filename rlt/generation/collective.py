@@ -1,21 +1,23 @@
-"""Work of the main process inside a distributed run, so that success and failure reach every process.
+"""Work of a distributed run that may fail on one process: its success or failure reaches every process.
 
-An exception on the main process alone would leave the others waiting in their next collective. While it
+An exception on one process alone would leave the others waiting in their next collective. While it
 works, the others wait in a broadcast: the process group's timeout (`ddp_timeout`) has to be longer
 than the timeouts of generation and sync.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from rlt.errors import GenerationError, RLTError
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -46,6 +48,28 @@ def on_main_process(accelerator: Accelerator, call: Callable[[], T]) -> T:
     return result
 
 
+def on_every_process(accelerator: Accelerator, call: Callable[[], T]) -> T:
+    """Return what `call` returns here; if it raises one of our errors anywhere, raise it everywhere.
+
+    A process that fails alone would leave the others waiting in their next collective, and nobody would see
+    its words.
+    """
+    result: Any = None
+    failure: tuple[type[RLTError], str] | None = None
+    cause: RLTError | None = None
+    try:
+        result = call()
+    except RLTError as error:
+        failure, cause = (type(error), str(error)), error
+    failures = gather_object([failure])
+    first = next(((rank, found) for rank, found in enumerate(failures) if found), None)
+    if first is None:
+        return result
+    rank, (kind, message) = first
+    where = f" (on process {rank} of {accelerator.num_processes})" if accelerator.num_processes > 1 else ""
+    raise kind(message + where) from cause
+
+
 def consume_on_main_process(
     accelerator: Accelerator,
     weights: Iterator[tuple[str, Tensor]],
@@ -60,6 +84,10 @@ def consume_on_main_process(
     def work() -> None:
         try:
             consume(weights)
+        except RLTError as error:
+            # Said now: after a failed broadcast the gathers below may wait for a stuck device.
+            logger.error("%s", error)
+            raise
         finally:
             _drain(weights)
 

@@ -21,12 +21,11 @@ class Drift:
     max: float
     mean: float
     num_tokens: int
-    num_nan: int
 
 
 def engine_drift(policy_BT: Tensor, sampled_BT: Tensor, mask_BT: Tensor) -> Drift:
     """Return the drift over the tokens where the mask is not 0."""
     values = (policy_BT.detach().double() - sampled_BT.double()).abs()[mask_BT.bool()]
     if values.numel() == 0:
-        return Drift(0.0, 0.0, 0, 0)
-    return Drift(values.max().item(), values.mean().item(), values.numel(), int(values.isnan().sum()))
+        return Drift(0.0, 0.0, 0)
+    return Drift(values.max().item(), values.mean().item(), values.numel())

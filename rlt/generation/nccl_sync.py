@@ -85,8 +85,9 @@ class NCCLSync:
 
     def _sender(self, tensors: list[Tensor]) -> Callable[[], None]:
         def send() -> None:
+            # A stream of its own: a broadcast that a dead server never joins must not block the trainer's.
+            stream = torch.cuda.Stream(self._device)
             with torch.cuda.device(self._device):
-                stream = torch.cuda.current_stream()
                 for tensor in tensors:
                     self._communicator.broadcast(tensor, src=0, stream=stream)
                 stream.synchronize()

@@ -29,11 +29,6 @@ class Sampling:
     stop_strings: tuple[str, ...] = ()
     """Generation ends after the first of these; the text stays part of the completion."""
 
-    @property
-    def is_plain(self) -> bool:
-        """Only the temperature shapes the distribution, so engine and policy log-probabilities compare."""
-        return self.top_p == 1.0 and self.top_k == 0 and self.min_p == 0.0 and self.repetition_penalty == 1.0
-
 
 class Generator(Protocol):
     """A source of completions for prompts given as token ids."""

@@ -8,6 +8,7 @@ before it generates. nccl_sync.py is the broadcast between GPUs; here is the way
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_worker import EXTENSION, RELOAD
 
 MAX_SHARD_BYTES = 2 * 2**30
+_VERSION = re.compile(r"weights-\d{6}-[0-9a-f]{8}(\.partial)?")
 
 
 class WeightSync(Protocol):
@@ -57,7 +59,8 @@ def make_weight_sync(
 class CheckpointSync:
     """A `WeightSync` over files: safetensors in a folder that trainer and servers both see.
 
-    The folder belongs to this object: older versions in it, those of a crashed run too, are deleted.
+    Versions are named `weights-N-…`; older ones in the folder, those of a crashed run too, are deleted, so
+    two runs must not share it.
     Tensors go to host memory one by one; `max_shard_bytes` bounds what is held at a time.
     """
 
@@ -104,7 +107,7 @@ class CheckpointSync:
 
     def _delete_versions(self, keep: Path | None) -> None:
         for folder in self._directory.glob("weights-*"):
-            if folder != keep:
+            if folder != keep and _VERSION.fullmatch(folder.name):
                 shutil.rmtree(folder)
 
 
@@ -156,5 +159,6 @@ def write_checkpoint(weights: Iterator[tuple[str, Tensor]], folder: Path, max_sh
         weight_map |= dict.fromkeys(shard_names, file_name)
     index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
     (partial / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+    shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return set(weight_map)

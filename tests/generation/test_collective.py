@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from rlt.errors import DataError, GenerationError
-from rlt.generation.collective import consume_on_main_process, on_main_process
+from rlt.generation.collective import consume_on_main_process, on_every_process, on_main_process
 
 accelerator = Accelerator(cpu=True)
 rank = accelerator.process_index
@@ -61,6 +61,13 @@ try:
     consume_on_main_process(accelerator, weights(), Sync("w1").push)
 except GenerationError as raised:
     assert str(raised) == "the server is gone"
+else:
+    raise SystemExit("no error")
+assert on_every_process(accelerator, lambda: rank) == rank
+try:
+    on_every_process(accelerator, lambda: fail(GenerationError("NaN")) if rank == 1 else rank)
+except GenerationError as raised:
+    assert str(raised) == "NaN (on process 1 of 2)", raised
 else:
     raise SystemExit("no error")
 # Both are still in step: a collective works.
