@@ -52,6 +52,23 @@ def test_every_area_has_a_layer():
     assert {area(path) for path in SOURCES} - {"__init__"} == LEVEL.keys()
 
 
+FENCES = {
+    "trl": ("trainers/", "models/frozen.py"),
+    "deepspeed": ("models/",),
+    "vllm": ("generation/nccl_sync.py",),
+    "peft": ("trainers/",),
+    "wandb": (),
+}
+
+
+@pytest.mark.parametrize("library", FENCES)
+def test_heavy_libraries_stay_behind_their_fences(library):
+    for path in SOURCES:
+        place = path.relative_to(ROOT / "rlt").as_posix()
+        if not place.startswith(FENCES[library] or ("-",)):
+            assert library not in {name.split(".")[0] for name in imports(path)}, place
+
+
 @pytest.mark.parametrize("library", ["vllm", "deepspeed", "wandb", "peft"])
 def test_optional_libraries_are_imported_inside_functions(library):
     for path in [*SOURCES, ROOT / "train.py"]:

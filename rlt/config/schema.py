@@ -38,6 +38,8 @@ STAGES = ("teacher_sft", "teacher_rl")
 RECIPES = ("released", "modern")
 REDUCTIONS = ("mean", "sum", "min", "max", "median", "first_quartile", "last_quartile")
 TRANSFORMS = ("none", "exp", "one_minus_exp")
+PLAIN_SAMPLING = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Settings of `generation` under which only the temperature shapes the samples."""
 TRACKERS = ("wandb", "tensorboard", "trackio")
 
 
@@ -142,6 +144,7 @@ class TrainerSettings:
     )
     ref_mixup: float = setting(0.9, "RL: share of the policy in that mix", gt=0, le=1)
     loss_type: str = setting("grpo", "RL: loss reduction, by TRL's name")
+    mask_truncated: bool = setting(False, "RL: no loss on completions that were cut by their length")
     scale_rewards: str = setting(
         "group", "RL: what advantages are divided by", choices=("group", "batch", "none")
     )

@@ -124,6 +124,7 @@ GRPO_OWNED: dict[str, str] = OWNED | {
     **{name: f"trainer.{name}" for name in _names("beta loss_type scale_rewards")},
     **{name: f"generation.{name}" for name in _names("top_p top_k min_p repetition_penalty")},
     "num_generations_eval": "evaluation.num_generations",
+    "mask_truncated_completions": "trainer.mask_truncated",
     "sync_ref_model": "trainer.ref_sync_steps",
     "ref_model_sync_steps": "trainer.ref_sync_steps",
     "ref_model_mixup_alpha": "trainer.ref_mixup",

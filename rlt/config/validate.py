@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from rlt.config.bounds import check_bounds
 from rlt.config.files import check_files, context_length
-from rlt.config.schema import REDUCTIONS, Config
+from rlt.config.schema import PLAIN_SAMPLING, REDUCTIONS, Config
 from rlt.config.trl_fields import LOSS_TYPES, SCHEDULERS, fields_of, owned_of
 from rlt.errors import ConfigError
 
@@ -41,6 +41,7 @@ def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = F
         _check_reward(config)
         _check_student(config)
         _check_generation(config)
+        _check_lora_dropout(config)
     check_files(config)
     _check_lengths(config)
     if config.stage == "teacher_rl":
@@ -94,6 +95,15 @@ def _check_trainer(config: Config) -> None:
         raise ConfigError(
             f"`model.lora.rank={config.model.lora.rank}` needs the package peft: pip install 'rlt[lora]', "
             "or train all weights with model.lora.rank=0."
+        )
+
+
+def _check_lora_dropout(config: Config) -> None:
+    lora = config.model.lora
+    if lora.rank and lora.dropout:
+        raise ConfigError(
+            f"`model.lora.dropout={lora.dropout}` must be 0 in teacher_rl, because the loss would judge "
+            "samples by another policy than the one that drew them: take model.lora.dropout=0."
         )
 
 
@@ -166,9 +176,8 @@ def _check_student(config: Config) -> None:
 
 def _check_generation(config: Config) -> None:
     generation = config.generation
-    plain = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
     if config.reward.teacher_logprobs == "engine" and config.reward.kl_estimator != "student_nll":
-        for name, off in plain.items():
+        for name, off in PLAIN_SAMPLING.items():
             if getattr(generation, name) != off:
                 raise ConfigError(
                     f"`generation.{name}={getattr(generation, name)}` must be {off} with "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -12,12 +14,14 @@ from typing import TypeVar
 import torch
 from tqdm.auto import tqdm
 from transformers import Trainer
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rlt.config.save import save_config
 from rlt.config.schema import Config
-from rlt.errors import CheckpointError, ConfigError
+from rlt.errors import CheckpointError, ConfigError, RLTError
 from rlt.reporting.card import write_card
+from rlt.reporting.files import set_aside
 from rlt.reporting.metrics import MetricsFile
 from rlt.reporting.progress import install_progress, setup_logging
 from rlt.reporting.report import write_report
@@ -69,22 +73,52 @@ def _report(directory: Path) -> None:
         return  # the run ended before it had anything to show
     try:
         logger.info("report: %s", write_report(directory))
-    except OSError as error:  # a full disk, say, must not hide why the run failed
+    except (OSError, RLTError) as error:  # a full disk, say, must not hide why the run failed
         logger.warning("no report: %s", error)
 
 
 def resume_point(config: Config) -> Path | None:
-    """Return the checkpoint folder to resume from, or None for a fresh start."""
+    """Return the checkpoint folder to resume from, or None for a fresh start.
+
+    `latest` is the newest whole one: an interrupted save leaves a folder without its last file.
+    """
     if config.resume_from is None:
         return None
-    if config.resume_from != "latest":
-        return Path(config.resume_from)
-    found = get_last_checkpoint(config.output_dir) if Path(config.output_dir).is_dir() else None
-    if found is None:
+    if config.resume_from == "latest":
+        found = max(_checkpoints(Path(config.output_dir)), default=None)
+        if found is None:
+            raise CheckpointError(
+                f"resume_from=latest finds no whole checkpoint in {config.output_dir}; leave it out to "
+                "start anew"
+            )
+        return found[1]
+    checkpoint = Path(config.resume_from)
+    if not (checkpoint / TRAINER_STATE_NAME).is_file():
         raise CheckpointError(
-            f"resume_from=latest finds no checkpoint in {config.output_dir}; leave it out to start anew"
+            f"{checkpoint} is no whole checkpoint: its last file, {TRAINER_STATE_NAME}, is missing; take "
+            "another"
         )
-    return Path(found)
+    return checkpoint
+
+
+def start_step(checkpoint: Path | None) -> int:
+    """Return the steps that a checkpoint has behind it, 0 for none."""
+    if checkpoint is None:
+        return 0
+    return int(json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"])
+
+
+def set_later_checkpoints_aside(directory: Path, step: int) -> None:
+    """Rename what an earlier run in the same directory saved after `step`: it belongs to another history."""
+    for later, folder in _checkpoints(directory):
+        if later > step and (place := set_aside(folder)):
+            logger.warning("an earlier run's %s is kept as %s", folder, place.name)
+
+
+def _checkpoints(directory: Path) -> list[tuple[int, Path]]:
+    """Return the whole checkpoints of a run directory with their steps."""
+    found = ((re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", p.name), p) for p in directory.glob("*"))
+    return [(int(match[1]), p) for match, p in found if match and (p / TRAINER_STATE_NAME).is_file()]
 
 
 def run_context(config: Config) -> RunContext:

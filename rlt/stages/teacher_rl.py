@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
-from trl.models.utils import unwrap_model_for_generation
-from trl.trainer.grpo_config import GRPOConfig
 
-from rlt.config.schema import Config
+from rlt.config.schema import PLAIN_SAMPLING, Config
 from rlt.data.lengths import LengthRule, plan_lengths
 from rlt.data.load import count_overlap, load_eval_problems, load_problems
 from rlt.data.prompts import student_prompt, teacher_prompt
 from rlt.errors import DataError, GenerationError, ModelError
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
-from rlt.generation.collective import on_main_process
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_server import server_log_path
@@ -38,6 +37,8 @@ from rlt.stages.common import (
     resume_point,
     run_context,
     run_directory,
+    set_later_checkpoints_aside,
+    start_step,
 )
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.engine import Engine, LocalEngine, ServerEngine
@@ -61,9 +62,13 @@ def run(config: Config) -> None:
         "held_out": config.data.eval_path,
     }
     with run_directory(config, inputs) as record:
+        # 0. What would fail after minutes of loading models fails now.
         checkpoint = resume_point(config)
         if checkpoint and config.trainer.beta and config.trainer.ref_sync_steps:
-            require_reference(checkpoint)  # now, not after minutes of loading models
+            require_reference(checkpoint)
+        pool = server_pool(config) if config.generation.backend == "vllm" else None
+        if pool and is_main_process():
+            check_servers(pool, config)
 
         # 1. Text: tokenizers and layouts of teacher and student.
         trust = config.model.trust_remote_code
@@ -82,20 +87,22 @@ def run(config: Config) -> None:
         prompted = partial(prompted_problems, teacher=teacher_layout, student=student_layout, config=config)
         data = RLData(prompted(loaded.problems), prompted(held_out.problems) if held_out else [])
         count_overlap([p.problem for p in data.train], [p.problem for p in data.held_out])
+        require_full_step(len(data.train), config)
 
         # 3. Trainer: policy, reference, frozen student, engine.
-        samples = Path(config.output_dir) / "samples"
+        output = Path(config.output_dir)
         if is_main_process():
-            prepare_samples(samples, int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
+            prepare_samples(output / "samples", start_step(checkpoint))
+            set_later_checkpoints_aside(output, start_step(checkpoint))
         trainer = TeacherRLTrainer(
             config.model_name_or_path,
-            GRPOConfig(**grpo_arguments(config, run_context(config))),
+            grpo_arguments(config, run_context(config)),
             layout=teacher_layout,
             data=data,
             parts=RLParts(
-                make_engine=partial(make_engine, config=config),
+                make_engine=partial(make_engine, pool=pool, config=config),
                 make_scorer=partial(make_scorer, layout=student_layout, config=config),
-                write_samples=partial(store_samples, samples),
+                write_samples=partial(store_samples, output / "samples"),
             ),
             settings=rl_settings(config),
             peft_config=lora_config(config.model.lora),
@@ -108,9 +115,11 @@ def run(config: Config) -> None:
             trainer.reference.load(checkpoint)
 
         # 4. Train, and write the model.
-        train(trainer, checkpoint)
-        trainer.engine.close()
-        save_final_model(trainer.policy, trainer.accelerator, tokenizer, Path(config.output_dir))
+        try:
+            train(trainer, checkpoint)
+        finally:
+            trainer.engine.close()
+        save_final_model(trainer.policy, trainer.accelerator, tokenizer, output)
         record.update(problems=len(data.train), held_out=len(data.held_out), skipped=len(loaded.skipped))
 
 
@@ -161,6 +170,16 @@ def prompted_problems(
     return [PromptedProblem(scorable[i], prompts[i]) for i in plan.kept]
 
 
+def require_full_step(num_problems: int, config: Config) -> None:
+    """Raise DataError when the problems do not fill one step: training would end before it began."""
+    needed = config.train_batch_size // config.num_generations
+    if num_problems < needed:
+        raise DataError(
+            f"{config.dataset_id_or_path} leaves {num_problems} problems to train on, but one step needs "
+            f"train_batch_size / num_generations = {needed}: add problems, or lower train_batch_size"
+        )
+
+
 def make_scorer(trainer: TeacherRLTrainer, *, layout: StudentLayout, config: Config) -> StudentScorer:
     """Return the reward: the frozen student, placed as configured."""
     assert config.student_model is not None
@@ -181,7 +200,7 @@ def make_scorer(trainer: TeacherRLTrainer, *, layout: StudentLayout, config: Con
     )
 
 
-def make_engine(trainer: TeacherRLTrainer, *, config: Config) -> Engine:
+def make_engine(trainer: TeacherRLTrainer, *, pool: VLLMPool | None, config: Config) -> Engine:
     """Return the source of completions: a pool of servers, or the policy itself."""
     generation = config.generation
     stop_strings = (trainer.layout.tags.explanation.close,) if generation.stop_at_tag else ()
@@ -195,55 +214,52 @@ def make_engine(trainer: TeacherRLTrainer, *, config: Config) -> Engine:
         repetition_penalty=generation.repetition_penalty,
         stop_strings=stop_strings,
     )
-    if generation.backend == "vllm":
-        return _server_engine(trainer, sampling, config)
-    plugin = trainer.accelerator.state.deepspeed_plugin
-    is_zero3 = plugin is not None and plugin.zero_stage == 3
-    tokenizer = trainer.layout.tokenizer
-
-    def policy() -> Any:
-        wrapped: Any = trainer.model_wrapped
-        return unwrap_model_for_generation(wrapped, trainer.accelerator)
-
-    assert isinstance(tokenizer.pad_token_id, int)
-    return LocalEngine(
-        policy,
-        sampling=sampling,
-        pad_token_id=tokenizer.pad_token_id,
-        batch_size=config.per_device_train_batch_size,
-        decode=lambda ids: str(tokenizer.decode(ids)),
-        agree=trainer.max_over_processes if is_zero3 else None,
-    )
-
-
-def _server_engine(trainer: TeacherRLTrainer, sampling: Sampling, config: Config) -> ServerEngine:
-    generation = config.generation
-    logs = [server_log_path(Path(config.output_dir), urlparse(a).port or 0) for a in generation.servers]
-    pool = VLLMPool(
-        generation.servers,
-        timeout=generation.request_timeout,
-        log_paths=[path if path.is_file() else None for path in logs],
-    )
-    context = config.max_prompt_length + config.max_completion_length
-
-    def check() -> None:
-        try:
-            pool.check(config.model_name_or_path, context)
-        except GenerationError as error:
-            raise GenerationError(
-                f"{error}; `generation.servers` has to name running servers: leave it out and start "
-                "through launch.sh, which starts them"
-            ) from error
-
-    on_main_process(trainer.accelerator, check)
+    if pool is None:
+        return LocalEngine(
+            trainer.policy_for_generation,
+            trainer.accelerator,
+            sampling=sampling,
+            tokenizer=trainer.layout.tokenizer,
+            batch_size=config.per_device_train_batch_size,
+        )
     sync = make_weight_sync(
         generation.weight_sync,
         pool,
         device=trainer.accelerator.device,
-        directory=Path(generation.sync_dir or Path(config.output_dir) / "weight_sync"),
+        directory=sync_directory(config),
         timeout=generation.sync_timeout,
     )
     return ServerEngine(trainer.policy, trainer.accelerator, generator=pool, sync=sync, sampling=sampling)
+
+
+def sync_directory(config: Config) -> Path:
+    """Return this run's own folder for the checkpoint sync; generation.sync_dir may be shared by runs."""
+    output = Path(config.output_dir).resolve()
+    if config.generation.sync_dir is None:
+        return output / "weight_sync"
+    return Path(config.generation.sync_dir) / f"{output.name}-{sha256(bytes(output)).hexdigest()[:8]}"
+
+
+def server_pool(config: Config) -> VLLMPool:
+    """Return the pool of the configured servers; their logs are known where launch.sh started them."""
+    servers = config.generation.servers
+    logs = [server_log_path(Path(config.output_dir), urlparse(a).port or 0) for a in servers]
+    return VLLMPool(
+        servers,
+        timeout=config.generation.request_timeout,
+        log_paths=[path if path.is_file() else None for path in logs],
+    )
+
+
+def check_servers(pool: VLLMPool, config: Config) -> None:
+    """Raise GenerationError unless every server answers, with the model that is trained and room enough."""
+    try:
+        pool.check(config.model_name_or_path, config.max_prompt_length + config.max_completion_length)
+    except GenerationError as error:
+        raise GenerationError(
+            f"{error}; `generation.servers` has to name running servers: leave it out and start "
+            "through launch.sh, which starts them"
+        ) from error
 
 
 def store_samples(directory: Path, name: str, rows: list[dict[str, Any]]) -> None:
@@ -256,12 +272,25 @@ def store_samples(directory: Path, name: str, rows: list[dict[str, Any]]) -> Non
 
 def rl_settings(config: Config) -> RLSettings:
     """Return what the trainer reads of the configuration besides TRL's arguments."""
-    exact = config.model.dtype == config.generation.dtype == "float32"
     return RLSettings(
         tokens_per_batch=config.reward.tokens_per_batch,
         teacher_logprobs=config.reward.teacher_logprobs,
         ref_sync_steps=config.trainer.ref_sync_steps,
         ref_mixup=config.trainer.ref_mixup,
-        drift_limit=config.generation.drift_limit or (0.001 if exact else 0.05),
+        drift_limit=drift_limit(config),
+        drift_error=1e-3 if config.reward.teacher_logprobs == "engine" else None,
+        mask_truncated=config.trainer.mask_truncated,
         eval_num_generations=config.evaluation.num_generations,
     )
+
+
+def drift_limit(config: Config) -> float:
+    """Return the mean drift above which to warn: what rounding explains, or what the user set."""
+    generation = config.generation
+    if any(getattr(generation, name) != off for name, off in PLAIN_SAMPLING.items()):
+        return math.inf  # the samples are not the policy's own, so the two differ by design
+    if generation.drift_limit is not None:
+        return generation.drift_limit
+    on_server = generation.backend == "vllm"
+    exact = config.model.dtype == "float32" and (not on_server or generation.dtype == "float32")
+    return 0.001 if exact else 0.05

@@ -11,11 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-from transformers import DataCollatorForSeq2Seq
-from trl.trainer.sft_config import SFTConfig
-from trl.trainer.sft_trainer import SFTTrainer
-
 from rlt.config.schema import Config
 from rlt.data.lengths import LengthRule, plan_lengths
 from rlt.data.load import load_eval_problems, load_problems
@@ -25,14 +20,23 @@ from rlt.formats.tags import TAG_STYLES
 from rlt.models.load import load_tokenizer
 from rlt.records import Problem
 from rlt.reporting.console import shorten_middle
-from rlt.stages.common import observe, progress, resume_point, run_context, run_directory
+from rlt.stages.common import (
+    is_main_process,
+    observe,
+    progress,
+    resume_point,
+    run_context,
+    run_directory,
+    set_later_checkpoints_aside,
+    start_step,
+)
 from rlt.trainers.arguments import sft_arguments
 from rlt.trainers.epochs import train
 from rlt.trainers.final_model import generation_config, save_final_model
 from rlt.trainers.lora import lora_config
+from rlt.trainers.teacher_sft import IGNORED, make_sft_trainer
 
 logger = logging.getLogger(__name__)
-IGNORED = -100
 
 
 def run(config: Config) -> None:
@@ -43,6 +47,8 @@ def run(config: Config) -> None:
         "held_out": config.data.eval_path,
     }
     with run_directory(config, inputs) as record:
+        checkpoint = resume_point(config)
+
         # 1. Text: tokenizer and layout.
         trust = config.model.trust_remote_code
         tokenizer = load_tokenizer(config.model_name_or_path, revision=config.model.revision, trust=trust)
@@ -57,13 +63,15 @@ def run(config: Config) -> None:
         show_targets(layout, rows[:3])
 
         # 3. Model and trainer.
-        trainer = SFTTrainer(
-            model=config.model_name_or_path,
-            args=SFTConfig(**sft_arguments(config, run_context(config))),
-            train_dataset=Dataset.from_list(rows),
-            eval_dataset=Dataset.from_list(eval_rows) if eval_rows else None,
-            processing_class=tokenizer,
-            data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED),
+        output = Path(config.output_dir)
+        if is_main_process():
+            set_later_checkpoints_aside(output, start_step(checkpoint))
+        trainer = make_sft_trainer(
+            config.model_name_or_path,
+            sft_arguments(config, run_context(config)),
+            rows=rows,
+            eval_rows=eval_rows,
+            tokenizer=tokenizer,
             peft_config=lora_config(config.model.lora),
         )
         model: Any = trainer.model
@@ -71,9 +79,8 @@ def run(config: Config) -> None:
         observe(trainer, config)
 
         # 4. Train, and write the model.
-        checkpoint = resume_point(config)
         train(trainer, checkpoint)
-        save_final_model(model, trainer.accelerator, tokenizer, Path(config.output_dir))
+        save_final_model(model, trainer.accelerator, tokenizer, output)
         record.update(rows=len(rows), skipped=len(loaded.skipped))
 
 

@@ -75,6 +75,7 @@ def grpo_arguments(config: Config, context: RunContext) -> dict[str, Any]:
         "sync_ref_model": False,
         "use_vllm": False,
         "disable_dropout": False,
+        "mask_truncated_completions": False,  # ours knows which were cut (trainer.mask_truncated)
         # A held-out problem's explanations stay together on one process.
         "num_generations_eval": config.evaluation.num_generations,
         "per_device_eval_batch_size": config.evaluation.num_generations,

@@ -14,9 +14,9 @@ from typing import Protocol
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlt.generation.collective import consume_on_main_process, on_main_process
+from rlt.generation.collective import consume_on_main_process, on_every_process, on_main_process
 from rlt.generation.transformers_backend import TransformersGenerator
 from rlt.generation.types import Generator, Sampling
 from rlt.generation.weight_sync import WeightSync
@@ -93,19 +93,25 @@ class LocalEngine:
     def __init__(
         self,
         model_context: Callable[[], AbstractContextManager[PreTrainedModel]],
+        accelerator: Accelerator,
         *,
         sampling: Sampling,
-        pad_token_id: int,
+        tokenizer: PreTrainedTokenizerBase,
         batch_size: int,
-        decode: Callable[[list[int]], str],
-        agree: Callable[[int], int] | None,
     ) -> None:
-        """`agree` (the maximum over all processes) is given when forward passes are collective (ZeRO-3)."""
+        """`model_context` opens the policy for generation; `batch_size` counts rows of one forward pass."""
+        plugin = accelerator.state.deepspeed_plugin
+        self._is_collective = plugin is not None and plugin.zero_stage == 3
+        self._accelerator = accelerator
         self._sampling = sampling
-        self._pad_token_id = pad_token_id
-        self._agree = agree
+        assert isinstance(tokenizer.pad_token_id, int), "load_tokenizer has seen to a pad token"
+        self._pad_token_id = tokenizer.pad_token_id
         self._generator = TransformersGenerator(
-            model_context, pad_token_id, batch_size, decode=decode, synced_gpus=agree is not None
+            model_context,
+            tokenizer.pad_token_id,
+            batch_size,
+            decode=lambda ids: str(tokenizer.decode(ids)),
+            synced_gpus=self._is_collective,
         )
 
     def sync_weights(self) -> None:
@@ -113,9 +119,14 @@ class LocalEngine:
 
     def sample(self, prompts: Rows, seeds: Sequence[int], group: int) -> list[Completion]:  # noqa: ARG002
         """Return one completion per row; rows are independent, so groups don't matter."""
-        missing = self._agree(len(prompts)) - len(prompts) if self._agree else 0
+        missing = 0
+        if self._is_collective:  # every process runs as many forward passes as the busiest
+            missing = max(gather_object([len(prompts)])) - len(prompts)
         padded = [*prompts, *([[self._pad_token_id]] * missing)]
-        samples = self._generator.generate(padded, 1, self._sampling, [*seeds, *([0] * missing)])
+        samples = on_every_process(
+            self._accelerator,
+            lambda: self._generator.generate(padded, 1, self._sampling, [*seeds, *([0] * missing)]),
+        )
         return [row[0] for row in samples[: len(prompts)]]
 
     def close(self) -> None:

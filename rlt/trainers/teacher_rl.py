@@ -6,6 +6,7 @@ What differs from `GRPOTrainer`:
 - the reward reads the policy's log-probabilities of the sampled ids;
 - the reference moves by `MovingReference`, and checkpoints hold it;
 - engine drift is measured in the loss pass, without a further forward, under every recipe;
+- a completion is truncated when its engine says so: one that was stopped at its tag is whole;
 - evaluation samples held-out problems with seeds of its own, each problem counted once.
 
 Not reachable by extension: with a GPU but no Triton, and on a CPU, TRL's loss projects every position.
@@ -16,7 +17,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -68,6 +70,11 @@ class RLSettings:
     ref_sync_steps: int
     ref_mixup: float
     drift_limit: float
+    """Warn above this mean |policy - sampled|; infinite where the two are not meant to agree."""
+    drift_error: float | None
+    """Stop above this maximum, where the reward reads the sampled log-probabilities."""
+    mask_truncated: bool
+    """Completions that were cut by their length get no loss."""
     eval_num_generations: int
 
 
@@ -94,7 +101,7 @@ class TeacherRLTrainer(GRPOTrainer):
     def __init__(
         self,
         model: str,
-        args: GRPOConfig,
+        arguments: dict[str, Any],
         *,
         layout: TeacherLayout,
         data: RLData,
@@ -102,10 +109,11 @@ class TeacherRLTrainer(GRPOTrainer):
         settings: RLSettings,
         peft_config: Any = None,
     ) -> None:
+        """`arguments` are those of TRL's GRPOConfig (see arguments.py)."""
         super().__init__(
             model,
             reward_funcs=[self.rlt],
-            args=args,
+            args=GRPOConfig(**arguments),
             train_dataset=_indexed(data.train),
             eval_dataset=_indexed(data.held_out) if data.held_out else None,
             processing_class=layout.tokenizer,
@@ -128,7 +136,7 @@ class TeacherRLTrainer(GRPOTrainer):
         if data.held_out:
             self.add_callback(_EvaluateAtTheEnd())
         self._last_loaded_step = -1
-        self._drift = DriftLog(self.accelerator, settings.drift_limit)
+        self._drift = DriftLog(self.accelerator, settings.drift_limit, settings.drift_error)
         self.reference: MovingReference | None = None
         if self.ref_model is not None and settings.ref_sync_steps:
             self.reference = MovingReference(
@@ -150,6 +158,11 @@ class TeacherRLTrainer(GRPOTrainer):
         self._batch = [self._data.train[row["index"]] for row in inputs]
         self._old_logprobs = None
         output = super()._generate_and_score_completions(inputs)
+        if self.settings.mask_truncated:
+            is_whole = [c.finish_reason != "length" for c in self._completions]
+            output["completion_mask"] *= torch.tensor(is_whole, device=self.accelerator.device).unsqueeze(1)
+            counted: Any = self.accelerator.gather(output["completion_mask"].sum())
+            output["num_items_in_batch"] = counted.sum()
         rows = sample_rows(self.layout, _problems(self._batch), self._completions, self._scores)
         for row, advantage in zip(rows, output["advantages"].tolist(), strict=True):
             row["advantage"] = advantage
@@ -159,6 +172,26 @@ class TeacherRLTrainer(GRPOTrainer):
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         assert len(prompts) == len(self._batch), "one prompt per row of the batch"
         return [item.prompt_ids for item in self._batch], None, {}
+
+    def _generate(self, prompts: list[Any]) -> Any:
+        """Generate, and log what was cut: TRL takes every completion without end-of-turn token for cut."""
+        output = super()._generate(prompts)
+        found = [(c.finish_reason == "length", len(c.token_ids)) for c in self._completions]
+        rows: list[tuple[bool, int]] = gather_object(found)
+        whole = [length for is_cut, length in rows if not is_cut] or [0]
+        for name, value in (
+            ("clipped_ratio", sum(is_cut for is_cut, _ in rows) / len(rows)),
+            ("mean_terminated_length", sum(whole) / len(whole)),
+            ("min_terminated_length", min(whole)),
+            ("max_terminated_length", max(whole)),
+        ):
+            self._metrics["train"][f"completions/{name}"][-1] = float(value)
+        return output
+
+    def policy_for_generation(self) -> AbstractContextManager[Any]:
+        """Return a context with the plain policy, its weights gathered under ZeRO-3."""
+        wrapped: Any = self.model_wrapped
+        return unwrap_model_for_generation(wrapped, self.accelerator)
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *_: Any, **__: Any
@@ -316,11 +349,12 @@ class TeacherRLTrainer(GRPOTrainer):
     # ---- checkpoints ------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
         if self.reference is not None:
+            # First: transformers writes the file that marks a whole checkpoint, then removes older ones.
             assert self.args.output_dir is not None
             folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             self.reference.save(folder)
+        super()._save_checkpoint(model, trial)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write none: the stage writes the run's card."""

@@ -8,7 +8,7 @@ import pytest
 from rlt.config.compose import compose
 from rlt.errors import CheckpointError, ConfigError, DataError
 from rlt.reporting.run_record import COMMAND_VARIABLE
-from rlt.stages.common import resume_point, run_directory
+from rlt.stages.common import resume_point, run_directory, start_step
 
 
 def config(directory: Path, *words: str):
@@ -34,9 +34,15 @@ def test_an_early_failure_leaves_a_record_and_no_report(tmp_path, monkeypatch):
 
 
 def test_latest_checkpoint(tmp_path):
-    for step in (8, 16):
+    for step in (8, 16, 24):
         (tmp_path / f"checkpoint-{step}").mkdir()
+        if step < 24:  # the save of step 24 was interrupted
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(f'{{"global_step": {step}}}')
     assert resume_point(config(tmp_path, "resume_from=latest")) == tmp_path / "checkpoint-16"
+    assert start_step(tmp_path / "checkpoint-16") == 16
     assert resume_point(config(tmp_path)) is None
-    with pytest.raises(CheckpointError, match="finds no checkpoint"):
+    assert start_step(None) == 0
+    with pytest.raises(CheckpointError, match=r"checkpoint-24 is no whole checkpoint: its last file"):
+        resume_point(config(tmp_path, f"resume_from={tmp_path / 'checkpoint-24'}"))
+    with pytest.raises(CheckpointError, match="finds no whole checkpoint"):
         resume_point(config(tmp_path / "empty", "resume_from=latest"))

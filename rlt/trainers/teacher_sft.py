@@ -1,0 +1,36 @@
+"""Supervised fine-tuning of the teacher: TRL's trainer on rows whose labels say what the loss counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from datasets import Dataset
+from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+IGNORED = -100
+"""The label of a token that the loss leaves out."""
+Row = dict[str, list[int]]
+
+
+def make_sft_trainer(
+    model: str,
+    arguments: dict[str, Any],
+    *,
+    rows: Sequence[Row],
+    eval_rows: Sequence[Row] | None,
+    tokenizer: PreTrainedTokenizerBase,
+    peft_config: Any = None,
+) -> SFTTrainer:
+    """Return a trainer of rows that hold `input_ids` and `labels`; `arguments` are those of SFTConfig."""
+    return SFTTrainer(
+        model=model,
+        args=SFTConfig(**arguments),
+        train_dataset=Dataset.from_list(list(rows)),
+        eval_dataset=Dataset.from_list(list(eval_rows)) if eval_rows else None,
+        processing_class=tokenizer,
+        data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED),
+        peft_config=peft_config,
+    )
