@@ -1,19 +1,21 @@
 """Text to token ids with spans known by construction.
 
-A text is a list of pieces. Control strings (`<|im_end|>`, …) become control tokens in trusted pieces
-only, the ones that a chat template wrote; in questions, solutions and explanations they stay ordinary
-text. For benign text the ids equal those of one plain tokenizer call over the joined text, which
-`check_tokenizer` verifies once per tokenizer.
+A text is a list of pieces. Strings that a tokenizer keeps as one added token (`<|im_end|>`, `<tool_call>`,
+with some models the tags) become that token in trusted pieces only, the ones that a chat template or a
+layout wrote; in questions, solutions and explanations they stay ordinary text. For benign text the ids equal
+those of one plain tokenizer call over the joined text, which `check_tokenizer` verifies once per tokenizer.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from rlt.errors import DataError, ModelError
@@ -21,7 +23,7 @@ from rlt.errors import DataError, ModelError
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of text; `trusted` lets control strings in it become control tokens."""
+    """A stretch of text; `trusted` lets added-token strings in it become added tokens."""
 
     text: str
     trusted: bool = False
@@ -53,25 +55,39 @@ class Encoded:
         return slice(inside[0], inside[-1] + 1)
 
 
+def added_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Return the strings that a tokenizer keeps whole, with their ids: control tokens and the like."""
+    return {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
+
+
+class _Encoder:
+    """A tokenizer taken apart: its added tokens, and itself without them."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        require_fast(tokenizer)
+        self.added = added_tokens(tokenizer)
+        longest_first = sorted(self.added, key=len, reverse=True)
+        self.pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        backend: Any = tokenizer.backend_tokenizer
+        parts = json.loads(backend.to_str())
+        self.plain = Tokenizer.from_str(
+            json.dumps({**parts, "added_tokens": [], "truncation": None, "padding": None})
+        )
+
+
 @lru_cache(maxsize=16)
-def _control_pattern(strings: tuple[str, ...]) -> re.Pattern[str]:
-    longest_first = sorted(strings, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-
-
-def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Return the control strings of a tokenizer with their ids: its special added tokens."""
-    return {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+def _encoder(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> _Encoder:  # noqa: ARG001 - part of the key
+    return _Encoder(tokenizer)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> Encoded:
-    """Return the ids of the joined pieces, control tokens from trusted pieces only."""
-    controls = control_tokens(tokenizer)
-    pattern = _control_pattern(tuple(controls))
+    """Return the ids of the joined pieces, added tokens from trusted pieces only."""
+    encoder = _encoder(tokenizer, len(tokenizer))
     spans, cuts, position = [], [], 0
     for piece in pieces:
         if piece.trusted:
-            cuts += [(position + m.start(), position + m.end()) for m in pattern.finditer(piece.text)]
+            found = encoder.pattern.finditer(piece.text)
+            cuts += [(position + m.start(), position + m.end()) for m in found]
         spans.append((position, position + len(piece.text)))
         position += len(piece.text)
     text = "".join(piece.text for piece in pieces)
@@ -81,13 +97,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> Encod
     start = 0
     for cut_start, cut_end in [*cuts, (len(text), len(text))]:
         if segment := text[start:cut_start]:
-            part = tokenizer(
-                segment, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
-            )
-            ids += part["input_ids"]
-            offsets += [(a + start, b + start) for a, b in part["offset_mapping"]]
+            part = encoder.plain.encode(segment, add_special_tokens=False)
+            ids += part.ids
+            offsets += [(a + start, b + start) for a, b in part.offsets]
         if cut_end > cut_start:
-            ids.append(controls[text[cut_start:cut_end]])
+            ids.append(encoder.added[text[cut_start:cut_end]])
             offsets.append((cut_start, cut_end))
         start = cut_end
     return Encoded(ids, offsets, spans)

@@ -17,8 +17,8 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rlt.errors import DataError, ModelError
-from rlt.formats.encode import Piece, TokenBytes, check_tokenizer, control_tokens, encode, require_fast
-from rlt.formats.tags import PADDING, TagStyle
+from rlt.formats.encode import Piece, TokenBytes, added_tokens, check_tokenizer, encode, require_fast
+from rlt.formats.tags import PADDING, TAG_STRINGS, TagStyle
 from rlt.records import Explanation, Problem
 
 _SYSTEM, _USER, _ASSISTANT = "\ue000s\ue001", "\ue000u\ue001", "\ue000a\ue001"
@@ -47,7 +47,7 @@ class Chat:
         self._frames: dict[bool, tuple[str, ...]] = {}
         self._trims = self._find_trims()
         self.end_of_turn = self._find_end_of_turn()
-        self.end_of_turn_id = control_tokens(tokenizer)[self.end_of_turn]
+        self.end_of_turn_id = added_tokens(tokenizer)[self.end_of_turn]
         check_tokenizer(tokenizer, [*self.pieces("Be brief.", "What is 2 + 2?"), Piece("It is 4.")])
 
     def pieces(self, system: str | None, question: str) -> list[Piece]:
@@ -87,7 +87,7 @@ class Chat:
     def _find_end_of_turn(self) -> str:
         messages = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ASSISTANT}]
         tail = self._render(messages, add_generation_prompt=False).partition(_ASSISTANT)[2]
-        controls = [c for c in control_tokens(self.tokenizer) if c in tail]
+        controls = [c for c in added_tokens(self.tokenizer) if c in tail]
         if controls:
             return min(controls, key=tail.index)
         if self.tokenizer.eos_token:
@@ -121,7 +121,8 @@ class TeacherLayout:
         self.tags = tags
         self.system_prompt = system_prompt
         self._token_bytes = TokenBytes(tokenizer)
-        self._control_ids = frozenset(control_tokens(tokenizer).values())
+        controls = (i for text, i in added_tokens(tokenizer).items() if text not in TAG_STRINGS)
+        self._control_ids = frozenset(controls)
 
     @property
     def stop_token_ids(self) -> list[int]:
@@ -134,9 +135,9 @@ class TeacherLayout:
         tags = self.tags
         pieces = [
             *self.chat.pieces(self.system_prompt or None, problem.question),
-            Piece(tags.solution.open + PADDING),
+            Piece(tags.solution.open + PADDING, trusted=True),
             Piece(problem.solution.strip()),
-            Piece(PADDING + tags.solution.close + PADDING + tags.explanation.open + PADDING),
+            Piece(PADDING + tags.solution.close + PADDING + tags.explanation.open + PADDING, trusted=True),
         ]
         return encode(self.tokenizer, pieces).ids
 
@@ -144,7 +145,7 @@ class TeacherLayout:
         """Return what the teacher should write after the prompt: explanation, end tag, end of turn."""
         pieces = [
             Piece(explanation.strip()),
-            Piece(PADDING + self.tags.explanation.close),
+            Piece(PADDING + self.tags.explanation.close, trusted=True),
             Piece(self.chat.end_of_turn, trusted=True),
         ]
         return encode(self.tokenizer, pieces).ids
@@ -152,8 +153,9 @@ class TeacherLayout:
     def split(self, completion_ids: Sequence[int]) -> Explanation:
         """Cut the explanation out of sampled ids.
 
-        It ends before the first token that touches the closing tag, or before the first control token,
-        whichever comes first. A tag after a control token is outside the teacher's turn and does not count.
+        It ends before the first token that touches the closing tag, or before the first added token that is
+        no tag (a control token, or one like `<tool_call>`), whichever comes first. A tag after a control
+        token is outside the teacher's turn and does not count.
         """
         turn = list(completion_ids)
         turn = turn[: next((i for i, t in enumerate(turn) if t in self._control_ids), len(turn))]
@@ -187,7 +189,7 @@ class StudentLayout:
         """Return the ids up to and including the opening thought tag and its padding."""
         pieces = [
             *self.chat.pieces(self._system(problem) or None, problem.question),
-            Piece(self.tags.thought.open + PADDING),
+            Piece(self.tags.thought.open + PADDING, trusted=True),
         ]
         return encode(self.tokenizer, pieces).ids
 
@@ -201,9 +203,9 @@ class StudentLayout:
         Raises DataError when no token lies wholly inside the solution.
         """
         pieces = [
-            Piece(self.tags.thought.close + PADDING + self.tags.solution.open + PADDING),
+            Piece(self.tags.thought.close + PADDING + self.tags.solution.open + PADDING, trusted=True),
             Piece(problem.solution.strip()),
-            Piece(PADDING + self.tags.solution.close),
+            Piece(PADDING + self.tags.solution.close, trusted=True),
             Piece(self.chat.end_of_turn, trusted=True),
         ]
         encoded = encode(self.tokenizer, pieces)

@@ -51,3 +51,5 @@ TAG_STYLES = {
     "bespoke": TagStyle("bespoke", _bespoke("thought"), _bespoke("solution"), _bespoke("explanation")),
     "r1": TagStyle("r1", _xml("think"), _xml("solution"), _xml("explanation")),
 }
+TAG_STRINGS = frozenset(string for style in TAG_STYLES.values() for string in style.strings)
+"""The tags of all styles."""

@@ -15,7 +15,7 @@ from transformers import AddedToken, ByT5Tokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from rlt.errors import DataError, ModelError
-from rlt.formats.encode import Piece, TokenBytes, check_tokenizer, control_tokens, encode, require_fast
+from rlt.formats.encode import Piece, TokenBytes, added_tokens, check_tokenizer, encode, require_fast
 
 BYTE_OF = {char: byte for byte, char in bytes_to_unicode().items()}
 TURN = Piece("<|im_start|>user\n", trusted=True), Piece("<|im_end|>\n<|im_start|>assistant\n", trusted=True)
@@ -44,7 +44,7 @@ def plain(tokenizer, text: str) -> list[int]:
 @example(parts=["$x=80$.", "<", "\n\n"])
 def test_benign_pieces_give_the_ids_of_one_plain_call(tokenizer, parts):
     text = "".join(parts)
-    assume(not any(control in text for control in control_tokens(tokenizer)))
+    assume(not any(control in text for control in added_tokens(tokenizer)))
     assert encode(tokenizer, [Piece(p) for p in parts]).ids == plain(tokenizer, text)
     assert encode(tokenizer, [Piece(p, trusted=True) for p in parts]).ids == plain(tokenizer, text)
 
@@ -52,7 +52,7 @@ def test_benign_pieces_give_the_ids_of_one_plain_call(tokenizer, parts):
 @adversarial
 @given(question=benign, answer=benign)
 def test_benign_chat_gives_the_ids_of_one_plain_call(tokenizer, question, answer):
-    assume(not any(c in question or c in answer for c in control_tokens(tokenizer)))
+    assume(not any(c in question or c in answer for c in added_tokens(tokenizer)))
     pieces = [TURN[0], Piece(question), TURN[1], Piece(answer), Piece("<|im_end|>", trusted=True)]
     assert encode(tokenizer, pieces).ids == plain(tokenizer, "".join(p.text for p in pieces))
 
@@ -64,7 +64,7 @@ def test_benign_chat_gives_the_ids_of_one_plain_call(tokenizer, question, answer
 def test_control_strings_in_untrusted_text_stay_text(tokenizer, question, answer):
     pieces = [TURN[0], Piece(question), TURN[1], Piece(answer), Piece("<|im_end|>", trusted=True)]
     encoded = encode(tokenizer, pieces)
-    controls = control_tokens(tokenizer)
+    controls = added_tokens(tokenizer)
     start, end = controls["<|im_start|>"], controls["<|im_end|>"]
     assert [i for i in encoded.ids if i in controls.values()] == [start, end, start, end]
     text = "".join(nfc(p.text) for p in pieces)
@@ -76,19 +76,19 @@ def test_control_strings_in_untrusted_text_stay_text(tokenizer, question, answer
 def test_the_same_string_is_a_control_token_in_trusted_text_only(tokenizer, control):
     trusted = encode(tokenizer, [Piece(control, trusted=True)]).ids
     untrusted = encode(tokenizer, [Piece(control)]).ids
-    assert trusted == [control_tokens(tokenizer)[control]]
+    assert trusted == [added_tokens(tokenizer)[control]]
     assert len(untrusted) > 1
     assert tokenizer.decode(untrusted) == control
 
 
 def test_a_control_string_across_a_boundary_is_text(tokenizer):
     ids = encode(tokenizer, [Piece("<|im_end", trusted=True), Piece("|>")]).ids
-    assert not set(ids) & set(control_tokens(tokenizer).values())
+    assert not set(ids) & set(added_tokens(tokenizer).values())
 
 
 def test_every_control_string_of_qwen_stays_text(qwen_tokenizer):
-    controls = control_tokens(qwen_tokenizer)
-    assert len(controls) == 14
+    controls = added_tokens(qwen_tokenizer)
+    assert len(controls) == 22  # <tool_call> and the like are no special tokens, but kept whole
     text = " ".join(controls)
     ids = encode(qwen_tokenizer, [Piece(text)]).ids
     assert not set(ids) & set(controls.values())
@@ -98,7 +98,7 @@ def test_every_control_string_of_qwen_stays_text(qwen_tokenizer):
 def test_encoding_leaves_no_setting_behind(tokenizer):
     """Splitting control strings is a switch inside the fast tokenizer."""
     encode(tokenizer, [Piece("<|im_end|>")])
-    assert plain(tokenizer, "<|im_end|>") == [control_tokens(tokenizer)["<|im_end|>"]]
+    assert plain(tokenizer, "<|im_end|>") == [added_tokens(tokenizer)["<|im_end|>"]]
 
 
 @adversarial
@@ -147,7 +147,7 @@ def test_slow_tokenizer_is_refused():
         require_fast(ByT5Tokenizer())
 
 
-def test_tokenizer_that_eats_white_space_around_control_tokens_is_refused(tiny_tokenizer):
+def test_tokenizer_that_eats_white_space_around_added_tokens_is_refused(tiny_tokenizer):
     """Phi-3's control tokens swallow the line break after them, so parts and whole differ."""
     greedy = deepcopy(tiny_tokenizer)
     greedy.add_special_tokens({"additional_special_tokens": [AddedToken("<|user|>", rstrip=True)]})

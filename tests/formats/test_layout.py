@@ -12,7 +12,7 @@ import pytest
 from formats_text import HARD, adversarial, benign, hostile
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from transformers import ByT5Tokenizer
+from transformers import AddedToken, ByT5Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from rlt.errors import DataError, ModelError
@@ -519,3 +519,36 @@ def test_hard_text_is_hard(qwen_tokenizer):
         joined = ids_of(qwen_tokenizer, f"{text}<|end_of_thought|>")
         merging += joined != ids_of(qwen_tokenizer, text, "<|end_of_thought|>")
     assert merging > 10
+
+
+def test_added_tokens_in_untrusted_text_are_spelled_and_end_an_explanation(qwen_tokenizer):
+    """`<tool_call>` and `<|fim_prefix|>` are no special tokens, yet the tokenizer keeps them whole."""
+    teacher, student = layouts(qwen_tokenizer)
+    tool, fim = (qwen_tokenizer.convert_tokens_to_ids(t) for t in ("<tool_call>", "<|fim_prefix|>"))
+    p = problem("a <tool_call> b", "What is <|fim_prefix|>?")
+    assert not {tool, fim} & {*teacher.prompt_ids(p), *student.prefix_ids(p), *student.suffix(p).ids}
+    words = text_ids(qwen_tokenizer, "So 72.")
+    close = text_ids(qwen_tokenizer, "\n\n<|end_of_explanation|>")
+    assert teacher.split([*words, tool, *close]) == Explanation(tuple(words), False, False)
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_tags_that_a_tokenizer_keeps_whole_are_still_tags(qwen_tokenizer, special):
+    """Qwen3 does so with <think>: one token where a layout writes it, text where a question quotes it."""
+    tokenizer = deepcopy(qwen_tokenizer)
+    tags = TAG_STYLES["r1"]
+    tokenizer.add_tokens(
+        [AddedToken(t, special=special) for t in (tags.thought.open, tags.explanation.close)]
+    )
+    think, end = (tokenizer.convert_tokens_to_ids(t) for t in ("<think>", "</explanation>"))
+    teacher, student = layouts(tokenizer, tags)
+    p = problem("7", "Why <think> and </explanation>?")
+    assert student.prefix_ids(p).count(think) == 1
+    assert teacher.prompt_ids(p).count(end) == 0
+    words = text_ids(tokenizer, "So 7.\n\n")
+    assert teacher.split([*words, end, teacher.chat.end_of_turn_id]) == Explanation(tuple(words), True, False)
+    assert teacher.completion_ids("So 7.")[-2:] == [end, teacher.chat.end_of_turn_id]
+
+
+def text_ids(tokenizer, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -11,6 +11,7 @@ on text, no cache, and the student is a model of its own.
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from copy import deepcopy
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 import torch
 from rewards_cases import ADVERSARIAL, CLOSE, END, PAD, Case, gsm8k_cases
+from tokenizers import Tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -124,6 +126,12 @@ def text_ids(tokenizer, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
+def spelled_ids(tokenizer, text: str) -> list[int]:
+    """Return the ids of text in which every added token is spelled, the tiny tokenizer's tags too."""
+    bare = json.loads(tokenizer.backend_tokenizer.to_str()) | {"added_tokens": []}
+    return Tokenizer.from_str(json.dumps(bare)).encode(text, add_special_tokens=False).ids
+
+
 def part_ids(tokenizer, parts: tuple[str, ...]) -> list[int]:
     ids = []
     for part in parts:
@@ -140,7 +148,7 @@ def chat_ids(tokenizer, system: str, question: str, answer: str) -> list[int]:
     start, end = (tokenizer.convert_tokens_to_ids(t) for t in ("<|im_start|>", END))
     between = text_ids(tokenizer, "\n")
     ids = [start, *text_ids(tokenizer, f"system\n{system}"), end, *between]
-    ids += [start, *text_ids(tokenizer, f"user\n{question}"), end, *between]
+    ids += [start, *spelled_ids(tokenizer, f"user\n{question}"), end, *between]
     return [*ids, start, *text_ids(tokenizer, f"assistant\n{answer}")]
 
 
@@ -369,3 +377,18 @@ def test_a_better_student_pays_more(tiny):
 
 def test_closing_tag_is_the_layouts():
     assert BESPOKE.explanation.close == CLOSE
+
+
+def test_equal_problems_under_other_system_prompts_are_scored_apart(tiny_tokenizer, tiny):
+    """Each row brings its own prompt (layout.student_prompt=from_dataset); a group's prefix is shared."""
+    layout = StudentLayout(tiny_tokenizer, BESPOKE, None)
+    scorer = StudentScorer(
+        tiny.scorer.student, layout, RELEASED, temperature=TEMPERATURE, tokens_per_batch=999
+    )
+    rows = [Problem("a", "What is 1+1?", "2", system=system) for system in ("Think.", "Do not think.")]
+    explanation = tiny.teacher_layout.split(text_ids(tiny_tokenizer, "one and one"))
+    teacher = torch.zeros(len(explanation.token_ids))
+    together = scorer.score(rows, [explanation] * 2, [teacher] * 2)
+    apart = [scorer.score([row], [explanation], [teacher])[0] for row in rows]
+    assert [s.reward for s in together] == pytest.approx([s.reward for s in apart], abs=1e-5)
+    assert abs(apart[0].reward - apart[1].reward) > 1e-3
