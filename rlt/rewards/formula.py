@@ -98,10 +98,8 @@ class RewardInputs:
 
 
 def divergence(spec: RewardSpec, item: RewardInputs) -> Tensor:
-    """Return the per-token divergence of one explanation, shape (T,) or (1,) declared if it is empty."""
+    """Return the per-token divergence of one explanation, shape (T,)."""
     student_T = item.student_logprobs_T.double()
-    if not len(student_T):
-        return torch.full((1,), spec.empty_explanation_divergence, dtype=torch.float64)
     if spec.kl_estimator == "student_nll":
         return -student_T
     assert item.teacher_logprobs_T is not None, "this estimator needs the teacher's log-probabilities"
@@ -112,14 +110,25 @@ def divergence(spec: RewardSpec, item: RewardInputs) -> Tensor:
 def rlt_reward(spec: RewardSpec, items: Sequence[RewardInputs]) -> dict[str, Tensor]:
     """Return `reward` and its named parts, each of shape (B,) in float64.
 
-    A NaN log-probability makes the parts that read it, and the reward, NaN: it is never replaced.
+    A NaN log-probability makes the parts that read it, and the reward, NaN: it is never replaced. An
+    explanation without tokens has the declared divergence as the value of every reduction, past clip and
+    transform.
     """
     solution_BS, solution_mask_BS = _pad([item.solution_logprobs_S.double() for item in items])
     divergence_BT, divergence_mask_BT = _pad([divergence(spec, item) for item in items])
     missing_B = torch.tensor([not item.has_end_tag for item in items], dtype=torch.float64)
     after_B = torch.tensor([item.text_after_end_tag for item in items], dtype=torch.float64)
     r_ss_B = spec.solution(solution_BS, solution_mask_BS)
-    r_kl_B = spec.divergence(divergence_BT, divergence_mask_BT)
+    is_empty_B = ~divergence_mask_BT.any(1)
+
+    def of_divergence(value_B: Tensor, when_empty: float = spec.empty_explanation_divergence) -> Tensor:
+        return value_B.masked_fill(is_empty_B, when_empty)
+
+    total_weight = sum(weight for _, weight in spec.divergence.weights)
+    r_kl_B = of_divergence(
+        spec.divergence(divergence_BT, divergence_mask_BT),
+        spec.empty_explanation_divergence * total_weight,
+    )
     format_B = 0.0 - spec.missing_tag_penalty * missing_B - spec.text_after_tag_penalty * after_B
     return {
         "reward": r_ss_B - r_kl_B + format_B,
@@ -127,8 +136,8 @@ def rlt_reward(spec: RewardSpec, items: Sequence[RewardInputs]) -> dict[str, Ten
         "r_ss_mean": REDUCTIONS["mean"](solution_BS, solution_mask_BS),
         "r_ss_min": REDUCTIONS["min"](solution_BS, solution_mask_BS),
         "r_kl": r_kl_B,
-        "r_kl_mean": REDUCTIONS["mean"](divergence_BT, divergence_mask_BT),
-        "r_kl_max": REDUCTIONS["max"](divergence_BT, divergence_mask_BT),
+        "r_kl_mean": of_divergence(REDUCTIONS["mean"](divergence_BT, divergence_mask_BT)),
+        "r_kl_max": of_divergence(REDUCTIONS["max"](divergence_BT, divergence_mask_BT)),
         "format": format_B,
         "missing_tag": missing_B,
         "text_after_tag": after_B,

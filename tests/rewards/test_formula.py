@@ -98,6 +98,8 @@ def test_empty_explanation_has_its_declared_value(estimator):
     assert result["r_kl"][0] == pytest.approx(3.03)
     assert result["reward"][0] == pytest.approx(-2.03 - 3.03)
     assert result["explanation_tokens"] == [0.0]
+    shaped = replace(spec, divergence=replace(spec.divergence, transform="one_minus_exp", clip=(0.0, 0.5)))
+    assert parts(shaped, example(kl=()))["r_kl"][0] == pytest.approx(3.03)  # past clip and transform
     twice = replace(spec, empty_explanation_divergence=2.0)
     assert reward(twice, example(kl=())) == pytest.approx(-2.03 - 6.06)
 
