@@ -30,6 +30,7 @@ from rlt.quickstart.tokenizer import build_tokenizer
 from rlt.quickstart.world import vocabulary
 from rlt.records import Explanation, Problem
 from rlt.rewards.formula import RewardSpec
+from rlt.rewards.likelihood import LikelihoodReward, WeightedStudent
 from rlt.rewards.scorer import StudentScorer
 
 TEMPERATURE = 0.7
@@ -56,26 +57,22 @@ def main() -> None:
     device = Accelerator(cpu=not torch.cuda.is_available()).device
     student = FrozenModel(model.to(device), device, rests_on_cpu=False, collective=False)
     config = compose(["run_cfg=teacher_rl"])
-    scorer = StudentScorer(
-        student,
-        layout,
-        RewardSpec.from_config(config),
-        temperature=TEMPERATURE,
-        tokens_per_batch=config.reward.tokens_per_batch,
-    )
+    tokens_per_batch = config.reward.tokens_per_batch
+    scorer = StudentScorer(student, layout, temperature=TEMPERATURE, tokens_per_batch=tokens_per_batch)
+    reward = LikelihoodReward([WeightedStudent("student", scorer)], RewardSpec.from_config(config))
     problems = [Problem(str(i), "7*9+7*3+4", "8 is the answer") for i in range(options.completions)]
     ids = torch.randint(0, options.vocabulary, (options.completions, options.tokens)).tolist()
     explanations = [Explanation(tuple(row), has_end_tag=True, text_after_end_tag=False) for row in ids]
     teacher = [-10 * torch.rand(options.tokens) for _ in ids]
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    scores, reward_seconds = timed(lambda: scorer.score(problems, explanations, teacher), 1)
+    scores, reward_seconds = timed(lambda: reward.score(problems, explanations, teacher), 1)
     extra_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     sequences, positions = floor_inputs(layout, problems, explanations)
     reference, floor_seconds = timed(lambda: floor(model, sequences, positions, device), 1)
     largest = check(scores, reference, options.tokens)
     for _ in range(options.repeats - 1):  # alternating, so that a busy machine slows both
-        reward_seconds += timed(lambda: scorer.score(problems, explanations, teacher), 1)[1]
+        reward_seconds += timed(lambda: reward.score(problems, explanations, teacher), 1)[1]
         floor_seconds += timed(lambda: floor(model, sequences, positions, device), 1)[1]
     ratios = [r / f for r, f in zip(reward_seconds, floor_seconds, strict=True)]
     print(

@@ -17,7 +17,7 @@ import functools
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -40,6 +40,21 @@ class Request:
 
     ids: Sequence[int]
     positions: Sequence[int]
+
+
+class LogprobModel(Protocol):
+    """Something that knows the log-probabilities of given tokens: a model here, or one behind a server."""
+
+    def logprobs(
+        self,
+        requests: list[Request],
+        *,
+        temperature: float,
+        tokens_per_batch: int,
+        agree: Callable[[int], int] = lambda count: count,
+    ) -> list[Tensor]:
+        """Return the log-probabilities of each request's positions, float32 on the CPU, in order."""
+        ...
 
 
 @dataclass(frozen=True)

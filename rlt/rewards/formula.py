@@ -12,7 +12,7 @@ runs the models, `formats/layout.py` finds the spans and the format flags.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -90,9 +90,11 @@ class RewardInputs:
     solution_logprobs_S: Tensor
     """log p_S of the solution's content tokens; never empty."""
     student_logprobs_T: Tensor
-    """log p_S of the explanation tokens; may be empty."""
+    """log p_S of the explanation tokens (or chunks, see scorer.py); may be empty."""
     teacher_logprobs_T: Tensor | None
     """log p_T of the same tokens, or None when the spec does not need them."""
+    explanation_tokens: int
+    """Tokens that the teacher sampled."""
     has_end_tag: bool
     text_after_end_tag: bool
 
@@ -141,9 +143,31 @@ def rlt_reward(spec: RewardSpec, items: Sequence[RewardInputs]) -> dict[str, Ten
         "format": format_B,
         "missing_tag": missing_B,
         "text_after_tag": after_B,
-        "explanation_tokens": torch.tensor([float(len(i.student_logprobs_T)) for i in items]).double(),
+        "explanation_tokens": torch.tensor([float(i.explanation_tokens) for i in items]).double(),
         "solution_tokens": solution_mask_BS.sum(1).double(),
     }
+
+
+def combine_students(
+    parts: Mapping[str, dict[str, Tensor]], weights: Sequence[float], how: str
+) -> dict[str, Tensor]:
+    """Return the reward and its parts over several students, each (B,): the weighted mean, or the minimum.
+
+    `parts` are those of `rlt_reward` by student. The minimum takes all parts from the student with the lowest
+    r_SS - r_KL of a row. The format is the teacher's own and counts once.
+    """
+    first, *others = parts.values()
+    if not others:
+        return first
+    values = {name: torch.stack([of[name] for of in parts.values()]) for name in first}  # (students, B)
+    if how == "min":
+        worst_1B = (values["r_ss"] - values["r_kl"]).argmin(0, keepdim=True)  # NaN counts as lowest
+        total = {name: value.gather(0, worst_1B).squeeze(0) for name, value in values.items()}
+    else:
+        share_S1 = torch.tensor(weights, dtype=torch.float64).unsqueeze(1) / sum(weights)
+        total = {name: (share_S1 * value).sum(0) for name, value in values.items()}
+    total |= {f"{student}/{name}": of[name] for student, of in parts.items() for name in ("r_ss", "r_kl")}
+    return total
 
 
 def _pad(rows: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,98 +1,121 @@
-"""Score explanations with a frozen student: the only code in `rewards` that runs a model.
+"""Ask a frozen student for its log-probabilities: the only code in `rewards` that runs it.
 
-The student's sequence is prefix ids + sampled explanation ids + suffix ids, so every span is known; one
-forward pass per sequence gives both the solution's and the explanation's log-probabilities.
+The student's sequence is prefix ids + the explanation's ids + suffix ids, so every span is known; one forward
+pass per sequence gives both the solution's and the explanation's log-probabilities. A student with the
+teacher's tokenizer reads the very ids that the teacher sampled. Another one reads their text in tokens of its
+own, and the two are compared over the finest chunks of text on which both tokenisations agree.
+
+S solution tokens; T explanation tokens, or chunks for a student with another tokenizer.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from rlt.formats.alignment import common_chunks, ends_of, text_and_ends
+from rlt.formats.encode import Piece, TokenBytes, encode
 from rlt.formats.layout import StudentLayout, Suffix
-from rlt.models.frozen import FrozenModel
-from rlt.models.logprobs import Request
-from rlt.records import Explanation, Problem, Score
-from rlt.rewards.formula import RewardInputs, RewardSpec, rlt_reward
+from rlt.models.logprobs import LogprobModel, Request
+from rlt.records import Explanation, Problem
+from rlt.rewards.formula import RewardInputs
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An explanation as the student reads it."""
+
+    ids: list[int]
+    chunks: list[tuple[slice, slice]] | None
+    """Runs of (teacher's, student's) tokens that cover the same text; None where the tokens are the same."""
 
 
 class StudentScorer:
-    """The student-likelihood reward of explanations given as token ids.
+    """One student's view of explanations that are given as the teacher's token ids.
 
-    `agree` (the maximum of an integer over all ranks) matters for a ZeRO-3 sharded student only.
+    `teacher_bytes` (of the teacher's tokenizer) is given for a student with another tokenizer. `agree` (the
+    maximum of an integer over all ranks) matters for a ZeRO-3 sharded student only.
     """
 
     def __init__(
         self,
-        student: FrozenModel,
+        student: LogprobModel,
         layout: StudentLayout,
-        spec: RewardSpec,
         *,
         temperature: float,
         tokens_per_batch: int,
+        teacher_bytes: TokenBytes | None = None,
         agree: Callable[[int], int] = lambda count: count,
     ) -> None:
         self.student = student
         self.layout = layout
-        self.spec = spec
         self._temperature = temperature
         self._tokens_per_batch = tokens_per_batch
+        self._teacher_bytes = teacher_bytes
+        self._own_bytes = TokenBytes(layout.tokenizer)
         self._agree = agree
 
-    def score(
+    def measure(
         self,
         problems: Sequence[Problem],
         explanations: Sequence[Explanation],
         teacher_logprobs: Sequence[Tensor | None],
-    ) -> list[Score]:
-        """Return the reward of each explanation with its parts.
+    ) -> list[RewardInputs]:
+        """Return what the reward of each explanation is made from.
 
         `teacher_logprobs[i]` holds log p_T of explanation i's tokens, one value per token id.
         """
-        requests = self._requests(problems, explanations)
+        readings = [self._read(explanation) for explanation in explanations]
         logprobs = self.student.logprobs(
-            requests,
+            self._requests(problems, readings),
             temperature=self._temperature,
             tokens_per_batch=self._tokens_per_batch,
             agree=self._agree,
         )
         items = []
-        for explanation, student, teacher in zip(explanations, logprobs, teacher_logprobs, strict=True):
-            num_tokens = len(explanation.token_ids)
-            assert teacher is None or len(teacher) == num_tokens, "one teacher value per explanation token"
+        for explanation, reading, student, teacher in zip(
+            explanations, readings, logprobs, teacher_logprobs, strict=True
+        ):
+            num_teacher, num_student = len(explanation.token_ids), len(reading.ids)
+            assert teacher is None or len(teacher) == num_teacher, "one teacher value per explanation token"
+            own = student[:num_student]
+            if reading.chunks is not None and teacher is not None:
+                teacher = _sums(teacher, [ours for ours, _ in reading.chunks])
+                own = _sums(own, [theirs for _, theirs in reading.chunks])
             items.append(
                 RewardInputs(
-                    student[num_tokens:],
-                    student[:num_tokens],
-                    teacher,
-                    explanation.has_end_tag,
-                    explanation.text_after_end_tag,
+                    solution_logprobs_S=student[num_student:],
+                    student_logprobs_T=own,
+                    teacher_logprobs_T=teacher,
+                    explanation_tokens=num_teacher,
+                    has_end_tag=explanation.has_end_tag,
+                    text_after_end_tag=explanation.text_after_end_tag,
                 )
             )
-        if not items:
-            return []
-        parts = {name: values.tolist() for name, values in rlt_reward(self.spec, items).items()}
-        rows = [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
-        return [Score(row.pop("reward"), row) for row in rows]
+        return items
 
-    def _requests(self, problems: Sequence[Problem], explanations: Sequence[Explanation]) -> list[Request]:
+    def _read(self, explanation: Explanation) -> Reading:
+        if self._teacher_bytes is None:
+            return Reading(list(explanation.token_ids), None)
+        text, ends = text_and_ends([self._teacher_bytes(i) for i in explanation.token_ids])
+        encoded = encode(self.layout.tokenizer, [Piece(text)])
+        own_ends = ends_of(encoded, [self._own_bytes(i) for i in encoded.ids], text)
+        return Reading(encoded.ids, common_chunks(ends, own_ends))
+
+    def _requests(self, problems: Sequence[Problem], readings: Sequence[Reading]) -> list[Request]:
         """Return one scoring request per explanation; a problem of a group is encoded once."""
         frames: dict[tuple[str, str, str | None], tuple[list[int], Suffix]] = {}
         requests = []
-        for problem, explanation in zip(problems, explanations, strict=True):
+        for problem, reading in zip(problems, readings, strict=True):
             key = (problem.question, problem.solution, problem.system)
             if key not in frames:
                 frames[key] = self.layout.prefix_ids(problem), self.layout.suffix(problem)
             prefix, suffix = frames[key]
-            requests.append(_request(prefix, explanation.token_ids, suffix))
+            requests.append(_request(prefix, reading.ids, suffix))
         return requests
-
-
-def is_scorable(score: Score) -> bool:
-    """Whether the reward is a number; a model with NaN in its weights or activations gives none."""
-    return math.isfinite(score.reward)
 
 
 def _request(prefix: list[int], explanation: Sequence[int], suffix: Suffix) -> Request:
@@ -101,3 +124,9 @@ def _request(prefix: list[int], explanation: Sequence[int], suffix: Suffix) -> R
     end = start + len(explanation)
     solution = range(end + suffix.solution.start, end + suffix.solution.stop)
     return Request([*prefix, *explanation, *suffix.ids], [*range(start, end), *solution])
+
+
+def _sums(values_T: Tensor, runs: Sequence[slice]) -> Tensor:
+    """Return the sum of each run in float64, shape (number of runs,)."""
+    values_T = values_T.double()
+    return torch.stack([values_T[run].sum() for run in runs]) if runs else values_T[:0]

@@ -29,6 +29,7 @@ from rlt.models.load import load_tokenizer
 from rlt.records import Problem
 from rlt.reporting.samples import format_sample, prepare_samples, write_samples
 from rlt.rewards.formula import RewardSpec
+from rlt.rewards.likelihood import LikelihoodReward, Reward, WeightedStudent
 from rlt.rewards.scorer import StudentScorer
 from rlt.stages.common import (
     is_main_process,
@@ -101,7 +102,7 @@ def run(config: Config) -> None:
             data=data,
             parts=RLParts(
                 make_engine=partial(make_engine, pool=pool, config=config),
-                make_scorer=partial(make_scorer, layout=student_layout, config=config),
+                make_reward=partial(make_reward, layout=student_layout, config=config),
                 write_samples=partial(store_samples, output / "samples"),
             ),
             settings=rl_settings(config),
@@ -180,7 +181,7 @@ def require_full_step(num_problems: int, config: Config) -> None:
         )
 
 
-def make_scorer(trainer: TeacherRLTrainer, *, layout: StudentLayout, config: Config) -> StudentScorer:
+def make_reward(trainer: TeacherRLTrainer, *, layout: StudentLayout, config: Config) -> Reward:
     """Return the reward: the frozen student, placed as configured."""
     assert config.student_model is not None
     student = load_frozen(
@@ -190,14 +191,14 @@ def make_scorer(trainer: TeacherRLTrainer, *, layout: StudentLayout, config: Con
         attn_implementation=config.model.attn_implementation,
         accelerator=trainer.accelerator,
     )
-    return StudentScorer(
+    scorer = StudentScorer(
         student,
         layout,
-        RewardSpec.from_config(config),
         temperature=config.reward.student_temperature,
         tokens_per_batch=config.reward.tokens_per_batch,
         agree=trainer.max_over_processes,
     )
+    return LikelihoodReward([WeightedStudent("student", scorer)], RewardSpec.from_config(config))
 
 
 def make_engine(trainer: TeacherRLTrainer, *, pool: VLLMPool | None, config: Config) -> Engine:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlt.formats.layout import TeacherLayout
 from rlt.records import Completion, Problem, Score
-from rlt.rewards.scorer import is_scorable
+from rlt.rewards.likelihood import is_scorable
 
 
 def sample_rows(

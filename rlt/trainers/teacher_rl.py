@@ -37,7 +37,7 @@ from rlt.formats.layout import TeacherLayout
 from rlt.generation.seeds import spread_seed
 from rlt.models.logprobs import Request, add_token_query, token_logprobs
 from rlt.records import Completion, Explanation, Problem, Score
-from rlt.rewards.scorer import StudentScorer, is_scorable
+from rlt.rewards.likelihood import Reward, is_scorable
 from rlt.trainers.drift_log import DriftLog
 from rlt.trainers.engine import Engine
 from rlt.trainers.epochs import EpochSampler
@@ -91,7 +91,7 @@ class RLParts:
     """What the trainer is given from outside. The first two need its model or its accelerator to be made."""
 
     make_engine: Callable[[TeacherRLTrainer], Engine]
-    make_scorer: Callable[[TeacherRLTrainer], StudentScorer]
+    make_reward: Callable[[TeacherRLTrainer], Reward]
     write_samples: SampleSink
 
 
@@ -128,7 +128,7 @@ class TeacherRLTrainer(GRPOTrainer):
         self._old_logprobs: Tensor | None = None
         self.policy: Any = self.model
         add_token_query(self.policy.get_base_model() if peft_config is not None else self.policy)
-        self.scorer = parts.make_scorer(self)
+        self.reward = parts.make_reward(self)
         self.engine = parts.make_engine(self)
         # TRL was built without vLLM so that it opens no connection of its own; from here on it takes the
         # branches that expect sampled log-probabilities, the importance-sampling correction among them.
@@ -241,7 +241,7 @@ class TeacherRLTrainer(GRPOTrainer):
     def _score(self, items: Sequence[PromptedProblem], completions: Sequence[Completion]) -> list[Score]:
         explanations = [self.layout.split(c.token_ids) for c in completions]
         teacher = self._teacher_logprobs(items, completions, explanations)
-        return self.scorer.score(_problems(items), explanations, teacher)
+        return self.reward.score(_problems(items), explanations, teacher)
 
     def _teacher_logprobs(
         self,
@@ -250,7 +250,7 @@ class TeacherRLTrainer(GRPOTrainer):
         explanations: Sequence[Explanation],
     ) -> list[Tensor | None]:
         """Return log p_T of each explanation's tokens at the sampling temperature."""
-        if not self.scorer.spec.needs_teacher:
+        if not self.reward.needs_teacher:
             return [None] * len(items)
         lengths = [len(e.token_ids) for e in explanations]
         if self.settings.teacher_logprobs == "engine":

@@ -20,7 +20,7 @@ def example(solution=(-1.0, -3.0), kl=(0.5, 0.1), *, tag=True, after=False, dtyp
     """Return inputs with the given solution log-probabilities and teacher-minus-student differences."""
     student = torch.full((len(kl),), -2.0, dtype=dtype)
     teacher = student + torch.tensor(list(kl), dtype=dtype)
-    return RewardInputs(torch.tensor(list(solution), dtype=dtype), student, teacher, tag, after)
+    return RewardInputs(torch.tensor(list(solution), dtype=dtype), student, teacher, len(student), tag, after)
 
 
 def parts(spec: RewardSpec, *items: RewardInputs) -> dict[str, list[float]]:

@@ -32,7 +32,8 @@ from rlt.models.frozen import FrozenModel
 from rlt.models.logprobs import Request, add_token_query, token_logprobs
 from rlt.records import Problem, Score
 from rlt.rewards.formula import RewardSpec, WeightedReductions
-from rlt.rewards.scorer import StudentScorer, is_scorable
+from rlt.rewards.likelihood import LikelihoodReward, WeightedStudent, is_scorable
+from rlt.rewards.scorer import StudentScorer
 
 CPU = torch.device("cpu")
 BESPOKE = TAG_STYLES["bespoke"]
@@ -92,7 +93,11 @@ class World:
         teacher_logprobs = token_logprobs(
             self.teacher, self.teacher_asked, temperature=TEMPERATURE, tokens_per_batch=2048, device=CPU
         )
-        return self.scorer.score(problems, explanations, teacher_logprobs)
+        return one_student(self.scorer).score(problems, explanations, teacher_logprobs)
+
+
+def one_student(scorer: StudentScorer, spec: RewardSpec = RELEASED) -> LikelihoodReward:
+    return LikelihoodReward([WeightedStudent("student", scorer)], spec)
 
 
 def make_world(tokenizer, vocab: int) -> World:
@@ -102,7 +107,6 @@ def make_world(tokenizer, vocab: int) -> World:
     scorer = StudentScorer(
         Recording(student, CPU, rests_on_cpu=False, collective=False),
         StudentLayout(tokenizer, BESPOKE, STUDENT_SYSTEM),
-        RELEASED,
         temperature=TEMPERATURE,
         tokens_per_batch=2048,
     )
@@ -288,11 +292,10 @@ def test_batch_and_order_change_nothing(tiny):
         assert score.parts == pytest.approx(together[case.name].parts, abs=2e-5)
 
 
-def narrow_scorer(world: World, tokens_per_batch: int, spec: RewardSpec = RELEASED) -> StudentScorer:
+def narrow_scorer(world: World, tokens_per_batch: int) -> StudentScorer:
     return StudentScorer(
         world.scorer.student,
         world.scorer.layout,
-        spec,
         temperature=TEMPERATURE,
         tokens_per_batch=tokens_per_batch,
     )
@@ -313,10 +316,10 @@ def test_nothing_to_score(tiny):
 
 def test_student_without_teacher(tiny):
     """`student_nll` never asks for the teacher: 3 * mean(-log p_S) + 0.03 * max(-log p_S)."""
-    scorer = narrow_scorer(tiny, 2048, replace(RELEASED, kl_estimator="student_nll"))
+    reward = one_student(narrow_scorer(tiny, 2048), replace(RELEASED, kl_estimator="student_nll"))
     case = next(case for case in ADVERSARIAL if case.name == "end_quote")
     explanation = tiny.teacher_layout.split(completion_ids(tiny.tokenizer, case))
-    (score,) = scorer.score([problem_of(case)], [explanation], [None])
+    (score,) = reward.score([problem_of(case)], [explanation], [None])
     expected = expected_score(tiny.tokenizer, tiny.teacher, tiny.student, case)
     prefix = chat_ids(tiny.tokenizer, STUDENT_SYSTEM, case.question, "<|begin_of_thought|>\n\n")
     places = list(range(len(prefix), len(prefix) + len(expected.explanation)))
@@ -382,13 +385,13 @@ def test_closing_tag_is_the_layouts():
 def test_equal_problems_under_other_system_prompts_are_scored_apart(tiny_tokenizer, tiny):
     """Each row brings its own prompt (layout.student_prompt=from_dataset); a group's prefix is shared."""
     layout = StudentLayout(tiny_tokenizer, BESPOKE, None)
-    scorer = StudentScorer(
-        tiny.scorer.student, layout, RELEASED, temperature=TEMPERATURE, tokens_per_batch=999
+    reward = one_student(
+        StudentScorer(tiny.scorer.student, layout, temperature=TEMPERATURE, tokens_per_batch=999)
     )
     rows = [Problem("a", "What is 1+1?", "2", system=system) for system in ("Think.", "Do not think.")]
     explanation = tiny.teacher_layout.split(text_ids(tiny_tokenizer, "one and one"))
     teacher = torch.zeros(len(explanation.token_ids))
-    together = scorer.score(rows, [explanation] * 2, [teacher] * 2)
-    apart = [scorer.score([row], [explanation], [teacher])[0] for row in rows]
+    together = reward.score(rows, [explanation] * 2, [teacher] * 2)
+    apart = [reward.score([row], [explanation], [teacher])[0] for row in rows]
     assert [s.reward for s in together] == pytest.approx([s.reward for s in apart], abs=1e-5)
     assert abs(apart[0].reward - apart[1].reward) > 1e-3
