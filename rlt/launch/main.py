@@ -37,7 +37,7 @@ from rlt.launch.server import (
     wait_for_servers,
 )
 from rlt.launch.training import TrainingProcess
-from rlt.reporting.run_record import COMMAND_VARIABLE, finish_abandoned, only_run_in
+from rlt.reporting.run_record import COMMAND_VARIABLE, finish_abandoned, one_line, only_run_in
 
 logger = logging.getLogger("rlt.launch")
 
@@ -75,12 +75,15 @@ class CommandLine:
     overrides: tuple[str, ...]
     """Everything that is the configuration's business, in its order."""
     dry_run: bool
+    typed: str
+    """The whole line, as run.json shows it."""
 
 
 @dataclass(frozen=True)
 class Launch:
     """Everything that will be started."""
 
+    typed: str
     config: Config
     plan: Plan
     servers: list[ServerPlan]
@@ -113,12 +116,9 @@ def main(argv: Sequence[str]) -> int:
             return 0
         if Path(launch.config.output_dir).is_dir():
             with only_run_in(launch.config.output_dir):
-                pass  # the training holds it; here it is only worth knowing before servers start
-        os.environ[COMMAND_VARIABLE] = shlex.join([f"./{script}", *words])  # run.json shows what was typed
-        try:
-            return run(launch)
-        finally:
-            finish_abandoned(launch.config.output_dir)
+                # The training holds it; here it is only worth knowing before servers start.
+                finish_abandoned(launch.config.output_dir)  # an earlier run, whose end is not ours to explain
+        return run_and_record(launch)
     except RLTError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
@@ -147,7 +147,8 @@ def parse(script: str, words: Sequence[str]) -> CommandLine:
         raise ConfigError(f"{both} contradict each other: give one of {', '.join(STRATEGIES)}.")
     overrides = tuple(word for word in rest if word not in STRATEGIES and word != "--dry-run")
     counts = tuple(int(word) for word in leading)
-    return CommandLine(counts, chosen[0] if chosen else None, overrides, "--dry-run" in rest)
+    typed = shlex.join([f"./{script}", *words])
+    return CommandLine(counts, chosen[0] if chosen else None, overrides, "--dry-run" in rest, typed)
 
 
 def prepare(script: str, line: CommandLine) -> Launch:
@@ -179,7 +180,8 @@ def prepare(script: str, line: CommandLine) -> Launch:
         servers = plan_servers(config, plan.servers, run_directory)
         overrides.append(f"generation.servers=[{','.join(server.address for server in servers)}]")
     command = training_command(config, plan, overrides, free_ports(1)[0])
-    return Launch(config, plan, servers, command, training_env(plan), run_directory / "logs" / "train.log")
+    log_path = run_directory / "logs" / "train.log"
+    return Launch(line.typed, config, plan, servers, command, training_env(plan), log_path)
 
 
 def describe(launch: Launch) -> str:
@@ -206,6 +208,21 @@ def plan_line(launch: Launch) -> str:
     return f"# {launch.config.stage} -> {launch.config.output_dir}: {servers}training {where}: {strategy}"
 
 
+def run_and_record(launch: Launch) -> int:
+    """Return the training's exit code; see that run.json tells an end that the training could not write."""
+    status, reason = "interrupted", None
+    try:
+        return run(launch)
+    except RLTError as error:
+        status, reason = "failed", one_line(error)
+        raise
+    except Stopped as stopped:
+        reason = f"ended by {signal.Signals(stopped.number).name} to the launcher"
+        raise
+    finally:
+        finish_abandoned(launch.config.output_dir, reason, status)
+
+
 def run(launch: Launch) -> int:
     """Return the training's exit code, with servers around it; nothing of ours is left behind."""
     logger.info(plan_line(launch))
@@ -217,7 +234,8 @@ def run(launch: Launch) -> int:
             if servers:
                 logger.info("logs: %s", launch.log_path.parent)
                 wait_for_servers(servers, launch.config)
-            training = TrainingProcess(launch.command, launch.env, launch.log_path)
+            env = {**launch.env, COMMAND_VARIABLE: launch.typed}
+            training = TrainingProcess(launch.command, env, launch.log_path)
             stack.callback(training.stop)
             return supervise(training, servers)
         except Stopped as stopped:

@@ -24,6 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
+
 import rlt
 from rlt.errors import ConfigError, DataError
 from rlt.reporting.files import write_json
@@ -191,10 +193,11 @@ def only_run_in(directory: str | Path) -> Iterator[None]:
         os.close(lock)
 
 
-def finish_abandoned(directory: str | Path, error: str | None = None) -> bool:
+def finish_abandoned(directory: str | Path, error: str | None = None, status: str = "interrupted") -> bool:
     """Return whether run.json had to be closed for a process that was killed before it could.
 
-    For the launcher, after its children have ended; a record that was closed properly is left alone.
+    For the launcher, which knows why, after its children have ended; a record that was closed properly is
+    left alone.
     """
     if not (Path(directory) / NAME).exists():
         return False
@@ -203,7 +206,7 @@ def finish_abandoned(directory: str | Path, error: str | None = None) -> bool:
         return False
     if error:
         fields["error"] = redact(error)
-    write_json(Path(directory) / NAME, {**fields, "ended": _now()})
+    write_json(Path(directory) / NAME, {**fields, "status": status, "ended": _now()})
     return True
 
 
@@ -276,12 +279,12 @@ def _is_gone(process: Mapping[str, Any]) -> bool:
     if process.get("host") != socket.gethostname():
         return False
     try:
-        os.kill(int(process.get("pid", 0)) or os.getpid(), 0)
-    except ProcessLookupError:
+        # The dead process of a killed parent stays a zombie until somebody reaps it, which may be never.
+        return psutil.Process(process.get("pid")).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return True
-    except PermissionError:
+    except psutil.AccessDenied:
         return False
-    return False
 
 
 def _earlier(directory: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,8 +14,11 @@ import psutil
 import pytest
 from launch_models import write_model
 
-from rlt.launch.main import parse
+import rlt.launch.main as main_module
+from rlt.errors import GenerationError
+from rlt.launch.main import Launch, Stopped, main, parse
 from rlt.launch.process import MARK, marked
+from rlt.reporting.files import write_json
 
 PROJECT = Path(__file__).parents[2]
 EIGHT_GPUS = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
@@ -129,6 +133,55 @@ def test_what_is_wrong_is_one_sentence_within_seconds(script, words, sentence):
 def test_words_may_stand_anywhere_after_the_numbers():
     line = parse("launch.sh", ["8", "seed=1", SFT, "zero2", "--dry-run"])
     assert (line.counts, line.word, line.overrides, line.dry_run) == ((8,), "zero2", ("seed=1", SFT), True)
+    assert line.typed == f"./launch.sh 8 seed=1 {SFT} zero2 --dry-run"
+
+
+@pytest.fixture
+def sft_words(tmp_path) -> list[str]:
+    """Return the words of a warm-up that passes every check; its model has no weights."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    rows = [{"question": "1+1?", "solution": "2", "reasoning_trace": "1+1=2"}] * 2
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {
+        "model_name_or_path": tmp_path / "model",
+        "dataset_id_or_path": tmp_path / "problems.jsonl",
+        "output_dir": tmp_path / "run",
+        "model.dtype": "float32",
+        "report_to": "null",
+    }
+    return [SFT, *(f"{key}={value}" for key, value in settings.items())]
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "told"),
+    [
+        (
+            GenerationError("vLLM server 0 ended with exit code 1\nits log"),
+            5,
+            ("failed", "GenerationError: vLLM server 0 ended with exit code 1"),
+        ),
+        (Stopped(signal.SIGHUP), 129, ("interrupted", "ended by SIGHUP to the launcher")),
+    ],
+)
+def test_why_the_launcher_ended_a_training_is_in_run_json(tmp_path, sft_words, monkeypatch, end, code, told):
+    record = {"status": "running", "ended": None, "error": None}
+    gone = {"host": socket.gethostname(), "pid": 2**22 + 1}  # above Linux's largest pid
+    earlier, run_json = tmp_path / "earlier.json", tmp_path / "run" / "run.json"
+    write_json(run_json, {**record, "process": gone})
+
+    def run_that_is_ended(launch: Launch) -> int:
+        run_json.rename(earlier)
+        write_json(run_json, {**record, "process": gone})
+        raise end
+
+    monkeypatch.setattr(main_module, "run", run_that_is_ended)
+    assert main(["launch.sh", *sft_words]) == code
+    closed = json.loads(run_json.read_text())
+    assert (closed["status"], closed["error"]) == told
+    assert closed["ended"]
+    # A run that had been killed before, launcher and all, did not end for this reason.
+    assert json.loads(earlier.read_text())["error"] == "the process ended without a word (killed?)"
 
 
 # ---- real servers, real training ----

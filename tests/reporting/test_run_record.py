@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,21 @@ def test_a_killed_run_is_told_apart_and_can_be_closed(tmp_path):
     assert closed["ended"]
     assert finish_abandoned(tmp_path) is False
     assert finish_abandoned(tmp_path / "nowhere") is False
+
+
+def test_a_killed_run_that_nobody_has_reaped_is_gone(tmp_path):
+    """The training's processes become the launcher's grandchildren, which only pid 1 could reap."""
+    killed = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    record = start(tmp_path)
+    record.update(process={**record.fields["process"], "pid": killed.pid})
+    assert finish_abandoned(tmp_path) is False
+    killed.kill()
+    os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)  # dead, and still in the table
+    assert finish_abandoned(tmp_path, "ended by SIGTERM to the launcher") is True
+    closed = json.loads((tmp_path / "run.json").read_text())
+    assert (closed["status"], closed["error"]) == ("interrupted", "ended by SIGTERM to the launcher")
+    assert closed["ended"]
+    killed.wait()
 
 
 def test_a_living_run_is_not_closed(tmp_path):
