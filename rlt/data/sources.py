@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import difflib
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlt.config.files import looks_local
 from rlt.data.text_files import SourceRow, read_csv, read_json, read_jsonl
 from rlt.errors import DataError
 
@@ -54,7 +54,7 @@ def read_rows(
         table = _read_file(path, source)
     elif path.is_dir():
         table = _from_dataset(source, _read_folder(path, split, config_name))
-    elif _looks_like_a_path(source):
+    elif looks_local(source):
         raise DataError(_no_such_path(path))
     else:
         table = _from_dataset(source, _read_hub(source, split, config_name, revision))
@@ -173,12 +173,6 @@ def _check_hub(name: str, revision: str | None) -> None:
             f"{name} is no local path, and the Hub cannot be reached ({_first_line(error)}); name a local "
             "file or folder, or set HF_HUB_OFFLINE=1 to use a copy from the local cache"
         ) from error
-
-
-def _looks_like_a_path(source: str) -> bool:
-    """True for `./x`, `/x`, `~/x`, `a/b/c`, `x\\y` and names with a suffix; `org/s1K-1.1` has none."""
-    has_suffix = re.search(r"\.(?!v\d)[A-Za-z][A-Za-z0-9]{0,8}$", source) is not None
-    return has_suffix or source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source
 
 
 def _no_such_path(path: Path) -> str:

@@ -189,6 +189,18 @@ def test_what_looks_like_a_path_is_never_looked_up_on_the_hub(source, tmp_path, 
         read_rows(source)
 
 
+def test_what_the_settings_check_calls_local_is_local_here_too(tmp_path, monkeypatch):
+    """`toy/name` means a path where there is a folder `toy`, and the Hub's where there is none."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rlt.data.sources._check_hub", lambda *_: pytest.fail("asked the Hub"))
+    (tmp_path / "toy").mkdir()
+    with pytest.raises(DataError, match=r"toy/name does not exist; toy holds no data file"):
+        read_rows("toy/name")
+    for name in ("toys/name", "data.txt", "org/s1K-1.1"):
+        with pytest.raises(pytest.fail.Exception, match="asked the Hub"):
+            read_rows(name)
+
+
 def test_impossible_hub_name():
     with pytest.raises(DataError, match="'my data' is neither a local path nor a possible Hub name"):
         read_rows("my data")
