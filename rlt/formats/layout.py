@@ -10,6 +10,7 @@ both models score the same tokens (method sections 2 and 3). No model, no I/O.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rlt.errors import DataError, ModelError
-from rlt.formats.encode import Piece, TokenBytes, added_tokens, check_tokenizer, encode, require_fast
+from rlt.formats.cut import Cut
+from rlt.formats.encode import Piece, added_tokens, check_tokenizer, encode, require_fast
 from rlt.formats.tags import PADDING, TAG_STRINGS, TagStyle
 from rlt.records import Explanation, Problem
 
@@ -51,14 +53,17 @@ class Chat:
         check_tokenizer(tokenizer, [*self.pieces("Be brief.", "What is 2 + 2?"), Piece("It is 4.")])
 
     def pieces(self, system: str | None, question: str) -> list[Piece]:
-        """Return the chat up to the start of the assistant's turn."""
+        """Return the chat up to the start of the assistant's turn.
+
+        Tags that a system prompt names are the tags that the layout writes, also where they are tokens.
+        """
         frame = self._frame(system is not None)
-        contents = [question] if system is None else [system, question]
         if self._trims:
-            contents = [content.strip() for content in contents]
+            system, question = system and system.strip(), question.strip()
+        contents = [[Piece(question)]] if system is None else [split_at_tags(system), [Piece(question)]]
         pieces = [Piece(frame[0], trusted=True)]
         for content, after in zip(contents, frame[1:], strict=True):
-            pieces += [Piece(content), Piece(after, trusted=True)]
+            pieces += [*content, Piece(after, trusted=True)]
         return pieces
 
     def _frame(self, with_system: bool) -> tuple[str, ...]:
@@ -112,6 +117,12 @@ class Chat:
         return text
 
 
+def split_at_tags(text: str) -> list[Piece]:
+    """Return an untrusted text whose tags, and nothing else, are trusted."""
+    parts = re.split(f"({'|'.join(map(re.escape, sorted(TAG_STRINGS)))})", text)
+    return [Piece(part, trusted=part in TAG_STRINGS) for part in parts if part]
+
+
 class TeacherLayout:
     """Prompts for the teacher, targets for its warm-up, and the explanation inside its samples."""
 
@@ -120,9 +131,7 @@ class TeacherLayout:
         self.tokenizer = tokenizer
         self.tags = tags
         self.system_prompt = system_prompt
-        self._token_bytes = TokenBytes(tokenizer)
-        controls = (i for text, i in added_tokens(tokenizer).items() if text not in TAG_STRINGS)
-        self._control_ids = frozenset(controls)
+        self._cut = Cut(tokenizer, tags.explanation.close)
 
     @property
     def stop_token_ids(self) -> list[int]:
@@ -151,26 +160,8 @@ class TeacherLayout:
         return encode(self.tokenizer, pieces).ids
 
     def split(self, completion_ids: Sequence[int]) -> Explanation:
-        """Cut the explanation out of sampled ids.
-
-        It ends before the first token that touches the closing tag, or before the first added token that is
-        no tag (a control token, or one like `<tool_call>`), whichever comes first. A tag after a control
-        token is outside the teacher's turn and does not count.
-        """
-        turn = list(completion_ids)
-        turn = turn[: next((i for i, t in enumerate(turn) if t in self._control_ids), len(turn))]
-        pieces = [self._token_bytes(t) for t in turn]
-        text = b"".join(pieces)
-        tag = self.tags.explanation.close.encode()
-        at = text.find(tag)
-        if at < 0:
-            return Explanation(tuple(turn), has_end_tag=False, text_after_end_tag=False)
-        num_tokens, position = 0, 0
-        while position + len(pieces[num_tokens]) <= at:
-            position += len(pieces[num_tokens])
-            num_tokens += 1
-        after = bool(text[at + len(tag) :].decode(errors="replace").strip())
-        return Explanation(tuple(turn[:num_tokens]), has_end_tag=True, text_after_end_tag=after)
+        """Cut the explanation out of sampled ids (see `Cut`)."""
+        return self._cut(completion_ids)
 
 
 class StudentLayout:

@@ -44,7 +44,7 @@ def test_released_teacher_rl():
     assert (c.generation.stop_at_tag, c.reward.text_after_tag_penalty) == (False, 0)
     assert c.trainer_args["vllm_importance_sampling_correction"] is False
     assert c.trainer_args["use_bias_correction_kl"] is False
-    assert c.trainer_args["mask_truncated_completions"] is False
+    assert c.trainer.mask_truncated is False
     assert c.report_to == "wandb"
 
 

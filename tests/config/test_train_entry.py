@@ -45,7 +45,7 @@ def test_wrong_setting_fails_in_seconds_without_torch(place, teacher_rl, word):
 
 
 def test_only_the_first_rank_speaks(place):
-    done = train("learning_rat=1", cwd=place, RANK="1", WORLD_SIZE="2")
+    done = train("learning_rat=1", cwd=place, RANK="1", LOCAL_RANK="1", WORLD_SIZE="2")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
 
 

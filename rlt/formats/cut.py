@@ -1,0 +1,44 @@
+"""The explanation inside sampled token ids. Pure: ids only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from rlt.formats.encode import TokenBytes, added_tokens
+from rlt.formats.tags import TAG_STRINGS
+from rlt.records import Explanation
+
+
+class Cut:
+    """Cuts explanations out of samples in a tokenizer's ids. Without an end tag the whole turn is one."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_tag: str | None) -> None:
+        self._end_tag = end_tag.encode() if end_tag else None
+        self._token_bytes = TokenBytes(tokenizer)
+        whole = TAG_STRINGS | ({end_tag} if end_tag else set())
+        self._control_ids = frozenset(i for text, i in added_tokens(tokenizer).items() if text not in whole)
+
+    def __call__(self, completion_ids: Sequence[int]) -> Explanation:
+        """Return the explanation of one sample.
+
+        It ends before the first token that touches the end tag, or before the first added token that is no
+        tag (a control token, or one like `<tool_call>`), whichever comes first. A tag after a control token
+        is outside the teacher's turn and does not count.
+        """
+        turn = list(completion_ids)
+        turn = turn[: next((i for i, t in enumerate(turn) if t in self._control_ids), len(turn))]
+        if self._end_tag is None:
+            return Explanation(tuple(turn), has_end_tag=True, text_after_end_tag=False)
+        pieces = [self._token_bytes(t) for t in turn]
+        text = b"".join(pieces)
+        at = text.find(self._end_tag)
+        if at < 0:
+            return Explanation(tuple(turn), has_end_tag=False, text_after_end_tag=False)
+        num_tokens, position = 0, 0
+        while position + len(pieces[num_tokens]) <= at:
+            position += len(pieces[num_tokens])
+            num_tokens += 1
+        after = bool(text[at + len(self._end_tag) :].decode(errors="replace").strip())
+        return Explanation(tuple(turn[:num_tokens]), has_end_tag=True, text_after_end_tag=after)
