@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rlt.config.schema import DataSettings, SubsetSettings
+from rlt.data.files import SourceRow
 from rlt.data.rows import RowFormat, choose_format, to_problem
 from rlt.data.sources import SourceTable, read_rows
-from rlt.data.text_files import SourceRow
 from rlt.errors import DataError
 from rlt.formats.tags import TagStyle
 from rlt.records import Problem

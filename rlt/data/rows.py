@@ -14,21 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlt.config.schema import OPTIONAL_FIELDS, REQUIRED_FIELDS
 from rlt.errors import ConfigError, DataError
 from rlt.formats.parse import parse_assistant_turn
 from rlt.formats.tags import TagStyle
 from rlt.records import Problem, problem_id
 
-REQUIRED_FIELDS = {
-    "columns": ("question", "solution"),
-    "sharegpt": ("conversations",),
-    "messages": ("messages",),
-}
-OPTIONAL_FIELDS = {
-    "columns": ("reasoning_trace", "answer", "system"),
-    "sharegpt": ("answer", "system"),
-    "messages": ("answer", "system"),
-}
 ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 USUAL_NAMES = {
     "question": ("problem", "Question", "query", "instruction", "prompt", "input"),

@@ -6,27 +6,25 @@ Which columns a row needs is the business of rows.py.
 from __future__ import annotations
 
 import difflib
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlt.config.files import looks_local
-from rlt.data.text_files import SourceRow, read_csv, read_json, read_jsonl
+from rlt.data.files import SourceRow, first_line, read_csv, read_json, read_jsonl, read_parquet
 from rlt.errors import DataError
 
 if TYPE_CHECKING:
     import datasets
 
-logger = logging.getLogger(__name__)
-
-TEXT_READERS: dict[str, Callable[[Path], list[SourceRow]]] = {
+READERS: dict[str, Callable[[Path], list[SourceRow]]] = {
     ".json": read_json,
     ".jsonl": read_jsonl,
     ".csv": read_csv,
+    ".parquet": read_parquet,
 }
-SUFFIXES = (*TEXT_READERS, ".parquet")
 HUB_TIMEOUT_SECONDS = 20.0
 
 
@@ -47,17 +45,19 @@ def read_rows(
     """Return the rows of a .json, .jsonl, .csv or .parquet file, a local folder, or a Hub dataset.
 
     What exists locally is read locally. A name that looks like a path is never looked up on the Hub.
-    `split` chooses among the splits of a folder or a Hub dataset; a file has none.
+    `split` chooses among the splits of a folder or a Hub dataset; a file, or one dataset that was saved to
+    disk, has none.
     """
     path = Path(source).expanduser()
     if path.is_file():
         table = _read_file(path, source)
     elif path.is_dir():
-        table = _from_dataset(source, _read_folder(path, split, config_name))
+        table = _read_dataset(source, partial(_load_folder, path, split, config_name))
     elif looks_local(source):
         raise DataError(_no_such_path(path))
     else:
-        table = _from_dataset(source, _read_hub(source, split, config_name, revision))
+        _check_hub(source, revision)
+        table = _read_dataset(source, partial(_load, source, split, config_name, revision))
     if not table.rows:
         raise DataError(f"{source} holds no rows")
     return table
@@ -65,86 +65,72 @@ def read_rows(
 
 def _read_file(path: Path, source: str) -> SourceTable:
     suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        return _from_dataset(source, _load_dataset("parquet", "train", data_file=str(path)))
-    if suffix not in TEXT_READERS:
-        raise DataError(f"{source} must end in one of {', '.join(SUFFIXES)}, got {suffix or 'no suffix'!r}")
+    if suffix not in READERS:
+        raise DataError(f"{source} must end in one of {', '.join(READERS)}, got {suffix or 'no suffix'!r}")
     try:
-        rows = TEXT_READERS[suffix](path)
+        rows = READERS[suffix](path)
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error.strerror}") from error
     columns = tuple(dict.fromkeys(name for row in rows for name in row.values))
-    return SourceTable(source, "row" if suffix == ".json" else "line", columns, rows)
+    return SourceTable(source, "line" if suffix in (".jsonl", ".csv") else "row", columns, rows)
 
 
-def _read_folder(path: Path, split: str, config_name: str | None) -> datasets.Dataset:
+def _read_dataset(source: str, load: Callable[[], datasets.Dataset]) -> SourceTable:
+    """Return the rows of a dataset; errors of `datasets` become one sentence."""
+    from datasets import exceptions
+    from datasets.inspect import SplitsNotFoundError
+
+    try:
+        dataset = load()
+        # Rows leave as plain Python values, whatever format a saved dataset was set to.
+        rows = [SourceRow(i, dict(values)) for i, values in enumerate(dataset.with_format(None), start=1)]
+    except DataError:
+        raise
+    except (exceptions.DatasetGenerationError, SplitsNotFoundError) as error:
+        reason = first_line(error.__cause__ or error)
+        raise DataError(f"{source} cannot be read: {reason}; name one file of it to see where") from error
+    except (OSError, ValueError, RuntimeError, exceptions.DatasetsError) as error:
+        # The whole family that `datasets` raises for missing, private, gated, damaged or unreachable data.
+        raise DataError(f"{source} cannot be read: {first_line(error)}") from error
+    return SourceTable(source, "row", tuple(dataset.column_names), rows)
+
+
+def _load_folder(path: Path, split: str, config_name: str | None) -> datasets.Dataset:
     import datasets
 
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         try:
             saved = datasets.load_from_disk(str(path))
-        except (OSError, ValueError) as error:  # ValueError covers pyarrow's reading errors
-            raise DataError(f"{path} is a damaged dataset folder: {_first_line(error)}") from error
-        if isinstance(saved, datasets.DatasetDict):
-            return saved[_choose_split(str(path), [str(name) for name in saved], split)]
-        return saved
-    if not any(file.suffix.lower() in SUFFIXES for file in path.rglob("*")):
-        raise DataError(f"the folder {path} holds no file that ends in one of {', '.join(SUFFIXES)}")
-    return _load_dataset(str(path), split, config_name)
+        except IndexError as error:  # a dataset without rows is saved without a file
+            raise DataError(f"{path} holds no rows") from error
+        if isinstance(saved, datasets.Dataset):
+            return saved
+        _require_split(str(path), list(saved), split)
+        return saved[split]
+    if not any(file.suffix.lower() in READERS and file.stat().st_size for file in path.rglob("*")):
+        raise DataError(f"the folder {path} holds no file with rows that ends in one of {', '.join(READERS)}")
+    return _load(str(path), split, config_name)
 
 
-def _read_hub(name: str, split: str, config_name: str | None, revision: str | None) -> datasets.Dataset:
-    _check_hub(name, revision)
-    return _load_dataset(name, split, config_name, revision)
-
-
-def _load_dataset(
-    path: str,
-    split: str,
-    config_name: str | None = None,
-    revision: str | None = None,
-    data_file: str | None = None,
+def _load(
+    path: str, split: str, config_name: str | None = None, revision: str | None = None
 ) -> datasets.Dataset:
-    """Return one split through `datasets`, with its errors turned into one sentence."""
+    """Return one split of a Hub dataset or of a folder of data files."""
     import datasets
-    from datasets import exceptions
 
-    where = data_file or path
-    try:
-        if data_file is None:
-            names = datasets.get_dataset_split_names(path, config_name, revision=revision)
-            split = _choose_split(path, [str(name) for name in names], split)
-        loaded = datasets.load_dataset(
-            path, config_name, split=split, revision=revision, data_files=data_file
-        )
-    except DataError:
-        raise
-    except exceptions.DatasetGenerationError as error:
-        reason = _first_line(error.__cause__ or error)
-        raise DataError(f"{where} cannot be read: {reason}; name one file of it to see the line") from error
-    except (OSError, ValueError, RuntimeError, exceptions.DatasetsError) as error:
-        # The whole family that `datasets` raises for missing, private, gated, damaged or unreachable data.
-        raise DataError(f"{where} cannot be read: {_first_line(error)}") from error
-    assert isinstance(loaded, datasets.Dataset), f"a split of {where} is a {type(loaded).__name__}"
+    _require_split(path, datasets.get_dataset_split_names(path, config_name, revision=revision), split)
+    loaded = datasets.load_dataset(path, config_name, split=split, revision=revision)
+    assert isinstance(loaded, datasets.Dataset), f"a split of {path} is a {type(loaded).__name__}"
     return loaded
 
 
-def _from_dataset(source: str, dataset: datasets.Dataset) -> SourceTable:
-    # Rows leave as plain Python values, whatever format a saved dataset was set to.
-    rows = [SourceRow(i, dict(values)) for i, values in enumerate(dataset.with_format(None), start=1)]
-    return SourceTable(source, "row", tuple(dataset.column_names), rows)
-
-
-def _choose_split(source: str, names: list[str], wanted: str) -> str:
-    if wanted in names:
-        return wanted
-    if len(names) == 1:
-        logger.warning("%s has no split %r; reading its only split, %r", source, wanted, names[0])
-        return names[0]
-    raise DataError(
-        f"{source} has no split {wanted!r}, only {', '.join(names)}; set data.split (data.eval_split for "
-        "held-out problems) to one of them"
-    )
+def _require_split(source: str, names: Iterable[Any], wanted: str) -> None:
+    splits = [str(name) for name in names]
+    if wanted not in splits:
+        raise DataError(
+            f"{source} has no split {wanted!r}, only {', '.join(splits) or 'none'}; set data.split "
+            "(data.eval_split for held-out problems) to one of them"
+        )
 
 
 def _check_hub(name: str, revision: str | None) -> None:
@@ -170,7 +156,7 @@ def _check_hub(name: str, revision: str | None) -> None:
         raise DataError(f"the Hub answered {code} for the dataset {name}; try again later") from error
     except httpx.TransportError as error:
         raise DataError(
-            f"{name} is no local path, and the Hub cannot be reached ({_first_line(error)}); name a local "
+            f"{name} is no local path, and the Hub cannot be reached ({first_line(error)}); name a local "
             "file or folder, or set HF_HUB_OFFLINE=1 to use a copy from the local cache"
         ) from error
 
@@ -183,9 +169,5 @@ def _no_such_path(path: Path) -> str:
     near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
     if near:
         return f"{path} does not exist; did you mean {' or '.join(str(folder / name) for name in near)}?"
-    data = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
+    data = [name for name in names if Path(name).suffix.lower() in READERS]
     return f"{path} does not exist; {folder} holds {', '.join(data[:5]) if data else 'no data file'}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -61,32 +61,60 @@ def test_folder_of_data_files(tmp_path, write_jsonl):
         read_rows(str(tmp_path), config_name="algebra")
 
 
-def test_the_only_split_is_read_with_a_warning(tmp_path, caplog, write_jsonl):
+def test_a_wrong_split_never_becomes_the_only_one_there_is(tmp_path, write_jsonl):
     folder = tmp_path / "only"
     folder.mkdir()
     write_jsonl(folder / "problems.jsonl", ROWS)
-    assert values(folder, split="test") == ROWS
-    assert "has no split 'test'; reading its only split, 'train'" in caplog.text
+    with pytest.raises(DataError, match=r"only has no split 'test', only train; set data.split \(data.eval_"):
+        read_rows(str(folder), split="test")
+    assert values(folder, split="train") == ROWS
+
+
+def test_a_file_and_one_saved_dataset_have_no_splits(tmp_path, write_jsonl):
+    datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "saved"))
+    for source in (tmp_path / "saved", write_jsonl(tmp_path / "a.jsonl", ROWS)):
+        assert values(source, split="test") == ROWS
+
+
+def write_damaged(folder: Path) -> dict[Path, str]:
+    """Write sources that cannot be read; return what the sentence about each says."""
+    dataset = datasets.Dataset.from_list([{"question": str(i) * 50, "solution": "s"} for i in range(500)])
+    dataset.to_parquet(str(folder / "whole.parquet"))
+    content = (folder / "whole.parquet").read_bytes()
+    reasons = {}
+    for name, data in (
+        ("text.parquet", b"not parquet"),
+        ("empty.parquet", b""),
+        ("cut.parquet", content[: len(content) // 2]),
+        ("overwritten.parquet", content[:300] + bytes(200) + content[500:]),
+    ):
+        (folder / name).write_bytes(data)
+        reasons[folder / name] = "cannot be read as parquet: "
+    for name, file, text, reason in (
+        ("no_state", "state.json", "{}", "cannot be read: "),
+        ("broken", "a.jsonl", '{"question": \n', "; name one file of it to see where"),
+        ("cut", "a.parquet", "PAR1", "; name one file of it to see where"),
+        ("empty", "a.jsonl", "", "holds no file with rows that ends in one of .json, .jsonl, .csv, .parquet"),
+        ("other", "a.txt", "x", "holds no file with rows that ends in one of .json, .jsonl, .csv, .parquet"),
+    ):
+        (folder / name).mkdir()
+        (folder / name / file).write_text(text)
+        reasons[folder / name] = reason
+    for name, change in (("lost", b""), ("changed", b"\xff" * 2000)):
+        dataset.save_to_disk(str(folder / name))
+        (arrow,) = (folder / name).glob("*.arrow")
+        half = arrow.read_bytes()[: arrow.stat().st_size // 2]
+        arrow.write_bytes(half + change)
+        reasons[folder / name] = "cannot be read: "
+    return reasons
 
 
 def test_damaged_sources_give_one_sentence(tmp_path):
-    (tmp_path / "a.parquet").write_bytes(b"not parquet")
-    saved = tmp_path / "saved"
-    saved.mkdir()
-    (saved / "state.json").write_text("{}")
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "a.jsonl").write_text('{"question": \n')
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    for source, reason in [
-        (tmp_path / "a.parquet", "cannot be read"),
-        (saved, "damaged dataset folder"),
-        (broken, "name one file of it to see the line"),
-        (empty, "holds no file that ends in one of .json, .jsonl, .csv, .parquet"),
-    ]:
-        with pytest.raises(DataError, match=reason) as error:
+    for source, reason in write_damaged(tmp_path).items():
+        with pytest.raises(DataError) as error:
             read_rows(str(source))
+        assert reason in str(error.value)
+        assert str(source) in str(error.value)
         assert "\n" not in str(error.value)
 
 
@@ -95,6 +123,15 @@ def test_a_source_without_rows(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match="holds no rows"):
         read_rows(str(tmp_path / name))
+
+
+def test_parquet_and_saved_datasets_without_rows(tmp_path):
+    none = datasets.Dataset.from_list(ROWS).select([])
+    none.to_parquet(str(tmp_path / "a.parquet"))
+    none.save_to_disk(str(tmp_path / "saved"))
+    for name in ("a.parquet", "saved"):
+        with pytest.raises(DataError, match=f"{name} holds no rows"):
+            read_rows(str(tmp_path / name))
 
 
 def test_unknown_suffix(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlt.data.text_files import read_csv, read_json, read_jsonl
+from rlt.data.files import read_csv, read_json, read_jsonl, read_parquet
 from rlt.errors import DataError
 
 
@@ -55,6 +55,27 @@ def test_json_that_is_neither_list_nor_lines(tmp_path, text):
     path.write_text(text)
     with pytest.raises(DataError, match=r"a\.json holds neither a JSON list nor JSON lines"):
         read_json(path)
+
+
+def test_json_that_is_nested_too_deep_is_a_fault_of_its_line_or_file(tmp_path):
+    deep = '{"q": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    (tmp_path / "a.jsonl").write_text(f'{{"q": 1}}\n{deep}\n')
+    assert faults(read_jsonl(tmp_path / "a.jsonl")) == {2: "not readable JSON: nested too deep"}
+    (tmp_path / "a.json").write_text(f"[{deep}]")
+    with pytest.raises(DataError, match=r"a\.json is nested too deep to read"):
+        read_json(tmp_path / "a.json")
+
+
+def test_parquet_values_are_plain_python(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = [{"q": "007", "turns": [{"a": 1, "b": None}], "level": None}, {"q": "b", "turns": [], "level": 2}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    assert [(row.number, row.values) for row in read_parquet(tmp_path / "a.parquet")] == [
+        (1, rows[0]),
+        (2, rows[1]),
+    ]
 
 
 def test_json_of_another_type(tmp_path):

@@ -1,4 +1,4 @@
-"""Rows of json, jsonl and csv files, exactly as written and each with its place in the file.
+"""Rows of json, jsonl, csv and parquet files, exactly as written and each with its place in the file.
 
 Read here and not through `datasets`, whose readers guess types: the answer "2024-01-01" becomes a
 date and the CSV cell 007 the number 7, and one broken line ends the whole file without its number.
@@ -40,6 +40,8 @@ def read_json(path: Path) -> list[SourceRow]:
     text = path.read_bytes()
     try:
         content = json.loads(text)
+    except RecursionError as error:
+        raise DataError(f"{path} is nested too deep to read") from error
     except ValueError as error:  # broken JSON, broken UTF-8, or a number of too many digits
         rows = read_jsonl(path) if text.lstrip().startswith(b"{") else []
         if any(row.fault is None for row in rows):
@@ -74,6 +76,23 @@ def read_csv(path: Path) -> list[SourceRow]:
     return rows
 
 
+def read_parquet(path: Path) -> list[SourceRow]:
+    """Return the rows of a parquet file as plain Python values."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        rows = parquet.ParquetFile(path).read().to_pylist()
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} cannot be read as parquet: {first_line(error)}") from error
+    return [SourceRow(i, values) for i, values in enumerate(rows, start=1)]
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its name if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 def _json_row(number: int, line: bytes) -> SourceRow:
     try:
         return _object_row(number, json.loads(line.decode("utf-8-sig")))
@@ -83,6 +102,8 @@ def _json_row(number: int, line: bytes) -> SourceRow:
         return SourceRow(number, fault=f"not UTF-8 text: {error.reason} at byte {error.start + 1}")
     except ValueError as error:  # a number of too many digits
         return SourceRow(number, fault=f"not readable JSON: {error}")
+    except RecursionError:
+        return SourceRow(number, fault="not readable JSON: nested too deep")
 
 
 def _object_row(number: int, value: Any) -> SourceRow:
