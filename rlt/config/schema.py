@@ -41,6 +41,20 @@ TRANSFORMS = ("none", "exp", "one_minus_exp")
 PLAIN_SAMPLING = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Settings of `generation` under which only the temperature shapes the samples."""
 TRACKERS = ("wandb", "tensorboard", "trackio")
+PROMPT_KEYWORDS = {"teacher_prompt": ("default",), "student_prompt": ("default", "from_dataset")}
+"""Settings of `layout` that hold a text, `file:PATH`, or one of these words."""
+REQUIRED_FIELDS = {
+    "columns": ("question", "solution"),
+    "sharegpt": ("conversations",),
+    "messages": ("messages",),
+}
+"""Per `data.format`, the fields of ours that a row must feed."""
+OPTIONAL_FIELDS = {
+    "columns": ("reasoning_trace", "answer", "system"),
+    "sharegpt": ("answer", "system"),
+    "messages": ("answer", "system"),
+}
+DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 
 
 @dataclass
@@ -267,7 +281,7 @@ class Config:
     results_dir: str = setting("results", "folder that holds the run directories")
     output_dir: str = setting(MISSING, "this run's directory")
     resume_from: str | None = setting(None, "checkpoint folder, or `latest` for the newest in output_dir")
-    seed: int = setting(42, "seed of everything random", ge=0)
+    seed: int = setting(42, "seed of everything random", ge=0, lt=2**32)
     report_to: str | None = setting(None, "experiment tracker besides metrics.jsonl", choices=TRACKERS)
     wandb_project: str = setting("rlt", "project name for wandb")
     model: ModelSettings = setting(ModelSettings, "loading the trained model")
