@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from accelerate import Accelerator
 from torch import nn
+from transformers import PreTrainedModel
 
 from rlt.errors import ConfigError
 from rlt.models.load import load_model
@@ -62,16 +63,23 @@ def load_frozen(
     """Return a frozen causal model on the accelerator's device, placed as asked."""
     if placement == "zero3":
         return _sharded(name, dtype, attn_implementation, accelerator)
+    device = accelerator.device
+    rests_on_cpu = placement == "cpu_offload" and device.type != "cpu"
+    place = torch.device("cpu") if rests_on_cpu else device
+    module = load_whole(name, dtype=dtype, attn_implementation=attn_implementation, device=place)
+    return FrozenModel(module, device, rests_on_cpu=rests_on_cpu, collective=False)
+
+
+def load_whole(
+    name: str, *, dtype: str, attn_implementation: str = "auto", device: torch.device
+) -> PreTrainedModel:
+    """Return a frozen causal model that is whole on one device, also in a run under ZeRO-3."""
     with _outside_zero3():
         model = load_model(name, dtype=dtype, attn_implementation=attn_implementation)
     add_token_query(model)
-    model.requires_grad_(False).eval()
-    device = accelerator.device
-    rests_on_cpu = placement == "cpu_offload" and device.type != "cpu"
-    module: nn.Module = model
-    if not rests_on_cpu:
-        module.to(device)
-    return FrozenModel(module, device, rests_on_cpu=rests_on_cpu, collective=False)
+    module: nn.Module = model.requires_grad_(False).eval()
+    module.to(device)
+    return model
 
 
 def _sharded(name: str, dtype: str, attn_implementation: str, accelerator: Accelerator) -> FrozenModel:

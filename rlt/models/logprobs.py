@@ -70,8 +70,11 @@ class TokenQuery:
 def add_token_query(model: PreTrainedModel) -> None:
     """Let `model(input_ids=…, query=TokenQuery(…))` return the wanted log-probabilities, shape (N,).
 
-    Raises ModelError for a model whose logits are more than its LM head's output.
+    Does nothing the second time. Raises ModelError for a model whose logits are more than its LM head's
+    output.
     """
+    if getattr(model.forward, "takes_query", False):
+        return
     config = model.config.get_text_config()
     for name in _LOGIT_MAPS:
         if getattr(config, name, None) not in (None, 1):
@@ -89,6 +92,7 @@ def add_token_query(model: PreTrainedModel) -> None:
         hidden_BTD = backbone(*args, use_cache=False, **kwargs).last_hidden_state
         return _project(self, hidden_BTD[query.rows_N, query.columns_N], query)
 
+    forward.takes_query = True  # pyright: ignore[reportAttributeAccessIssue]
     model.forward = types.MethodType(forward, model)
 
 
