@@ -16,6 +16,9 @@ _RULES = {
     "lt": (lambda value, bound: value < bound, "less than"),
 }
 
+_MAY_BE_EMPTY = ("layout.teacher_prompt", "layout.student_prompt")
+"""Texts that mean something when they are empty: no system prompt."""
+
 
 def check_bounds(config: Config) -> None:
     """Raise ConfigError for the first setting whose value breaks its own rule."""
@@ -23,6 +26,9 @@ def check_bounds(config: Config) -> None:
         value = get(config, row.name)
         if row.section is None and value is not None:
             _check_number(row, value)
+            if value == "" and row.name not in _MAY_BE_EMPTY:
+                remedy = "give null for none" if row.is_optional else "give a value"
+                raise ConfigError(f"`{row.name}` is empty: {remedy} ({row.doc}).")
             if row.choices and value not in row.choices:
                 raise ConfigError(
                     f"`{row.name}` must be one of {', '.join(row.choices)}, got {value!r} ({row.doc})."
@@ -37,6 +43,6 @@ def _check_number(row: Row, value: Any) -> None:
         holds, words = _RULES[name]
         if not holds(value, bound):
             raise ConfigError(
-                f"`{row.name}` must be {words} {bound:g}, got {value} "
+                f"`{row.name}` must be {words} {bound:.12g}, got {value} "
                 f"({row.doc}; the default is {row.default})."
             )

@@ -55,7 +55,7 @@ def _table(settings: Iterable[Row]) -> str:
 
 def _entry(row: Row) -> str:
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    rules = [f"{signs[name]} {bound:g}" for name, bound in row.bounds.items()]
+    rules = [f"{signs[name]} {bound:.12g}" for name, bound in row.bounds.items()]
     if row.choices:
         rules = [f"one of {', '.join(row.choices)}"]
     default = "null" if row.default is None else row.default

@@ -1,4 +1,4 @@
-"""Checks of the paths in a configuration: models, data, prompts, checkpoints, the run directory.
+"""Checks of the paths in a configuration: models, data, checkpoints, the run directory.
 
 Names that could be the Hub's are left alone: whether those exist is found out when they are loaded.
 """
@@ -7,27 +7,31 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
-from rlt.config.schema import Config
+from rlt.config.schema import DATA_SUFFIXES, Config
 from rlt.errors import ConfigError
 
-_DATA_SUFFIXES = (".json", ".jsonl", ".parquet", ".csv")
+_CHECKPOINT_END = "trainer_state.json"
+"""What Trainer writes last: a checkpoint without it is not whole."""
+_HUB_NAME = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 
 
 def check_files(config: Config) -> None:
     """Raise ConfigError for the first path that is not what its setting needs."""
-    _check_model(config)
+    models = {"model_name_or_path": config.model_name_or_path}
     if config.stage == "teacher_rl" and config.student_model:
-        _check_model_folder("student_model", config.student_model)
+        models["student_model"] = config.student_model
+    _check_warm_up(config)
+    for setting, model in models.items():
+        _check_model(setting, model)
     _check_data("dataset_id_or_path", config.dataset_id_or_path)
-    if config.data.eval_path is not None and config.trainer.eval_steps:
+    if config.data.eval_path is not None:
         _check_data("data.eval_path", config.data.eval_path)
-    for name in ("teacher_prompt", "student_prompt"):
-        prompt = getattr(config.layout, name)
-        if prompt.startswith("file:") and not Path(prompt.removeprefix("file:")).is_file():
-            raise ConfigError(f"`layout.{name}={prompt}` names a file that does not exist.")
-    _check_output(config)
+    _check_output(config.output_dir)
+    for setting, model in models.items():
+        _keep_apart(config.output_dir, setting, model)
     _check_resume(config)
 
 
@@ -40,7 +44,13 @@ def context_length(model: str) -> int | None:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON, so {model} is not a usable model: {error}.") from None
-    return values.get("max_position_embeddings", values.get("text_config", {}).get("max_position_embeddings"))
+    inner = values.get("text_config") or {} if isinstance(values, dict) else None
+    if not isinstance(inner, dict):
+        raise ConfigError(
+            f"{path} must hold a JSON object, a model's configuration, so {model} is not a usable model."
+        )
+    limit = values.get("max_position_embeddings", inner.get("max_position_embeddings"))
+    return limit if isinstance(limit, int) else None
 
 
 def looks_local(name: str) -> bool:
@@ -49,12 +59,12 @@ def looks_local(name: str) -> bool:
     return (
         name.startswith((".", "~", "/"))
         or name.count("/") > 1
-        or path.suffix in _DATA_SUFFIXES
+        or path.suffix in DATA_SUFFIXES
         or ("/" in name and path.parent.is_dir())
     )
 
 
-def _check_model(config: Config) -> None:
+def _check_warm_up(config: Config) -> None:
     model = config.model_name_or_path
     default = f"{config.results_dir}/pre_rl_model"
     if config.stage == "teacher_rl" and model == default and not (Path(model) / "config.json").is_file():
@@ -63,47 +73,76 @@ def _check_model(config: Config) -> None:
             f"warm-up writes, so run `./launch.sh cfgs/run_cfg/teacher_sft.yaml "
             f"results_dir={config.results_dir}` first, or give another model_name_or_path."
         )
-    _check_model_folder("model_name_or_path", model)
 
 
-def _check_model_folder(setting: str, model: str) -> None:
+def _check_model(setting: str, model: str) -> None:
     path = Path(model)
+    if path.is_file():
+        raise ConfigError(f"`{setting}={model}` is a file: give a model's folder or a Hub name (owner/name).")
     if path.is_dir() and not (path / "config.json").is_file():
         raise ConfigError(f"`{setting}={model}` is a folder without config.json: give a model's folder.")
-    if not path.exists() and looks_local(model):
-        raise ConfigError(
-            f"`{setting}={model}` does not exist: give a model's folder or a Hub name (owner/name)."
-        )
+    _check_name(setting, model, "a model's folder")
 
 
 def _check_data(setting: str, name: str) -> None:
-    if not Path(name).exists() and looks_local(name):
+    suffix = Path(name).suffix
+    if Path(name).is_file() and suffix.lower() not in DATA_SUFFIXES:
         raise ConfigError(
-            f"`{setting}={name}` does not exist: give a json, jsonl, parquet or csv file, a dataset folder, "
-            "or a Hub name (owner/name)."
+            f"`{setting}={name}` must end in one of {', '.join(DATA_SUFFIXES)}, got "
+            f"{suffix or 'no suffix'}: write the rows as one of these."
+        )
+    _check_name(setting, name, "a json, jsonl, parquet or csv file, a dataset folder,")
+
+
+def _check_name(setting: str, name: str, what: str) -> None:
+    """Refuse what neither exists here nor can be a name on the Hub."""
+    if Path(name).exists():
+        return
+    if looks_local(name):
+        raise ConfigError(f"`{setting}={name}` does not exist: give {what} or a Hub name (owner/name).")
+    if not _HUB_NAME.fullmatch(name) or "--" in name or ".." in name or name.endswith(".git"):
+        raise ConfigError(
+            f"`{setting}={name}` does not exist, and no Hub name looks like this: give {what} or a Hub name "
+            "(owner/name)."
         )
 
 
-def _check_output(config: Config) -> None:
-    path = Path(config.output_dir)
+def _check_output(output_dir: str) -> None:
+    path = Path(output_dir)
     existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     if not existing.is_dir():
-        raise ConfigError(f"`output_dir={config.output_dir}` cannot be a folder: {existing} is a file.")
+        raise ConfigError(f"`output_dir={output_dir}` cannot be a folder: {existing} is a file.")
     if not os.access(existing, os.W_OK):
-        raise ConfigError(f"`output_dir={config.output_dir}` cannot be written: no permission in {existing}.")
+        raise ConfigError(f"`output_dir={output_dir}` cannot be written: no permission in {existing}.")
+
+
+def _keep_apart(output_dir: str, setting: str, model: str) -> None:
+    """Refuse a run directory in, above or at a model's folder: the run would write over the model."""
+    run, folder = Path(output_dir).resolve(), Path(model).resolve()
+    if run == folder or (folder.is_dir() and (run in folder.parents or folder in run.parents)):
+        place = "is" if run == folder else "contains" if run in folder.parents else "lies in"
+        raise ConfigError(
+            f"`output_dir={output_dir}` {place} the folder of {setting}={model}, which the run would write "
+            "over: give a folder of its own."
+        )
 
 
 def _check_resume(config: Config) -> None:
     if config.resume_from is None:
         return
     if config.resume_from == "latest":
-        if not any(Path(config.output_dir).glob("checkpoint-*")):
+        if not any(Path(config.output_dir).glob(f"checkpoint-*/{_CHECKPOINT_END}")):
             raise ConfigError(
-                f"`resume_from=latest` finds no checkpoint-N in {config.output_dir}: leave it out to start "
-                "afresh."
+                f"`resume_from=latest` finds no whole checkpoint-N in {config.output_dir}: leave it out to "
+                "start afresh."
             )
     elif not Path(config.resume_from).is_dir():
         raise ConfigError(
             f"`resume_from={config.resume_from}` is not a folder: give a checkpoint-N folder, or latest for "
             "the newest in output_dir."
+        )
+    elif not (Path(config.resume_from) / _CHECKPOINT_END).is_file():
+        raise ConfigError(
+            f"`resume_from={config.resume_from}` is no whole checkpoint, because {_CHECKPOINT_END} is "
+            "missing: give another checkpoint-N folder, or latest for the newest whole one in output_dir."
         )

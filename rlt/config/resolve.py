@@ -1,4 +1,4 @@
-"""Settings that another setting makes pointless, switched off with one warning each.
+"""What a configuration comes to: `~` spelled out, pointless settings switched off with one warning each.
 
 The result is what the run uses and saves, so that a saved configuration never claims more than ran.
 """
@@ -6,16 +6,27 @@ The result is what the run uses and saves, so that a saved configuration never c
 from __future__ import annotations
 
 import logging
+import os
 from copy import deepcopy
 
-from rlt.config.schema import Config
+from rlt.config.schema import PROMPT_KEYWORDS, Config
+from rlt.config.tree import get
 
 logger = logging.getLogger(__name__)
 
+_PATHS = (
+    *("model_name_or_path", "dataset_id_or_path", "student_model", "data.eval_path"),
+    *("results_dir", "output_dir", "resume_from", "generation.sync_dir"),
+)
+_FILE = "file:"
+
 
 def resolve(config: Config) -> Config:
-    """Return a copy in which settings without effect are off."""
+    """Return a copy with whole paths, in which settings without effect are off."""
     config = deepcopy(config)
+    _expand_home(config)
+    if config.report_to is not None and config.report_to.lower() == "none":
+        config.report_to = None
     if config.stage != "teacher_rl":
         return config
     trainer, reward = config.trainer, config.reward
@@ -32,6 +43,18 @@ def resolve(config: Config) -> Config:
         _warn(f"reward.teacher_logprobs={reward.teacher_logprobs}", "kl_estimator=student_nll reads none")
         reward.teacher_logprobs = "policy"
     return config
+
+
+def _expand_home(config: Config) -> None:
+    for name in _PATHS:
+        section, _, leaf = name.rpartition(".")
+        if path := get(config, name):
+            setattr(get(config, section) if section else config, leaf, os.path.expanduser(path))
+    for name in PROMPT_KEYWORDS:
+        prompt = getattr(config.layout, name)
+        if prompt.startswith(_FILE):
+            path = os.path.expanduser(prompt.removeprefix(_FILE))
+            setattr(config.layout, name, f"{_FILE}{path}")
 
 
 def _warn(setting: str, reason: str) -> None:

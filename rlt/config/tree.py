@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from rlt.config.schema import Config
 
@@ -21,6 +21,8 @@ _WORDS: dict[Any, str] = {
     str: "a text",
     list[str]: "a list of texts",
     list[float]: "a list of numbers",
+    dict: "a mapping",
+    NoneType: "null",
 }
 
 
@@ -47,21 +49,37 @@ class Row:
     @property
     def is_text(self) -> bool:
         """The value is a string, or null."""
-        return str in (self.type, *get_args(self.type)) and get_origin(self.type) in (None, UnionType)
+        return str in _kinds(self.type)
 
     @property
     def type_name(self) -> str:
         """How the type reads in help and errors."""
-        if self.section is not None:
-            return "a section"
-        kinds = [t for t in get_args(self.type) if t is not NoneType] if self.is_optional else [self.type]
-        words = [_WORDS.get(t, "a mapping" if get_origin(t) is dict else str(t)) for t in kinds]
-        return " or ".join(words + (["null"] if self.is_optional else []))
+        return "a section" if self.section is not None else type_words(self.type)
 
     @property
     def is_optional(self) -> bool:
         """The value may be null."""
-        return NoneType in get_args(self.type)
+        return NoneType in _kinds(self.type)
+
+
+def type_words(kind: Any) -> str:
+    """Return how a type reads in help and errors."""
+    return " or ".join(_WORDS[dict if get_origin(t) is dict else t] for t in _kinds(kind))
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Return whether a value read from YAML is of a type; a whole number is a number, too."""
+    if len(kinds := _kinds(kind)) > 1:
+        return any(fits(value, k) for k in kinds)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(fits(item, get_args(kind)[0]) for item in value)
+    if kind in (int, float):
+        return isinstance(value, int | kind) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _kinds(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
 
 
 @cache

@@ -1,66 +1,131 @@
 """The arguments of TRL 1.16's SFTConfig and GRPOConfig: a wrong one fails before torch loads.
 
 `trainer_args` may name any field of its stage that no setting of ours decides. A test compares these
-names with the installed TRL.
+names, types and choices with the installed TRL.
 """
+
+from types import NoneType
+from typing import Any
 
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_COMMON = _names(
-    """
-    accelerator_config adam_beta1 adam_beta2 adam_epsilon auto_find_batch_size average_tokens_across_devices
-    batch_eval_metrics bf16 bf16_full_eval data_seed dataloader_drop_last dataloader_in_order
-    dataloader_multiprocessing_context dataloader_num_workers dataloader_persistent_workers
-    dataloader_pin_memory dataloader_prefetch_factor ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb
-    ddp_find_unused_parameters ddp_static_graph ddp_timeout debug deepspeed disable_tqdm do_eval do_predict
-    do_train enable_jit_checkpoint eval_accumulation_steps eval_delay eval_do_concat_batches eval_on_start
-    eval_steps eval_strategy eval_use_gather_object fp16 fp16_full_eval fsdp fsdp_config full_determinism
-    gradient_accumulation_steps gradient_checkpointing gradient_checkpointing_kwargs greater_is_better
-    hub_always_push hub_model_id hub_private_repo hub_revision hub_strategy hub_token ignore_data_skip
-    include_for_metrics include_num_input_tokens_seen label_names label_smoothing_factor learning_rate
-    length_column_name liger_kernel_config load_best_model_at_end local_rank log_level log_level_replica
-    log_on_each_node logging_first_step logging_nan_inf_filter logging_steps logging_strategy loss_type
-    lr_scheduler_kwargs lr_scheduler_type max_grad_norm max_steps metric_for_best_model model_init_kwargs
-    neftune_noise_alpha num_train_epochs optim optim_args optim_target_modules output_dir pad_to_multiple_of
-    parallelism_config per_device_eval_batch_size per_device_train_batch_size prediction_loss_only project
-    push_to_hub remove_unused_columns report_to restore_callback_states_from_checkpoint
-    resume_from_checkpoint router_aux_loss_coef run_name save_on_each_node save_only_model save_steps
-    save_strategy save_total_limit seed shuffle_dataset skip_memory_metrics tf32 torch_compile
-    torch_compile_backend torch_compile_mode torch_empty_cache_steps trackio_bucket_id trackio_space_id
-    trackio_static_space_id train_sampling_strategy trust_remote_code use_cache use_cpu use_liger_kernel
-    warmup_steps weight_decay
-    """
+def _typed(fields: dict[Any, str]) -> dict[str, Any]:
+    """Return the type of each field, from the fields of each type."""
+    return {name: kind for kind, names in fields.items() for name in sorted(_names(names))}
+
+
+_COMMON = _typed(
+    {
+        bool: """
+            auto_find_batch_size average_tokens_across_devices batch_eval_metrics bf16_full_eval
+            dataloader_drop_last dataloader_in_order dataloader_persistent_workers dataloader_pin_memory
+            do_eval do_predict do_train enable_jit_checkpoint eval_do_concat_batches eval_on_start
+            eval_use_gather_object fp16 fp16_full_eval full_determinism gradient_checkpointing
+            hub_always_push ignore_data_skip load_best_model_at_end log_on_each_node logging_first_step
+            logging_nan_inf_filter prediction_loss_only push_to_hub
+            restore_callback_states_from_checkpoint save_on_each_node save_only_model
+            skip_memory_metrics torch_compile trust_remote_code use_cache use_cpu use_liger_kernel
+        """,
+        str | None: """
+            dataloader_multiprocessing_context ddp_backend fsdp hub_model_id hub_revision hub_token
+            metric_for_best_model optim_args output_dir resume_from_checkpoint run_name
+            torch_compile_backend torch_compile_mode trackio_bucket_id trackio_space_id
+        """,
+        str: """
+            eval_strategy hub_strategy length_column_name log_level log_level_replica logging_strategy
+            loss_type lr_scheduler_type optim project save_strategy train_sampling_strategy
+        """,
+        float: """
+            adam_beta1 adam_beta2 adam_epsilon eval_delay label_smoothing_factor learning_rate
+            logging_steps max_grad_norm num_train_epochs save_steps warmup_steps weight_decay
+        """,
+        bool | None: """
+            bf16 ddp_broadcast_buffers ddp_find_unused_parameters ddp_static_graph disable_tqdm
+            greater_is_better hub_private_repo tf32
+        """,
+        int: """
+            dataloader_num_workers ddp_timeout gradient_accumulation_steps local_rank max_steps
+            per_device_eval_batch_size per_device_train_batch_size seed
+        """,
+        dict | str | None: """
+            accelerator_config deepspeed fsdp_config gradient_checkpointing_kwargs lr_scheduler_kwargs
+            model_init_kwargs
+        """,
+        int | None: """
+            data_seed dataloader_prefetch_factor ddp_bucket_cap_mb eval_accumulation_steps
+            save_total_limit torch_empty_cache_steps
+        """,
+        float | None: "eval_steps neftune_noise_alpha router_aux_loss_coef",
+        str | list[str] | None: "optim_target_modules report_to",
+        int | str | None: "pad_to_multiple_of",
+        NoneType: "parallelism_config",
+        str | bool | None: "trackio_static_space_id",
+        str | bool: "include_num_input_tokens_seen",
+        str | list[str]: "debug",
+        list[str] | None: "label_names",
+        dict | None: "liger_kernel_config",
+        list[str]: "include_for_metrics",
+    }
 )
 
-SFT_FIELDS = _COMMON | _names(
-    """
-    activation_offloading assistant_only_loss chat_template_path completion_only_loss dataset_kwargs
-    dataset_num_proc dataset_text_field eos_token eval_packing max_length packing packing_strategy pad_token
-    padding_free truncation_mode
-    """
+SFT_FIELDS = _COMMON | _typed(
+    {
+        bool: """
+            activation_offloading assistant_only_loss packing padding_free remove_unused_columns
+            shuffle_dataset
+        """,
+        str | None: "chat_template_path eos_token pad_token",
+        str: "dataset_text_field packing_strategy truncation_mode",
+        int | None: "dataset_num_proc max_length",
+        bool | None: "completion_only_loss eval_packing",
+        dict | str | None: "dataset_kwargs",
+    }
 )
 
-GRPO_FIELDS = _COMMON | _names(
-    """
-    beta cache_implementation cast_lm_head_to_fp32 chat_template_kwargs delta disable_dropout
-    ds3_gather_for_generation entropy_coef entropy_coef_delta entropy_coef_max entropy_coef_min
-    entropy_target epsilon epsilon_high generation_batch_size generation_kwargs importance_sampling_level
-    log_completions log_completions_hub_repo log_multimodal log_unique_prompts mask_truncated_completions
-    max_completion_length max_tool_calling_iterations min_p multi_objective_aggregation
-    num_completions_to_print num_generations num_generations_eval num_iterations off_policy_mask_threshold
-    ref_model_mixup_alpha ref_model_sync_steps repetition_penalty reward_weights sapo_temperature_neg
-    sapo_temperature_pos scale_rewards steps_per_generation sync_ref_model temperature top_entropy_quantile
-    top_k top_p transformers_continuous_batching_config use_adaptive_entropy use_bias_correction_kl
-    use_transformers_continuous_batching use_transformers_paged use_vllm vespo_k_neg vespo_k_pos
-    vespo_lambda_neg vespo_lambda_pos vllm_enable_sleep_mode vllm_gpu_memory_utilization vllm_group_port
-    vllm_importance_sampling_cap vllm_importance_sampling_clip_max vllm_importance_sampling_clip_min
-    vllm_importance_sampling_correction vllm_importance_sampling_mode vllm_max_model_length vllm_mode
-    vllm_model_impl vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout
-    vllm_structured_outputs_regex vllm_tensor_parallel_size
-    """
+GRPO_FIELDS = _COMMON | _typed(
+    {
+        float: """
+            beta entropy_coef entropy_coef_delta entropy_coef_max entropy_coef_min entropy_target
+            epsilon ref_model_mixup_alpha repetition_penalty sapo_temperature_neg sapo_temperature_pos
+            temperature top_entropy_quantile top_p vespo_k_neg vespo_k_pos vespo_lambda_neg
+            vespo_lambda_pos vllm_gpu_memory_utilization vllm_server_timeout
+        """,
+        bool: """
+            cast_lm_head_to_fp32 disable_dropout ds3_gather_for_generation log_completions
+            log_multimodal log_unique_prompts mask_truncated_completions sync_ref_model
+            use_adaptive_entropy use_bias_correction_kl use_transformers_continuous_batching
+            use_transformers_paged use_vllm vllm_enable_sleep_mode vllm_importance_sampling_correction
+        """,
+        int | None: """
+            generation_batch_size max_completion_length max_tool_calling_iterations
+            num_completions_to_print num_generations num_generations_eval steps_per_generation
+            vllm_max_model_length
+        """,
+        float | None: """
+            delta epsilon_high min_p off_policy_mask_threshold vllm_importance_sampling_cap
+            vllm_importance_sampling_clip_max vllm_importance_sampling_clip_min
+        """,
+        str: """
+            importance_sampling_level multi_objective_aggregation scale_rewards
+            vllm_importance_sampling_mode vllm_mode vllm_model_impl vllm_server_host
+        """,
+        int: """
+            num_iterations ref_model_sync_steps top_k vllm_group_port vllm_server_port
+            vllm_tensor_parallel_size
+        """,
+        str | None: """
+            cache_implementation log_completions_hub_repo vllm_server_base_url
+            vllm_structured_outputs_regex
+        """,
+        dict | str | None: """
+            chat_template_kwargs generation_kwargs transformers_continuous_batching_config
+        """,
+        bool | None: "remove_unused_columns shuffle_dataset",
+        list[float] | None: "reward_weights",
+    }
 )
 
 _GENERATION = "the section generation"
@@ -97,6 +162,7 @@ OWNED: dict[str, str] = {
     "deepspeed": "the words zero1 and offload of launch.sh, or an accelerate configuration",
     "fsdp": "an accelerate configuration",
     "fsdp_config": "an accelerate configuration",
+    "parallelism_config": "an accelerate configuration",
     "local_rank": "nothing: the launcher sets it",
     "disable_tqdm": "nothing: progress is lines where there is no terminal",
     "auto_find_batch_size": "per_device_train_batch_size",
@@ -155,6 +221,36 @@ GRPO_OWNED: dict[str, str] = OWNED | {
     "num_completions_to_print": _SAMPLES,
 }
 
+OWNED_SOMEWHERE = SFT_OWNED | GRPO_OWNED
+"""The same for a name whose stage is not known."""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "optim": (
+        *("adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused", "adafactor"),
+        *("adamw_anyprecision", "adamw_torch_4bit", "adamw_torch_8bit", "ademamix", "sgd", "adagrad"),
+        *("adamw_bnb_8bit", "adamw_8bit", "ademamix_8bit", "lion_8bit", "lion_32bit", "paged_adamw_32bit"),
+        *("paged_adamw_8bit", "paged_ademamix_32bit", "paged_ademamix_8bit", "paged_lion_32bit"),
+        *("paged_lion_8bit", "rmsprop", "rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit"),
+        *("galore_adamw", "galore_adamw_8bit", "galore_adafactor", "galore_adamw_layerwise"),
+        *("galore_adamw_8bit_layerwise", "galore_adafactor_layerwise", "lomo", "adalomo", "grokadamw"),
+        *("schedule_free_radam", "schedule_free_adamw", "schedule_free_sgd", "apollo_adamw"),
+        *("apollo_adamw_layerwise", "stable_adamw"),
+    ),
+    "hub_strategy": ("end", "every_save", "checkpoint", "all_checkpoints"),
+    "loss_type": ("nll", "dft", "chunked_nll"),  # of SFT; trainer.loss_type is that of RL
+    "importance_sampling_level": ("token", "sequence"),
+    "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+    "train_sampling_strategy": ("random", "sequential", "group_by_length", "batch_rebalance"),
+    "dataloader_multiprocessing_context": ("fork", "spawn", "forkserver"),
+    "ddp_backend": ("nccl", "gloo", "mpi", "xccl", "hccl", "cncl", "mccl"),
+    **dict.fromkeys(
+        ("log_level", "log_level_replica"),
+        ("detail", "debug", "info", "warning", "error", "critical", "passive"),
+    ),
+}
+"""What the fields may be whose type says less."""
+
 LOSS_TYPES = ("grpo", "dapo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo")
 """What trainer.loss_type may be."""
 
@@ -175,8 +271,8 @@ SCHEDULERS = (
 """What trainer.lr_scheduler_type may be."""
 
 
-def fields_of(stage: str) -> frozenset[str]:
-    """Return the names that TRL's configuration of a stage has."""
+def fields_of(stage: str) -> dict[str, Any]:
+    """Return the fields that TRL's configuration of a stage has, with their types."""
     return GRPO_FIELDS if stage == "teacher_rl" else SFT_FIELDS
 
 

@@ -1,20 +1,21 @@
 """The rules between settings, and between settings and the files of this machine.
 
 `validate` runs before any model is loaded and imports nothing heavy. Bounds of single settings are in
-`bounds.py`; whether a dataset's rows are good is for `rlt/data`, a tokenizer's tags for the stage.
+`bounds.py`, the rules of one concern in `check_data.py`, `check_trainer.py` and `files.py`; whether
+a dataset's rows are good is for `rlt/data`, a tokenizer's tags for the stage.
 """
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib.util import find_spec
 from math import lcm
 from urllib.parse import urlsplit
 
 from rlt.config.bounds import check_bounds
+from rlt.config.check_data import check_data
+from rlt.config.check_trainer import check_trainer
 from rlt.config.files import check_files, context_length
 from rlt.config.schema import PLAIN_SAMPLING, REDUCTIONS, Config
-from rlt.config.trl_fields import LOSS_TYPES, SCHEDULERS, fields_of, owned_of
 from rlt.errors import ConfigError
 
 PUBLISHED_STUDENTS = (
@@ -34,14 +35,12 @@ def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = F
     """
     check_bounds(config)
     _check_batch(config, num_processes)
-    _check_trainer(config)
-    _check_trainer_args(config)
-    _check_prompts(config)
+    check_trainer(config)
+    check_data(config)
     if config.stage == "teacher_rl":
         _check_reward(config)
         _check_student(config)
         _check_generation(config)
-        _check_lora_dropout(config)
     check_files(config)
     _check_lengths(config)
     if config.stage == "teacher_rl":
@@ -64,73 +63,6 @@ def _check_batch(config: Config, num_processes: int) -> None:
         raise ConfigError(
             f"`train_batch_size={batch}` counts completions and must be a multiple of "
             f"num_generations={group}, so that every group is whole: {remedy}."
-        )
-
-
-def _check_trainer(config: Config) -> None:
-    trainer = config.trainer
-    if trainer.max_steps == 0:
-        raise ConfigError("`trainer.max_steps` must be at least 1, or -1 to count num_train_epochs, got 0.")
-    if trainer.warmup_steps > 1 and trainer.warmup_steps != int(trainer.warmup_steps):
-        raise ConfigError(
-            f"`trainer.warmup_steps` must be a whole number of steps or a fraction below 1, "
-            f"got {trainer.warmup_steps}."
-        )
-    for name, allowed in (("lr_scheduler_type", SCHEDULERS), ("loss_type", LOSS_TYPES)):
-        if getattr(trainer, name) not in allowed:
-            raise ConfigError(
-                f"`trainer.{name}` must be one of {', '.join(allowed)}, got '{getattr(trainer, name)}'."
-            )
-    if trainer.eval_steps and config.data.eval_path is None:
-        raise ConfigError(
-            f"`trainer.eval_steps={trainer.eval_steps}` needs held-out problems: give data.eval_path=PATH, "
-            "or trainer.eval_steps=0."
-        )
-    if config.model.attn_implementation == "flash_attention_2" and config.model.dtype == "float32":
-        raise ConfigError(
-            "`model.attn_implementation=flash_attention_2` needs model.dtype=bfloat16, got float32: "
-            "take model.attn_implementation=sdpa."
-        )
-    if config.model.lora.rank and find_spec("peft") is None:
-        raise ConfigError(
-            f"`model.lora.rank={config.model.lora.rank}` needs the package peft: pip install 'rlt[lora]', "
-            "or train all weights with model.lora.rank=0."
-        )
-
-
-def _check_lora_dropout(config: Config) -> None:
-    lora = config.model.lora
-    if lora.rank and lora.dropout:
-        raise ConfigError(
-            f"`model.lora.dropout={lora.dropout}` must be 0 in teacher_rl, because the loss would judge "
-            "samples by another policy than the one that drew them: take model.lora.dropout=0."
-        )
-
-
-def _check_trainer_args(config: Config) -> None:
-    known, owned = fields_of(config.stage), owned_of(config.stage)
-    trl_class = "GRPOConfig" if config.stage == "teacher_rl" else "SFTConfig"
-    for name in config.trainer_args:
-        if name in owned:
-            raise ConfigError(f"`trainer_args.{name}` is decided by a setting of ours: use {owned[name]}.")
-        if name not in known:
-            near = get_close_matches(name, sorted(known | set(owned)), n=1)
-            hint = "see TRL's documentation."
-            if near:
-                meant = owned.get(near[0], f"trainer_args.{near[0]}")
-                hint = f"did you mean `{meant}`?"
-            raise ConfigError(f"`trainer_args.{name}` is not an argument of TRL's {trl_class}: {hint}")
-
-
-def _check_prompts(config: Config) -> None:
-    if config.layout.teacher_prompt == "from_dataset":
-        raise ConfigError(
-            "`layout.teacher_prompt=from_dataset` is not possible, because a dataset's system column is the "
-            "student's: take default, file:PATH, or the text itself."
-        )
-    if config.stage == "teacher_rl" and config.data.on_long_row == "truncate":
-        raise ConfigError(
-            "`data.on_long_row=truncate` cuts explanations, which RL rows do not have: take drop or error."
         )
 
 
@@ -164,6 +96,11 @@ def _check_student(config: Config) -> None:
             "`student_model` is empty, but teacher_rl is paid by a frozen student: give a model's folder or "
             "a Hub name."
         )
+    if config.reward.placement == "zero3" and find_spec("deepspeed") is None:
+        raise ConfigError(
+            "`reward.placement=zero3` needs DeepSpeed, which is not installed: pip install 'rlt[deepspeed]', "
+            "or take replicated or cpu_offload."
+        )
     names = {name.rsplit("/", 1)[-1] for name in PUBLISHED_STUDENTS if name.startswith("bespokelabs")}
     published = student in PUBLISHED_STUDENTS or student.rstrip("/").rsplit("/", 1)[-1] in names
     prompt = config.layout.student_prompt
@@ -184,16 +121,34 @@ def _check_generation(config: Config) -> None:
                     "reward.teacher_logprobs=engine, because only plain samples carry the teacher's own "
                     "log-probabilities: change it, or take reward.teacher_logprobs=policy."
                 )
-    for address in generation.servers:
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(
-                f"`generation.servers` must hold addresses like http://127.0.0.1:8000, got '{address}'."
-            )
-    if any(arg.split("=")[0] == "--api-key" for arg in generation.server_args):
+    if any(arg.split("=")[0].replace("_", "-") == "--api-key" for arg in generation.server_args):
         raise ConfigError(
             "`generation.server_args` must not hold --api-key, because the configuration is saved with the "
             "run: set the environment variable VLLM_API_KEY."
+        )
+    for address in generation.servers:
+        _check_address(address)
+        if generation.servers.count(address) > 1:
+            raise ConfigError(
+                f"`generation.servers` names {address} twice, but each server is sent its own share of the "
+                "work: name it once."
+            )
+
+
+def _check_address(address: str) -> None:
+    try:
+        parts = urlsplit(address)
+        is_good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number up to 65535
+        is_good = False
+    if not is_good or any(c.isspace() for c in address):
+        raise ConfigError(
+            f"`generation.servers` must hold addresses like http://127.0.0.1:8000, got '{address}'."
+        )
+    if "@" in address:
+        raise ConfigError(
+            "`generation.servers` must hold no name and password, because the configuration is saved with "
+            "the run: set the environment variable VLLM_API_KEY."
         )
 
 
@@ -207,20 +162,29 @@ def _check_servers(config: Config, servers_follow: bool) -> None:
 
 
 def _check_lengths(config: Config) -> None:
-    if (limit := context_length(config.model_name_or_path)) is None:
-        return
     if config.stage == "teacher_rl":
         prompt, completion = config.max_prompt_length, config.max_completion_length
-        need, what = (
-            prompt + completion,
-            f"max_prompt_length + max_completion_length = {prompt} + {completion}",
-        )
+        need = prompt + completion
+        what = f"max_prompt_length + max_completion_length = {prompt} + {completion}"
+        _check_room_for_student(config)
     else:
         need, what = config.data.max_length, f"data.max_length = {config.data.max_length}"
-    if need > limit:
+    limit = context_length(config.model_name_or_path)
+    if limit is not None and need > limit:
         raise ConfigError(
             f"`{what}` must fit the context of {config.model_name_or_path}, whose max_position_embeddings is "
             f"{limit}: lower it by {need - limit}."
+        )
+
+
+def _check_room_for_student(config: Config) -> None:
+    """Refuse explanations that alone would fill what the student reads: question, explanation, solution."""
+    student, length = config.student_model, config.max_completion_length
+    limit = context_length(student) if student else None
+    if limit is not None and length >= limit:
+        raise ConfigError(
+            f"`max_completion_length={length}` must leave room for question and solution in the context of "
+            f"student_model={student}, whose max_position_embeddings is {limit}: take much less than {limit}."
         )
 
 

@@ -3,7 +3,8 @@
 import json
 import logging
 import os
-from importlib.util import find_spec
+import re
+import sys
 
 import pytest
 
@@ -52,7 +53,7 @@ RL = [
     ("student_model=a/b/c", "`student_model=a/b/c` does not exist"),
     ("output_dir=rows.jsonl/run", "cannot be a folder"),
     ("resume_from=checkpoint-9", "`resume_from=checkpoint-9` is not a folder"),
-    ("resume_from=latest", "finds no checkpoint-N in results/teacher_rl"),
+    ("resume_from=latest", "finds no whole checkpoint-N in results/teacher_rl"),
     ("layout.teacher_prompt=file:nope.txt", "names a file that does not exist"),
     ("layout.student_prompt=file:nope.txt", "names a file that does not exist"),
     ("layout.teacher_prompt=from_dataset", "`layout.teacher_prompt=from_dataset` is not possible"),
@@ -62,16 +63,135 @@ RL = [
     ("trainer_args.hub_token=x", "use the environment variable HF_TOKEN"),
     ("trainer_args.epsilon_hgh=1", "is not an argument of TRL's GRPOConfig: did you mean "
      "`trainer_args.epsilon_high`?"),
+    ("trainer_args.max_prompt_length=9", "use `max_prompt_length`, a setting of ours"),
+    ("trainer_args.num_generation=9", "for `num_generations`, if you meant that, use num_generations."),
+    ("trainer_args.epsilon=abc", "`trainer_args.epsilon` must be a number, got 'abc'."),
+    ("trainer_args.epsilon=null", "`trainer_args.epsilon` must be a number, got None."),
+    ("trainer_args.delta=[1]", "`trainer_args.delta` must be a number or null, got [1]."),
+    ("trainer_args.tf32=yes", "`trainer_args.tf32` must be true or false or null, got 'yes'."),
+    ("trainer_args.ddp_timeout=true", "`trainer_args.ddp_timeout` must be a whole number, got True."),
+    ("trainer_args.label_names=[a,1]", "`trainer_args.label_names` must be a list of texts or null"),
+    ("trainer_args.lr_scheduler_kwargs=3", "must be a mapping or a text or null, got 3."),
+    ("trainer_args.optim=adamw", "`trainer_args.optim` must be one of adamw_torch, adamw_torch_fused"),
+    ("trainer_args.importance_sampling_level=word", "must be one of token, sequence, got 'word'."),
+    ("trainer_args.ddp_backend=tcp", "`trainer_args.ddp_backend` must be one of nccl, gloo"),
+    ("trainer_args.parallelism_config=null", "use an accelerate configuration."),
+    ("seed=4294967296", "`seed` must be less than 4294967296, got 4294967296"),
+    ("data.columns.qestion=q", "`data.columns.qestion` is not a field of rows with data.format=auto: did you "
+     "mean `question`?"),
+    ("data.columns.x=q", "take one of question, solution, reasoning_trace, answer, system, conversations, "
+     "messages."),
+    ("data.columns.question=", "`data.columns.question` must be the name of a column, got ''."),
+    ("data.columns={question: q, solution: q}", "`data.columns` reads both question and solution from the "
+     "column 'q'"),
+    ("data.columns={question: solution}", "reads both question and solution from the column 'solution'"),
+    ("model_name_or_path=", "`model_name_or_path` is empty: give a value (the model to train"),
+    ("dataset_id_or_path=", "`dataset_id_or_path` is empty"),
+    ("student_model=", "`student_model` is empty: give null for none"),
+    ("output_dir=", "`output_dir` is empty"),
+    ("resume_from=", "`resume_from` is empty: give null for none (checkpoint folder"),
+    ("data.eval_path=", "`data.eval_path` is empty"),
+    ("data.eval_path=nope.jsonl", "`data.eval_path=nope.jsonl` does not exist: give a json, jsonl, parquet"),
+    ("output_dir=model", "`output_dir=model` is the folder of model_name_or_path=model, which the run would "
+     "write over: give a folder of its own."),
+    ("output_dir=./model/", "is the folder of model_name_or_path=model"),
+    ("output_dir=student", "is the folder of student_model=student"),
+    ("output_dir=student/run", "`output_dir=student/run` lies in the folder of student_model=student"),
+    ("output_dir=.", "`output_dir=.` contains the folder of model_name_or_path=model"),
+    ("student_model=Qwen/Q output_dir=Qwen/Q", "`output_dir=Qwen/Q` is the folder of student_model=Qwen/Q"),
+    ("layout.student_prompt=defualt", "`layout.student_prompt=defualt` would be the prompt's text: write "
+     "default if you mean that, or put the text into a file and give file:PATH."),
+    ("layout.teacher_prompt=Default", "write default if you mean that"),
+    ("layout.student_prompt=from-dataset", "write from_dataset if you mean that"),
+    ("layout.student_prompt=rows.jsonl", "would be the prompt's text: write file:rows.jsonl to read"),
+    ("layout.student_prompt=File:x.txt", "write file:x.txt to read the file."),
+    ("max_completion_length=16384 max_prompt_length=9 student_model=small", "`max_completion_length=16384` "
+     "must leave room for question and solution in the context of student_model=small, whose "
+     "max_position_embeddings is 16384"),
+    ("resume_from=model", "`resume_from=model` is no whole checkpoint, because trainer_state.json is"),
+    ("model_name_or_path=rows.jsonl", "`model_name_or_path=rows.jsonl` is a file: give a model's folder"),
+    ("student_model=listed", "listed/config.json must hold a JSON object, a model's configuration"),
+    ("dataset_id_or_path=notes.txt", "`dataset_id_or_path=notes.txt` must end in one of .json, .jsonl, .csv, "
+     ".parquet, got .txt"),
+    *((f"{key}={name}", f"`{key}={name}` does not exist, and no Hub name looks like this")
+      for key in ("model_name_or_path", "student_model", "dataset_id_or_path", "data.eval_path")
+      for name in ("Qwen/Qwen?7B", "-x-", "a..b/c", "a--b", "a.git", "ü")),
+    *((f"generation.servers=[{address}]", f"addresses like http://127.0.0.1:8000, got '{address}'.")
+      for address in ("http://127.0.0.1:99999", "http://h:port", "http://h:0", "ftp://h:1", "http://", "3")),
+    ("generation.servers=[http://h:1,http://h:1]", "`generation.servers` names http://h:1 twice"),
+    ("generation.servers=[http://me:pw@h:1]", "`generation.servers` must hold no name and password"),
+    ("generation.server_args=[--api_key=x]", "set the environment variable VLLM_API_KEY"),
 ]  # fmt: skip
 
 
+@pytest.fixture
+def oddities(place):
+    """Lay out files and folders that are not what a setting needs."""
+    for name, config in (("small", '{"max_position_embeddings": 16384}'), ("listed", "[]")):
+        (place / name).mkdir()
+        (place / name / "config.json").write_text(config)
+    (place / "notes.txt").write_text("no rows")
+
+
 @pytest.mark.parametrize(("word", "expected"), RL)
+@pytest.mark.usefixtures("oddities")
 def test_rules_of_teacher_rl(teacher_rl, word, expected):
-    validate(compose(teacher_rl))
+    words = re.split(r" (?=[a-z_.]+=)", word)
     with pytest.raises(ConfigError) as caught:
-        validate(compose([*teacher_rl, word]))
+        validate(compose([*teacher_rl, *words]))
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["trainer_args.delta=3", "trainer_args.tf32=null", "trainer_args.lr_scheduler_kwargs={a: 1}"],
+        ["data.columns={question: problem, solution: answer}"],
+        ["data.format=messages", "data.columns.system=s"],
+        ["layout.student_prompt=", "layout.teacher_prompt=Explain by default."],
+        ["max_prompt_length=9", "max_completion_length=16383", "student_model=small"],
+        ["generation.servers=[https://host/behind/a/proxy,http://[::1]:8000]"],
+        ["student_model=ArliAI/QwQ-32B_v1.0", "data.eval_path=gsm8k"],
+        ["output_dir=model-2", "output_dir=results"],
+        ["seed=4294967295"],
+    ],
+)
+@pytest.mark.usefixtures("oddities")
+def test_what_the_rules_allow(teacher_rl, words):
+    validate(compose([*teacher_rl, *words]))
+
+
+def test_sharded_student_without_deepspeed_says_what_to_install(teacher_rl, monkeypatch):
+    monkeypatch.setitem(sys.modules, "deepspeed", None)  # as if it were not installed
+    with pytest.raises(ConfigError, match=r"`reward.placement=zero3` needs DeepSpeed.*'rlt\[deepspeed\]'"):
+        validate(compose([*teacher_rl, "reward.placement=zero3"]))
+
+
+def test_whole_checkpoints_are_resumed(teacher_rl, place):
+    checkpoint = place / "results" / "teacher_rl" / "checkpoint-25"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").touch()
+    for word in ("latest", checkpoint):
+        validate(compose([*teacher_rl, f"resume_from={word}"]))
+
+
+def test_home_is_spelled_out_once(teacher_rl, place, monkeypatch):
+    monkeypatch.setenv("HOME", str(place))
+    words = ["model_name_or_path=~/model", "results_dir=~/r", "layout.teacher_prompt=file:~/rows.jsonl"]
+    config = resolve(compose([*teacher_rl, *words, "data.eval_path=~/rows.jsonl"]))
+    validate(config)
+    assert config.model_name_or_path == f"{place}/model"
+    assert config.output_dir == f"{place}/r/teacher_rl"
+    assert config.layout.teacher_prompt == f"file:{place}/rows.jsonl"
+    assert config.data.eval_path == f"{place}/rows.jsonl"
+    assert config.student_model == "student"
+
+
+@pytest.mark.parametrize("none", ["none", "None"])
+def test_report_to_none_is_null(teacher_rl, none):
+    assert resolve(compose([*teacher_rl, f"report_to={none}"])).report_to is None
 
 
 @pytest.mark.parametrize(
@@ -83,6 +203,13 @@ def test_rules_of_teacher_rl(teacher_rl, word, expected):
             "must be a multiple of per_device_train_batch_size x training processes = 1 x 4",
         ),
         ("trainer_args.max_length=5", "use data.max_length."),
+        (
+            "trainer_args.loss_type=grpo",
+            "`trainer_args.loss_type` must be one of nll, dft, chunked_nll, got 'grpo'.",
+        ),
+        ("output_dir=model", "`output_dir=model` is the folder of model_name_or_path=model"),
+        ("data.eval_path=nope.jsonl", "`data.eval_path=nope.jsonl` does not exist"),
+        ("data.format=columns data.columns.messages=m", "is not a field of rows with data.format=columns"),
         ("trainer_args.epsilon=5", "is not an argument of TRL's SFTConfig"),
         (
             "model.dtype=float32 model.attn_implementation=flash_attention_2",
@@ -166,8 +293,8 @@ def test_output_dir_without_permission(teacher_sft, place):
         validate(compose([*teacher_sft, "output_dir=locked/run"]))
 
 
-@pytest.mark.skipif(find_spec("peft") is not None, reason="peft is installed")
-def test_lora_without_peft_says_what_to_install(teacher_sft):
+def test_lora_without_peft_says_what_to_install(teacher_sft, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match=r"pip install 'rlt\[lora\]'"):
         validate(compose([*teacher_sft, "model.lora.rank=8"]))
 

@@ -80,7 +80,7 @@ def test_names_are_trls_and_trainer_args_come_last(words, make, fields, recipe):
         [*words, f"recipe={recipe}", "trainer_args.dataloader_num_workers=3", "trainer_args.ddp_timeout=9"]
     )
     arguments = make(config, RunContext(1, use_cpu=False, deepspeed=True))
-    assert arguments.keys() <= fields
+    assert arguments.keys() <= fields.keys()
     assert (arguments["dataloader_num_workers"], arguments["ddp_timeout"]) == (3, 9)
 
 

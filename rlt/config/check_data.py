@@ -1,0 +1,75 @@
+"""The rules of what is read: which column feeds which field, and the prompts around the texts."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from rlt.config.schema import OPTIONAL_FIELDS, PROMPT_KEYWORDS, REQUIRED_FIELDS, Config, DataSettings
+from rlt.errors import ConfigError
+
+
+def check_data(config: Config) -> None:
+    """Raise ConfigError for the first broken rule of data and prompts; no data is read."""
+    _check_columns(config.data)
+    if config.stage == "teacher_rl" and config.data.on_long_row == "truncate":
+        raise ConfigError(
+            "`data.on_long_row=truncate` cuts explanations, which RL rows do not have: take drop or error."
+        )
+    if config.layout.teacher_prompt == "from_dataset":
+        raise ConfigError(
+            "`layout.teacher_prompt=from_dataset` is not possible, because a dataset's system column is the "
+            "student's: take default, file:PATH, or the text itself."
+        )
+    for name, keywords in PROMPT_KEYWORDS.items():
+        _check_prompt(f"layout.{name}", getattr(config.layout, name), keywords)
+
+
+def _check_columns(data: DataSettings) -> None:
+    formats = REQUIRED_FIELDS if data.format == "auto" else (data.format,)
+    fields = list(dict.fromkeys(f for name in formats for f in REQUIRED_FIELDS[name] + OPTIONAL_FIELDS[name]))
+    for field, column in data.columns.items():
+        if field not in fields:
+            near = get_close_matches(field, fields, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"take one of {', '.join(fields)}."
+            raise ConfigError(
+                f"`data.columns.{field}` is not a field of rows with data.format={data.format}: {hint}"
+            )
+        if not column or not column.strip():
+            raise ConfigError(f"`data.columns.{field}` must be the name of a column, got {column!r}.")
+    _refuse_shared_column(data.columns)
+
+
+def _refuse_shared_column(columns: Mapping[str, str]) -> None:
+    plain = {field: field for field in REQUIRED_FIELDS["columns"]}
+    readers: dict[str, str] = {}
+    for field, column in (plain | dict(columns) if plain.keys() & columns.keys() else columns).items():
+        if column in readers:
+            raise ConfigError(
+                f"`data.columns` reads both {readers[column]} and {field} from the column '{column}': give "
+                "each a column of its own."
+            )
+        readers[column] = field
+
+
+def _check_prompt(setting: str, prompt: str, keywords: tuple[str, ...]) -> None:
+    """Refuse a word or a path that would silently be taken for the prompt's text."""
+    if prompt in keywords:
+        return
+    if prompt.startswith("file:"):
+        if not os.path.isfile(prompt.removeprefix("file:")):
+            raise ConfigError(f"`{setting}={prompt}` names a file that does not exist.")
+        return
+    if os.path.isfile(os.path.expanduser(prompt)) or re.match(r"file\s*:", prompt, re.IGNORECASE):
+        path = re.sub(r"^file\s*:\s*", "", prompt, flags=re.IGNORECASE)
+        raise ConfigError(
+            f"`{setting}={prompt}` would be the prompt's text: write file:{path} to read the file."
+        )
+    word = re.sub(r"[\s-]+", "_", prompt.strip()).casefold()
+    if near := get_close_matches(word, keywords, n=1, cutoff=0.75):
+        raise ConfigError(
+            f"`{setting}={prompt}` would be the prompt's text: write {near[0]} if you mean that, or put the "
+            "text into a file and give file:PATH."
+        )
