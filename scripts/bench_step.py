@@ -31,6 +31,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlt.config.compose import compose
 from rlt.config.schema import Config
+from rlt.data.kept import KeptRows
 from rlt.data.prompts import student_prompt, teacher_prompt
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
@@ -122,9 +123,10 @@ def make_config(options: argparse.Namespace, folder: Path) -> Config:
 def toy_problems(config: Config, options: argparse.Namespace) -> list[PromptedProblem]:
     """Return enough problems for every step."""
     rows = make_world(0, 8 * options.completions, 1).train
-    problems = [Problem(str(i), row.question, row.solution) for i, row in enumerate(rows)]
+    problems = {i: Problem(str(i), row.question, row.solution) for i, row in enumerate(rows, start=1)}
+    table = KeptRows("the toy world", "row", problems, len(problems))
     teacher, student = layouts(config)
-    return prompted_problems(problems, teacher=teacher, student=student, config=config)
+    return prompted_problems(table, teacher=teacher, student=student, config=config).values
 
 
 def layouts(config: Config) -> tuple[TeacherLayout, StudentLayout]:

@@ -1,43 +1,46 @@
-"""Length policy: which rows fit, and a report of how long they are. Pure numbers, N rows.
+"""Length policy: which rows fit, and a report of how long they are.
 
-Whoever has the tokenizer counts the tokens; nothing is loaded or cut here. A row that is too long is
-found before any model is loaded, never in the middle of training.
+A row that is too long is found before any model is loaded, never in the middle of training. Whoever has the
+tokenizer says what a row's length is; nothing is encoded here.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
+from rlt.config.schema import DataSettings
+from rlt.data.kept import KeptRows
 from rlt.errors import DataError
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 NUM_BINS = 5
 BAR_WIDTH = 40
 
 
 @dataclass(frozen=True)
-class LengthRule:
+class LengthRule(Generic[T]):
     """One limit that every row has to keep.
 
-    Example: `LengthRule("prompt tokens", [310, 4200], 2048, "max_prompt_length")`
+    Example: `LengthRule("prompt tokens", lambda row: len(row.prompt_ids), 2048, "max_prompt_length")`
     """
 
     what: str
-    lengths_N: Sequence[int]
+    measure: Callable[[T], int]
     limit: int
     setting: str
     """Where the limit comes from, for the messages."""
 
-    def is_over(self, row: int) -> bool:
-        """True if the row is longer than the limit."""
-        return self.lengths_N[row] > self.limit
-
 
 @dataclass(frozen=True)
 class LengthReport:
-    """How long the rows are under one rule; `str()` gives eight lines for the console."""
+    """How long the rows are under one rule; `str()` gives seven lines for the console."""
 
     what: str
     setting: str
@@ -66,23 +69,9 @@ class LengthReport:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class LengthPlan:
-    """What happens to each row. Rows are indices into the lists that were given."""
-
-    kept: tuple[int, ...]
-    dropped: tuple[int, ...]
-    explanation_limits: Mapping[int, int]
-    """Kept rows whose explanation must be cut -> tokens that remain of it."""
-    reports: tuple[LengthReport, ...]
-    """One per rule, of the lengths before anything was dropped or cut."""
-
-
-def summarize_lengths(rule: LengthRule) -> LengthReport:
+def summarize_lengths(rule: LengthRule[T], items: Sequence[T]) -> LengthReport:
     """Return the report of one rule. p90 and p99 are nearest ranks: lengths that a row really has."""
-    ordered = sorted(rule.lengths_N)
-    if not ordered:
-        raise DataError(f"there are no rows to measure {rule.what} of")
+    ordered = sorted(rule.measure(item) for item in items)
 
     def rank(share: float) -> int:
         return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]
@@ -102,35 +91,32 @@ def summarize_lengths(rule: LengthRule) -> LengthReport:
     )
 
 
-def plan_lengths(
-    rules: Sequence[LengthRule], policy: str, *, explanation_lengths_N: Sequence[int] | None = None
-) -> LengthPlan:
-    """Return which rows are kept under data.on_long_row (`drop`, `truncate` or `error`).
+def fit_lengths(
+    rows: KeptRows[T],
+    rules: Sequence[LengthRule[T]],
+    data: DataSettings,
+    shorten: Callable[[T, int], T | None] | None = None,
+) -> KeptRows[T]:
+    """Return the rows that keep every rule, under data.on_long_row; log how long they were before.
 
-    A row is too long if it breaks any rule. `truncate` needs `explanation_lengths_N`, the part of each
-    row that may be cut (SFT); a row that would keep no token of its explanation is dropped instead,
-    since nothing would be left to learn from.
+    For data.on_long_row=truncate, `shorten(item, excess)` returns an item that is `excess` tokens shorter, or
+    None where too little would be left of it; such a row is dropped.
     """
-    reports = tuple(summarize_lengths(rule) for rule in rules)
-    num_rows = reports[0].count
-    assert all(report.count == num_rows for report in reports), "rules measure different rows"
-    if policy == "truncate" and explanation_lengths_N is None:
-        raise DataError("data.on_long_row=truncate works in SFT only; use drop or error")
+    for rule in rules:
+        logger.info("%s", summarize_lengths(rule, rows.values))
 
-    long_rows = [row for row in range(num_rows) if any(rule.is_over(row) for rule in rules)]
-    if long_rows and policy == "error":
-        raise DataError(_too_long(rules, long_rows, num_rows))
-    limits: dict[int, int] = {}
-    if policy == "truncate" and explanation_lengths_N is not None:
-        for row in long_rows:
-            excess = max(rule.lengths_N[row] - rule.limit for rule in rules)
-            if (room := explanation_lengths_N[row] - excess) > 0:
-                limits[row] = room
-    dropped = tuple(row for row in long_rows if row not in limits)
-    if len(dropped) == num_rows:
-        raise DataError(f"no row is left: {_too_long(rules, long_rows, num_rows)}")
-    gone = set(dropped)
-    return LengthPlan(tuple(row for row in range(num_rows) if row not in gone), dropped, limits, reports)
+    def fit(item: T) -> T:
+        excess = [rule.measure(item) - rule.limit for rule in rules]
+        if max(excess) <= 0:
+            return item
+        if data.on_long_row == "truncate" and shorten is not None:
+            shortened = shorten(item, max(excess))
+            if shortened is not None:
+                return shortened
+        rule = next(rule for rule, over in zip(rules, excess, strict=True) if over > 0)
+        raise DataError(f"{rule.measure(item)} {rule.what} where {rule.setting} allows {rule.limit}")
+
+    return rows.fit(fit, data)
 
 
 def _histogram(ordered: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
@@ -139,13 +125,3 @@ def _histogram(ordered: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
     for length in ordered:
         counts[length // width] += 1
     return tuple((i * width, (i + 1) * width - 1, rows) for i, rows in enumerate(counts))
-
-
-def _too_long(rules: Sequence[LengthRule], long_rows: Sequence[int], num_rows: int) -> str:
-    first = long_rows[0]
-    rule = next(rule for rule in rules if rule.is_over(first))
-    return (
-        f"{len(long_rows)} of {num_rows} rows are too long, first row {first + 1} (of those loaded) "
-        f"with {rule.lengths_N[first]} {rule.what} where {rule.setting} allows {rule.limit}; raise the "
-        "limit, or see data.on_long_row"
-    )

@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rlt.config.schema import DataSettings, SubsetSettings
 from rlt.data.files import SourceRow
-from rlt.data.rows import RowFormat, choose_format, to_problem
+from rlt.data.kept import KeptRows
+from rlt.data.rows import choose_format, to_problem
 from rlt.data.sources import SourceTable, read_rows
 from rlt.errors import DataError
 from rlt.formats.tags import TagStyle
@@ -20,38 +21,16 @@ from rlt.records import Problem
 
 logger = logging.getLogger(__name__)
 
-NUM_SHOWN = 5
 
-
-@dataclass(frozen=True)
-class BadRow:
-    """A row that is not a problem."""
-
-    row: int
-    """Its place, counted from 1: the line of a jsonl or csv file, the row of everything else."""
-    reason: str
-
-
-@dataclass(frozen=True)
-class LoadedProblems:
-    """What a source holds."""
-
-    problems: list[Problem]
-    """In the order of the source."""
-    skipped: list[BadRow]
-    total: int
-    """Rows of the source, before skipping and before the choice of a subset."""
-
-
-def load_problems(data: DataSettings, source: str, tags: TagStyle, *, need_trace: bool) -> LoadedProblems:
-    """Return the problems of `source`; `need_trace` (SFT) refuses rows without a reasoning trace."""
+def load_problems(data: DataSettings, source: str, tags: TagStyle, *, need_trace: bool) -> KeptRows[Problem]:
+    """Return the problems of `source`; `need_trace` (SFT) refuses rows without a trace to train on."""
     table = read_rows(source, split=data.split, config_name=data.config_name, revision=data.revision)
     return _load(data, table, tags, data.subset, need_trace)
 
 
 def load_eval_problems(
     data: DataSettings, source: str, tags: TagStyle, *, need_trace: bool
-) -> LoadedProblems | None:
+) -> KeptRows[Problem] | None:
     """Return the held-out problems of data.eval_path, read with the same settings; None without one.
 
     `source` is the training data: data.config_name and data.revision name a version of that dataset
@@ -83,67 +62,46 @@ def count_overlap(train: Sequence[Problem], held_out: Sequence[Problem]) -> int:
 
 def _load(
     data: DataSettings, table: SourceTable, tags: TagStyle, subset: SubsetSettings, need_trace: bool
-) -> LoadedProblems:
-    problems: list[Problem] = []
-    skipped: list[BadRow] = []
+) -> KeptRows[Problem]:
     # A file of unreadable lines has no columns to choose by; its rows alone say what is wrong.
     fmt = choose_format(data.format, data.columns, table.columns, table.source) if table.columns else None
-    for row in table.rows:
-        try:
-            problems.append(_read_row(row, fmt, tags, data, need_trace))
-        except DataError as error:
-            skipped.append(BadRow(row.number, str(error)))
-    if skipped and data.on_bad_row == "error":
-        raise DataError(_first_bad(table, skipped))
-    if skipped:
-        logger.warning("%s", _list_skipped(table, skipped))
-    if not problems:
-        raise DataError(f"{table.source} holds no usable row: {_first_bad(table, skipped)}")
-    return LoadedProblems(take_subset(problems, subset, table.source), skipped, len(table.rows))
+
+    def read(row: SourceRow) -> Problem:
+        if row.fault is not None or fmt is None:
+            raise DataError(row.fault or "an empty object")
+        problem = to_problem(row.values, fmt, tags)
+        return _with_trace(problem, data, tags) if need_trace else problem
+
+    rows = KeptRows(table.source, table.unit, {row.number: row for row in table.rows}, len(table.rows))
+    return take_subset(rows.lay_out(read, data), subset)
 
 
-def _read_row(
-    row: SourceRow, fmt: RowFormat | None, tags: TagStyle, data: DataSettings, need_trace: bool
-) -> Problem:
-    if row.fault is not None or fmt is None:
-        raise DataError(row.fault or "an empty object")
-    problem = to_problem(row.values, fmt, tags)
-    if problem.reasoning_trace is not None or not need_trace:
-        return problem
-    if data.missing_trace == "solution":
-        return replace(problem, reasoning_trace=problem.solution)
-    raise DataError(
-        "`reasoning_trace` is missing, which SFT needs (data.missing_trace=solution puts the solution there)"
-    )
+def _with_trace(problem: Problem, data: DataSettings, tags: TagStyle) -> Problem:
+    """Return the problem with a trace that the teacher can learn to write, and to end."""
+    trace = problem.reasoning_trace
+    if trace is None and data.missing_trace == "solution":
+        trace = problem.solution
+    if trace is None:
+        raise DataError(
+            "`reasoning_trace` is missing, which SFT needs (data.missing_trace=solution puts the solution "
+            "there)"
+        )
+    if tags.explanation.close in trace:
+        raise DataError(
+            f"the reasoning trace contains {tags.explanation.close}, where its explanation would end "
+            f"(layout.tags={tags.name})"
+        )
+    return replace(problem, reasoning_trace=trace)
 
 
-def take_subset(problems: list[Problem], subset: SubsetSettings, source: str) -> list[Problem]:
+def take_subset(rows: KeptRows[Problem], subset: SubsetSettings) -> KeptRows[Problem]:
     """Return `subset.n` of the problems, chosen by the seed, in their old order."""
     if subset.n is None:
-        return problems
-    if subset.n > len(problems):
+        return rows
+    numbers = list(rows.items)
+    if subset.n > len(numbers):
         raise DataError(
-            f"a subset of n={subset.n} is asked of {source}, which has only {len(problems)} usable rows"
+            f"a subset of n={subset.n} is asked of {rows.source}, which has only {len(numbers)} usable rows"
         )
-    chosen = sorted(random.Random(subset.seed).sample(range(len(problems)), subset.n))
-    return [problems[i] for i in chosen]
-
-
-def _first_bad(table: SourceTable, bad: Sequence[BadRow]) -> str:
-    first, others = bad[0], bad[1:]
-    more = ""
-    if others:
-        shown = ", ".join(str(row.row) for row in others[:NUM_SHOWN])
-        dots = ", …" if len(others) > NUM_SHOWN else ""
-        rows = "row is" if len(others) == 1 else "rows are"
-        more = f"; {len(others)} more {rows} bad ({table.unit} {shown}{dots})"
-    return (
-        f"{table.source}, {table.unit} {first.row}: {first.reason}{more}; "
-        "correct it, or leave such rows out with data.on_bad_row=skip"
-    )
-
-
-def _list_skipped(table: SourceTable, bad: Sequence[BadRow]) -> str:
-    shown = "".join(f"\n  {table.unit} {row.row}: {row.reason}" for row in bad[:NUM_SHOWN])
-    more = f"\n  and {len(bad) - NUM_SHOWN} more" if len(bad) > NUM_SHOWN else ""
-    return f"{table.source}: skipped {len(bad)} of {len(table.rows)} rows{shown}{more}"
+    chosen = sorted(random.Random(subset.seed).sample(range(len(numbers)), subset.n))
+    return replace(rows, items={numbers[i]: rows.items[numbers[i]] for i in chosen})

@@ -33,6 +33,7 @@ class SourceTable:
     """Everything that was read from one source."""
 
     source: str
+    """Its name, and the split where it has several."""
     unit: str
     """What `SourceRow.number` counts: `line` or `row`."""
     columns: tuple[str, ...]
@@ -92,7 +93,8 @@ def _read_dataset(source: str, load: Callable[[], datasets.Dataset]) -> SourceTa
     except (OSError, ValueError, RuntimeError, exceptions.DatasetsError) as error:
         # The whole family that `datasets` raises for missing, private, gated, damaged or unreachable data.
         raise DataError(f"{source} cannot be read: {first_line(error)}") from error
-    return SourceTable(source, "row", tuple(dataset.column_names), rows)
+    where = f"{source} (split {dataset.split})" if dataset.split else source
+    return SourceTable(where, "row", tuple(dataset.column_names), rows)
 
 
 def _load_folder(path: Path, split: str, config_name: str | None) -> datasets.Dataset:

@@ -8,8 +8,9 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from tqdm.auto import tqdm
@@ -19,9 +20,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rlt.config.save import save_config
 from rlt.config.schema import Config
+from rlt.data.kept import KeptRows
 from rlt.errors import CheckpointError, ConfigError, RLTError
 from rlt.reporting.card import write_card
-from rlt.reporting.files import set_aside
+from rlt.reporting.files import set_aside, write_text
 from rlt.reporting.metrics import MetricsFile
 from rlt.reporting.progress import install_progress, setup_logging
 from rlt.reporting.report import write_report
@@ -132,6 +134,18 @@ def run_context(config: Config) -> RunContext:
         deepspeed=os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true",
         report_to=tuple(trackers),
     )
+
+
+def write_skipped(config: Config, *tables: KeptRows[Any] | None) -> int:
+    """Return how many rows were left out; skipped_rows.jsonl in the run directory says which, and why."""
+    skipped = [bad for table in tables if table for bad in sorted(table.skipped, key=lambda bad: bad.row)]
+    if is_main_process():
+        path = Path(config.output_dir) / "skipped_rows.jsonl"
+        path.unlink(missing_ok=True)
+        if skipped:
+            write_text(path, "".join(json.dumps(asdict(b), ensure_ascii=False) + "\n" for b in skipped))
+            logger.warning("%d rows are left out: see %s", len(skipped), path)
+    return len(skipped)
 
 
 def progress(items: Sequence[T], what: str) -> Iterable[T]:

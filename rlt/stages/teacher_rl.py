@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +13,8 @@ from urllib.parse import urlparse
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from rlt.config.schema import PLAIN_SAMPLING, Config
-from rlt.data.lengths import LengthRule, plan_lengths
+from rlt.data.kept import KeptRows
+from rlt.data.lengths import LengthRule, fit_lengths
 from rlt.data.load import count_overlap, load_eval_problems, load_problems
 from rlt.data.prompts import student_prompt, teacher_prompt
 from rlt.errors import DataError, GenerationError, ModelError
@@ -40,6 +40,7 @@ from rlt.stages.common import (
     run_directory,
     set_later_checkpoints_aside,
     start_step,
+    write_skipped,
 )
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.engine import Engine, LocalEngine, ServerEngine
@@ -86,7 +87,10 @@ def run(config: Config) -> None:
         loaded = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
         held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
         prompted = partial(prompted_problems, teacher=teacher_layout, student=student_layout, config=config)
-        data = RLData(prompted(loaded.problems), prompted(held_out.problems) if held_out else [])
+        train_rows = prompted(loaded)
+        eval_rows = prompted(held_out) if held_out else None
+        num_skipped = write_skipped(config, train_rows, eval_rows)
+        data = RLData(train_rows.values, eval_rows.values if eval_rows else [])
         count_overlap([p.problem for p in data.train], [p.problem for p in data.held_out])
         require_full_step(len(data.train), config)
 
@@ -121,7 +125,7 @@ def run(config: Config) -> None:
         finally:
             trainer.engine.close()
         save_final_model(trainer.policy, trainer.accelerator, tokenizer, output)
-        record.update(problems=len(data.train), held_out=len(data.held_out), skipped=len(loaded.skipped))
+        record.update(problems=len(data.train), held_out=len(data.held_out), skipped=num_skipped)
 
 
 def require_same_tokens(
@@ -139,36 +143,27 @@ def require_same_tokens(
 
 
 def prompted_problems(
-    problems: Sequence[Problem], *, teacher: TeacherLayout, student: StudentLayout, config: Config
-) -> list[PromptedProblem]:
-    """Return the problems that fit, with their prompt ids; prints how long they are."""
+    problems: KeptRows[Problem], *, teacher: TeacherLayout, student: StudentLayout, config: Config
+) -> KeptRows[PromptedProblem]:
+    """Return the problems that fit, with their prompt ids; logs how long they are."""
     assert config.student_model is not None
-    scorable: list[Problem] = []
-    prompts, student_lengths = [], []
-    for problem in progress(problems, "tokenising"):
-        try:
-            around = len(student.prefix_ids(problem)) + len(student.suffix(problem).ids)
-        except DataError as error:
-            if config.data.on_bad_row == "error":
-                raise
-            logger.warning("skipped: %s", error)
-            continue
-        scorable.append(problem)
-        prompts.append(teacher.prompt_ids(problem))
-        student_lengths.append(around)
-    if not scorable:
-        raise DataError("no problem is left whose solution the student can be asked for")
-    prompt_lengths = [len(p) for p in prompts]
-    rules = [LengthRule("prompt tokens", prompt_lengths, config.max_prompt_length, "max_prompt_length")]
+
+    def lay_out(problem: Problem) -> tuple[PromptedProblem, int]:
+        around = len(student.prefix_ids(problem)) + len(student.suffix(problem).ids)
+        return PromptedProblem(problem, teacher.prompt_ids(problem)), around
+
+    laid_out = problems.lay_out(lay_out, config.data, partial(progress, what="tokenising"))
+    rules = [
+        LengthRule[tuple[PromptedProblem, int]](
+            "prompt tokens", lambda row: len(row[0].prompt_ids), config.max_prompt_length, "max_prompt_length"
+        )
+    ]
     context = getattr(AutoConfig.from_pretrained(config.student_model), "max_position_embeddings", None)
     if context is not None:
         room = context - config.max_completion_length
         where = f"the student's context {context} less max_completion_length"
-        rules.append(LengthRule("student tokens around the explanation", student_lengths, room, where))
-    plan = plan_lengths(rules, config.data.on_long_row)
-    for report in plan.reports:
-        logger.info("%s", report)
-    return [PromptedProblem(scorable[i], prompts[i]) for i in plan.kept]
+        rules.append(LengthRule("student tokens around the explanation", lambda row: row[1], room, where))
+    return fit_lengths(laid_out, rules, config.data).map(lambda row: row[0])
 
 
 def require_full_step(num_problems: int, config: Config) -> None:

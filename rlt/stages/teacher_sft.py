@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rlt.config.schema import Config
-from rlt.data.lengths import LengthRule, plan_lengths
+from rlt.data.kept import KeptRows
+from rlt.data.lengths import LengthRule, fit_lengths
 from rlt.data.load import load_eval_problems, load_problems
 from rlt.data.prompts import teacher_prompt
 from rlt.formats.layout import TeacherLayout
@@ -29,12 +32,13 @@ from rlt.stages.common import (
     run_directory,
     set_later_checkpoints_aside,
     start_step,
+    write_skipped,
 )
 from rlt.trainers.arguments import sft_arguments
 from rlt.trainers.epochs import train
 from rlt.trainers.final_model import generation_config, save_final_model
 from rlt.trainers.lora import lora_config
-from rlt.trainers.teacher_sft import IGNORED, make_sft_trainer
+from rlt.trainers.teacher_sft import IGNORED, Row, make_sft_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +62,10 @@ def run(config: Config) -> None:
         # 2. Rows: problems with traces, as ids and labels, within the length limit.
         loaded = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=True)
         held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=True)
-        rows = sft_rows(loaded.problems, layout, config)
-        eval_rows = sft_rows(held_out.problems, layout, config) if held_out else None
-        show_targets(layout, rows[:3])
+        rows = sft_rows(loaded, layout, config)
+        eval_rows = sft_rows(held_out, layout, config) if held_out else None
+        num_skipped = write_skipped(config, rows, eval_rows)
+        show_targets(layout, rows.values[:3])
 
         # 3. Model and trainer.
         output = Path(config.output_dir)
@@ -69,8 +74,8 @@ def run(config: Config) -> None:
         trainer = make_sft_trainer(
             config.model_name_or_path,
             sft_arguments(config, run_context(config)),
-            rows=rows,
-            eval_rows=eval_rows,
+            rows=rows.values,
+            eval_rows=eval_rows.values if eval_rows else None,
             tokenizer=tokenizer,
             peft_config=lora_config(config.model.lora),
         )
@@ -81,36 +86,48 @@ def run(config: Config) -> None:
         # 4. Train, and write the model.
         train(trainer, checkpoint)
         save_final_model(model, trainer.accelerator, tokenizer, output)
-        record.update(rows=len(rows), skipped=len(loaded.skipped))
+        record.update(rows=len(rows.items), skipped=num_skipped)
 
 
-def sft_rows(
-    problems: Sequence[Problem], layout: TeacherLayout, config: Config
-) -> list[dict[str, list[int]]]:
-    """Return `input_ids` and `labels` of each problem that fits.
+@dataclass(frozen=True)
+class Target:
+    """A prompt and what the teacher should write after it, in token ids."""
 
-    Labels cover explanation, end tag and end of turn. A row cut by data.on_long_row=truncate ends inside its
-    explanation, without end tag: the model must not learn to stop there.
-    """
-    prompts, completions, explanations = [], [], []
-    for problem in progress(problems, "tokenising"):
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    num_explanation: int
+    """Tokens of the completion before its end tag."""
+
+    @property
+    def num_tokens(self) -> int:
+        """The length of the whole row."""
+        return len(self.prompt_ids) + len(self.completion_ids)
+
+    def shorten(self, excess: int) -> Target | None:
+        """Return the row cut inside its explanation, at least `excess` tokens shorter; None if none is left.
+
+        It has no end tag: the model must not learn to stop there.
+        """
+        room = self.num_explanation - excess
+        return replace(self, completion_ids=self.completion_ids[:room]) if room > 0 else None
+
+    def as_row(self) -> Row:
+        """Return `input_ids`, and `labels` that cover explanation, end tag and end of turn."""
+        labels = [IGNORED] * len(self.prompt_ids) + self.completion_ids
+        return {"input_ids": self.prompt_ids + self.completion_ids, "labels": labels}
+
+
+def sft_rows(problems: KeptRows[Problem], layout: TeacherLayout, config: Config) -> KeptRows[Row]:
+    """Return the training row of each problem that fits."""
+
+    def lay_out(problem: Problem) -> Target:
         assert problem.reasoning_trace is not None, "load_problems was asked for traces"
-        prompts.append(layout.prompt_ids(problem))
-        completions.append(layout.completion_ids(problem.reasoning_trace))
-        explanations.append(len(layout.split(completions[-1]).token_ids))
-    totals = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
-    rule = LengthRule("tokens", totals, config.data.max_length, "data.max_length")
-    plan = plan_lengths([rule], config.data.on_long_row, explanation_lengths_N=explanations)
-    for report in plan.reports:
-        logger.info("%s", report)
-    rows = []
-    for i in plan.kept:
-        completion = completions[i]
-        if i in plan.explanation_limits:
-            completion = completion[: plan.explanation_limits[i]]
-        labels = [IGNORED] * len(prompts[i]) + completion
-        rows.append({"input_ids": prompts[i] + completion, "labels": labels})
-    return rows
+        completion = layout.completion_ids(problem.reasoning_trace)
+        return Target(layout.prompt_ids(problem), completion, len(layout.split(completion).token_ids))
+
+    targets = problems.lay_out(lay_out, config.data, partial(progress, what="tokenising"))
+    rule = LengthRule[Target]("tokens", lambda t: t.num_tokens, config.data.max_length, "data.max_length")
+    return fit_lengths(targets, [rule], config.data, Target.shorten).map(Target.as_row)
 
 
 def show_targets(layout: TeacherLayout, rows: Sequence[dict[str, list[int]]]) -> None:

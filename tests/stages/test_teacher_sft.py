@@ -10,6 +10,7 @@ import torch
 from stage_runs import interrupted_copy, largest_difference, rows, run_here, weights
 
 from rlt.config.compose import compose
+from rlt.data.kept import KeptRows
 from rlt.data.prompts import teacher_prompt
 from rlt.formats.layout import TeacherLayout
 from rlt.formats.tags import TAG_STYLES
@@ -46,13 +47,17 @@ def problems() -> list[Problem]:
     return [Problem(str(i), f"What is {i} + 2?", str(i + 2), trace) for i, trace in enumerate(TRACES)]
 
 
+def table() -> KeptRows[Problem]:
+    return KeptRows("toy.jsonl", "line", dict(enumerate(problems(), start=1)), len(TRACES))
+
+
 @pytest.mark.parametrize("tokenizer_name", ["tiny_tokenizer", "qwen_tokenizer"])
 def test_labels_are_explanation_end_tag_and_end_of_turn(tokenizer_name, request):
     tokenizer = request.getfixturevalue(tokenizer_name)
     layout = layout_of(tokenizer)
     config = compose(["run_cfg=teacher_sft"])
     end_of_turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    for row, problem in zip(sft_rows(problems(), layout, config), problems(), strict=True):
+    for row, problem in zip(sft_rows(table(), layout, config).values, problems(), strict=True):
         counted = [i for i in row["labels"] if i != IGNORED]
         num_prompt = len(row["labels"]) - len(counted)
         assert row["labels"][:num_prompt] == [IGNORED] * num_prompt
@@ -69,10 +74,10 @@ def test_labels_are_explanation_end_tag_and_end_of_turn(tokenizer_name, request)
 
 def test_a_truncated_row_has_no_end_tag(tiny_tokenizer):
     layout = layout_of(tiny_tokenizer)
-    whole = sft_rows(problems(), layout, compose(["run_cfg=teacher_sft"]))
+    whole = sft_rows(table(), layout, compose(["run_cfg=teacher_sft"])).values
     limit = max(len(row["input_ids"]) for row in whole) - 5
     words = ["run_cfg=teacher_sft", "data.on_long_row=truncate", f"data.max_length={limit}"]
-    cut = sft_rows(problems(), layout, compose(words))
+    cut = sft_rows(table(), layout, compose(words)).values
     shortened = [(a, b) for a, b in zip(cut, whole, strict=True) if a != b]
     assert shortened
     for ours, before in shortened:
@@ -140,6 +145,35 @@ def test_what_the_warm_up_leaves(sft_run: Path, tiny_teacher: Path):
     assert (sft_run / "checkpoint-4" / "trainer_state.json").is_file()
     assert json.loads((sft_run / "run.json").read_text())["status"] == "finished"
     assert "the loss counts this text of row 1" in (sft_run / "log.txt").read_text()
+    assert not (sft_run / "skipped_rows.jsonl").exists()
+
+
+def test_rows_that_were_left_out_are_listed(tiny_teacher, toy_problems, tmp_path):
+    """A broken line, one with the closing tag, one too long; the held-out file has a bad one too."""
+    row = {"question": "2+2", "solution": "4", "reasoning_trace": "2+2=4"}
+    quoting = {**row, "reasoning_trace": "It ends in <|end_of_explanation|>."}
+    long = {**row, "reasoning_trace": "2+2=4\n" * 400}
+    lines = ["{", *toy_problems.read_text().splitlines(), *(json.dumps(r) for r in (quoting, long, row))]
+    train, held_out = tmp_path / "train.jsonl", tmp_path / "held_out.jsonl"
+    train.write_text("\n".join(lines))
+    held_out.write_text("\n".join(["[]", json.dumps(row)]))
+    changes = ["data.on_bad_row=skip", f"data.eval_path={held_out}", "trainer.eval_steps=1"]
+    changes += ["trainer.max_steps=1", "seed=1"]
+    run = run_here(words(tiny_teacher, train, tmp_path / "run", *changes), "teacher_sft")
+    listed = [json.loads(line) for line in (run / "skipped_rows.jsonl").read_text().splitlines()]
+    assert [(bad["source"], bad["row"]) for bad in listed] == [
+        (str(train), 1),
+        (str(train), 14),
+        (str(train), 15),
+        (str(held_out), 1),
+    ]
+    reasons = [bad["reason"] for bad in listed]
+    assert reasons[0].startswith("not valid JSON")
+    assert reasons[1].startswith("the reasoning trace contains <|end_of_explanation|>")
+    assert reasons[2].endswith("tokens where data.max_length allows 512")
+    assert reasons[3] == "must be a JSON object, got list"
+    record = json.loads((run / "run.json").read_text())
+    assert (record["rows"], record["skipped"]) == (13, 4)
 
 
 @pytest.mark.slow

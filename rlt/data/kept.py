@@ -1,0 +1,109 @@
+"""The rows of one source on their way to a stage, with every row that was left out and why.
+
+Each step (reading, laying out, fitting the lengths) either makes something of a row or refuses it with a
+DataError. What is refused keeps its place in the source, whatever was left out before it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from rlt.config.schema import DataSettings
+from rlt.errors import DataError
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+U = TypeVar("U")
+Watch = Callable[[Sequence[Any]], Iterable[Any]]
+"""Goes through rows, to show the progress."""
+
+NUM_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that was left out."""
+
+    source: str
+    row: int
+    """Its place, counted from 1: the line of a jsonl or csv file, the row of everything else."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Fault:
+    what: str
+    remedy: str
+    skip: str
+    """The setting that leaves such rows out."""
+
+
+_BAD = _Fault("bad", "correct it", "data.on_bad_row=skip")
+_LONG = _Fault("too long", "raise the limit", "data.on_long_row=drop")
+
+
+@dataclass(frozen=True)
+class KeptRows(Generic[T]):
+    """What was made of the rows of a source so far."""
+
+    source: str
+    unit: str
+    """What the numbers count: `line` or `row`."""
+    items: Mapping[int, T]
+    """By row number, in the order of the source."""
+    total: int
+    """Rows of the source, before skipping and before the choice of a subset."""
+    skipped: tuple[BadRow, ...] = ()
+
+    @property
+    def values(self) -> list[T]:
+        """The items in their order."""
+        return list(self.items.values())
+
+    def map(self, make: Callable[[T], U]) -> KeptRows[U]:
+        """Return the same rows with what `make` makes of each."""
+        made = {number: make(item) for number, item in self.items.items()}
+        return KeptRows(self.source, self.unit, made, self.total, self.skipped)
+
+    def lay_out(self, make: Callable[[T], U], data: DataSettings, watch: Watch = iter) -> KeptRows[U]:
+        """Return what `make` makes of each row; data.on_bad_row says what becomes of those it refuses."""
+        return self._convert(make, _BAD, data.on_bad_row == "error", watch)
+
+    def fit(self, make: Callable[[T], U], data: DataSettings) -> KeptRows[U]:
+        """Return the same where `make` refuses rows that are too long, under data.on_long_row."""
+        return self._convert(make, _LONG, data.on_long_row == "error", iter)
+
+    def _convert(self, make: Callable[[T], U], fault: _Fault, stop: bool, watch: Watch) -> KeptRows[U]:
+        made: dict[int, U] = {}
+        refused: list[BadRow] = []
+        for number, item in watch(list(self.items.items())):
+            try:
+                made[number] = make(item)
+            except DataError as error:
+                refused.append(BadRow(self.source, number, str(error)))
+        if refused and stop:
+            skip = f", or leave such rows out with {fault.skip}"
+            raise DataError(f"{self._first(refused, fault)}; {fault.remedy}{skip}")
+        if not made:
+            raise DataError(f"no row is left: {self._first(refused, fault)}; {fault.remedy}")
+        if refused:
+            logger.warning("%s", self._listed(refused))
+        return KeptRows(self.source, self.unit, made, self.total, (*self.skipped, *refused))
+
+    def _first(self, refused: Sequence[BadRow], fault: _Fault) -> str:
+        first, others = refused[0], refused[1:]
+        more = ""
+        if others:
+            shown = ", ".join(str(row.row) for row in others[:NUM_SHOWN])
+            dots = ", …" if len(others) > NUM_SHOWN else ""
+            rows = "row is" if len(others) == 1 else "rows are"
+            more = f"; {len(others)} more {rows} {fault.what} ({self.unit} {shown}{dots})"
+        return f"{self.source}, {self.unit} {first.row}: {first.reason}{more}"
+
+    def _listed(self, refused: Sequence[BadRow]) -> str:
+        shown = "".join(f"\n  {self.unit} {row.row}: {row.reason}" for row in refused[:NUM_SHOWN])
+        more = f"\n  and {len(refused) - NUM_SHOWN} more" if len(refused) > NUM_SHOWN else ""
+        return f"{self.source}: skipped {len(refused)} of {self.total} rows{shown}{more}"

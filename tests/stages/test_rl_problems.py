@@ -1,0 +1,100 @@
+"""From rows to the prompts of RL: what is left out and why, and that nothing a row brings is lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlt.config.compose import compose
+from rlt.data.kept import KeptRows
+from rlt.data.load import load_problems
+from rlt.errors import DataError
+from rlt.formats.layout import StudentLayout, TeacherLayout
+from rlt.formats.tags import TAG_STYLES
+from rlt.stages.teacher_rl import prompted_problems
+from rlt.trainers.teacher_rl import PromptedProblem
+
+BESPOKE = TAG_STYLES["bespoke"]
+ROW = {"question": "2+2", "solution": "4", "system": "Think."}
+
+
+@pytest.fixture
+def prompted(tmp_path: Path, tiny_tokenizer, tiny_student: Path):
+    """Return a function from rows of a file to the prompts of a run."""
+
+    def build(rows: list[dict], *words: str, prompt: str | None = None) -> KeptRows[PromptedProblem]:
+        source = tmp_path / "rows.jsonl"
+        source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        usual = ["max_prompt_length=200", "max_completion_length=100", f"student_model={tiny_student}"]
+        config = compose(["run_cfg=teacher_rl", *usual, *words])
+        return prompted_problems(
+            load_problems(config.data, str(source), BESPOKE, need_trace=False),
+            teacher=TeacherLayout(tiny_tokenizer, BESPOKE, "Teach."),
+            student=StudentLayout(tiny_tokenizer, BESPOKE, prompt),
+            config=config,
+        )
+
+    return build
+
+
+def test_rows_that_do_not_fit_are_counted_with_their_reasons(prompted):
+    no_system = {**ROW, "system": None}
+    long = {**ROW, "question": "+".join("1" * 150)}
+    empty = {**ROW, "solution": ""}
+    kept = prompted([empty, ROW, no_system, long, ROW], "data.on_bad_row=skip")
+    assert list(kept.items) == [2, 5]
+    reasons = {bad.row: bad.reason for bad in kept.skipped}
+    assert reasons.keys() == {1, 3, 4}
+    assert reasons[1] == "`solution` is empty"
+    assert "has no system prompt, which layout.student_prompt=from_dataset reads" in reasons[3]
+    assert reasons[4].endswith(" prompt tokens where max_prompt_length allows 200")
+
+
+def test_a_row_without_the_system_prompt_that_was_asked_for(prompted):
+    with pytest.raises(DataError) as error:
+        prompted([ROW, {"question": "2+3", "solution": "5"}])
+    said = str(error.value)
+    assert "rows.jsonl, line 2: problem " in said
+    assert "layout.student_prompt=from_dataset reads" in said
+    assert said.endswith("; correct it, or leave such rows out with data.on_bad_row=skip")
+    assert "\n" not in said
+
+
+def test_a_solution_that_cannot_be_scored(qwen_tokenizer, tiny_student):
+    """Qwen joins a lone full stop with the blank line after it, so that no token is the solution's own."""
+    from rlt.records import Problem
+
+    problems = [Problem("a", "2+2", "4"), Problem("b", "Which sign ends a sentence?", ".")]
+    table = KeptRows("a.csv", "line", {3: problems[0], 7: problems[1]}, 5)
+
+    def build(*words: str):
+        return prompted_problems(
+            table,
+            teacher=TeacherLayout(qwen_tokenizer, BESPOKE, ""),
+            student=StudentLayout(qwen_tokenizer, BESPOKE, ""),
+            config=compose(
+                ["run_cfg=teacher_rl", f"student_model={tiny_student}", "max_completion_length=64", *words]
+            ),
+        )
+
+    with pytest.raises(DataError, match=r"a\.csv, line 7: problem b: the solution cannot be scored"):
+        build()
+    kept = build("data.on_bad_row=skip")
+    assert (list(kept.items), [bad.row for bad in kept.skipped]) == ([3], [7])
+
+
+def test_every_column_reaches_the_reward_as_it_was(prompted):
+    brought = {
+        "question": "not the question",
+        "index": 5,
+        "prompt": ["x", 2, None],
+        "nested": {"a": [1, {"b": None}]},
+        "nothing": None,
+    }
+    row = {"problem": "2+2", "solution": "4", "system": "Think.", **brought}
+    kept = prompted([row, {**row, "nested": "text", "index": 0.5}], "data.columns={question: problem}")
+    first, second = (item.problem for item in kept.values)
+    assert (first.question, first.extra) == ("2+2", brought)
+    assert second.extra == {**brought, "nested": "text", "index": 0.5}
