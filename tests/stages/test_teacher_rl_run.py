@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -175,9 +176,13 @@ def test_a_fresh_run_keeps_an_earlier_one_apart(run: Path, words, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_save_that_fails_leaves_the_checkpoint_before(words, tmp_path: Path):
-    (tmp_path / "run" / "checkpoint-4").mkdir(parents=True)
-    (tmp_path / "run" / "checkpoint-4" / "reference.partial").write_text("a file where a folder has to be")
+def test_a_save_that_fails_leaves_the_checkpoint_before(words, tmp_path: Path, monkeypatch):
+    def save_until_the_disk_is_full(tensors, path, **kwargs):
+        if "checkpoint-4" in str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save_file(tensors, path, **kwargs)
+
+    monkeypatch.setattr("rlt.generation.weight_sync.save_file", save_until_the_disk_is_full)
     changes = ["trainer.save_steps=2", "trainer.save_total_limit=1"]
     with pytest.raises(CheckpointError, match="the reference model cannot be written"):
         run_here(words(tmp_path / "run", *changes, evaluate=False))
