@@ -12,6 +12,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -245,14 +246,12 @@ def run(launch: Launch) -> int:
 
 def supervise(training: TrainingProcess, servers: Sequence[ServerProcess]) -> int:
     """Return the training's exit code; raise GenerationError as soon as a server ends before it."""
-    while True:
-        training.pump(0.5)
-        code = training.poll()
-        if code is not None:
-            training.drain()
-            return code
+    while (code := training.poll()) is None:
         for server in servers:
             server.check()
+        time.sleep(0.2)
+    training.drain()
+    return code
 
 
 def stop_on_signals() -> None:
