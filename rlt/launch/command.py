@@ -1,4 +1,4 @@
-"""The training command: accelerate with the right file of cfgs/accelerate/, and train.py."""
+"""The training command: train.py, which accelerate starts where there are several processes or DeepSpeed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ def training_command(config: Config, plan: Plan, overrides: Sequence[str], port:
 
     Files are named absolutely, so that relative paths in the overrides keep the user's folder.
     """
+    train = [str(PROJECT / "train.py"), *overrides]
+    if plan.strategy == "single":
+        return [sys.executable, *train]
     command = [sys.executable, "-m", "rlt.launch.accelerated"]
     command += ["--config_file", str(PROJECT / "cfgs" / "accelerate" / f"{plan.strategy}.yaml")]
     command += ["--num_processes", str(plan.num_processes)]
     command += ["--main_process_port", str(port)]
     command += ["--mixed_precision", "bf16" if config.model.dtype == "bfloat16" else "no"]
-    return [*command, str(PROJECT / "train.py"), *overrides]
+    return [*command, *train]
 
 
 def training_env(plan: Plan) -> dict[str, str]:

@@ -31,7 +31,7 @@ class Plan:
     num_processes: int
     """Training processes."""
     strategy: str
-    """A file of cfgs/accelerate/, without its suffix."""
+    """A file of cfgs/accelerate/, without its suffix; or `single`, one process that nobody launches."""
 
     @property
     def on_cpu(self) -> bool:
@@ -126,7 +126,7 @@ def halve(gpus: tuple[str, ...], count: int | None, tensor_parallel: int) -> tup
 
 
 def choose_strategy(word: str | None, num_processes: int, on_gpu: bool, has_deepspeed: bool) -> str:
-    """Return the accelerate file for what the user typed, or for nothing typed: ZeRO-3.
+    """Return the strategy for what the user typed, or for nothing typed: ZeRO-3.
 
     Without a word, a single CPU process has nothing to shard, and a machine without DeepSpeed cannot.
     """

@@ -1,61 +1,49 @@
 """A child process that can be ended with everything it started, and with nothing else.
 
-A child runs in a session of its own, so a Ctrl-C in the terminal reaches only us and we decide the
-order. Its environment carries a mark that all its descendants inherit, because some of them (torchrun's
-workers) leave the process group: a group alone would leave them behind.
+A child runs in a session of its own, so a Ctrl-C in the terminal reaches only us and we decide the order.
+If we are killed, our guard ends it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import logging
 import os
 import signal
 import subprocess
-import sys
-import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import IO
 
-import psutil
+from rlt.launch.descendants import GRACE, MARK, kill_living, living, wait_until
+from rlt.launch.guard import KILL_TIMEOUT, the_guard
 
-MARK = "RLT_STARTED_BY"
-"""Environment variable with the marks of all launchers above a process, separated by commas."""
-GRACE = 15.0
-"""Seconds between SIGTERM and SIGKILL."""
+logger = logging.getLogger(__name__)
+
 _ORPHAN_GRACE = 2.0
-_PR_SET_PDEATHSIG = 1
 
 
 class Child:
     """A started command, its log and its descendants."""
 
     def __init__(
-        self,
-        name: str,
-        command: Sequence[str],
-        env: Mapping[str, str],
-        output: IO[bytes] | int,
-        cwd: Path | None = None,
+        self, name: str, command: Sequence[str], env: Mapping[str, str], output: IO[bytes] | int
     ) -> None:
         """Start the command with `env` on top of our environment; both its streams go to `output`."""
         self.name = name
         self.mark = uuid.uuid4().hex[:12]
-        above = os.environ.get(MARK)
-        full_env = {**os.environ, **env, MARK: f"{above},{self.mark}" if above else self.mark}
+        guard = the_guard()
+        marks = [*filter(None, [os.environ.get(MARK)]), guard.mark, self.mark]
         self._popen = subprocess.Popen(
             list(command),
-            env=full_env,
+            env={**os.environ, **env, MARK: ",".join(marks)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            cwd=cwd,
             start_new_session=True,
-            preexec_fn=_follow_parent(),
         )
         self.pid = self._popen.pid
+        guard.watch(self.pid)
 
     def poll(self) -> int | None:
         """Return the exit code as a shell would show it, None while it runs."""
@@ -69,103 +57,22 @@ class Child:
     def terminate(self) -> None:
         """Ask the command's group to end."""
         if self._popen.poll() is None:
-            _signal_group(self.pid, signal.SIGTERM)
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, signal.SIGTERM)  # it leads its session, so its pid is its group
 
-    def kill(self) -> None:
-        """End what is left, at once."""
-        end_marked(self.mark)
-        for process in in_session(self.pid):  # a changed title can wipe the mark; the session stays
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        if self._popen.poll() is None:
-            _signal_group(self.pid, signal.SIGKILL)
-        self._popen.wait(timeout=10)
+    def kill(self) -> int:
+        """Kill what is left of the command and its descendants; return how many that were."""
+        return kill_living(self.mark, [self.pid])
 
 
 def stop_all(children: Sequence[Child], grace: float = GRACE) -> None:
     """End the children and all their descendants, together: SIGTERM, and SIGKILL after `grace` seconds."""
     for child in children:
         child.terminate()
-    _wait_until(lambda: all(child.poll() is not None for child in children), grace)
+    wait_until(lambda: all(child.poll() is not None for child in children), grace)
     # Descendants that outlive their command have nobody left to end them well.
-    _wait_until(lambda: not any(marked(child.mark) for child in children), min(grace, _ORPHAN_GRACE))
+    wait_until(lambda: not any(living(child.mark) for child in children), min(grace, _ORPHAN_GRACE))
+    wait_until(lambda: sum(child.kill() for child in children) == 0, KILL_TIMEOUT)
     for child in children:
-        child.kill()
-
-
-def marked(mark: str) -> list[psutil.Process]:
-    """Return the living processes, ourselves apart, whose environment carries the mark."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            if mark in _mark_of(process).split(","):
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue  # gone in between, or somebody else's
-    return found
-
-
-def _mark_of(process: psutil.Process) -> str:
-    """Return the mark in a process's environment.
-
-    psutil stops at the first gap, and a process that changed its title (vLLM's engine does) has one in front.
-    """
-    try:
-        entries = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
-    except FileNotFoundError:  # not Linux
-        return process.environ().get(MARK, "")
-    prefix = f"{MARK}=".encode()
-    return next((e[len(prefix) :].decode() for e in entries if e.startswith(prefix)), "")
-
-
-def in_session(leader: int) -> list[psutil.Process]:
-    """Return the living processes of the session that a child began."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
-
-
-def end_marked(mark: str, rounds: int = 20) -> None:
-    """Kill every process that carries the mark, until none is left that could start another."""
-    for _ in range(rounds):
-        living = marked(mark)
-        if not living:
-            return
-        for process in living:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        time.sleep(0.05)
-
-
-def _wait_until(is_true: Callable[[], bool], timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while not is_true() and time.monotonic() < deadline:
-        time.sleep(0.1)
-
-
-def _signal_group(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, number)  # the child leads its session, so its pid is its group
-
-
-def _follow_parent() -> Callable[[], None] | None:
-    """Return what a child runs before its command: ask Linux for a SIGTERM when we die, even by SIGKILL.
-
-    Bound to the starting thread by the kernel: start children from a thread that outlives them.
-    """
-    if not sys.platform.startswith("linux"):
-        return None
-    # Looked up here: between fork and exec nothing may be imported or allocated under a lock.
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def follow() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-    return follow
+        if child.poll() is None:
+            logger.warning("%s (process %d) could not be ended: look after it", child.name, child.pid)

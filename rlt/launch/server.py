@@ -22,8 +22,9 @@ from rlt.errors import ConfigError, GenerationError
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_server import VLLMServer, log_tail, server_log_path
 from rlt.generation.vllm_worker import EXTENSION
+from rlt.launch.descendants import GRACE
 from rlt.launch.ports import free_ports, ports_from
-from rlt.launch.process import GRACE, Child, stop_all
+from rlt.launch.process import Child, stop_all
 
 logger = logging.getLogger(__name__)
 
@@ -277,7 +278,7 @@ def running_servers(
     """Yield ready vLLM servers for `config.model_name_or_path`; they end with the block.
 
     `devices` gives the GPUs of each server; without it there are `num_servers` servers on the CPU. Logs
-    go to logs/ in `run_directory`, by default `output_dir`. Call it from a thread that outlives the block.
+    go to logs/ in `run_directory`, by default `output_dir`.
     """
     plans = plan_servers(config, devices or ((),) * num_servers, run_directory or Path(config.output_dir))
     with ExitStack() as stack:

@@ -16,8 +16,8 @@ from launch_models import write_model
 
 import rlt.launch.main as main_module
 from rlt.errors import GenerationError
+from rlt.launch.descendants import MARK, living
 from rlt.launch.main import Launch, Stopped, main, parse
-from rlt.launch.process import MARK, marked
 from rlt.reporting.files import write_json
 
 PROJECT = Path(__file__).parents[2]
@@ -100,7 +100,8 @@ def test_the_transformers_back_end_needs_no_server_and_any_folder_will_do(tmp_pa
     words = [RL, HUB_MODEL, "generation.backend=transformers", "--dry-run"]
     servers, training = commands(launch("launch.sh", *words, env=NO_GPUS, cwd=tmp_path))
     assert servers == []
-    assert "cfgs/accelerate/single.yaml" in training
+    assert "accelerate" not in training.replace("ACCELERATE_USE_CPU=true", "")
+    assert f"{sys.executable} {PROJECT}/train.py" in training
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,11 @@ class Launcher:
         self.popen = subprocess.Popen(command, cwd=PROJECT, env=env, stdout=self.output, stderr=self.output)
 
     def descendants(self) -> list[psutil.Process]:
-        return [process for process in marked(self.mark) if process.pid != self.popen.pid]
+        return [process for process in living(self.mark) if process.pid != self.popen.pid]
+
+    def has_stepped(self) -> bool:
+        metrics = self.run / "metrics.jsonl"
+        return metrics.is_file() and metrics.stat().st_size > 0
 
     def console(self) -> str:
         self.output.seek(0)
@@ -278,10 +283,13 @@ def test_a_signal_while_servers_load_leaves_no_process(start_launcher, rl_words,
 
 @pytest.mark.slow
 @pytest.mark.vllm
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a child of it")
-def test_servers_end_even_when_the_launcher_is_killed(start_launcher, rl_words):
-    launcher = start_launcher("1", "1", *rl_words)
-    launcher.wait_for("the server", lambda: len(launcher.descendants()) >= 1, 60)
+@pytest.mark.parametrize("moment", ["loading", "training", "training under ZeRO-3"])
+def test_servers_and_training_end_even_when_the_launcher_is_killed(start_launcher, rl_words, moment):
+    launcher = start_launcher("1", "2" if moment.endswith("ZeRO-3") else "1", *rl_words)
+    if moment == "loading":
+        launcher.wait_for("the server's engine", lambda: len(launcher.descendants()) >= 2, 120)
+    else:
+        launcher.wait_for("the first step", launcher.has_stepped, 500)
     launcher.popen.kill()
     launcher.popen.wait()
     deadline = time.monotonic() + 60
@@ -294,8 +302,7 @@ def test_servers_end_even_when_the_launcher_is_killed(start_launcher, rl_words):
 @pytest.mark.vllm
 def test_a_server_that_dies_during_training_ends_it_with_its_last_lines(start_launcher, rl_words):
     launcher = start_launcher("1", "2", *rl_words)  # under ZeRO-3: torchrun's workers leave the process group
-    metrics = launcher.run / "metrics.jsonl"
-    launcher.wait_for("the first step", lambda: metrics.is_file() and metrics.stat().st_size > 0, 500)
+    launcher.wait_for("the first step", launcher.has_stepped, 500)
     server = next(p for p in launcher.descendants() if "vllm.entrypoints.openai.api_server" in p.cmdline())
     server.kill()
     start = time.monotonic()

@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import psutil
 import pytest
 
-from rlt.launch.process import Child, marked, stop_all
+from rlt.launch.descendants import MARK, living, wait_until
+from rlt.launch.process import Child, stop_all
 
 LEAVES_ITS_GROUP = """
 import subprocess, sys, time
@@ -45,7 +47,7 @@ def test_a_descendant_outside_the_group_ends_too(tmp_path):
     child, line = start(tmp_path, LEAVES_ITS_GROUP)
     grandchild = int(line)
     assert os.getpgid(grandchild) != os.getpgid(child.pid)
-    assert {p.pid for p in marked(child.mark)} == {child.pid, grandchild}
+    assert {p.pid for p in living(child.mark)} == {child.pid, grandchild}
     child.stop(grace=1.0)
     assert not is_running(child.pid)
     assert not is_running(grandchild)
@@ -84,23 +86,51 @@ def test_only_our_own_children_end(tmp_path):
         stranger.wait()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a child of it")
-def test_children_end_when_the_launcher_is_killed(tmp_path):
-    launcher_code = (
-        "import sys, time; from rlt.launch.process import Child\n"
-        "child = Child('t', [sys.executable, '-c', 'import time; time.sleep(600)'], {}, 1)\n"
-        "print(child.pid, flush=True); time.sleep(600)"
+def test_a_child_that_cannot_be_ended_spares_no_other(tmp_path, monkeypatch, caplog):
+    protected, _ = start(tmp_path, IGNORES_SIGTERM)
+    other, _ = start(tmp_path, IGNORES_SIGTERM)
+    kill = psutil.Process.kill
+
+    def kill_if_allowed(process: psutil.Process) -> None:
+        if process.pid == protected.pid:
+            raise psutil.AccessDenied(process.pid)
+        kill(process)
+
+    with monkeypatch.context() as system:
+        system.setattr(psutil.Process, "kill", kill_if_allowed)
+        system.setattr("rlt.launch.process.KILL_TIMEOUT", 0.5)
+        stop_all([protected, other], grace=0.1)
+    assert protected.poll() is None
+    assert other.poll() == 137
+    assert f"test (process {protected.pid}) could not be ended" in caplog.text
+    protected.stop(grace=0.1)
+    assert protected.poll() == 137
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "os._exit(0)", "sys.exit(0)"])
+def test_children_and_theirs_end_when_the_launcher_does_without_ending_them(end):
+    launcher = (
+        "import os, signal, sys; from rlt.launch.process import Child\n"
+        f"child = Child('t', [sys.executable, '-c', {LEAVES_ITS_GROUP!r}], {{}}, 1)\n"
+        f"print(child.pid, flush=True); sys.stdin.readline(); {end}"
     )
-    launcher = subprocess.Popen([sys.executable, "-c", launcher_code], stdout=subprocess.PIPE, text=True)
-    assert launcher.stdout is not None
-    pid = int(launcher.stdout.readline())
-    assert is_running(pid)
-    launcher.kill()
-    launcher.wait()
-    deadline = time.monotonic() + 10
-    while is_running(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_running(pid)
+    mark = uuid.uuid4().hex
+    with subprocess.Popen(
+        [sys.executable, "-c", launcher],
+        env={**os.environ, MARK: mark},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as popen:
+        assert popen.stdin is not None
+        assert popen.stdout is not None
+        pids = {int(popen.stdout.readline()) for _ in range(2)}
+        assert {process.pid for process in living(mark)} > pids
+        popen.stdin.write("\n")
+        popen.stdin.close()
+        popen.wait(timeout=30)
+        wait_until(lambda: not living(mark), 20)
+        assert living(mark) == []
 
 
 def test_a_process_that_changed_its_title_ends_with_its_killed_leader(tmp_path):

@@ -8,7 +8,7 @@ import requests
 from launch_models import write_model
 
 from rlt.errors import ConfigError, GenerationError
-from rlt.launch.process import marked
+from rlt.launch.descendants import living
 from rlt.launch.server import plan_servers, running_servers, server_command, server_env
 
 
@@ -76,9 +76,9 @@ def test_a_server_answers_and_leaves_nothing_behind(vllm_config, tiny_model):
         body = {"model": config.model_name_or_path, "prompt": [5, 6, 7], "max_tokens": 4, "ignore_eos": True}
         answer = requests.post(f"{server.address}/v1/completions", json=body, timeout=60).json()
         assert answer["usage"]["completion_tokens"] == 4
-        assert len(marked(server.child.mark)) >= 2  # the API process and its engine
+        assert len(living(server.child.mark)) >= 2  # the API process and its engine
     assert server.poll() is not None
-    assert marked(server.child.mark) == []
+    assert living(server.child.mark) == []
     assert Path(config.output_dir, "logs", f"vllm-{server.address.rpartition(':')[2]}.log").is_file()
 
 

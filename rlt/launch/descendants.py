@@ -1,0 +1,66 @@
+"""Finding the processes that a launcher has started, however they hide.
+
+Every child inherits an environment variable with marks, and leads a session of its own. Both are needed:
+torchrun's workers leave the session, and a process that changes its title (vLLM's engine) can wipe the mark.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import psutil
+
+MARK = "RLT_STARTED_BY"
+"""Environment variable with the marks of all launchers above a process, separated by commas."""
+GRACE = 15.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+
+def living(mark: str, leaders: Collection[int] = ()) -> list[psutil.Process]:
+    """Return the living processes, ourselves apart, that carry the mark or are in a leader's session."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if os.getsid(process.pid) in leaders or mark in _mark_of(process).split(","):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue  # gone in between, or somebody else's
+    return found
+
+
+def kill_living(mark: str, leaders: Collection[int]) -> int:
+    """Send SIGKILL to what is living; return how many that were.
+
+    To be repeated until it returns 0: a killed process may have just started another.
+    """
+    found = living(mark, leaders)
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    return len(found)
+
+
+def wait_until(is_true: Callable[[], bool], timeout: float) -> None:
+    """Return when it is true, or after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not is_true() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _mark_of(process: psutil.Process) -> str:
+    """Return the marks of a process.
+
+    psutil stops at the first gap in an environment, and a changed title leaves one in front.
+    """
+    try:
+        entries = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    except FileNotFoundError:  # not Linux
+        return process.environ().get(MARK, "")
+    prefix = f"{MARK}=".encode()
+    return next((e[len(prefix) :].decode() for e in entries if e.startswith(prefix)), "")

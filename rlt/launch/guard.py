@@ -1,0 +1,68 @@
+"""The guard: a process that outlives a killed launcher and ends what that has started.
+
+A launcher ends its children itself whenever it can. SIGKILL leaves it no chance, but closes its end of a
+pipe, and the guard waits at the other.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import subprocess
+import sys
+import uuid
+from functools import cache
+
+import psutil
+
+from rlt.launch.descendants import GRACE, kill_living, living, wait_until
+
+KILL_TIMEOUT = 10.0
+"""Seconds that the kernel gets to end killed processes, which may have much memory to give back."""
+
+
+class Guard:
+    """The launcher's side of its guard."""
+
+    def __init__(self) -> None:
+        """Start the guard; it ends after us."""
+        self.mark = uuid.uuid4().hex[:12]
+        """What the guard will look for."""
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", "rlt.launch.guard", self.mark],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # whatever ends our group must not end it
+        )
+        atexit.register(self._close)
+
+    def watch(self, pid: int) -> None:
+        """Tell the guard of a child that leads a session."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(f"{pid}\n".encode())
+        self._popen.stdin.flush()
+
+    def _close(self) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.communicate(timeout=GRACE + 2 * KILL_TIMEOUT)
+
+
+@cache
+def the_guard() -> Guard:
+    """Return this process's guard, started at the first call."""
+    return Guard()
+
+
+def main(mark: str) -> None:
+    """Wait for the launcher's end, then end what it left."""
+    leaders = {int(line) for line in sys.stdin}
+    for process in living(mark, leaders):
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    wait_until(lambda: not living(mark, leaders), GRACE)
+    wait_until(lambda: kill_living(mark, leaders) == 0, KILL_TIMEOUT)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
