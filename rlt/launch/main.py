@@ -38,7 +38,13 @@ from rlt.launch.server import (
     wait_for_servers,
 )
 from rlt.launch.training import TrainingProcess
-from rlt.reporting.run_record import COMMAND_VARIABLE, finish_abandoned, one_line, only_run_in
+from rlt.reporting.run_record import (
+    COMMAND_VARIABLE,
+    cannot_write,
+    finish_abandoned,
+    one_line,
+    only_run_in,
+)
 
 logger = logging.getLogger("rlt.launch")
 
@@ -115,10 +121,7 @@ def main(argv: Sequence[str]) -> int:
         if line.dry_run:
             sys.stdout.write(describe(launch))
             return 0
-        if Path(launch.config.output_dir).is_dir():
-            with only_run_in(launch.config.output_dir):
-                # The training holds it; here it is only worth knowing before servers start.
-                finish_abandoned(launch.config.output_dir)  # an earlier run, whose end is not ours to explain
+        prepare_directory(launch)
         return run_and_record(launch)
     except RLTError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -207,6 +210,21 @@ def plan_line(launch: Launch) -> str:
     if plan.strategy == "single":
         strategy = "one process"
     return f"# {launch.config.stage} -> {launch.config.output_dir}: {servers}training {where}: {strategy}"
+
+
+def prepare_directory(launch: Launch) -> None:
+    """Make the run directory; raises ConfigError if it cannot be written or another run holds it.
+
+    The training will hold it; here that is only worth knowing before servers start.
+    """
+    directory = launch.config.output_dir
+    with only_run_in(directory):
+        finish_abandoned(directory)  # an earlier run, whose end is not ours to explain
+    try:
+        launch.log_path.parent.mkdir(exist_ok=True)
+        launch.log_path.open("ab").close()
+    except OSError as error:
+        raise cannot_write(directory, error) from error
 
 
 def run_and_record(launch: Launch) -> int:

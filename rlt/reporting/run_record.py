@@ -168,14 +168,26 @@ def read_run(directory: str | Path) -> dict[str, Any]:
     return fields
 
 
+def cannot_write(directory: str | Path, error: OSError) -> ConfigError:
+    """Return the sentence for a run directory that cannot be made or written."""
+    return ConfigError(
+        f"`output_dir={directory}` cannot hold a run ({error.filename}: {error.strerror}); give a folder "
+        "that you can write to"
+    )
+
+
 @contextmanager
 def only_run_in(directory: str | Path) -> Iterator[None]:
-    """Hold a directory for this process; raises ConfigError while another process holds it.
+    """Hold a directory, made if need be, for this process; raises ConfigError where that is impossible.
 
     The kernel lets go of it with the process, however that ends. Where a file system has no locks, nothing
     is held.
     """
-    lock = os.open(Path(directory) / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        lock = os.open(Path(directory) / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise cannot_write(directory, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

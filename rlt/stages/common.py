@@ -21,7 +21,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from rlt.config.save import save_config
 from rlt.config.schema import Config
 from rlt.data.kept import KeptRows
-from rlt.errors import CheckpointError, ConfigError, RLTError
+from rlt.errors import CheckpointError, RLTError
 from rlt.reporting.card import write_card
 from rlt.reporting.files import set_aside, write_text
 from rlt.reporting.metrics import MetricsFile
@@ -46,12 +46,6 @@ def run_directory(config: Config, inputs: dict[str, Source | None]) -> Iterator[
     is_main = is_main_process()
     setup_logging(int(os.environ.get("RANK", "0")))
     directory = Path(config.output_dir)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"`output_dir={directory}` cannot be made ({error.strerror}); give a folder that you can write to"
-        ) from error
     with only_run_in(directory) if is_main else nullcontext():
         record = RunRecord.start(
             directory, stage=config.stage, seed=config.seed, inputs=inputs, is_main=is_main

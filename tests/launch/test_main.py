@@ -185,6 +185,29 @@ def test_why_the_launcher_ended_a_training_is_in_run_json(tmp_path, sft_words, m
     assert json.loads(earlier.read_text())["error"] == "the process ended without a word (killed?)"
 
 
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        pytest.param(
+            "/proc/x", "/proc/x", marks=pytest.mark.skipif(sys.platform == "darwin", reason="Linux")
+        ),
+        ("a_file", "a_file"),
+        ("logs_is_a_file", "logs_is_a_file/logs"),
+        ("logs_is_full", "train.log: Is a directory"),
+    ],
+)
+def test_an_output_dir_that_cannot_be_written_is_one_sentence(tmp_path, sft_words, capsys, place, reason):
+    (tmp_path / "a_file").write_text("")
+    (tmp_path / "logs_is_a_file").mkdir()
+    (tmp_path / "logs_is_a_file" / "logs").write_text("")
+    (tmp_path / "logs_is_full" / "logs" / "train.log").mkdir(parents=True)
+    assert main(["launch.sh", *sft_words, f"output_dir={tmp_path / place}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: `output_dir={tmp_path / place}` cannot ")
+    assert reason in error
+    assert error.count("\n") == 1
+
+
 # ---- real servers, real training ----
 
 

@@ -193,3 +193,16 @@ with only_run_in({str(tmp_path)!r}):
         holder.kill()
     with only_run_in(tmp_path):
         pass
+
+
+def test_a_directory_that_cannot_be_made_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(
+            ConfigError, match=r"file/run` cannot hold a run \(.*: Not a directory\); give a folder"
+        ),
+        only_run_in(tmp_path / "file" / "run"),
+    ):
+        pass
+    with only_run_in(tmp_path / "new" / "run"):
+        assert (tmp_path / "new" / "run").is_dir()

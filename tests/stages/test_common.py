@@ -17,9 +17,11 @@ def config(directory: Path, *words: str):
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"`output_dir=.*/file/run` cannot be made \(Not a directory\)"):  # noqa: SIM117
-        with run_directory(config(tmp_path / "file" / "run"), {}):
-            pass
+    with (
+        pytest.raises(ConfigError, match=r"`output_dir=.*/file/run` cannot hold a run \(.*Not a directory\)"),
+        run_directory(config(tmp_path / "file" / "run"), {}),
+    ):
+        pass
 
 
 def test_an_early_failure_leaves_a_record_and_no_report(tmp_path, monkeypatch):
