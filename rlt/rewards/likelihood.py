@@ -13,7 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from rlt.records import Explanation, Problem, Score
-from rlt.rewards.formula import RewardSpec, combine_students, rlt_reward
+from rlt.rewards.formula import RewardInputs, RewardSpec, combine_students, rlt_reward
 from rlt.rewards.scorer import StudentScorer
 
 
@@ -75,8 +75,11 @@ class LikelihoodReward:
         teacher_logprobs: Sequence[Tensor | None],
     ) -> list[Score]:
         """Return the reward of each explanation with its parts."""
-        measured = [s.scorer.measure(problems, explanations, teacher_logprobs) for s in self.students]
-        if not explanations:
+        return self.judge([s.scorer.measure(problems, explanations, teacher_logprobs) for s in self.students])
+
+    def judge(self, measured: Sequence[Sequence[RewardInputs]]) -> list[Score]:
+        """Return the reward of each explanation from what every student measured, in the students' order."""
+        if not measured[0]:
             return []
         parts = {
             student.name: rlt_reward(self.spec, items)

@@ -55,7 +55,7 @@ class StudentScorer:
         self._temperature = temperature
         self._tokens_per_batch = tokens_per_batch
         self._teacher_bytes = teacher_bytes
-        self._own_bytes = TokenBytes(layout.tokenizer)
+        self.own_bytes = TokenBytes(layout.tokenizer)
         self._agree = agree
 
     def measure(
@@ -97,12 +97,20 @@ class StudentScorer:
             )
         return items
 
+    def pieces(self, explanation: Explanation, *, by_chunk: bool) -> list[bytes]:
+        """Return the bytes of each of the student's tokens, or of each chunk that it shares with the teacher."""
+        reading = self._read(explanation)
+        tokens = [self.own_bytes(i) for i in reading.ids]
+        if reading.chunks is None or not by_chunk:
+            return tokens
+        return [b"".join(tokens[run]) for _, run in reading.chunks]
+
     def _read(self, explanation: Explanation) -> Reading:
         if self._teacher_bytes is None:
             return Reading(list(explanation.token_ids), None)
         text, ends = text_and_ends([self._teacher_bytes(i) for i in explanation.token_ids])
         encoded = encode(self.layout.tokenizer, [Piece(text)])
-        own_ends = ends_of(encoded, [self._own_bytes(i) for i in encoded.ids], text)
+        own_ends = ends_of(encoded, [self.own_bytes(i) for i in encoded.ids], text)
         return Reading(encoded.ids, common_chunks(ends, own_ends))
 
     def _requests(self, problems: Sequence[Problem], readings: Sequence[Reading]) -> list[Request]:
