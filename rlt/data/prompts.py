@@ -24,10 +24,13 @@ def student_prompt(setting: str, tags: TagStyle) -> str | None:
 
 
 def _text(setting: str, key: str) -> str:
-    """Return the text itself, or a file's content byte-exact (a published prompt is data)."""
+    """Return the text itself, or a file's content: every byte of it, since a published prompt is data.
+
+    A byte-order mark, CR LF and a newline at the end are part of the prompt.
+    """
     if not setting.startswith("file:"):
         return setting
-    path = Path(setting.removeprefix("file:")).expanduser()
+    path = Path(setting.removeprefix("file:"))
     try:
         return path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:

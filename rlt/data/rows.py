@@ -41,7 +41,7 @@ class RowFormat:
 
 def choose_format(name: str, column_map: Mapping[str, str], seen: Sequence[str], source: str) -> RowFormat:
     """Return the format called `name`, or for `auto` the one whose required columns are there."""
-    _check_column_map(column_map, seen, source)
+    _require_mapped(column_map, seen, source)
     if name == "auto":
         name = _detect(column_map, seen, source)
     fields = REQUIRED_FIELDS[name] + OPTIONAL_FIELDS[name]
@@ -83,13 +83,8 @@ def to_problem(row: Mapping[str, Any], fmt: RowFormat, tags: TagStyle) -> Proble
     )
 
 
-def _check_column_map(column_map: Mapping[str, str], seen: Sequence[str], source: str) -> None:
-    known = sorted({f for fields in (*REQUIRED_FIELDS.values(), *OPTIONAL_FIELDS.values()) for f in fields})
+def _require_mapped(column_map: Mapping[str, str], seen: Sequence[str], source: str) -> None:
     for field, column in column_map.items():
-        if field not in known:
-            near = difflib.get_close_matches(field, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"fields are {', '.join(known)}"
-            raise ConfigError(f"data.columns has the unknown field {field!r}; {hint}")
         if column not in seen:
             near = difflib.get_close_matches(column, seen, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {_listed(seen)}"

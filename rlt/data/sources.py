@@ -49,7 +49,7 @@ def read_rows(
     `split` chooses among the splits of a folder or a Hub dataset; a file, or one dataset that was saved to
     disk, has none.
     """
-    path = Path(source).expanduser()
+    path = Path(source)
     if path.is_file():
         table = _read_file(path, source)
     elif path.is_dir():

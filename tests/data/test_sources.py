@@ -11,7 +11,8 @@ from pathlib import Path
 import datasets
 import pytest
 
-from rlt.data.sources import read_rows
+from rlt.config.schema import DATA_SUFFIXES
+from rlt.data.sources import READERS, read_rows
 from rlt.errors import DataError
 
 ROWS = [{"question": f"{i}+1?", "solution": str(i + 1), "level": i, "tags": ["a", "b"]} for i in range(3)]
@@ -135,6 +136,7 @@ def test_parquet_and_saved_datasets_without_rows(tmp_path):
 
 
 def test_unknown_suffix(tmp_path):
+    assert READERS.keys() == set(DATA_SUFFIXES)
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(DataError, match=r"must end in one of .json, .jsonl, .csv, .parquet, got '.txt'"):
         read_rows(str(tmp_path / "a.txt"))
