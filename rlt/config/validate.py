@@ -42,7 +42,8 @@ def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = F
         _check_student(config)
         _check_generation(config)
     check_files(config)
-    _check_lengths(config)
+    student = context_length(config.student_model) if config.student_model else None
+    check_lengths(config, context_length(config.model_name_or_path), student)
     if config.stage == "teacher_rl":
         _check_servers(config, servers_follow)
 
@@ -161,30 +162,33 @@ def _check_servers(config: Config, servers_follow: bool) -> None:
         )
 
 
-def _check_lengths(config: Config) -> None:
+def check_lengths(config: Config, context: int | None, student_context: int | None) -> None:
+    """Raise ConfigError for lengths that do not fit the contexts of model and student; None is not known.
+
+    The stages call it again once they know the contexts of models on the Hub.
+    """
     if config.stage == "teacher_rl":
         prompt, completion = config.max_prompt_length, config.max_completion_length
         need = prompt + completion
         what = f"max_prompt_length + max_completion_length = {prompt} + {completion}"
-        _check_room_for_student(config)
+        _check_room_for_student(config, student_context)
     else:
         need, what = config.data.max_length, f"data.max_length = {config.data.max_length}"
-    limit = context_length(config.model_name_or_path)
-    if limit is not None and need > limit:
+    if context is not None and need > context:
         raise ConfigError(
             f"`{what}` must fit the context of {config.model_name_or_path}, whose max_position_embeddings is "
-            f"{limit}: lower it by {need - limit}."
+            f"{context}: lower it by {need - context}."
         )
 
 
-def _check_room_for_student(config: Config) -> None:
+def _check_room_for_student(config: Config, context: int | None) -> None:
     """Refuse explanations that alone would fill what the student reads: question, explanation, solution."""
-    student, length = config.student_model, config.max_completion_length
-    limit = context_length(student) if student else None
-    if limit is not None and length >= limit:
+    length = config.max_completion_length
+    if context is not None and length >= context:
         raise ConfigError(
             f"`max_completion_length={length}` must leave room for question and solution in the context of "
-            f"student_model={student}, whose max_position_embeddings is {limit}: take much less than {limit}."
+            f"student_model={config.student_model}, whose max_position_embeddings is {context}: take much "
+            f"less than {context}."
         )
 
 

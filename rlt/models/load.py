@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from rlt.errors import ModelError
 from rlt.models.attention import resolve_attention
@@ -30,6 +36,16 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust: bool = Fals
             )
         tokenizer.pad_token = spare[0]
     return tokenizer
+
+
+def load_context(name: str, *, revision: str | None = None, trust: bool = False) -> int | None:
+    """Return max_position_embeddings of a model, or None where its configuration has none."""
+    _require_folder(name)
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load the configuration of {name!r}: {_first_line(error)}") from error
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def load_model(

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from rlt.config.schema import PLAIN_SAMPLING, Config
+from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths
 from rlt.data.load import count_overlap, load_eval_problems, load_problems
@@ -25,7 +26,7 @@ from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_server import server_log_path
 from rlt.generation.weight_sync import make_weight_sync
 from rlt.models.frozen import load_frozen
-from rlt.models.load import load_tokenizer
+from rlt.models.load import load_context, load_tokenizer
 from rlt.records import Problem
 from rlt.reporting.samples import format_sample, prepare_samples, write_samples
 from rlt.rewards.formula import RewardSpec
@@ -84,6 +85,8 @@ def run(config: Config) -> None:
         )
 
         # 2. Problems that fit every model's context.
+        context = load_context(config.model_name_or_path, revision=config.model.revision, trust=trust)
+        check_lengths(config, context, load_context(config.student_model, trust=trust))
         loaded = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
         held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
         prompted = partial(prompted_problems, teacher=teacher_layout, student=student_layout, config=config)
@@ -158,7 +161,7 @@ def prompted_problems(
             "prompt tokens", lambda row: len(row[0].prompt_ids), config.max_prompt_length, "max_prompt_length"
         )
     ]
-    context = getattr(AutoConfig.from_pretrained(config.student_model), "max_position_embeddings", None)
+    context = load_context(config.student_model, trust=config.model.trust_remote_code)
     if context is not None:
         room = context - config.max_completion_length
         where = f"the student's context {context} less max_completion_length"

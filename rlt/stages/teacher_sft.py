@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from rlt.config.schema import Config
+from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths
 from rlt.data.load import load_eval_problems, load_problems
 from rlt.data.prompts import teacher_prompt
 from rlt.formats.layout import TeacherLayout
 from rlt.formats.tags import TAG_STYLES
-from rlt.models.load import load_tokenizer
+from rlt.models.load import load_context, load_tokenizer
 from rlt.records import Problem
 from rlt.reporting.console import shorten_middle
 from rlt.stages.common import (
@@ -58,6 +59,8 @@ def run(config: Config) -> None:
         tokenizer = load_tokenizer(config.model_name_or_path, revision=config.model.revision, trust=trust)
         tags = TAG_STYLES[config.layout.tags]
         layout = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
+        context = load_context(config.model_name_or_path, revision=config.model.revision, trust=trust)
+        check_lengths(config, context, None)
 
         # 2. Rows: problems with traces, as ids and labels, within the length limit.
         loaded = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=True)

@@ -10,10 +10,10 @@ import pytest
 from rlt.config.compose import compose
 from rlt.data.kept import KeptRows
 from rlt.data.load import load_problems
-from rlt.errors import DataError
+from rlt.errors import ConfigError, DataError
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
-from rlt.stages.teacher_rl import prompted_problems
+from rlt.stages.teacher_rl import prompted_problems, run
 from rlt.trainers.teacher_rl import PromptedProblem
 
 BESPOKE = TAG_STYLES["bespoke"]
@@ -98,3 +98,22 @@ def test_every_column_reaches_the_reward_as_it_was(prompted):
     first, second = (item.problem for item in kept.values)
     assert (first.question, first.extra) == ("2+2", brought)
     assert second.extra == {**brought, "nested": "text", "index": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            "max_completion_length=1024",
+            "`max_completion_length=1024` must leave room for question and solution in the context of "
+            "student_model=",
+        ),
+        ("max_prompt_length=1020", r"`max_prompt_length + max_completion_length = 1020 + 16` must fit the"),
+    ],
+)
+def test_lengths_are_held_against_the_contexts_that_were_loaded(words, tmp_path, change, reason):
+    """The stage alone, as it is with models of the Hub, whose contexts the settings check cannot know."""
+    config = compose(words(tmp_path / "run", "max_prompt_length=10", change))
+    with pytest.raises(ConfigError) as error:
+        run(config)
+    assert reason in str(error.value)
