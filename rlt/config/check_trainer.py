@@ -8,8 +8,11 @@ from typing import Any
 
 from rlt.config.schema import Config
 from rlt.config.tree import fits, rows, type_words
-from rlt.config.trl_fields import CHOICES, LOSS_TYPES, SCHEDULERS, fields_of, owned_of
+from rlt.config.trl_fields import CHOICES, LOSS_TYPES, SCHEDULERS, fields_of, instead, owned_of
 from rlt.errors import ConfigError
+
+_MANY = 12
+"""Choices that a sentence lists; of more it names the nearest."""
 
 
 def check_trainer(config: Config) -> None:
@@ -63,7 +66,7 @@ def _check_model(config: Config) -> None:
 def _check_argument(name: str, value: Any, stage: str) -> None:
     known, owned = fields_of(stage), owned_of(stage)
     if name in owned:
-        raise ConfigError(f"`trainer_args.{name}` is decided by a setting of ours: use {owned[name]}.")
+        raise ConfigError(f"`trainer_args.{name}` is decided elsewhere: {instead(name, owned)}.")
     if name not in known:
         trl_class = "GRPOConfig" if stage == "teacher_rl" else "SFTConfig"
         raise ConfigError(
@@ -71,7 +74,8 @@ def _check_argument(name: str, value: Any, stage: str) -> None:
         )
     choices = CHOICES.get(name)
     if choices and value not in (*choices, *([None] if fits(None, known[name]) else [])):
-        raise ConfigError(f"`trainer_args.{name}` must be one of {', '.join(choices)}, got {value!r}.")
+        shown = choices if len(choices) <= _MANY else (*get_close_matches(str(value), choices, n=_MANY), "…")
+        raise ConfigError(f"`trainer_args.{name}` must be one of {', '.join(shown)}, got {value!r}.")
     if not fits(value, known[name]):
         raise ConfigError(f"`trainer_args.{name}` must be {type_words(known[name])}, got {value!r}.")
 
@@ -84,5 +88,5 @@ def _remedy(name: str, stage: str) -> str:
     if not near:
         return "see TRL's documentation."
     if near[0] in owned:
-        return f"for `{near[0]}`, if you meant that, use {owned[near[0]]}."
+        return f"if you meant `{near[0]}`, {instead(near[0], owned)}."
     return f"did you mean `trainer_args.{near[0]}`?"

@@ -7,42 +7,56 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, cast, get_args
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 from yaml import YAMLError
 
-from rlt.config.overrides import CONFIG_DIR, GLOBAL, CommandLine, groups, read, unknown_run_file
+from rlt.config.overrides import (
+    CONFIG_DIR,
+    GLOBAL,
+    CommandLine,
+    groups,
+    read,
+    unknown_option,
+    unknown_run_file,
+)
 from rlt.config.schema import RECIPES, Config
-from rlt.config.tree import find
+from rlt.config.tree import Row, find, type_words
 from rlt.config.unknown import unknown_key
+from rlt.config.yaml_files import check_yaml
 from rlt.errors import ConfigError
 
 _MAIN = "main"
 """The name under which Hydra knows cfgs/train.yaml, so that a user's own folder may come first."""
+_MEANT = " (write `\\${` where the text itself is meant)"
 
 
 def compose(overrides: Sequence[str]) -> Config:
     """Return the configuration behind a command line: `run_cfg=NAME KEY=VALUE … [--config-dir DIR]`."""
     line = read(overrides)
+    if line.run_file:
+        check_yaml("run_cfg", line.run_file, line.config_dirs)
     try:
         tree, chosen = _compose(line)
         if tree.recipe != chosen and tree.recipe in RECIPES:
             # A file named the recipe as a value; its preset must be the one that is loaded.
             typed = [word for word in line.overrides if not word.startswith("recipe=")]
-            tree, _ = _compose(CommandLine(line.config_dirs, (*typed, f"recipe={tree.recipe}")))
+            tree, _ = _compose(
+                CommandLine(line.config_dirs, (*typed, f"recipe={tree.recipe}"), line.run_file)
+            )
         _refuse_missing(tree, line)
         return cast(Config, OmegaConf.to_object(tree))
     except MissingConfigException as error:
         _explain_missing_file(error, line)
     except (HydraException, OmegaConfBaseException) as error:
         _explain(error, line)
-    except YAMLError as error:
+    except YAMLError as error:  # what our look at the files lets pass, such as a key that stands twice
         raise ConfigError(f"a configuration file is not valid YAML: {_one_line(error)}.") from None
 
 
@@ -80,24 +94,59 @@ def _refuse_missing(tree: DictConfig, line: CommandLine) -> None:
 def _explain(error: Exception, line: CommandLine) -> NoReturn:
     """Raise our sentence for what Hydra or OmegaConf refused."""
     text = f"{error} {error.__cause__ or ''}"
-    from_file = re.search(r"^In '([^']+)'", text)
-    where = f"in {_file(from_file[1], line)}" if from_file else "on the command line"
     full_key = re.search(r"full_key: (\S+)", text)
     key = full_key[1].split("[")[0] if full_key else ""
+    if missing := re.search(r"Interpolation key '([^']*)' not found", text):
+        # It may stand in a setting that this one refers to.
+        key = next((w.partition("=")[0] for w in line.overrides if f"${{{missing[1]}}}" in w), key)
+    where = _place(key, text, line)
     if re.search(r"Key '.*' (is )?not in", text):
         raise unknown_key(key, where) from None
     if group := re.search(r"Could not override '([^']+)'", text):
-        hint = "cfgs/train.yaml lists the groups" if "@" in group[1] else f"write /{group[1]}{GLOBAL}"
+        name = group[1].rsplit("/", 1)[-1].split("@")[0]
+        known = name in groups(line.config_dirs)
+        hint = f"write /{name}{GLOBAL}" if known else "cfgs/train.yaml lists the groups"
         raise ConfigError(f"`override /{group[1]}` {where} names no group: {hint}.") from None
     row = find(key)
-    if row is None or "nterpolation" in text:
-        place = f"`{key}` {where}: " if key else ""
-        raise ConfigError(f"{place}{_one_line(str(error).split('full_key')[0])}.") from None
+    if reason := _bad_reference(error, text, row):
+        raise ConfigError(f"`{key}` {where} {reason}.") from None
+    if row is None:
+        raise ConfigError(f"the configuration cannot be put together: {_one_line(error)}.") from None
     if row.section is not None:
         raise ConfigError(f"`{key}` {where} is a section: set one of its settings, `{key}.NAME`.") from None
-    value = re.search(r"[Vv]alue:? '?(.*?)'?(?: of type| could not|\n)", text)
-    got = f", got {value[1]}" if value else ""
-    raise ConfigError(f"`{key}` {where} must be {row.type_name}{got} ({row.doc}).") from None
+    kind = get_args(row.type)[1] if row.is_open and key != row.name else row.type
+    value = re.search(r"[Vv]alue:? '?(?!assigned)(.*?)'?(?: of type| could not| is not a valid|\n)", text)
+    got = f", got {value[1] or 'nothing'}" if value else ""
+    raise ConfigError(f"`{key}` {where} must be {type_words(kind)}{got} ({row.doc}).") from None
+
+
+def _place(key: str, text: str, line: CommandLine) -> str:
+    """Return where the user wrote what was refused, as far as it can be known."""
+    if from_file := re.search(r"^In '([^']+)'", text):
+        return f"in {_file(from_file[1], line)}"
+    typed = (word.lstrip("+~").partition("=")[0] for word in line.overrides)
+    if any(key == word or key.startswith(f"{word}.") for word in typed):
+        return "on the command line"
+    return f"in {line.run_file}.yaml or a file that it names" if line.run_file else "on the command line"
+
+
+def _bad_reference(error: Exception, text: str, row: Row | None) -> str | None:
+    """Return what is wrong with a `${NAME}` in a value, if that is what was refused."""
+    if isinstance(error, GrammarParseError) or isinstance(error.__cause__, GrammarParseError):
+        return f"holds a `${{` without a whole `${{NAME}}`{_MEANT}"
+    if missing := re.search(r"Interpolation key '([^']*)' not found", text):
+        return f"refers to `${{{missing[1]}}}`, which is not a setting{_MEANT}"
+    if variable := re.search(r"Environment variable '([^']*)' not found", text):
+        return f"reads the environment variable {variable[1]}, which is not set"
+    if "Recursive interpolation" in text:
+        return "refers to itself"
+    if resolver := re.search(r"Unsupported interpolation type (\S+)", text):
+        return (
+            f"uses `${{{resolver[1]}:…}}`, which does not exist: write `${{NAME}}` or `${{oc.env:VARIABLE}}`"
+        )
+    if got := re.search(r"While dereferencing interpolation '(.*?)': Value '(.*?)' of type", text):
+        return f"must be {row.type_name if row else 'of another type'}, got {got[2]} from `{got[1]}`"
+    return None
 
 
 def _explain_missing_file(error: MissingConfigException, line: CommandLine) -> NoReturn:
@@ -105,10 +154,13 @@ def _explain_missing_file(error: MissingConfigException, line: CommandLine) -> N
     group, _, name = missing.rpartition("/")
     if group == "run_cfg":
         raise unknown_run_file(name, line.config_dirs) from None
-    options = list(RECIPES) if group == "recipe" else groups(line.config_dirs).get(group, [])
-    if not options:
-        raise ConfigError(f"{missing}.yaml does not exist in {line.config_dirs[0]}.") from None
-    raise ConfigError(f"{group}={name} does not exist; there are: {', '.join(options)}.") from None
+    known = groups(line.config_dirs)
+    if group in known:
+        raise unknown_option(group, name, known[group]) from None
+    if (inner := group.rpartition("/")[2]) in known:
+        hint = f"write `override /{inner}{GLOBAL}: {name}`"
+        raise ConfigError(f"`{inner}: {name}` in {line.run_file}.yaml names no file: {hint}.") from None
+    raise ConfigError(f"{missing}.yaml does not exist in {line.config_dirs[0]}.") from None
 
 
 def _file(name: str, line: CommandLine) -> str:

@@ -39,7 +39,7 @@ def explain(name: str) -> str:
     """Return the settings of a section, or one setting, with defaults, bounds and meaning."""
     table = rows()
     if name not in table:
-        raise unknown_key(name, "after --explain")
+        raise unknown_key(name, "after --explain", sections=True)
     row = table[name]
     below = [r for n, r in table.items() if n.startswith(f"{name}.") and not r.section]
     if row.section is None:

@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
+from rlt.config.schema import RECIPES
 from rlt.config.tree import Row, find
 from rlt.config.unknown import unknown_key
 from rlt.errors import ConfigError
@@ -35,12 +36,15 @@ class CommandLine:
     config_dirs: tuple[Path, ...]
     """Folders with groups, the first one that has a file wins; ours comes last."""
     overrides: tuple[str, ...]
+    run_file: str | None
+    """The name of the run file, without folder and suffix."""
 
 
 def read(words: Sequence[str]) -> CommandLine:
     """Return the folders and the Hydra overrides behind the words of a command line."""
     dirs, rest = _take_config_dirs(words)
     overrides: list[str] = []
+    run_file = None
     for word in rest:
         if word in _LAUNCHER_WORDS:
             raise ConfigError(
@@ -53,9 +57,10 @@ def read(words: Sequence[str]) -> CommandLine:
         if key == "run_cfg" and (value.endswith((".yaml", ".yml")) or "/" in value):
             folder, value = _run_file(value, [*dirs, CONFIG_DIR])
             dirs.insert(0, folder)
-        overrides.append(_override(key, equals, value, groups([*dirs, CONFIG_DIR])))
+        run_file = value if key == "run_cfg" else run_file
+        overrides.append(_override(key, equals, value, [*dirs, CONFIG_DIR]))
     ordered = dict.fromkeys([d for d in dirs if d != CONFIG_DIR] + [CONFIG_DIR])
-    return CommandLine(tuple(ordered), tuple(overrides))
+    return CommandLine(tuple(ordered), tuple(overrides), run_file)
 
 
 def groups(dirs: Sequence[Path]) -> dict[str, list[str]]:
@@ -87,7 +92,7 @@ def _take_config_dirs(words: Sequence[str]) -> tuple[list[Path], list[str]]:
 def _run_file(value: str, dirs: Sequence[Path]) -> tuple[Path, str]:
     """Return the configuration folder and the name of a run file given as a path."""
     typed = Path(value).expanduser()
-    typed = typed if typed.suffix else typed.with_suffix(".yaml")
+    typed = typed if typed.suffix or not typed.name else typed.with_suffix(".yaml")
     candidates = [typed.absolute(), *(folder.parent / typed for folder in dirs)]
     path = next((c.resolve() for c in candidates if c.is_file()), None)
     if path is None:
@@ -106,16 +111,32 @@ def unknown_run_file(value: str, dirs: Sequence[Path]) -> ConfigError:
     return ConfigError(f"run_cfg={value} does not exist; there are: {names} (--config-dir DIR adds yours).")
 
 
-def _override(key: str, equals: str, value: str, known_groups: dict[str, list[str]]) -> str:
+def unknown_option(group: str, name: str, known: Sequence[str]) -> ConfigError:
+    """Return the error for a file of a group that does not exist, with those that do."""
+    return ConfigError(f"{group}={name} does not exist; there are: {', '.join(known)}.")
+
+
+def _override(key: str, equals: str, value: str, dirs: Sequence[Path]) -> str:
     """Return one Hydra override; raises ConfigError for a key that the schema does not have."""
     bare = key.lstrip("+~")
     prefix = key[: len(key) - len(bare)]
-    if bare in known_groups and equals:
-        return f"{bare}{GLOBAL}={value}"
-    if bare == "recipe":
-        return f"recipe={value}"
-    if not equals and not prefix.startswith("~"):
-        raise ConfigError(f"`{key}` on the command line is not KEY=VALUE, a run file, or a known word.")
+    known = {**groups(dirs), "recipe": list(RECIPES)}
+    if bare in known:
+        if value not in known[bare]:
+            raise (
+                unknown_run_file(value, dirs)
+                if bare == "run_cfg"
+                else unknown_option(bare, value, known[bare])
+            )
+        return f"{bare}={value}" if bare == "recipe" else f"{bare}{GLOBAL}={value}"
+    if key.startswith("--"):
+        raise ConfigError(
+            f"`{key}` on the command line is no option: settings are typed KEY=VALUE, without dashes."
+        )
+    if not (equals or prefix.startswith("~")) or not re.fullmatch(r"[^\s.]+(\.[^\s.]+)*", bare):
+        raise ConfigError(
+            f"`{key}{equals}` on the command line is not KEY=VALUE, a run file, or a known word."
+        )
     row = find(bare)
     if row is None:
         raise unknown_key(bare, "on the command line")
@@ -128,6 +149,8 @@ def _override(key: str, equals: str, value: str, known_groups: dict[str, list[st
 
 def _readable(name: str, value: str, row: Row) -> str:
     """Return the value so that Hydra reads what the user meant."""
+    if name.startswith("layout.") and "${" in value and not value.startswith("file:"):
+        return _quoted(literal(value))  # a prompt about shell or templates, say
     parsed = _parse(f"x={value}")
     if row.is_text and row.name == name:
         # Prompts and paths hold commas, brackets, equal signs and digits: take them as they are.
@@ -144,6 +167,11 @@ def _readable(name: str, value: str, row: Row) -> str:
         else f"it must be {row.type_name}"
     )
     raise ConfigError(f"`{name}={value}` on the command line cannot be read as one value: {hint}.")
+
+
+def literal(text: str) -> str:
+    """Return a text in which OmegaConf sees no `${NAME}` to replace."""
+    return re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + r"\${", text)
 
 
 def _parse(text: str) -> Override | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from rlt.config.overrides import literal
 from rlt.config.schema import Config
 from rlt.config.tree import find
 from rlt.config.unknown import unknown_key
@@ -18,13 +20,22 @@ from rlt.errors import ConfigError
 
 def to_yaml(config: Config, section: str | None = None) -> str:
     """Return the configuration, or one section or value of it by dotted name, as YAML."""
-    tree = OmegaConf.structured(config)
+    tree = OmegaConf.create(_literal(dataclasses.asdict(config)))
     if section is None:
         return OmegaConf.to_yaml(tree)
     if find(section) is None:
-        raise unknown_key(section, "after --package")
+        raise unknown_key(section, "after --package", sections=True)
     value = OmegaConf.select(tree, section)
     return OmegaConf.to_yaml(value) if OmegaConf.is_config(value) else f"{value}\n"
+
+
+def _literal(value: Any) -> Any:
+    """Return a value whose texts read back as they are, whatever `${NAME}` they hold."""
+    if isinstance(value, dict):
+        return {key: _literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_literal(item) for item in value]
+    return literal(value) if isinstance(value, str) else value
 
 
 def save_config(config: Config, path: str | Path) -> None:

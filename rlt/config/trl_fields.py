@@ -279,3 +279,9 @@ def fields_of(stage: str) -> dict[str, Any]:
 def owned_of(stage: str) -> dict[str, str]:
     """Return the fields of a stage that settings of ours decide, with what to use instead."""
     return GRPO_OWNED if stage == "teacher_rl" else SFT_OWNED
+
+
+def instead(name: str, owned: dict[str, str]) -> str:
+    """Return what to do instead of setting a field that is not the user's."""
+    text = owned[name]
+    return text.removeprefix("nothing: ") if text.startswith("nothing: ") else f"use {text}"

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
 
 from rlt.config.renames import GONE, NOTES, RENAMED
 from rlt.config.tree import rows
-from rlt.config.trl_fields import GRPO_FIELDS, OWNED, SFT_FIELDS
+from rlt.config.trl_fields import GRPO_FIELDS, OWNED_SOMEWHERE, SFT_FIELDS, instead
 from rlt.errors import ConfigError
 
 _CLOSE_ENOUGH = 0.6
-_SHORT = {"lr": "learning_rate", "epochs": "trainer.num_train_epochs", "dataset": "dataset_id_or_path"}
-"""Names from elsewhere whose spelling is too far from ours."""
+_SAME_LEAF = 0.99
+_ALIASES = {
+    "lr": "learning_rate",
+    "temp": "temperature",
+    **dict.fromkeys(("batch_size", "bs"), "train_batch_size"),
+    **dict.fromkeys(("model_path", "model_name", "base_model"), "model_name_or_path"),
+    **dict.fromkeys(("dataset", "dataset_name", "dataset_path", "data_path"), "dataset_id_or_path"),
+    **dict.fromkeys(("eval_data", "eval_dataset"), "data.eval_path"),
+    **dict.fromkeys(("out", "output", "save_dir"), "output_dir"),
+    **dict.fromkeys(("max_new_tokens", "max_tokens"), "max_completion_length"),
+    "n": "data.subset.n",
+    "epochs": "trainer.num_train_epochs",
+    "steps": "trainer.max_steps",
+    "beta1": "trainer.adam_beta1",
+    "beta2": "trainer.adam_beta2",
+    "lora": "model.lora.rank",
+    **dict.fromkeys(("kl_coef", "kl_coeff", "kl_beta"), "kl_penalty_reward_coeff` or `trainer.beta"),
+    **dict.fromkeys(("prompt", "system_prompt"), "layout.teacher_prompt` or `layout.student_prompt"),
+}
+"""Names from elsewhere whose spelling is too far from ours, or near to that of something else."""
 _LISTS_ALL = "`python train.py --help` lists the settings"
 
 
-def unknown_key(key: str, where: str) -> ConfigError:
-    """Return the error for an unknown key; `where` says where it stands."""
+def unknown_key(key: str, where: str, *, sections: bool = False) -> ConfigError:
+    """Return the error for an unknown key; `where` says where it stands, `sections` whether one may."""
     old = key.removeprefix("model_args.")
     if old in RENAMED:
         note = f" ({NOTES[old]})" if old in NOTES else ""
@@ -24,27 +42,36 @@ def unknown_key(key: str, where: str) -> ConfigError:
         return ConfigError(f"`{key}` {where} is a key of the original release: it is `{new}` here{note}.")
     if (root := key.split(".", 1)[0]) in GONE:
         return ConfigError(f"`{key}` {where} is a key of the original release: it {GONE[root]}.")
-    if key in SFT_FIELDS | GRPO_FIELDS and key not in OWNED:
+    if key in OWNED_SOMEWHERE:
+        return ConfigError(f"`{key}` {where} is not a setting: {instead(key, OWNED_SOMEWHERE)}.")
+    if key in SFT_FIELDS | GRPO_FIELDS:
         return ConfigError(
             f"`{key}` {where} is not a setting of ours but an argument of TRL: write `trainer_args.{key}`."
         )
-    nearest = nearest_key(key)
+    nearest = nearest_key(key, sections=sections)
     hint = f"did you mean `{nearest}`? ({_LISTS_ALL}.)" if nearest else f"{_LISTS_ALL}."
     return ConfigError(f"`{key}` {where} is not a setting: {hint}")
 
 
-def nearest_key(key: str) -> str | None:
+def nearest_key(key: str, *, sections: bool = False) -> str | None:
     """Return the valid dotted name most like a key, compared as a whole and by last parts, or None."""
-    section, _, leaf = key.rpartition(".")
-    if leaf in _SHORT:
-        return _SHORT[leaf]
+    section, _, leaf = key.lower().rpartition(".")
+    if leaf in _ALIASES:
+        return _ALIASES[leaf]
+    dicts = [name for name, row in rows().items() if row.is_open]
+    near = get_close_matches(section, dicts, n=1, cutoff=0.8)
+    if near and leaf not in OWNED_SOMEWHERE:
+        return f"{near[0]}.{leaf}"
 
     def likeness(name: str) -> tuple[float, bool]:
         name_section, _, name_leaf = name.rpartition(".")
-        whole = SequenceMatcher(None, key, name).ratio()
+        whole = SequenceMatcher(None, key.lower(), name).ratio()
+        if leaf == name_leaf:
+            return max(whole, _SAME_LEAF), name_section == section
         # The last parts decide when the section was left out, or is right.
         leaves = SequenceMatcher(None, leaf, name_leaf).ratio() if section in ("", name_section) else 0.0
         return max(whole, leaves), name_section == section
 
-    best = max(rows(), key=likeness)
+    names = [name for name, row in rows().items() if sections or not row.section]
+    best = max(names, key=likeness)
     return best if likeness(best)[0] >= _CLOSE_ENOUGH else None

@@ -34,6 +34,8 @@ def test_every_shipped_yaml_composes_and_validates(name, recipe, place):
         words.append(f"{group}={file}")
     if name == "data_cfg/columns":
         words.append("dataset_id_or_path=rows.jsonl")
+    if name == "model_cfg/pre_rl_model":
+        words.append("output_dir=run")  # that of teacher_sft is this model's folder
     if group == "eval_cfg":
         words.append("data.eval_path=rows.jsonl")
     config = compose(words)
@@ -164,6 +166,7 @@ def test_open_dicts_take_new_keys_from_the_command_line():
             "C:\\'q'\\",
             "end\\",
         ),
+        *("${x}", "echo ${HOME}, \\${x}", "${results_dir}", "'${", "\\\\${x}'s"),
         *("[think]", "007", "1e3", "true", "two\nlines, two", "{a: b}", "héllo — wörld", "x" * 2000),
     ],
 )
@@ -248,7 +251,46 @@ def test_a_key_in_a_yaml_file_is_named_with_its_file(tmp_path):
         ("~trainer.beta", "cannot be removed"),
         ("recipe=old", "recipe=old does not exist; there are: released, modern"),
         ("reward_cfg=nope", "there are: bespoke_stratos_7b, qwen2_5_7b_instruct"),
-        ("results_dir=${nope}", "Interpolation key 'nope' not found"),
+        (
+            "results_dir=${nope}",
+            "`results_dir` on the command line refers to `${nope}`, which is not a setting",
+        ),
+        ("output_dir=${output_dir}", "`output_dir` on the command line refers to itself."),
+        ("output_dir=${results_dir", "holds a `${` without a whole `${NAME}` (write `\\${` where"),
+        ("output_dir=${oc.env:NO_SUCH}", "reads the environment variable NO_SUCH, which is not set."),
+        ("output_dir=${no:x}", "uses `${no:…}`, which does not exist: write `${NAME}`"),
+        ("learning_rate=${results_dir}", "must be a number, got results from `${results_dir}`."),
+        ("learning_rate=", "`learning_rate` on the command line must be a number, got nothing (peak"),
+        ("answer_log_prob_coeff=3", "must be a list of numbers (weights of"),
+        ("model.trust_remote_code=maybe", "must be true or false, got maybe (run model code"),
+        ("data.columns.question=null", "`data.columns.question` on the command line must be a text"),
+        ("temp=1", "did you mean `temperature`?"),
+        ("generation.temperature=1", "did you mean `temperature`?"),
+        ("model_path=x", "did you mean `model_name_or_path`?"),
+        ("data_path=x", "did you mean `dataset_id_or_path`?"),
+        ("trainer.beta1=0.9", "did you mean `trainer.adam_beta1`?"),
+        ("data.n=3", "did you mean `data.subset.n`?"),
+        ("prompt=x", "did you mean `layout.teacher_prompt` or `layout.student_prompt`?"),
+        ("kl_coef=1", "did you mean `kl_penalty_reward_coeff` or `trainer.beta`?"),
+        ("Learning_Rate=1", "did you mean `learning_rate`?"),
+        ("trainer_arg.epsilon=1", "did you mean `trainer_args.epsilon`?"),
+        ("trainer_arg.weight_decay=1", "did you mean `trainer.weight_decay`?"),
+        ("hub_token=x", "is not a setting: use the environment variable HF_TOKEN"),
+        ("max_length=9", "is not a setting: use data.max_length."),
+        ("num_iterations=2", "is not a setting: one generation serves exactly one update."),
+        ("--seed=3", "settings are typed KEY=VALUE, without dashes"),
+        ("--api_key", "settings are typed KEY=VALUE, without dashes"),
+        ("=3", "`=` on the command line is not KEY=VALUE"),
+        ("trainer_args.=3", "`trainer_args.=` on the command line is not KEY=VALUE"),
+        *(
+            (f"model_cfg={name}", f"model_cfg={name} does not exist; there are: pre_rl_model")
+            for name in ("null", "", "[a,b]", "{a: b}", "a,b", "x/y")
+        ),
+        *(
+            (f"run_cfg={name}", f"run_cfg={name} does not exist; there are: ")
+            for name in ("null", "/", "", "[a]")
+        ),
+        ("recipe=null", "recipe=null does not exist; there are: released, modern"),
         ("offload", "word of the launcher: run `./launch.sh cfgs/run_cfg/NAME.yaml … offload`"),
         ("zero1", "word of the launcher: run `./launch.sh cfgs/run_cfg/NAME.yaml … zero1`"),
         ("gibberish", "is not KEY=VALUE"),

@@ -22,6 +22,12 @@ def test_saved_configuration_reads_back_equal(run_file, tmp_path):
     assert "${" not in path.read_text()
 
 
+@pytest.mark.parametrize("text", ["use ${x}", "\\${x} and ${results_dir}", "${", "\\"])
+def test_a_saved_prompt_reads_back_as_it_was_typed(text, tmp_path):
+    save_config(compose(["run_cfg=teacher_rl", f"layout.teacher_prompt={text}"]), tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml").layout.teacher_prompt == text
+
+
 def test_damaged_or_foreign_files_are_refused(tmp_path):
     path = tmp_path / "config.yaml"
     with pytest.raises(ConfigError, match="does not exist"):

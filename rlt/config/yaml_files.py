@@ -1,0 +1,91 @@
+"""The shape of the configuration files that a run file leads to, checked before Hydra merges them.
+
+Hydra names no file, or fails with a traceback, where a file is not what it expects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlt.config.tree import find, type_words
+from rlt.config.unknown import unknown_key
+from rlt.errors import ConfigError
+
+_ENTRIES = "a list of names like teacher_rl, _self_ or `override /GROUP@_global_: NAME`"
+_GROUP_SUFFIX = "@_global_"
+
+
+def check_yaml(group: str, name: str, dirs: Sequence[Path], above: tuple[Path, ...] = ()) -> None:
+    """Raise ConfigError for the first wrong shape in a file and in all that its defaults name."""
+    path = next((p for folder in dirs if (p := folder / group / f"{name}.yaml").is_file()), None)
+    if path is None:
+        return  # Hydra says which names there are
+    if path in above:
+        circle = " -> ".join(str(p) for p in (*above[above.index(path) :], path))
+        raise ConfigError(f"`defaults` go round in a circle: {circle}; leave one of them out.")
+    content = _read(path)
+    for included_group, included in _included(content.pop("defaults", []), group, path):
+        check_yaml(included_group, included, dirs, (*above, path))
+    _check_keys(content, "", path)
+
+
+def _read(path: Path) -> dict[Any, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text (byte {error.start + 1}): save it as UTF-8.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}," if mark else ""
+        problem = getattr(error, "problem", None) or "it cannot be read"
+        raise ConfigError(f"{path}{line} is not valid YAML: {problem}.") from None
+    if not isinstance(content, dict | None):
+        raise ConfigError(f"{path} must hold lines of KEY: VALUE, got {_yaml(content)}.")
+    return content or {}
+
+
+def _included(defaults: Any, group: str, path: Path) -> Iterator[tuple[str, str]]:
+    """Yield group and name of each file that a defaults list names outright."""
+    if not isinstance(defaults, list):
+        raise ConfigError(f"`defaults` in {path} must be {_ENTRIES}, got {defaults!r}.")
+    for entry in defaults:
+        if isinstance(entry, str):
+            key, name = group, entry
+        elif isinstance(entry, dict) and len(entry) == 1 and isinstance(next(iter(entry)), str):
+            ((key, name),) = entry.items()
+            key = key.split()[-1].removesuffix(_GROUP_SUFFIX).removeprefix("/")
+        else:
+            raise ConfigError(f"`defaults` in {path} must be {_ENTRIES}, got the entry {entry!r}.")
+        if isinstance(name, str) and name != "_self_":
+            yield key, name
+
+
+def _check_keys(content: dict[Any, Any], prefix: str, path: Path) -> None:
+    for key, value in content.items():
+        if not isinstance(key, str):
+            raise ConfigError(f"the key `{prefix}{_yaml(key)}` in {path} must be the name of a setting.")
+        name = prefix + key
+        row = find(name)
+        if row is None:
+            raise unknown_key(name, f"in {path}")
+        if "." in key:
+            nested = ": {".join(key.split(".")) + ": VALUE" + "}" * key.count(".")
+            raise ConfigError(f"`{name}` in {path} must be written with its section: `{nested}`.")
+        if row.section is not None and not isinstance(value, dict):
+            raise ConfigError(
+                f"`{name}` in {path} is a section: set one of its settings, `{name}: {{NAME: VALUE}}`."
+            )
+        if row.is_open and not isinstance(value, dict):
+            raise ConfigError(
+                f"`{name}` in {path} must be {type_words(row.type)}, got {_yaml(value)} ({row.doc})."
+            )
+        if row.section is not None:
+            _check_keys(value, f"{name}.", path)
+
+
+def _yaml(value: Any) -> str:
+    return "null" if value is None else str(value)
