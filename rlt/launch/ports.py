@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Collection
 
 from rlt.errors import ConfigError
 
@@ -12,13 +13,16 @@ from rlt.errors import ConfigError
 _LOW, _HIGH = 20000, 32000
 
 
-def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """Return distinct ports that could be bound a moment ago, at random so that two launchers rarely meet."""
+def free_ports(count: int, host: str = "127.0.0.1", besides: Collection[int] = ()) -> list[int]:
+    """Return distinct ports that could be bound a moment ago, at random so that two launchers rarely meet.
+
+    Ports in `besides` are promised to somebody who has not bound them yet.
+    """
     found: list[int] = []
     for port in random.SystemRandom().sample(range(_LOW, _HIGH), k=min(_HIGH - _LOW, 200 + 20 * count)):
         if len(found) == count:
             break
-        if is_free(port, host):
+        if port not in besides and is_free(port, host):
             found.append(port)
     if len(found) < count:
         raise ConfigError(f"no {count} free ports between {_LOW} and {_HIGH} on {host}: end what holds them.")

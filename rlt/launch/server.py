@@ -40,6 +40,7 @@ class ServerPlan:
     """One server as it will be started; printable before anything runs."""
 
     index: int
+    port: int
     address: str
     """What the trainer connects to, e.g. http://127.0.0.1:23456"""
     command: tuple[str, ...]
@@ -69,6 +70,7 @@ def plan_servers(config: Config, devices: Sequence[tuple[str, ...]], run_directo
         plans.append(
             ServerPlan(
                 index=index,
+                port=port,
                 address=f"http://{_url_host(_ANY_ADDRESS.get(generation.host, generation.host))}:{port}",
                 command=tuple(server_command(config, port, on_cpu=not gpus)),
                 env=server_env(config, gpus, len(devices)),

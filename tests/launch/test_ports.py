@@ -16,6 +16,15 @@ def test_free_ports_are_distinct_and_can_be_bound():
             server.bind(("127.0.0.1", port))
 
 
+def test_a_promised_port_is_not_given_again(monkeypatch):
+    (port,) = free_ports(1)
+    monkeypatch.setattr("rlt.launch.ports._LOW", port)
+    monkeypatch.setattr("rlt.launch.ports._HIGH", port + 1)
+    assert free_ports(1) == [port]
+    with pytest.raises(ConfigError, match="no 1 free ports"):
+        free_ports(1, besides=[port])
+
+
 def test_a_listening_port_is_not_free():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
