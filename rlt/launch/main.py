@@ -29,21 +29,19 @@ from rlt.launch.command import training_command, training_env
 from rlt.launch.native_builds import remove_stale_locks
 from rlt.launch.plan import STRATEGIES, Plan, plan_training, plan_with_servers, visible_gpus
 from rlt.launch.ports import free_ports
+from rlt.launch.preflight import check_local_data, prepare_directory
 from rlt.launch.server import (
     ServerPlan,
     ServerProcess,
     plan_servers,
-    refuse_remote_host,
     start_servers,
     wait_for_servers,
 )
 from rlt.launch.training import TrainingProcess
 from rlt.reporting.run_record import (
     COMMAND_VARIABLE,
-    cannot_write,
     finish_abandoned,
     one_line,
-    only_run_in,
 )
 
 logger = logging.getLogger("rlt.launch")
@@ -121,7 +119,7 @@ def main(argv: Sequence[str]) -> int:
         if line.dry_run:
             sys.stdout.write(describe(launch))
             return 0
-        prepare_directory(launch)
+        prepare_directory(launch.config.output_dir, launch.log_path)
         return run_and_record(launch)
     except RLTError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -162,17 +160,10 @@ def prepare(script: str, line: CommandLine) -> Launch:
     needs_servers = generates and not config.generation.servers
     if script == "launch_with_server.sh" and not needs_servers:
         raise ConfigError(_needs_no_server(config))
-    gpus = visible_gpus(os.environ)
-    has_deepspeed = importlib.util.find_spec("deepspeed") is not None
-    if needs_servers:
-        generation, training = line.counts if len(line.counts) == 2 else (None, *(line.counts or (None,)))
-        tensor_parallel = config.generation.tensor_parallel
-        plan = plan_with_servers(gpus, generation, training, tensor_parallel, line.word, has_deepspeed)
-    else:
-        plan = plan_training(gpus, line.counts[0] if line.counts else None, line.word, has_deepspeed)
+    plan = plan_devices(config, line, needs_servers)
     validate(config, num_processes=plan.num_processes, servers_follow=needs_servers)
-    servers: list[ServerPlan] = []
     run_directory = Path(config.output_dir)
+    servers: list[ServerPlan] = []
     overrides = list(line.overrides)
     if needs_servers:
         if importlib.util.find_spec("vllm") is None:
@@ -180,12 +171,24 @@ def prepare(script: str, line: CommandLine) -> Launch:
                 "generation.backend=vllm needs vLLM, which is not installed: run scripts/setup.sh, or "
                 "generate in the trainer with generation.backend=transformers."
             )
-        refuse_remote_host(config)
         servers = plan_servers(config, plan.servers, run_directory)
         overrides.append(f"generation.servers=[{','.join(server.address for server in servers)}]")
-    command = training_command(config, plan, overrides, free_ports(1)[0])
+    check_local_data(config)
+    (port,) = free_ports(1, besides=[server.port for server in servers])
+    command = training_command(config, plan, overrides, port)
     log_path = run_directory / "logs" / "train.log"
     return Launch(line.typed, config, plan, servers, command, training_env(plan), log_path)
+
+
+def plan_devices(config: Config, line: CommandLine, needs_servers: bool) -> Plan:
+    """Return who gets which of the devices that this machine has."""
+    gpus = visible_gpus(os.environ)
+    has_deepspeed = importlib.util.find_spec("deepspeed") is not None
+    if not needs_servers:
+        return plan_training(gpus, line.counts[0] if line.counts else None, line.word, has_deepspeed)
+    generation, training = line.counts if len(line.counts) == 2 else (None, *(line.counts or (None,)))
+    tensor_parallel = config.generation.tensor_parallel
+    return plan_with_servers(gpus, generation, training, tensor_parallel, line.word, has_deepspeed)
 
 
 def describe(launch: Launch) -> str:
@@ -210,21 +213,6 @@ def plan_line(launch: Launch) -> str:
     if plan.strategy == "single":
         strategy = "one process"
     return f"# {launch.config.stage} -> {launch.config.output_dir}: {servers}training {where}: {strategy}"
-
-
-def prepare_directory(launch: Launch) -> None:
-    """Make the run directory; raises ConfigError if it cannot be written or another run holds it.
-
-    The training will hold it; here that is only worth knowing before servers start.
-    """
-    directory = launch.config.output_dir
-    with only_run_in(directory):
-        finish_abandoned(directory)  # an earlier run, whose end is not ours to explain
-    try:
-        launch.log_path.parent.mkdir(exist_ok=True)
-        launch.log_path.open("ab").close()
-    except OSError as error:
-        raise cannot_write(directory, error) from error
 
 
 def run_and_record(launch: Launch) -> int:

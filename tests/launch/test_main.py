@@ -17,7 +17,8 @@ from launch_models import write_model
 import rlt.launch.main as main_module
 from rlt.errors import GenerationError
 from rlt.launch.descendants import MARK, living
-from rlt.launch.main import Launch, Stopped, main, parse
+from rlt.launch.main import Launch, Stopped, main, parse, prepare
+from rlt.launch.ports import is_free
 from rlt.reporting.files import write_json
 
 PROJECT = Path(__file__).parents[2]
@@ -185,6 +186,34 @@ def test_why_the_launcher_ended_a_training_is_in_run_json(tmp_path, sft_words, m
     assert json.loads(earlier.read_text())["error"] == "the process ended without a word (killed?)"
 
 
+@pytest.mark.parametrize("setting", ["dataset_id_or_path", "data.eval_path"])
+def test_a_missing_column_is_told_before_anything_starts(tmp_path, sft_words, capsys, setting):
+    (tmp_path / "bad.jsonl").write_text('{"question": "1+1?", "reasoning_trace": "1+1=2"}\n')
+    assert main(["launch.sh", *sft_words, f"{setting}={tmp_path / 'bad.jsonl'}", "--dry-run"]) == 3
+    error = capsys.readouterr().err
+    assert "bad.jsonl" in error
+    assert "question and solution, conversations, or messages are needed" in error
+    assert error.count("\n") == 1
+
+
+def test_the_training_meets_at_a_port_of_no_server(monkeypatch):
+    base = free_block(5)
+    monkeypatch.setattr("rlt.launch.ports._LOW", base)
+    monkeypatch.setattr("rlt.launch.ports._HIGH", base + 5)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", EIGHT_GPUS["CUDA_VISIBLE_DEVICES"])
+    planned = prepare("launch.sh", parse("launch.sh", [RL, HUB_MODEL, f"generation.base_port={base}"]))
+    assert [server.port for server in planned.servers] == [base, base + 1, base + 2, base + 3]
+    assert planned.command[planned.command.index("--main_process_port") + 1] == str(base + 4)
+
+
+def free_block(size: int) -> int:
+    """Return the first of some free ports in a row."""
+    for base in range(20000, 32000, size):
+        if all(is_free(port, "127.0.0.1") for port in range(base, base + size)):
+            return base
+    raise AssertionError("no free ports")
+
+
 @pytest.mark.parametrize(
     ("place", "reason"),
     [
@@ -337,12 +366,11 @@ def test_a_server_that_dies_during_training_ends_it_with_its_last_lines(start_la
 
 
 @pytest.mark.slow
-def test_the_launcher_ends_with_the_training_s_exit_code(tmp_path, rl_words):
-    # The problems cannot be read by training, which ends with DataError's code, 3, in both processes.
-    bad = tmp_path / "bad.jsonl"
-    bad.write_text('{"question": "What is 1 plus 1?", "solution": ""}\n')
-    words = ["2", *rl_words, "ddp", f"dataset_id_or_path={bad}", "generation.backend=transformers"]
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_the_launcher_ends_with_the_training_s_exit_code(tmp_path, rl_words, count):
+    # Four problems do not fill a step of eight: the training ends with DataError's code, 3, in each process.
+    words = [count, *rl_words, "ddp", "train_batch_size=16", "generation.backend=transformers"]
     result = launch("launch.sh", *words, f"output_dir={tmp_path / 'run'}", env=NO_GPUS)
     assert result.returncode == 3, result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr
-    assert "solution" in (tmp_path / "run" / "logs" / "train.log").read_text()
+    assert "leaves 4 problems" in (tmp_path / "run" / "logs" / "train.log").read_text()
