@@ -27,7 +27,7 @@ class Problem:
     system: str | None = None
     """The student's system prompt that came with the row (Bespoke-Stratos carries it), or None."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """Columns that the framework does not know; they reach reward functions by name."""
+    """Columns that the framework does not know, as they were; rewards read them from the problem."""
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from rlt.config.compose import compose
 from rlt.data.kept import KeptRows
@@ -13,8 +15,12 @@ from rlt.data.load import load_problems
 from rlt.errors import ConfigError, DataError
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
-from rlt.stages.teacher_rl import prompted_problems, run
-from rlt.trainers.teacher_rl import PromptedProblem
+from rlt.models.load import load_tokenizer
+from rlt.records import Problem, Score
+from rlt.stages.common import run_context
+from rlt.stages.teacher_rl import make_engine, prompted_problems, rl_settings, run
+from rlt.trainers.arguments import grpo_arguments
+from rlt.trainers.teacher_rl import PromptedProblem, RLData, RLParts, TeacherRLTrainer
 
 BESPOKE = TAG_STYLES["bespoke"]
 ROW = {"question": "2+2", "solution": "4", "system": "Think."}
@@ -64,8 +70,6 @@ def test_a_row_without_the_system_prompt_that_was_asked_for(prompted):
 
 def test_a_solution_that_cannot_be_scored(qwen_tokenizer, tiny_student):
     """Qwen joins a lone full stop with the blank line after it, so that no token is the solution's own."""
-    from rlt.records import Problem
-
     problems = [Problem("a", "2+2", "4"), Problem("b", "Which sign ends a sentence?", ".")]
     table = KeptRows("a.csv", "line", {3: problems[0], 7: problems[1]}, 5)
 
@@ -85,19 +89,70 @@ def test_a_solution_that_cannot_be_scored(qwen_tokenizer, tiny_student):
     assert (list(kept.items), [bad.row for bad in kept.skipped]) == ([3], [7])
 
 
-def test_every_column_reaches_the_reward_as_it_was(prompted):
-    brought = {
-        "question": "not the question",
-        "index": 5,
-        "prompt": ["x", 2, None],
-        "nested": {"a": [1, {"b": None}]},
-        "nothing": None,
-    }
-    row = {"problem": "2+2", "solution": "4", "system": "Think.", **brought}
-    kept = prompted([row, {**row, "nested": "text", "index": 0.5}], "data.columns={question: problem}")
-    first, second = (item.problem for item in kept.values)
-    assert (first.question, first.extra) == ("2+2", brought)
-    assert second.extra == {**brought, "nested": "text", "index": 0.5}
+BROUGHT = {
+    "question": "not the question",
+    "index": 5,
+    "prompt": ["x", 2, None],
+    "completions": "a word of TRL's",
+    "nested": {"a": [1, {"b": None}]},
+    "nothing": None,
+}
+"""Columns named like fields of ours and of TRL's, and values that no table of one type holds."""
+BROUGHT_TOO = {**BROUGHT, "nested": "text", "index": 0.5}
+ROWS = [{"problem": f"{i}+2", "solution": "4", "system": "Think.", **BROUGHT} for i in range(3)]
+ROWS[1] |= BROUGHT_TOO
+
+
+def test_every_column_stays_with_its_problem(prompted):
+    kept = prompted(ROWS, "data.columns={question: problem}")
+    first, second, third = (item.problem for item in kept.values)
+    assert (first.question, first.extra) == ("0+2", BROUGHT)
+    assert (second.question, second.extra) == ("1+2", BROUGHT_TOO)
+    assert third.extra == BROUGHT
+
+
+@pytest.fixture
+def one_thread():
+    """Keep torch to one thread, from which a tiny model gains."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class RecordingReward:
+    """Pays every explanation the same, and keeps what it was given."""
+
+    needs_teacher = False
+
+    def __init__(self) -> None:
+        self.seen: dict[str, dict] = {}
+
+    def score(self, problems, explanations, teacher_logprobs) -> list[Score]:
+        assert len(problems) == len(explanations) == len(teacher_logprobs)
+        self.seen |= {problem.question: problem.extra for problem in problems}
+        return [Score(1.0, {}) for _ in problems]
+
+
+def test_every_column_reaches_the_reward(prompted, words, tmp_path, tiny_teacher, one_thread):
+    config = compose(words(tmp_path / "run", "trainer.max_steps=1", evaluate=False))
+    data = prompted(ROWS, "data.columns={question: problem}").values
+    assert config.num_generations == 4
+    reward = RecordingReward()
+    trainer = TeacherRLTrainer(
+        str(tiny_teacher),
+        grpo_arguments(config, run_context(config)),
+        layout=TeacherLayout(load_tokenizer(str(tiny_teacher)), BESPOKE, "Teach."),
+        data=RLData(data[:2], []),
+        parts=RLParts(
+            make_engine=partial(make_engine, pool=None, config=config),
+            make_reward=lambda _: reward,
+            write_samples=lambda *_: None,
+        ),
+        settings=rl_settings(config),
+    )
+    trainer.train()
+    assert reward.seen == {"0+2": BROUGHT, "1+2": BROUGHT_TOO}
 
 
 @pytest.mark.parametrize(
