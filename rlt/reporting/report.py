@@ -1,21 +1,20 @@
 """report.html: one file that tells what a run did, from what is in its directory. Works for SFT and RL runs.
 
-The page loads nothing from anywhere: plots are inline images, and a content policy forbids the rest. Text
-from models and datasets is untrusted and always escaped.
+Plots are inline images; what comes from models, datasets and settings is escaped (page.py).
 """
 
 from __future__ import annotations
 
 import base64
-import html
 from pathlib import Path
 from typing import Any
 
-from rlt.reporting.console import printable, shorten_middle
+from rlt.reporting.console import shorten_middle
 from rlt.reporting.curves import PANELS, draw_panel, panels_of
 from rlt.reporting.files import write_text
 from rlt.reporting.metrics import NAME as METRICS_NAME
 from rlt.reporting.metrics import read_metrics, series
+from rlt.reporting.page import escaped, html_page
 from rlt.reporting.progress import duration
 from rlt.reporting.redact import redact
 from rlt.reporting.run_record import read_run
@@ -25,30 +24,6 @@ NAME = "report.html"
 _NUM_SAMPLES = 3
 _ENDS = 5
 """Logged steps averaged at either end of a run in the summary."""
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body {{ font: 15px/1.45 system-ui, sans-serif; color: #1c1c1c; margin: 2em auto; padding: 0 1em;
- max-width: 1180px }}
-h1 {{ margin-bottom: 0 }} h2 {{ margin-top: 1.8em; border-bottom: 1px solid #ddd }}
-.status {{ color: #555 }} .failed, .interrupted {{ color: #b00000 }}
-.grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 14px }}
-figure {{ margin: 0 }} figure img {{ width: 100% }} figcaption {{ color: #666; font-size: 12px }}
-table {{ border-collapse: collapse }} td, th {{ text-align: left; padding: 2px 14px 2px 0 }}
-td {{ vertical-align: top }}
-td.n, th.n {{ text-align: right; font-variant-numeric: tabular-nums }}
-pre, td.path {{ overflow-wrap: anywhere }}
-pre {{ background: #f5f5f3; padding: 10px; white-space: pre-wrap; font-size: 13px; margin: 4px 0 }}
-.sample {{ border-left: 3px solid #1f5fa8; padding-left: 12px; margin: 14px 0; unicode-bidi: isolate }}
-.worst {{ border-color: #c2571a }} .label {{ color: #666; font-size: 12px }}
-</style></head><body>
-{body}
-</body></html>
-"""
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -68,27 +43,21 @@ def write_report(run_dir: str | Path) -> Path:
         _facts(run),
         _config(run_dir / "config.yaml"),
     ]
-    page = _PAGE.format(title=_text(title), body="\n".join(part for part in body if part))
-    return write_text(run_dir / NAME, page)
-
-
-def _text(value: Any) -> str:
-    """Return a value escaped for HTML, with control characters shown by name."""
-    return html.escape(printable(str(value)), quote=True)
+    return write_text(run_dir / NAME, html_page(title, body))
 
 
 def _header(title: str, run: dict[str, Any], last_step: int | None) -> str:
     status = str(run.get("status"))
-    pieces = [f'<span class="{_text(status)}">{_text(status)}</span>']
+    pieces = [f'<span class="{escaped(status)}">{escaped(status)}</span>']
     if last_step is not None:
         pieces.append(f"{last_step} steps")
     if run.get("seconds"):
         pieces.append(duration(run["seconds"]))
     if run.get("gpu_hours"):
         pieces.append(f"{run['gpu_hours']:.2f} GPU hours")
-    pieces.append(f"started {_text(run.get('started'))}")
-    error = f'<pre class="failed">{_text(run["error"])}</pre>' if run.get("error") else ""
-    return f'<h1>{_text(title)}</h1><p class="status">{" · ".join(pieces)}</p>{error}'
+    pieces.append(f"started {escaped(run.get('started'))}")
+    error = f'<pre class="failed">{escaped(run["error"])}</pre>' if run.get("error") else ""
+    return f'<h1>{escaped(title)}</h1><p class="status">{" · ".join(pieces)}</p>{error}'
 
 
 def _summary(rows: list[dict[str, Any]]) -> str:
@@ -113,7 +82,7 @@ def _summary(rows: list[dict[str, Any]]) -> str:
 def _summary_line(name: str, ends: tuple[str, str], num_bad: int) -> str:
     bad = f'<span class="failed">not finite {num_bad} times</span>' if num_bad else ""
     numbers = "".join(f'<td class="n">{end}</td>' for end in ends)
-    return f"<tr><td>{_text(name)}</td>{numbers}<td>{bad}</td></tr>"
+    return f"<tr><td>{escaped(name)}</td>{numbers}<td>{bad}</td></tr>"
 
 
 def _mean(values: list[float]) -> str:
@@ -135,8 +104,8 @@ def _plots(rows: list[dict[str, Any]]) -> str:
     for panel in panels_of(rows):
         image = base64.b64encode(draw_panel(rows, panel).encode()).decode()
         figures.append(
-            f'<figure><img alt="{_text(panel.title)}" src="data:image/svg+xml;base64,{image}">'
-            f"<figcaption>{_text(panel.note)}</figcaption></figure>"
+            f'<figure><img alt="{escaped(panel.title)}" src="data:image/svg+xml;base64,{image}">'
+            f"<figcaption>{escaped(panel.note)}</figcaption></figure>"
         )
     return f'<h2>Curves</h2><div class="grid">{"".join(figures)}</div>' if figures else ""
 
@@ -166,11 +135,11 @@ def _sample(row: dict[str, Any], kind: str) -> str:
         f"{key} <b>{row[key]:.4g}</b>" for key in SCORE_KEYS if isinstance(row.get(key), int | float)
     )
     texts = "".join(
-        f'<div class="label">{label}</div><pre>{_text(shorten_middle(str(row[label]), 4000))}</pre>'
+        f'<div class="label">{label}</div><pre>{escaped(shorten_middle(str(row[label]), 4000))}</pre>'
         for label in ("question", "solution", "explanation")
         if row.get(label) is not None
     )
-    place = _text(f"{kind} · problem {row.get('problem_id', '?')} · sample {row.get('sample_index', '?')}")
+    place = escaped(f"{kind} · problem {row.get('problem_id', '?')} · sample {row.get('sample_index', '?')}")
     return f'<div class="sample {kind}"><div class="label">{place}</div><div>{scores}</div>{texts}</div>'
 
 
@@ -183,8 +152,10 @@ def _reproduce(run: dict[str, Any]) -> str:
         )
     if run.get("command"):
         commands.append(run["command"])
-    note = f"<p class='label'>Processes: {_text(run.get('processes'))}. Seed: {_text(run.get('seed'))}.</p>"
-    return f"<h2>To run it again</h2><pre>{_text(redact(chr(10).join(commands)))}</pre>{note}"
+    note = (
+        f"<p class='label'>Processes: {escaped(run.get('processes'))}. Seed: {escaped(run.get('seed'))}.</p>"
+    )
+    return f"<h2>To run it again</h2><pre>{escaped(redact(chr(10).join(commands)))}</pre>{note}"
 
 
 def _facts(run: dict[str, Any]) -> str:
@@ -210,7 +181,7 @@ def _facts(run: dict[str, Any]) -> str:
 
 def _table(rows: list[tuple[str, Any]]) -> str:
     cells = "".join(
-        f'<tr><td>{_text(k)}</td><td class="path">{_text(redact(str(v)))}</td></tr>' for k, v in rows
+        f'<tr><td>{escaped(k)}</td><td class="path">{escaped(redact(str(v)))}</td></tr>' for k, v in rows
     )
     return f"<table>{cells}</table>"
 
@@ -218,5 +189,5 @@ def _table(rows: list[tuple[str, Any]]) -> str:
 def _config(path: Path) -> str:
     if not path.exists():
         return ""
-    text = _text(redact(path.read_text(encoding="utf-8")))
+    text = escaped(redact(path.read_text(encoding="utf-8")))
     return f"<h2>Configuration</h2><details><summary>config.yaml</summary><pre>{text}</pre></details>"
