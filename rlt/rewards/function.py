@@ -211,7 +211,9 @@ class StudentLikelihood:
 
     def _load(self, model: str | PreTrainedModel) -> PreTrainedModel:
         if isinstance(model, str):
-            return load_whole(model, dtype=self._dtype, device=PartialState().device)
+            device = PartialState().device
+            assert device is not None, "set when the state is made"
+            return load_whole(model, dtype=self._dtype, device=device)
         add_token_query(model)
         return model
 

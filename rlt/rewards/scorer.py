@@ -98,7 +98,7 @@ class StudentScorer:
         return items
 
     def pieces(self, explanation: Explanation, *, by_chunk: bool) -> list[bytes]:
-        """Return the bytes of each of the student's tokens, or of each chunk that it shares with the teacher."""
+        """Return the bytes of each token that the student reads, or of each chunk shared with the teacher."""
         reading = self._read(explanation)
         tokens = [self.own_bytes(i) for i in reading.ids]
         if reading.chunks is None or not by_chunk:
