@@ -10,6 +10,7 @@ from pathlib import Path
 from rlt.config.schema import Config
 from rlt.launch.plan import Plan
 from rlt.launch.server import cpu_threads
+from rlt.reporting.run_record import GPUS_VARIABLE
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -36,6 +37,7 @@ def training_env(plan: Plan) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(cpu_threads(plan.num_processes)),
         "CUDA_VISIBLE_DEVICES": ",".join(plan.training_gpus),
+        GPUS_VARIABLE: str(plan.num_gpus),
     }
     if plan.training_gpus:
         if "CUDA_VISIBLE_DEVICES" not in os.environ:

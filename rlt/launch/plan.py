@@ -34,6 +34,11 @@ class Plan:
     """A file of cfgs/accelerate/, without its suffix; or `single`, one process that nobody launches."""
 
     @property
+    def num_gpus(self) -> int:
+        """The GPUs of servers and training together."""
+        return sum(map(len, self.servers)) + len(self.training_gpus)
+
+    @property
     def on_cpu(self) -> bool:
         """Whether no GPU is used."""
         return not self.training_gpus

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
@@ -36,6 +36,8 @@ NAME = "run.json"
 _LOCK = ".lock"
 COMMAND_VARIABLE = "RLT_COMMAND"
 """The environment variable in which a launcher hands on what was typed."""
+GPUS_VARIABLE = "RLT_NUM_GPUS"
+"""The environment variable in which a launcher hands on how many GPUs servers and training have together."""
 LIBRARIES = (
     "torch",
     "transformers",
@@ -80,14 +82,11 @@ class RunRecord:
         seed: int | None,
         inputs: Mapping[str, Source | None],
         is_main: bool = True,
-        processes: int | None = None,
-        command: str | Sequence[str] | None = None,
     ) -> RunRecord:
         """Return the record of a run that starts now, written to disk.
 
         `inputs` maps a role to a file, a folder, or a Hub name (`(name, revision)` for a revision); None is
-        left out. `command` is what the user typed (default: this process's own); `processes` defaults to
-        WORLD_SIZE. `update(num_gpus=…)` makes gpu_hours count GPUs that this process does not see.
+        left out. Cost counts the GPUs of the launcher, or those that this process sees if it has none.
         """
         directory = Path(directory)
         if not is_main:
@@ -101,9 +100,10 @@ class RunRecord:
             "seconds": None,
             "gpu_hours": None,
             "error": None,
-            "command": command_line(command),
+            "command": command_line(),
             "seed": seed,
-            "processes": processes or int(os.environ.get("WORLD_SIZE", "1")),
+            "processes": int(os.environ.get("WORLD_SIZE", "1")),
+            "num_gpus": int(os.environ.get(GPUS_VARIABLE, len(gpus))),
             "inputs": {role: describe_input(source) for role, source in inputs.items() if source},
             "code": code_version(),
             "versions": library_versions(),
@@ -123,7 +123,6 @@ class RunRecord:
         if not self._is_main:
             return
         seconds = time.monotonic() - self._clock
-        num_gpus = self.fields.get("num_gpus", len(self.fields["machine"]["gpus"]))
         for role, described in self.fields["inputs"].items():
             if described.get("hub") and not described["commit"]:  # known only after the download
                 self.fields["inputs"][role] = describe_input((described["hub"], described["revision"]))
@@ -131,7 +130,7 @@ class RunRecord:
             status=status,
             ended=_now(),
             seconds=round(seconds, 1),
-            gpu_hours=round(num_gpus * seconds / 3600, 4),
+            gpu_hours=round(self.fields["num_gpus"] * seconds / 3600, 4),
             error=error,
         )
 
@@ -222,14 +221,9 @@ def finish_abandoned(directory: str | Path, error: str | None = None, status: st
     return True
 
 
-def command_line(command: str | Sequence[str] | None = None) -> str:
-    """Return a command as one shell line with secrets masked.
-
-    By default it is what the user typed: the launcher's line where there is one, else this process's own.
-    """
-    if command is None:
-        command = os.environ.get(COMMAND_VARIABLE) or ["python", *sys.orig_argv[1:]]
-    return redact(command if isinstance(command, str) else shlex.join(command))
+def command_line() -> str:
+    """Return what the user typed, secrets masked: the launcher's line, or this process's if it has none."""
+    return redact(os.environ.get(COMMAND_VARIABLE) or shlex.join(["python", *sys.orig_argv[1:]]))
 
 
 def code_version() -> dict[str, Any]:

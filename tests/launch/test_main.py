@@ -62,7 +62,7 @@ def test_rl_dry_run_halves_eight_gpus():
     words = ["8", RL, "offload", HUB_MODEL, "--dry-run"]
     servers, training = commands(launch("launch.sh", *words, env=EIGHT_GPUS))
     assert all(f"CUDA_VISIBLE_DEVICES={gpu} " in line for gpu, line in zip("0123", servers, strict=True))
-    assert "CUDA_VISIBLE_DEVICES=4,5,6,7 " in training
+    assert "CUDA_VISIBLE_DEVICES=4,5,6,7 RLT_NUM_GPUS=8 " in training
     assert "cfgs/accelerate/offload.yaml" in training
     assert "--num_processes 4" in training
     ports = [line.split("--port ")[1].split()[0] for line in servers]

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel, Trainer, TrainingArg
 
 from rlt.reporting.metrics import metrics_row
 from rlt.reporting.report import write_report
-from rlt.reporting.run_record import RunRecord
+from rlt.reporting.run_record import COMMAND_VARIABLE, RunRecord
 from rlt.reporting.samples import step_name, write_samples
 
 
@@ -82,7 +82,10 @@ def build_rl_run(tmp_path: Path) -> Path:
     (model / "config.json").write_text("{}")
     inputs = {"model": str(model), "dataset": ("bespokelabs/Bespoke-Stratos-17k", "main"), "student": None}
     command = "./launch.sh cfgs/run_cfg/teacher_rl.yaml trainer_args={hub_token: hf_abcdefghijklmnopqrst}"
-    with RunRecord.start(run_dir, stage="teacher_rl", seed=7, inputs=inputs, command=command):
+    with pytest.MonkeyPatch.context() as launcher:
+        launcher.setenv(COMMAND_VARIABLE, command)
+        record = RunRecord.start(run_dir, stage="teacher_rl", seed=7, inputs=inputs)
+    with record:
         lines = []
         for step in range(61):
             if step:

@@ -8,6 +8,8 @@ import pytest
 
 from rlt.errors import ConfigError, DataError
 from rlt.reporting.run_record import (
+    COMMAND_VARIABLE,
+    GPUS_VARIABLE,
     RunRecord,
     command_line,
     finish_abandoned,
@@ -23,21 +25,23 @@ def start(directory: Path, **changes):
     return RunRecord.start(directory, **{"stage": "teacher_sft", "seed": 3, "inputs": {}, **changes})
 
 
-def test_a_run_is_recorded_while_it_lasts_and_when_it_ends(tmp_path):
+def test_a_run_is_recorded_while_it_lasts_and_when_it_ends(tmp_path, monkeypatch):
     data = tmp_path / "rows.jsonl"
     data.write_text("{}\n")
-    with start(tmp_path / "run", inputs={"dataset": str(data), "student": None}, processes=2) as record:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv(GPUS_VARIABLE, "4")
+    with start(tmp_path / "run", inputs={"dataset": str(data), "student": None}) as record:
         running = json.loads((tmp_path / "run" / "run.json").read_text())
         assert (running["status"], running["ended"]) == ("running", None)
-        record.update(results={"reward": float("nan"), "r_ss": -0.5}, num_gpus=4)
+        record.update(results={"reward": float("nan"), "r_ss": -0.5})
+        record._clock -= 1800  # half an hour ago
     run = read_run(tmp_path / "run")
     assert (run["status"], run["stage"], run["seed"], run["processes"]) == ("finished", "teacher_sft", 3, 2)
     # sha256 of the three bytes `{}` and newline, by sha256sum
     sha256 = "ca3d163bab055381827226140568f3bef7eaac187cebd76878e0b63e9e442356"
     assert run["inputs"] == {"dataset": {"file": str(data), "bytes": 3, "sha256": sha256}}
     assert run["results"] == {"reward": None, "r_ss": -0.5}
-    assert run["seconds"] >= 0
-    assert run["gpu_hours"] == pytest.approx(4 * run["seconds"] / 3600, abs=1e-3)
+    assert run["gpu_hours"] == pytest.approx(2.0, abs=0.1)  # 4 GPUs for half an hour
     assert run["started"] <= run["ended"]
     assert run["ended"].endswith("Z")
     assert run["versions"]["transformers"] == library_versions()["transformers"]
@@ -72,22 +76,24 @@ def test_other_ranks_write_nothing(tmp_path):
 
 def test_neither_environment_nor_secret_arguments_are_written(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123456789abcdef01234567")
-    command = ["python", "train.py", f"trainer_args={{hub_token: {SECRET}}}", "trainer_args.token=mysecret1"]
-    with start(tmp_path, command=command):
+    command = f"./launch.sh x.yaml trainer_args={{hub_token: {SECRET}}} trainer_args.token=mysecret1"
+    monkeypatch.setenv(COMMAND_VARIABLE, command)
+    with start(tmp_path):
         pass
     text = (tmp_path / "run.json").read_text()
     assert not any(secret in text for secret in (SECRET, "mysecret1", "0123456789abcdef", "WANDB"))
-    assert "train.py" in text
+    assert "x.yaml" in text
 
 
-def test_the_command_is_this_process_by_default():
+def test_the_command_is_this_process_without_a_launcher(monkeypatch):
     code = "from rlt.reporting.run_record import command_line; print(command_line())"
     done = subprocess.run(
         [sys.executable, "-c", code, "a b", "k=1"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("python -c ")
     assert done.stdout.rstrip().endswith("'a b' k=1")
-    assert command_line("./launch.sh 8 x.yaml") == "./launch.sh 8 x.yaml"
+    monkeypatch.setenv(COMMAND_VARIABLE, "./launch.sh 8 x.yaml")
+    assert command_line() == "./launch.sh 8 x.yaml"
 
 
 def test_a_killed_run_is_told_apart_and_can_be_closed(tmp_path):
