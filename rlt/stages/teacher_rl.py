@@ -25,13 +25,10 @@ from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_server import server_log_path
 from rlt.generation.weight_sync import make_weight_sync
-from rlt.models.frozen import load_frozen
 from rlt.models.load import load_context, load_tokenizer
 from rlt.records import Problem
 from rlt.reporting.samples import format_sample, prepare_samples, write_samples
-from rlt.rewards.formula import RewardSpec
-from rlt.rewards.likelihood import LikelihoodReward, Reward, WeightedStudent
-from rlt.rewards.scorer import StudentScorer
+from rlt.rewards.likelihood import Reward
 from rlt.stages.common import (
     is_main_process,
     observe,
@@ -43,6 +40,7 @@ from rlt.stages.common import (
     start_step,
     write_skipped,
 )
+from rlt.stages.student import student_reward
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.engine import Engine, LocalEngine, ServerEngine
 from rlt.trainers.epochs import train
@@ -181,22 +179,7 @@ def require_full_step(num_problems: int, config: Config) -> None:
 
 def make_reward(trainer: TeacherRLTrainer, *, layout: StudentLayout, config: Config) -> Reward:
     """Return the reward: the frozen student, placed as configured."""
-    assert config.student_model is not None
-    student = load_frozen(
-        config.student_model,
-        placement=config.reward.placement,
-        dtype=config.reward.dtype,
-        attn_implementation=config.model.attn_implementation,
-        accelerator=trainer.accelerator,
-    )
-    scorer = StudentScorer(
-        student,
-        layout,
-        temperature=config.reward.student_temperature,
-        tokens_per_batch=config.reward.tokens_per_batch,
-        agree=trainer.max_over_processes,
-    )
-    return LikelihoodReward([WeightedStudent("student", scorer)], RewardSpec.from_config(config))
+    return student_reward(config, layout, accelerator=trainer.accelerator, agree=trainer.max_over_processes)
 
 
 def make_engine(trainer: TeacherRLTrainer, *, pool: VLLMPool | None, config: Config) -> Engine:
