@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from stage_runs import ROOT, run_command, run_here, succeed, train_rows, weights
+
+from rlt.launch.descendants import MARK, living
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -89,8 +91,11 @@ def test_gsm8k_under_zero3_from_one_command(shared, qwen_tokenizer, tmp_path: Pa
         "report_to": "null",
     }
     command = [str(ROOT / "launch_with_server.sh"), "1", "2", str(ROOT / "cfgs/run_cfg/teacher_rl.yaml")]
-    done = run_command([*command, *(f"{k}={v}" for k, v in settings.items())], timeout=580)
+    mark = uuid.uuid4().hex
+    words = [f"{key}={value}" for key, value in settings.items()]
+    done = run_command([*command, *words], timeout=580, **{MARK: mark})
     succeed(done)
+    assert living(mark) == []
 
     steps = train_rows(output)
     assert list(steps) == [1, 2, 3, 4, 5]
@@ -104,8 +109,6 @@ def test_gsm8k_under_zero3_from_one_command(shared, qwen_tokenizer, tmp_path: Pa
     assert len(weights(output / "checkpoint-3" / "reference")) == len(weights(output))
     assert {log.name for log in (output / "logs").iterdir()} >= {"train.log"}
     assert len(list((output / "logs").iterdir())) == 2  # and the server's
-    left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False)
-    assert left.stdout == ""  # every process of the run has the folder in its command line
 
 
 def write_random_qwen(tokenizer: Any, folder: Path, seed: int) -> None:
