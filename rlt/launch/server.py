@@ -22,7 +22,6 @@ from rlt.errors import ConfigError, GenerationError
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_server import VLLMServer, log_tail, server_log_path
 from rlt.generation.vllm_worker import EXTENSION
-from rlt.launch.descendants import GRACE
 from rlt.launch.ports import free_ports, ports_from
 from rlt.launch.process import Child, stop_all
 
@@ -168,7 +167,6 @@ class ServerProcess:
             log.write(f"$ {plan}\n".encode())
             log.flush()
             self.child = Child(f"vLLM server {plan.index}", plan.command, plan.env, log)
-        self.pid = self.child.pid
 
     def poll(self) -> int | None:
         """Return the exit code, None while it runs."""
@@ -216,10 +214,6 @@ class ServerProcess:
             pool.close()
             client.close()
         logger.info("  server %d: ready at %s after %.0f s", index, self.address, time.monotonic() - start)
-
-    def stop(self, grace: float = GRACE) -> None:
-        """End the server and everything it started, and nothing else."""
-        self.child.stop(grace)
 
     def _failure(self, what: str) -> GenerationError:
         return GenerationError(
