@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -21,15 +20,14 @@ from statistics import fmean
 
 from rlt.errors import RLTError
 from rlt.quickstart.intervals import Interval, mean_interval
-from rlt.quickstart.report import Change, change_cells, markdown_table, percent
-from rlt.quickstart.stages import interrupt_on_sigterm
+from rlt.quickstart.report import RESULT, Change, change_cells, markdown_table, percent
+from rlt.quickstart.stages import interrupt_on_sigterm, run_to_end
 from rlt.reporting.files import write_json, write_text
 from rlt.reporting.progress import setup_logging
 
 logger = logging.getLogger("rlt.quickstart.claim")  # __name__ is __main__ when it is run
 
 SEED_TIMEOUT = 2 * 3600.0
-_GRACE = 90.0
 _OVER_SEEDS = ("reward", "r_SS", "r_KL", "closes its tag", "good explanations")
 
 
@@ -46,7 +44,7 @@ def run_claim(output: Path, seeds: Sequence[int], words: Sequence[str]) -> tuple
     """Return the results of all seeds, and the seeds that failed; `words` go to each quickstart."""
     results, failed = [], []
     for number, seed in enumerate(seeds, start=1):
-        path = output / f"seed_{seed}" / "quickstart.json"
+        path = output / f"seed_{seed}" / RESULT
         if path.is_file():
             logger.info("seed %d (%d of %d): has a result already", seed, number, len(seeds))
         elif not _run_seed(output, seed, words, f"{number} of {len(seeds)}"):
@@ -141,24 +139,16 @@ def main(words: Sequence[str]) -> int:
 
 
 def _run_seed(output: Path, seed: int, words: Sequence[str], place: str) -> bool:
-    """Run one seed's quickstart in a process of its own; return whether it ended well."""
+    """Run one seed's quickstart in a process of its own; return whether it has a result."""
     output.mkdir(parents=True, exist_ok=True)
     log_path = output / f"seed_{seed}.log"
     command = [sys.executable, "-m", "rlt.quickstart", "--output", str(output), "--seed", str(seed), *words]
     logger.info("seed %d (%s): running, its log is %s", seed, place, log_path)
     start = time.monotonic()
     with log_path.open("wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            code = process.wait(timeout=SEED_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            code = None
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait(timeout=_GRACE)
+        code = run_to_end(command, SEED_TIMEOUT, output=log)
     took = time.monotonic() - start
-    if code == 0:
+    if (output / f"seed_{seed}" / RESULT).is_file():  # whatever it shows
         logger.info("seed %d: done in %.0f s", seed, took)
         return True
     logger.warning("seed %d: failed (exit code %s) after %.0f s; see %s", seed, code, took, log_path)

@@ -7,7 +7,6 @@ judging a real teacher: the kinds of explanation exist in the toy world only.
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,9 +19,11 @@ from rlt.quickstart.intervals import Interval, paired_interval
 from rlt.quickstart.world import classify
 from rlt.reporting.console import printable
 from rlt.reporting.files import write_json, write_text
-from rlt.reporting.samples import read_samples
+from rlt.reporting.samples import read_samples, sample_files
 
 Row = dict[str, Any]
+RESULT = "quickstart.json"
+"""The file in a seed's folder that says what came of it."""
 
 MEASURES: dict[str, Callable[[Row], float]] = {
     "reward": lambda row: row["reward"],
@@ -67,16 +68,13 @@ class Comparison:
 
 def evaluations(run: Path) -> dict[int, list[Row]]:
     """Return the held-out samples of a run by step; at least two evaluations."""
-    found = {}
-    for path in sorted((run / "samples").glob("eval_step_*.parquet")):
-        if match := re.fullmatch(r"eval_step_(\d+)", path.stem):
-            found[int(match[1])] = read_samples(path)
+    found = {step: read_samples(path) for step, path in sample_files(run / "samples", "eval_").items()}
     if len(found) < 2:
         raise DataError(
             f"{run}/samples holds {len(found)} evaluations, and a comparison needs one before RL and one "
             "after: run teacher_rl with data.eval_path and evaluation.at_start=true"
         )
-    return dict(sorted(found.items()))
+    return found
 
 
 def compare(by_step: Mapping[int, list[Row]]) -> Comparison:
@@ -168,9 +166,9 @@ def summary(comparison: Comparison) -> str:
 
 
 def write_files(comparison: Comparison, by_step: Mapping[int, list[Row]], directory: Path) -> None:
-    """Write `quickstart.json` and `quickstart.md`."""
+    """Write the result as JSON and as `quickstart.md`."""
     values = asdict(comparison) | {"is_real": comparison.is_real}
-    write_json(directory / "quickstart.json", values)
+    write_json(directory / RESULT, values)
     text = f"{table(comparison)}\n\n{summary(comparison)}\n\n```\n{example(by_step)}\n```\n"
     write_text(directory / "quickstart.md", text)
 

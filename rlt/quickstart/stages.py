@@ -7,12 +7,13 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 import torch
 
@@ -23,8 +24,8 @@ logger = logging.getLogger(__name__)
 PROJECT = Path(__file__).resolve().parents[2]
 STAGE_TIMEOUT = 3600.0
 """Seconds one stage may take; it needs about two minutes."""
-_GRACE = 60.0
-"""Seconds a launcher gets to end its servers after it was asked to stop."""
+_GRACE = 90.0
+"""Seconds a command gets to end what it started after it was asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +65,41 @@ def run_stage(words: Sequence[str], log_path: Path, *, on_gpus: bool = False) ->
     """Run a launcher's command line to its end; raise RLTError when it fails or takes an hour."""
     logger.info("$ %s", shlex.join(words))
     env = {**os.environ, **({} if on_gpus else {"CUDA_VISIBLE_DEVICES": ""})}
-    # In our process group, so that Ctrl-C reaches the launcher, which then ends what it started.
-    process = subprocess.Popen([str(PROJECT / words[0]), *words[1:]], env=env, stdin=subprocess.DEVNULL)
-    try:
-        code = process.wait(timeout=STAGE_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        raise RLTError(
-            f"{words[0]} did not end within {STAGE_TIMEOUT:.0f} s; its log is {log_path}"
-        ) from None
-    finally:
-        _stop(process)
+    code = run_to_end([str(PROJECT / words[0]), *words[1:]], STAGE_TIMEOUT, env=env)
+    if code is None:
+        raise RLTError(f"{words[0]} did not end within {STAGE_TIMEOUT:.0f} s; its log is {log_path}")
     if code:
         raise RLTError(
             f"this command ended with exit code {code}; its log is {log_path}:\n  {shlex.join(words)}"
         )
+
+
+def run_to_end(
+    command: Sequence[str],
+    timeout: float,
+    *,
+    env: Mapping[str, str] | None = None,
+    output: IO[bytes] | None = None,
+) -> int | None:
+    """Return a command's exit code, None if it had to be ended after `timeout` seconds.
+
+    It runs in our process group, so that Ctrl-C reaches it and it ends what it has started; it is ended with
+    us, too.
+    """
+    errors = None if output is None else subprocess.STDOUT
+    process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
+    try:
+        return process.wait(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(timeout=_GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(timeout=_GRACE)
 
 
 def interrupt_on_sigterm() -> None:
@@ -87,16 +109,6 @@ def interrupt_on_sigterm() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(timeout=_GRACE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(timeout=_GRACE)
 
 
 def _has_cpu_build() -> bool:

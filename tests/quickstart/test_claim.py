@@ -28,6 +28,12 @@ def test_seeds_with_results_are_not_run_again(output):
     assert failed == []
 
 
+@pytest.mark.slow
+def test_a_seed_without_a_result_has_failed(tmp_path):
+    assert run_claim(tmp_path, [0], ["--problems", "1"]) == ([], [0])
+    assert "--problems=1 is too few" in (tmp_path / "seed_0.log").read_text()
+
+
 def test_the_change_is_paired_by_seed(output):
     results, _ = run_claim(output, range(3), [])
     r_ss = over_seeds(results)["r_SS"]

@@ -5,12 +5,13 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from rlt.errors import RLTError
-from rlt.quickstart.base_model import BaseSettings
-from rlt.quickstart.main import Options, main, run
-from rlt.quickstart.stages import choose_backend, run_stage
+from rlt.quickstart.main import BASE, main
+from rlt.quickstart.report import RESULT
+from rlt.quickstart.stages import choose_backend, run_stage, run_to_end
 
 SMALL = (
     "trainer.max_steps=2",
@@ -23,14 +24,14 @@ SMALL = (
 
 @pytest.mark.slow
 def test_every_step_runs_and_leaves_its_files(tmp_path):
-    base = replace(BaseSettings(), steps=5, batch_size=8)
-    options = Options(tmp_path, seed=3, backend="transformers", problems=4, overrides=SMALL, base=base)
-    comparison = run(options)
-    assert (comparison.step, comparison.num_problems, comparison.num_samples) == (2, 4, 2)
-    # five steps teach nothing, and the report says so
-    assert comparison.changes["closes its tag"].before < 0.95
+    base = replace(BASE, steps=5, batch_size=8)
+    words = ["--output", str(tmp_path), "--seed", "3", "--backend", "transformers", "--problems", "2", *SMALL]
+    assert main(words, base) == 1  # five steps teach nothing, and the report says so
     directory = tmp_path / "seed_3"
-    assert json.loads((directory / "quickstart.json").read_text())["is_real"] is False
+    result = json.loads((directory / RESULT).read_text())
+    assert (result["step"], result["num_problems"], result["num_samples"]) == (2, 2, 2)
+    assert result["is_real"] is False
+    assert result["changes"]["closes its tag"]["before"] < 0.95
     for name in (
         "quickstart.md",
         "quickstart.png",
@@ -52,6 +53,21 @@ def test_a_wrong_override_fails_before_anything_is_made(tmp_path, capsys):
     assert main(["--output", str(tmp_path), "trainer.max_stepz=3"]) == 2
     assert "max_steps" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_too_few_problems_are_refused_before_anything_is_made(tmp_path, capsys):
+    assert main(["--output", str(tmp_path), "--problems", "1"]) == 2
+    assert capsys.readouterr().err == (
+        "error: --problems=1 is too few: an interval over held-out problems needs at least 2\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_command_that_takes_too_long_is_ended(tmp_path):
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    with (tmp_path / "log").open("wb") as log:
+        assert run_to_end([sys.executable, "-c", code], timeout=3, output=log) is None
+    assert not psutil.pid_exists(int((tmp_path / "log").read_text()))
 
 
 def test_transformers_is_always_possible():
