@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from rlt.config.compose import compose
+from rlt.data.kept import BadRow, KeptRows
 from rlt.errors import CheckpointError, ConfigError, DataError
 from rlt.reporting.run_record import COMMAND_VARIABLE
-from rlt.stages.common import resume_point, run_directory, start_step
+from rlt.stages.common import resume_point, run_directory, start_step, write_skipped
 
 
 def config(directory: Path, *words: str):
@@ -33,6 +34,23 @@ def test_an_early_failure_leaves_a_record_and_no_report(tmp_path, monkeypatch):
     assert record["command"] == "./launch.sh 2 cfgs/run_cfg/teacher_rl.yaml"
     assert (tmp_path / "config.yaml").is_file()
     assert not (tmp_path / "report.html").exists()
+
+
+def test_left_out_rows_are_listed_by_the_main_process_and_for_this_run_only(tmp_path, monkeypatch):
+    bad = (BadRow("a.jsonl", 9, "too long: “é”\n"), BadRow("a.jsonl", 2, "empty"))
+    left_out, whole = (KeptRows("a.jsonl", "line", {1: "x"}, 3, skipped) for skipped in (bad, ()))
+    monkeypatch.setenv("RANK", "1")
+    assert write_skipped(config(tmp_path), left_out, None) == 2
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("RANK", "0")
+    assert write_skipped(config(tmp_path), left_out, whole) == 2
+    lines = (tmp_path / "skipped_rows.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"source": "a.jsonl", "row": 2, "reason": "empty"},
+        {"source": "a.jsonl", "row": 9, "reason": "too long: “é”\n"},
+    ]
+    assert write_skipped(config(tmp_path), whole, None) == 0
+    assert not list(tmp_path.iterdir())
 
 
 def test_latest_checkpoint(tmp_path):
