@@ -56,6 +56,19 @@ def as_table(rows: list[tuple[str, Any, Any]]) -> str:
     return "\n".join([lines[0], "-" * (sum(widths) + 4), *lines[1:]]) + "\n"
 
 
+def prompt_lines(config: Config) -> list[str]:
+    """Return a line for each system prompt that is not the released one."""
+    prompts: dict[str, tuple[str, str | None]] = {"teacher": (config.layout.teacher_prompt, None)}
+    if config.stage == "teacher_rl":  # the student of the released recipe reads the one it was trained with
+        prompts["student"] = (config.layout.student_prompt, "from_dataset")
+    origins = {"default": "in our own words", "from_dataset": "that of each row"}
+    return [
+        f"The {role}'s system prompt is {origins.get(prompt, 'yours')}, not the released one."
+        for role, (prompt, released) in prompts.items()
+        if prompt != released
+    ]
+
+
 def main(words: list[str]) -> int:
     """Print the table for a command line; return the exit code."""
     try:
@@ -64,8 +77,7 @@ def main(words: list[str]) -> int:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     sys.stdout.write(f"{config.stage}, recipe {config.recipe}\n{as_table(differences(config))}")
-    if config.layout.teacher_prompt == "default":
-        sys.stdout.write("The teacher's system prompt is in our own words, not the released one.\n")
+    sys.stdout.write("".join(f"{line}\n" for line in prompt_lines(config)))
     return 0
 
 

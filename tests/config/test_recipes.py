@@ -1,8 +1,62 @@
 """The numbers of the released recipe, by hand from method section 4, and what `modern` changes."""
 
 import pytest
+import yaml
 
 from rlt.config.compose import compose
+from rlt.config.overrides import CONFIG_DIR
+
+RELEASED = {
+    "teacher_sft": {
+        "learning_rate": 1e-5,
+        "train_batch_size": 16,
+        "model": {"dtype": "bfloat16", "attn_implementation": "auto"},
+        "data": {"max_length": 16384},
+        "trainer": {
+            **{"num_train_epochs": 10, "max_steps": -1, "lr_scheduler_type": "cosine", "warmup_steps": 0.05},
+            **{"adam_beta1": 0.9, "adam_beta2": 0.95, "weight_decay": 1e-4, "max_grad_norm": 1.0},
+            "gradient_checkpointing": True,
+        },
+        "trainer_args": {"loss_type": "nll", "label_smoothing_factor": 0.0, "neftune_noise_alpha": None},
+    },
+    "teacher_rl": {
+        **{"learning_rate": 1e-6, "train_batch_size": 1024, "num_generations": 64, "temperature": 0.7},
+        **{"max_prompt_length": 16384, "max_completion_length": 16384},
+        **{"answer_log_prob_coeff": [1, 0.01], "kl_penalty_reward_coeff": [3, 0.03]},
+        "model": {"dtype": "bfloat16", "attn_implementation": "auto"},
+        "trainer": {
+            **{"max_steps": 125, "lr_scheduler_type": "constant", "warmup_steps": 0},
+            **{"adam_beta1": 0.9, "adam_beta2": 0.999, "weight_decay": 0.0, "max_grad_norm": 1.0},
+            **{"beta": 0.04, "ref_sync_steps": 32, "ref_mixup": 0.9, "loss_type": "grpo"},
+            **{"scale_rewards": "group", "mask_truncated": False, "gradient_checkpointing": True},
+        },
+        "reward": {
+            **{"student_temperature": 0.7, "answer_reductions": ["mean", "min"], "kl_estimator": "k1"},
+            **{"kl_reductions": ["mean", "max"], "answer_transform": "none", "kl_transform": "none"},
+            **{"answer_clip": [], "kl_clip": [], "teacher_logprobs": "policy"},
+            **{"missing_tag_penalty": 1.0, "text_after_tag_penalty": 0.0},
+        },
+        "generation": {
+            **{"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "stop_at_tag": False},
+        },
+        "trainer_args": {
+            **{"vllm_importance_sampling_correction": False, "use_bias_correction_kl": False},
+            **{"importance_sampling_level": "token", "top_entropy_quantile": 1.0, "entropy_coef": 0.0},
+        },
+    },
+}
+"""What the method's recipe table says; the files must say it themselves, whatever a default is."""
+
+
+@pytest.mark.parametrize("stage", RELEASED)
+def test_released_files_pin_the_methods_numbers(stage):
+    text = (CONFIG_DIR / "trainer_cfg" / f"{stage}_released.yaml").read_text(encoding="utf-8")
+    written = yaml.safe_load(text)
+    for key, value in RELEASED[stage].items():
+        for name, number in value.items() if isinstance(value, dict) else [(None, value)]:
+            found = written[key] if name is None else written[key][name]
+            found = type(number)(found) if isinstance(number, float) else found  # YAML takes 1e-5 for a text
+            assert found == number, f"{key}.{name}"
 
 
 def test_released_warm_up():

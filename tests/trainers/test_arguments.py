@@ -9,7 +9,7 @@ import pytest
 from rlt.config.compose import compose
 from rlt.config.trl_fields import GRPO_FIELDS, SFT_FIELDS
 from rlt.trainers.arguments import RunContext, gradient_accumulation, grpo_arguments, sft_arguments
-from rlt.trainers.recipe_diff import as_table, differences
+from rlt.trainers.recipe_diff import as_table, differences, prompt_lines
 
 SFT = ["run_cfg=teacher_sft", "report_to=null"]
 RL = ["run_cfg=teacher_rl", "report_to=null"]
@@ -159,3 +159,13 @@ def test_recipe_diff_shows_what_a_recipe_pins():
 def test_recipe_diff_table():
     table = as_table([("beta", 0.04, 0.0)])
     assert table.splitlines()[2].split() == ["beta", "0.04", "0.0"]
+
+
+def test_recipe_diff_names_the_prompts_that_differ():
+    ours = "The teacher's system prompt is in our own words, not the released one."
+    student = "The student's system prompt is in our own words, not the released one."
+    yours = "The student's system prompt is yours, not the released one."
+    assert prompt_lines(compose(SFT)) == [ours]
+    assert prompt_lines(compose(RL)) == [ours]
+    assert prompt_lines(compose([*RL, "reward_cfg=qwen2_5_7b_instruct"])) == [ours, student]
+    assert prompt_lines(compose([*RL, "layout.student_prompt=Think first."])) == [ours, yours]
