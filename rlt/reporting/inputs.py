@@ -23,7 +23,7 @@ _RUN_FILES = ("run.json", "trainer_state.json", "all_results.json", "train_resul
 def describe_input(source: str | tuple[str, str | None]) -> dict[str, Any]:
     """Return kind, place and content hash of a file, a folder, or a Hub name (with a revision as a pair)."""
     name, revision = source if isinstance(source, tuple) else (source, None)
-    path = Path(name).expanduser()
+    path = Path(name)
     if path.is_file():
         return {"file": name, "bytes": path.stat().st_size, "sha256": file_digest(path)}
     if path.is_dir():
