@@ -259,6 +259,52 @@ class EvaluationSettings:
 
 
 @dataclass
+class MonitorSettings:
+    """When teacher RL warns, with advice. The numbers are logged as monitor/NAME whatever is set here."""
+
+    max_solution_copied: float | None = setting(
+        0.5,
+        "warn above this mean share of a solution's 8-word sequences that stand in its explanation (0.2 in "
+        "honest reasoning traces); solutions of fewer words do not count; null: never",
+        ge=0,
+        le=1,
+    )
+    max_solution_first: float | None = setting(
+        0.2,
+        "warn when more than this share of explanations state a solution of fewer than 8 words in their "
+        "first tenth; single characters, and solutions that the question holds, do not count; null: never",
+        ge=0,
+        le=1,
+    )
+    max_length_ratio: float | None = setting(
+        2.0, "warn when explanations are this many times as long as in the first steps; null: never", gt=1
+    )
+    min_length_ratio: float | None = setting(
+        0.5, "warn when explanations have shrunk to this share of the first steps; null: never", gt=0, lt=1
+    )
+    baseline_steps: int = setting(5, "first steps whose mean length stands for the start", gt=0)
+    max_missing_tag: float | None = setting(
+        0.2, "warn when more than this share lacks the closing explanation tag; null: never", ge=0, le=1
+    )
+    max_truncated: float | None = setting(
+        0.2, "warn when more than this share is cut by max_completion_length; null: never", ge=0, le=1
+    )
+    max_zero_variance: float | None = setting(
+        0.1, "warn when in more than this share of groups all rewards are equal; null: never", ge=0, le=1
+    )
+    max_kl_share: float | None = setting(
+        0.98,
+        "warn when r_kl makes up more than this share of V(r_ss) + V(r_kl), the variances within groups; "
+        "null: never",
+        gt=0.5,
+        le=1,
+    )
+    min_kl_share: float | None = setting(
+        0.02, "warn when r_kl makes up less than this share of it; null: never", ge=0, lt=0.5
+    )
+
+
+@dataclass
 class Config:
     """The whole configuration. Root keys are what people type on the command line."""
 
@@ -291,6 +337,7 @@ class Config:
     reward: RewardSettings = setting(RewardSettings, "the reward")
     generation: GenerationSettings = setting(GenerationSettings, "the engine")
     evaluation: EvaluationSettings = setting(EvaluationSettings, "evaluation during training")
+    monitors: MonitorSettings = setting(MonitorSettings, "RL: warnings while training")
     trainer_args: dict[str, Any] = setting(
         {}, "further arguments of TRL's SFTConfig or GRPOConfig, by their own names"
     )

@@ -30,8 +30,8 @@ def copied_share(solution: str, explanation: str, n: int = SEQUENCE) -> float | 
 def states_first(question: str, solution: str, explanation: str) -> bool | None:
     """Return whether the explanation states a short solution within its first tenth.
 
-    None where that says nothing: the solution is long (see `copied_share`), has a single character ("B", "7"),
-    or stands in the question already.
+    None where that says nothing: the solution is long (see `copied_share`), has a single character
+    ("B", "7"), or stands in the question already.
     """
     words = _words(solution)
     sought = _spaced(words)

@@ -46,6 +46,13 @@ PANELS = (
         ("missing_tag", "completions/clipped_ratio", "text_after_tag"),
         "without the end tag, cut at the limit, with text after the tag",
     ),
+    Panel(
+        "solution given away",
+        ("monitor/solution_copied", "monitor/solution_first"),
+        "share of a long solution's 8-word sequences that is copied; share that starts with a short one",
+    ),
+    Panel("length drift", ("monitor/length_ratio",), "mean explanation against that of the first steps"),
+    Panel("balance", ("monitor/kl_share",), "r_kl's share of V(r_ss) + V(r_kl) within groups"),
     Panel("engine drift", ("drift/max", "drift/mean"), "|policy - sampled| log-probability", log_scale=True),
     Panel("KL to the reference", ("kl",)),
     Panel("entropy", ("entropy",)),

@@ -117,6 +117,8 @@ def run(config: Config) -> None:
             tokenizer, trainer.stop_token_ids, config.temperature
         )
         observe(trainer, config)
+        if checkpoint:
+            trainer.monitors.load(checkpoint)
         if checkpoint and trainer.reference is not None:
             trainer.reference.load(checkpoint)
 
@@ -263,6 +265,7 @@ def rl_settings(config: Config) -> RLSettings:
         drift_error=1e-3 if config.reward.teacher_logprobs == "engine" else None,
         mask_truncated=config.trainer.mask_truncated,
         eval_num_generations=config.evaluation.num_generations,
+        monitors=config.monitors,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlt.formats.layout import TeacherLayout
+from rlt.formats.leakage import copied_share, states_first
 from rlt.records import Completion, Problem, Score
 from rlt.rewards.likelihood import is_scorable
 
@@ -17,21 +18,26 @@ def sample_rows(
     completions: Sequence[Completion],
     scores: Sequence[Score],
 ) -> list[dict[str, Any]]:
-    """Return one row per completion: problem, text, lengths, reward and its parts."""
+    """Return one row per completion: problem, text, lengths, reward and its parts, what it gives away."""
     decode = layout.tokenizer.decode
+    explanations = [str(decode(list(layout.split(c.token_ids).token_ids))) for c in completions]
     return [
         {
             "problem_id": problem.id,
             "question": problem.question,
             "solution": problem.solution,
-            "explanation": decode(list(layout.split(completion.token_ids).token_ids)),
+            "explanation": explanation,
             "completion": decode(list(completion.token_ids)),
             "num_tokens": len(completion.token_ids),
             "finish_reason": completion.finish_reason,
             "reward": score.reward,
             **score.parts,
+            "solution_copied": copied_share(problem.solution, explanation),
+            "solution_first": states_first(problem.question, problem.solution, explanation),
         }
-        for problem, completion, score in zip(problems, completions, scores, strict=True)
+        for problem, completion, score, explanation in zip(
+            problems, completions, scores, explanations, strict=True
+        )
     ]
 
 

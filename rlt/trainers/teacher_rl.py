@@ -6,6 +6,7 @@ What differs from `GRPOTrainer`:
 - the reward reads the policy's log-probabilities of the sampled ids;
 - the reference moves by `MovingReference`, and checkpoints hold it;
 - engine drift is measured in the loss pass, without a further forward, under every recipe;
+- monitors read each step's samples and warn with advice;
 - a completion is truncated when its engine says so: one that was stopped at its tag is whole;
 - evaluation samples held-out problems with seeds of its own, each problem counted once.
 
@@ -32,15 +33,19 @@ from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from rlt.config.schema import MonitorSettings
 from rlt.errors import ModelError
 from rlt.formats.layout import TeacherLayout
+from rlt.generation.collective import on_main_process
 from rlt.generation.seeds import spread_seed
 from rlt.models.logprobs import Request, add_token_query, token_logprobs
 from rlt.records import Completion, Explanation, Problem, Score
 from rlt.rewards.likelihood import Reward, is_scorable
+from rlt.trainers.alarms import Alarms
 from rlt.trainers.drift_log import DriftLog
 from rlt.trainers.engine import Engine
 from rlt.trainers.epochs import EpochSampler
+from rlt.trainers.monitors import Monitors
 from rlt.trainers.reference import MovingReference
 from rlt.trainers.sample_rows import mean_parts, number_samples, sample_rows
 
@@ -76,6 +81,7 @@ class RLSettings:
     mask_truncated: bool
     """Completions that were cut by their length get no loss."""
     eval_num_generations: int
+    monitors: MonitorSettings
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,10 @@ class TeacherRLTrainer(GRPOTrainer):
         if data.held_out:
             self.add_callback(_EvaluateAtTheEnd())
         self._last_loaded_step = -1
-        self._drift = DriftLog(self.accelerator, settings.drift_limit, settings.drift_error)
+        alarms = Alarms(speaks=self.accelerator.is_main_process)
+        self._drift = DriftLog(alarms, settings.drift_limit, settings.drift_error)
+        assert self.num_generations is not None
+        self.monitors = Monitors(settings.monitors, alarms, group=self.num_generations)
         self.reference: MovingReference | None = None
         if self.ref_model is not None and settings.ref_sync_steps:
             self.reference = MovingReference(
@@ -166,7 +175,9 @@ class TeacherRLTrainer(GRPOTrainer):
         rows = sample_rows(self.layout, _problems(self._batch), self._completions, self._scores)
         for row, advantage in zip(rows, output["advantages"].tolist(), strict=True):
             row["advantage"] = advantage
-        self._store(f"step_{self.state.global_step + 1:06d}", rows)
+        step = self.state.global_step + 1
+        for name, value in self.monitors.observe(self._store(f"step_{step:06d}", rows), step).items():
+            self._metrics["train"][name].append(value)
         return output
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
@@ -310,11 +321,13 @@ class TeacherRLTrainer(GRPOTrainer):
 
     # ---- samples ----------------------------------------------------------------------------------
 
-    def _store(self, name: str, rows: list[dict[str, Any]]) -> None:
-        gathered = gather_object(rows)
+    def _store(self, name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Write the rows of all processes, and return them."""
+        gathered: list[dict[str, Any]] = gather_object(rows)
         if self.accelerator.is_main_process:
             number_samples(gathered)
             self._write_samples(name, gathered)
+        return gathered
 
     # ---- evaluation -------------------------------------------------------------------------------
 
@@ -349,10 +362,11 @@ class TeacherRLTrainer(GRPOTrainer):
     # ---- checkpoints ------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # First: transformers writes the file that marks a whole checkpoint, then removes older ones.
+        assert self.args.output_dir is not None
+        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        on_main_process(self.accelerator, lambda: self.monitors.save(folder))
         if self.reference is not None:
-            # First: transformers writes the file that marks a whole checkpoint, then removes older ones.
-            assert self.args.output_dir is not None
-            folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             self.reference.save(folder)
         super()._save_checkpoint(model, trial)
 
