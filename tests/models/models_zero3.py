@@ -1,7 +1,7 @@
 """Run by test_frozen_zero3.py in each of two processes: argv is the model folder and the output folder.
 
-A frozen student beside a ZeRO-3 run, first replicated, then sharded; rank 0 has one batch of tokens to
-score and rank 1 has seven. Writes both placements' log-probabilities of its own requests.
+A frozen student beside a ZeRO-3 run: replicated, resting in host memory, sharded; rank 0 has one batch of
+tokens to score and rank 1 has seven. Writes each placement's log-probabilities of its own requests.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(name: str, out: str) -> None:
         gathered: Any = accelerator.gather(torch.tensor([count], device=accelerator.device))
         return int(gathered.max())
 
-    for placement in ("replicated", "zero3"):
+    for placement in ("replicated", "cpu_offload", "zero3"):
         student = load_frozen(
             name, placement=placement, dtype="float32", attn_implementation="sdpa", accelerator=accelerator
         )

@@ -64,7 +64,7 @@ def test_placements_agree_with_one_process(tiny_tokenizer, tmp_path, tied):
         assert report["plain_shape"] == report["plain_shape_after"] == [0]
         assert (report["replicated_collective"], report["zero3_collective"]) == (False, True)
         requests = requests_of(rank)
-        for key in ("replicated_first", "replicated_again", "zero3_first", "zero3_again"):
+        for key in (f"{p}_{t}" for p in ("replicated", "cpu_offload", "zero3") for t in ("first", "again")):
             assert len(report[key]) == len(requests) == (1, 7)[rank]
             for request, values in zip(requests, report[key], strict=True):
                 expected = expected_logprobs(plain, request.ids, request.positions, 0.7).detach()
