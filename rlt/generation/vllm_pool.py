@@ -60,7 +60,7 @@ class VLLMPool:
         assert len(prompts) == len(seeds), "one seed per prompt"
 
         def task(prompt: list[int], seed: int) -> Callable[[], list[Completion]]:
-            return lambda: self._on_idlest(
+            return lambda: self.on_idlest(
                 lambda server: _complete(server, prompt, n, sampling, seed, self.timeout)
             )
 
@@ -95,7 +95,7 @@ class VLLMPool:
         for server in self.servers:
             server.close()
 
-    def _on_idlest(self, call: Callable[[VLLMServer], T]) -> T:
+    def on_idlest(self, call: Callable[[VLLMServer], T]) -> T:
         """Return what `call` returns for the server with the fewest prompts in flight."""
         with self._lock:
             index = self._outstanding.index(min(self._outstanding))

@@ -1,0 +1,176 @@
+"""Log-probabilities of given tokens from vLLM servers: the frozen student on GPUs of its own.
+
+An engine ignores the temperature of a request where it scores a prompt. Such a server therefore holds a copy
+of the student whose LM head is divided by the temperature (rlt/launch/student_server.py writes and serves
+it), and the name that the copy is served under tells the temperature.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor
+
+from rlt.generation.parallel import run_all
+from rlt.generation.vllm_pool import CONTROL_TIMEOUT, VLLMPool
+from rlt.generation.vllm_server import VLLMServer, finite_logprobs, server_log_path
+from rlt.models.logprobs import Request, split_batches
+
+BATCHES_PER_SERVER = 2
+"""Batches in flight per server and process: one is computed while the next one waits."""
+_AT = "@temperature="
+_MINUS_INFINITY = -9999.0
+"""What vLLM writes for it, which JSON lacks."""
+
+
+def served_name(model: str, temperature: float) -> str:
+    """Return the name under which a copy of a model is served whose LM head is divided by the temperature."""
+    return f"{model}{_AT}{temperature!r}"
+
+
+def served_temperature(name: str) -> float:
+    """Return the temperature that a served model's name tells; 1 for a model under any other name."""
+    _, marked, temperature = name.rpartition(_AT)
+    try:
+        return float(temperature) if marked else 1.0
+    except ValueError:
+        return 1.0
+
+
+class ServerLogprobs:
+    """A `LogprobModel` behind one or several servers.
+
+    Sends batches of at most `tokens_per_batch` padded tokens, two per server at a time; each process of a run
+    asks for its own rows. `timeout` is the number of seconds that one batch may take.
+    """
+
+    def __init__(self, addresses: Sequence[str], *, timeout: float) -> None:
+        self._pool = VLLMPool(addresses, timeout=timeout)
+        self._temperature: float | None = None
+
+    def check(self, temperature: float) -> int | None:
+        """Return how many tokens a sequence may have, None where the servers don't say.
+
+        Raises GenerationError unless every server answers and holds its model at this temperature.
+        """
+        contexts = self._pool.on_all("check", lambda server: _check(server, temperature))
+        self._temperature = temperature
+        return min((context for context in contexts if context is not None), default=None)
+
+    def logprobs(
+        self,
+        requests: list[Request],
+        *,
+        temperature: float,
+        tokens_per_batch: int,
+        agree: Callable[[int], int] = lambda count: count,  # noqa: ARG002 - no pass here is collective
+    ) -> list[Tensor]:
+        """Return the log-probabilities of each request's positions, float32 on the CPU, in order."""
+        if temperature != self._temperature:
+            self.check(temperature)
+        lengths = [_length(request) for request in requests]
+        num_batches = BATCHES_PER_SERVER * len(self._pool.servers)
+        share = math.ceil(sum(lengths) / num_batches)
+        batches = split_batches(lengths, min(tokens_per_batch, max(share, 1)))
+
+        def task(batch: list[int]) -> Callable[[], list[Tensor]]:
+            members = [requests[i] for i in batch]
+            return lambda: self._pool.on_idlest(lambda server: _ask(server, members, self._pool.timeout))
+
+        tasks = [(f"batch {i}", task(batch)) for i, batch in enumerate(batches)]
+        results: list[Tensor] = [torch.empty(0)] * len(requests)
+        for batch, values in zip(batches, run_all(tasks, max_threads=num_batches), strict=True):
+            for i, value in zip(batch, values, strict=True):
+                results[i] = value
+        return results
+
+    def compare(
+        self, requests: list[Request], expected: list[Tensor], model: str, dtype: str, temperature: float
+    ) -> None:
+        """Raise GenerationError unless every server gives the expected log-probabilities.
+
+        In float32 the largest difference may be 1e-3; in bfloat16, where no two programs agree, the mean one
+        0.05. `model` is the name in the message.
+        """
+        exact = torch.cat(expected)
+
+        def compare_one(server: VLLMServer) -> None:
+            difference = (torch.cat(_ask(server, requests, self._pool.timeout)) - exact).abs()
+            measured, limit, what = difference.mean().item(), 0.05, "on average"
+            if dtype == "float32":
+                measured, limit, what = difference.max().item(), 1e-3, "at most"
+            if measured > limit:
+                raise server.failure(
+                    f"gives log-probabilities that differ from those of {model!r} computed here by "
+                    f"{measured:.3g} {what}, where {dtype} allows {limit:g}; start it anew with `python -m "
+                    f"rlt.launch.student_server {model} --temperature {temperature:g} --dtype {dtype}`",
+                    with_log=False,
+                )
+
+        self._pool.on_all("comparison", compare_one)
+
+    def close(self) -> None:
+        """Close the connections; the servers run on."""
+        self._pool.close()
+
+
+def _check(server: VLLMServer, temperature: float) -> int | None:
+    """Return a server's context, or raise if it holds no model at this temperature.
+
+    Finds the server's log where student_server.py has put it, if that is this machine.
+    """
+    card = server.get("/v1/models", timeout=CONTROL_TIMEOUT)["data"][0]
+    served = served_temperature(card["id"])
+    if served != temperature:
+        raise server.failure(
+            f"serves {card['id']!r}, so at temperature {served:g} where {temperature:g} is asked for; start "
+            f"it with `python -m rlt.launch.student_server MODEL --temperature {temperature:g}`",
+            with_log=False,
+        )
+    log_path = server_log_path(Path(card.get("root") or "").parent, urlsplit(server.address).port or 0)
+    if server.log_path is None and log_path.is_file():
+        server.log_path = log_path
+    return card.get("max_model_len")
+
+
+def _length(request: Request) -> int:
+    """Return how many ids are needed: nothing after the last wanted token."""
+    return max(request.positions, default=0) + 1
+
+
+def _ask(server: VLLMServer, requests: Sequence[Request], timeout: float) -> list[Tensor]:
+    """Return the log-probabilities of a batch from one server."""
+    prompts = [[int(t) for t in request.ids[: _length(request)]] for request in requests]
+    # The engine refuses to generate nothing. With 0 alternatives it returns the given tokens alone.
+    body = {"prompt": prompts, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
+    what = f"{len(prompts)} texts of up to {max(map(len, prompts))} tokens to score"
+    answer = server.post("/v1/completions", body, timeout=timeout, what=what, retry=True)
+    choices = sorted(answer["choices"], key=lambda choice: choice["index"])
+    if len(choices) != len(requests):
+        raise server.failure(f"returned {len(choices)} answers for {what}")
+    return [
+        _wanted(server, request, choice.get("prompt_logprobs"), len(prompt))
+        for request, choice, prompt in zip(requests, choices, prompts, strict=True)
+    ]
+
+
+def _wanted(
+    server: VLLMServer, request: Request, scored: list[dict[str, Any] | None] | None, length: int
+) -> Tensor:
+    """Return the values of the wanted positions; each entry of `scored` maps a token id to its value."""
+    if scored is None or len(scored) != length:
+        found = "no" if scored is None else str(len(scored))
+        raise server.failure(f"returned {found} scores for a text of {length} tokens")
+    values: list[float | None] = []
+    for position in request.positions:
+        entry = (scored[position] or {}).get(str(request.ids[position]))
+        if entry is None:
+            raise server.failure(f"scored another token than the given one at position {position}")
+        value = entry["logprob"]
+        values.append(-math.inf if value == _MINUS_INFINITY else value)
+    return torch.tensor(finite_logprobs(server, values, len(values)), dtype=torch.float32)
