@@ -201,8 +201,15 @@ class RewardSettings:
     )
     placement: str = setting(
         "replicated",
-        "the frozen student: a copy on each GPU, sharded with ZeRO-3, or resting in host memory between uses",
-        choices=("replicated", "zero3", "cpu_offload"),
+        "the frozen student: a copy on each GPU, sharded with ZeRO-3, resting in host memory between uses, "
+        "or behind servers that `python -m rlt.launch.student_server` starts",
+        choices=("replicated", "zero3", "cpu_offload", "server"),
+    )
+    servers: list[str] = setting(
+        [], "base addresses of the student's servers, for placement server, e.g. [http://127.0.0.1:8100]"
+    )
+    verify_server: bool = setting(
+        True, "before training, compare the student's servers with the student computed on this machine's CPU"
     )
     dtype: str = setting("bfloat16", "dtype of the student's weights", choices=("bfloat16", "float32"))
     tokens_per_batch: int = setting(32768, "padded tokens of one scoring forward pass", gt=0)
@@ -230,7 +237,7 @@ class GenerationSettings:
     sync_dir: str | None = setting(
         None, "folder for the checkpoint sync, visible to trainer and servers; null: under output_dir"
     )
-    request_timeout: float = setting(1800.0, "seconds that one generation request may take", gt=0)
+    request_timeout: float = setting(1800.0, "seconds that one request to a server may take", gt=0)
     sync_timeout: float = setting(600.0, "seconds that one weight sync may take", gt=0)
     startup_timeout: float = setting(900.0, "seconds a server may take to answer its first token", gt=0)
     drift_limit: float | None = setting(

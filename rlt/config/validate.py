@@ -102,6 +102,7 @@ def _check_student(config: Config) -> None:
             "`reward.placement=zero3` needs DeepSpeed, which is not installed: pip install 'rlt[deepspeed]', "
             "or take replicated or cpu_offload."
         )
+    _check_student_servers(config)
     names = {name.rsplit("/", 1)[-1] for name in PUBLISHED_STUDENTS if name.startswith("bespokelabs")}
     published = student in PUBLISHED_STUDENTS or student.rstrip("/").rsplit("/", 1)[-1] in names
     prompt = config.layout.student_prompt
@@ -109,6 +110,22 @@ def _check_student(config: Config) -> None:
         raise ConfigError(
             f"`layout.student_prompt` must be from_dataset or file:PATH with student_model={student}, "
             f"because under any prompt but its own every reward would be off, got '{prompt[:40]}'."
+        )
+
+
+def _check_student_servers(config: Config) -> None:
+    reward = config.reward
+    _check_addresses("reward.servers", reward.servers)
+    if reward.placement == "server" and not reward.servers:
+        raise ConfigError(
+            "`reward.placement=server` needs running servers: start one with `python -m "
+            f"rlt.launch.student_server {config.student_model} --temperature {reward.student_temperature:g} "
+            "--port PORT` and give reward.servers=[http://127.0.0.1:PORT]."
+        )
+    if reward.servers and reward.placement != "server":
+        raise ConfigError(
+            f"`reward.servers` is not used with reward.placement={reward.placement}: take "
+            "reward.placement=server, or leave the servers out."
         )
 
 
@@ -127,29 +144,31 @@ def _check_generation(config: Config) -> None:
             "`generation.server_args` must not hold --api-key, because the configuration is saved with the "
             "run: set the environment variable VLLM_API_KEY."
         )
-    for address in generation.servers:
-        _check_address(address)
-        if generation.servers.count(address) > 1:
+    _check_addresses("generation.servers", generation.servers)
+
+
+def _check_addresses(name: str, addresses: list[str]) -> None:
+    for address in addresses:
+        _check_address(name, address)
+        if addresses.count(address) > 1:
             raise ConfigError(
-                f"`generation.servers` names {address} twice, but each server is sent its own share of the "
-                "work: name it once."
+                f"`{name}` names {address} twice, but each server is sent its own share of the work: name it "
+                "once."
             )
 
 
-def _check_address(address: str) -> None:
+def _check_address(name: str, address: str) -> None:
     try:
         parts = urlsplit(address)
         is_good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:  # a port that is no number up to 65535
         is_good = False
     if not is_good or any(c.isspace() for c in address):
-        raise ConfigError(
-            f"`generation.servers` must hold addresses like http://127.0.0.1:8000, got '{address}'."
-        )
+        raise ConfigError(f"`{name}` must hold addresses like http://127.0.0.1:8000, got '{address}'.")
     if "@" in address:
         raise ConfigError(
-            "`generation.servers` must hold no name and password, because the configuration is saved with "
-            "the run: set the environment variable VLLM_API_KEY."
+            f"`{name}` must hold no name and password, because the configuration is saved with the run: set "
+            "the environment variable VLLM_API_KEY."
         )
 
 

@@ -9,10 +9,10 @@ from accelerate import Accelerator
 from rlt.config.schema import Config
 from rlt.formats.encode import TokenBytes
 from rlt.formats.layout import StudentLayout
-from rlt.models.frozen import load_frozen
 from rlt.rewards.formula import RewardSpec
 from rlt.rewards.likelihood import LikelihoodReward, WeightedStudent
 from rlt.rewards.scorer import StudentScorer
+from rlt.stages.student_placement import student_model
 
 
 def student_reward(
@@ -28,16 +28,8 @@ def student_reward(
     `agree` is the maximum of an integer over all processes; `teacher_bytes` is for a student whose tokenizer
     is not the teacher's.
     """
-    assert config.student_model is not None, "validate() has asked for a student"
-    student = load_frozen(
-        config.student_model,
-        placement=config.reward.placement,
-        dtype=config.reward.dtype,
-        attn_implementation=config.model.attn_implementation,
-        accelerator=accelerator,
-    )
     scorer = StudentScorer(
-        student,
+        student_model(config, accelerator),
         layout,
         temperature=config.reward.student_temperature,
         tokens_per_batch=config.reward.tokens_per_batch,

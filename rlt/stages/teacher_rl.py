@@ -41,6 +41,7 @@ from rlt.stages.common import (
     write_skipped,
 )
 from rlt.stages.student import student_reward
+from rlt.stages.student_placement import student_context, verify_student_servers
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.engine import Engine, LocalEngine, ServerEngine
 from rlt.trainers.epochs import train
@@ -84,7 +85,7 @@ def run(config: Config) -> None:
 
         # 2. Problems that fit every model's context.
         context = load_context(config.model_name_or_path, revision=config.model.revision, trust=trust)
-        check_lengths(config, context, load_context(config.student_model, trust=trust))
+        check_lengths(config, context, student_context(config))
         loaded = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
         held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
         prompted = partial(prompted_problems, teacher=teacher_layout, student=student_layout, config=config)
@@ -94,6 +95,8 @@ def run(config: Config) -> None:
         data = RLData(train_rows.values, eval_rows.values if eval_rows else [])
         count_overlap([p.problem for p in data.train], [p.problem for p in data.held_out])
         require_full_step(len(data.train), config)
+        if config.reward.placement == "server" and config.reward.verify_server and is_main_process():
+            verify_student_servers(config, student_layout, [p.problem for p in data.train])
 
         # 3. Trainer: policy, reference, frozen student, engine.
         output = Path(config.output_dir)
@@ -161,7 +164,7 @@ def prompted_problems(
             "prompt tokens", lambda row: len(row[0].prompt_ids), config.max_prompt_length, "max_prompt_length"
         )
     ]
-    context = load_context(config.student_model, trust=config.model.trust_remote_code)
+    context = student_context(config)
     if context is not None:
         room = context - config.max_completion_length
         where = f"the student's context {context} less max_completion_length"

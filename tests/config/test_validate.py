@@ -122,6 +122,10 @@ RL = [
       for address in ("http://127.0.0.1:99999", "http://h:port", "http://h:0", "ftp://h:1", "http://", "3")),
     ("generation.servers=[http://h:1,http://h:1]", "`generation.servers` names http://h:1 twice"),
     ("generation.servers=[http://me:pw@h:1]", "`generation.servers` must hold no name and password"),
+    ("reward.placement=server", "rlt.launch.student_server student --temperature 0.7 --port PORT`"),
+    ("reward.servers=[http://h:1]", "`reward.servers` is not used with reward.placement=replicated"),
+    ("reward.placement=server reward.servers=[h:1]", "`reward.servers` must hold addresses like http://"),
+    ("reward.servers=[http://h:1,http://h:1]", "`reward.servers` names http://h:1 twice"),
     ("generation.server_args=[--api_key=x]", "set the environment variable VLLM_API_KEY"),
 ]  # fmt: skip
 
@@ -155,6 +159,7 @@ def test_rules_of_teacher_rl(teacher_rl, word, expected):
         ["layout.student_prompt=", "layout.teacher_prompt=Explain by default."],
         ["max_prompt_length=9", "max_completion_length=16383", "student_model=small"],
         ["generation.servers=[https://host/behind/a/proxy,http://[::1]:8000]"],
+        ["reward.placement=server", "reward.servers=[http://127.0.0.1:8100]"],
         ["student_model=ArliAI/QwQ-32B_v1.0", "data.eval_path=gsm8k"],
         ["output_dir=model-2", "output_dir=results"],
         ["seed=4294967295"],
