@@ -45,6 +45,19 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class Trace:
+    """One of a problem's explanations, as text."""
+
+    problem: Problem
+    sample_index: int
+    """Its place among the problem's explanations."""
+    explanation: str | None
+    """None where the source has a place without a text."""
+    is_fallback: bool = False
+    """Kept for problems of which no other explanation has a score."""
+
+
+@dataclass(frozen=True)
 class Completion:
     """One sampled continuation of a prompt, as the generation back end returns it."""
 

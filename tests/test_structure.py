@@ -20,7 +20,7 @@ LAYERS = (
     ("config",),
     ("formats", "models"),
     ("data", "rewards", "generation"),
-    ("trainers", "reporting"),
+    ("trainers", "traces", "reporting"),
     ("stages", "quickstart", "launch"),
 )
 LEVEL = {area: level for level, areas in enumerate(LAYERS) for area in areas}

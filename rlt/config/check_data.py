@@ -7,13 +7,25 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 
-from rlt.config.schema import OPTIONAL_FIELDS, PROMPT_KEYWORDS, REQUIRED_FIELDS, Config, DataSettings
+from rlt.config.schema import (
+    OPTIONAL_FIELDS,
+    PROMPT_KEYWORDS,
+    REQUIRED_FIELDS,
+    TRACE_FIELDS,
+    Config,
+    DataSettings,
+)
 from rlt.errors import ConfigError
 
 
 def check_data(config: Config) -> None:
     """Raise ConfigError for the first broken rule of data and prompts; no data is read."""
-    _check_columns(config.data)
+    _check_columns(config.data, TRACE_FIELDS if config.stage == "score_traces" else ())
+    if config.stage == "score_traces" and config.data.on_long_row != "drop":
+        raise ConfigError(
+            f"`data.on_long_row={config.data.on_long_row}` does not hold for score_traces, which marks "
+            "traces that are too long and keeps them: leave it at drop."
+        )
     if config.stage == "teacher_rl" and config.data.on_long_row == "truncate":
         raise ConfigError(
             "`data.on_long_row=truncate` cuts explanations, which RL rows do not have: take drop or error."
@@ -27,9 +39,10 @@ def check_data(config: Config) -> None:
         _check_prompt(f"layout.{name}", getattr(config.layout, name), keywords)
 
 
-def _check_columns(data: DataSettings) -> None:
+def _check_columns(data: DataSettings, further: tuple[str, ...]) -> None:
     formats = REQUIRED_FIELDS if data.format == "auto" else (data.format,)
     fields = list(dict.fromkeys(f for name in formats for f in REQUIRED_FIELDS[name] + OPTIONAL_FIELDS[name]))
+    fields += further
     for field, column in data.columns.items():
         if field not in fields:
             near = get_close_matches(field, fields, n=1)

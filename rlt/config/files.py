@@ -20,8 +20,8 @@ _HUB_NAME = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 
 def check_files(config: Config) -> None:
     """Raise ConfigError for the first path that is not what its setting needs."""
-    models = {"model_name_or_path": config.model_name_or_path}
-    if config.stage == "teacher_rl" and config.student_model:
+    models = {"model_name_or_path": config.model_name_or_path} if config.model_name_or_path else {}
+    if config.stage != "teacher_sft" and config.student_model:
         models["student_model"] = config.student_model
     _check_warm_up(config)
     for setting, model in models.items():
@@ -65,9 +65,9 @@ def looks_local(name: str) -> bool:
 
 
 def _check_warm_up(config: Config) -> None:
-    model = config.model_name_or_path
-    default = f"{config.results_dir}/pre_rl_model"
-    if config.stage == "teacher_rl" and model == default and not (Path(model) / "config.json").is_file():
+    model = f"{config.results_dir}/pre_rl_model"
+    is_default = config.stage == "teacher_rl" and config.model_name_or_path == model
+    if is_default and not (Path(model) / "config.json").is_file():
         raise ConfigError(
             f"`model_name_or_path={model}` does not hold a model yet: teacher_rl starts from what the "
             f"warm-up writes, so run `./launch.sh cfgs/run_cfg/teacher_sft.yaml "

@@ -27,6 +27,8 @@ def resolve(config: Config) -> Config:
     _expand_home(config)
     if config.report_to is not None and config.report_to.lower() == "none":
         config.report_to = None
+    if config.stage == "score_traces":
+        _choose_estimator(config)
     if config.stage != "teacher_rl":
         return config
     trainer, reward = config.trainer, config.reward
@@ -43,6 +45,22 @@ def resolve(config: Config) -> Config:
         _warn(f"reward.teacher_logprobs={reward.teacher_logprobs}", "kl_estimator=student_nll reads none")
         reward.teacher_logprobs = "policy"
     return config
+
+
+def _choose_estimator(config: Config) -> None:
+    """Without a teacher, or with a divergence that counts for nothing, the student alone is asked."""
+    estimator = config.reward.kl_estimator
+    reason = None
+    if not any(config.kl_penalty_reward_coeff):
+        reason = "kl_penalty_reward_coeff has no weight, so r_KL is 0"
+    elif config.model_name_or_path is None:
+        reason = "no teacher is given, so the divergence is the student's own surprise, -log p_S"
+    if reason and estimator != "student_nll":
+        logger.info("reward.kl_estimator=%s becomes student_nll: %s.", estimator, reason)
+        config.reward.kl_estimator = "student_nll"
+    if config.reward.kl_estimator == "student_nll" and config.model_name_or_path is not None:
+        _warn(f"model_name_or_path={config.model_name_or_path}", "the divergence reads no teacher")
+        config.model_name_or_path = None
 
 
 def _expand_home(config: Config) -> None:

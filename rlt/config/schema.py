@@ -34,7 +34,7 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-STAGES = ("teacher_sft", "teacher_rl")
+STAGES = ("teacher_sft", "teacher_rl", "score_traces")
 RECIPES = ("released", "modern")
 REDUCTIONS = ("mean", "sum", "min", "max", "median", "first_quartile", "last_quartile")
 TRANSFORMS = ("none", "exp", "one_minus_exp")
@@ -54,6 +54,8 @@ OPTIONAL_FIELDS = {
     "sharegpt": ("answer", "system"),
     "messages": ("answer", "system"),
 }
+TRACE_FIELDS = ("explanation", "explanations", "sample_index")
+"""Further fields of rows with explanations, whatever their format (score_traces)."""
 DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 
 
@@ -312,14 +314,32 @@ class MonitorSettings:
 
 
 @dataclass
+class ScoreSettings:
+    """Scoring and ranking of traces that exist already."""
+
+    rows_per_shard: int = setting(
+        256, "traces scored between two saves; a killed run loses no more than that", gt=0
+    )
+    fallback_index: int | None = setting(
+        None,
+        "place among a problem's explanations (negative: from the end) of the one that is chosen only where "
+        "no other has a score; null: none",
+    )
+    rank_buckets: int = setting(4, "rows of the table of mean scores by rank, at most", gt=0)
+
+
+@dataclass
 class Config:
     """The whole configuration. Root keys are what people type on the command line."""
 
     stage: str = setting(MISSING, "what to run; a run file sets it", choices=STAGES)
     recipe: str = setting("released", "preset of trainer settings", choices=RECIPES)
-    model_name_or_path: str = setting(MISSING, "the model to train: a folder or a Hub name")
+    model_name_or_path: str | None = setting(
+        MISSING,
+        "the model to train: a folder or a Hub name; score_traces: the teacher, null for none",
+    )
     dataset_id_or_path: str = setting(MISSING, "the problems: a file, a folder or a Hub name")
-    student_model: str | None = setting(None, "RL: the frozen student that pays the reward")
+    student_model: str | None = setting(None, "RL and scoring: the frozen student that pays the reward")
     learning_rate: float = setting(1e-6, "peak learning rate", gt=0)
     train_batch_size: int = setting(
         16, "rows (SFT) or completions (RL) of one optimizer step, over all processes", gt=0
@@ -345,6 +365,7 @@ class Config:
     generation: GenerationSettings = setting(GenerationSettings, "the engine")
     evaluation: EvaluationSettings = setting(EvaluationSettings, "evaluation during training")
     monitors: MonitorSettings = setting(MonitorSettings, "RL: warnings while training")
+    score: ScoreSettings = setting(ScoreSettings, "scoring of existing traces")
     trainer_args: dict[str, Any] = setting(
         {}, "further arguments of TRL's SFTConfig or GRPOConfig, by their own names"
     )

@@ -33,19 +33,46 @@ def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = F
     `num_processes` is the number of training processes. `servers_follow` is for the launcher, which
     validates before it has started the vLLM servers.
     """
+    if config.stage != "score_traces" and not config.model_name_or_path:
+        raise ConfigError(
+            "`model_name_or_path` is empty: give a value (the model to train, a folder or a Hub name)."
+        )
     check_bounds(config)
-    _check_batch(config, num_processes)
-    check_trainer(config)
+    if config.stage == "score_traces":
+        check_scoring(config)
+    else:
+        check_training(config, num_processes)
     check_data(config)
-    if config.stage == "teacher_rl":
+    if config.stage != "teacher_sft":
         _check_reward(config)
         _check_student(config)
+    if config.stage == "teacher_rl":
         _check_generation(config)
     check_files(config)
-    student = context_length(config.student_model) if config.student_model else None
-    check_lengths(config, context_length(config.model_name_or_path), student)
+    models = (config.model_name_or_path, config.student_model)
+    check_lengths(config, *(context_length(model) if model else None for model in models))
     if config.stage == "teacher_rl":
         _check_servers(config, servers_follow)
+
+
+def check_training(config: Config, num_processes: int) -> None:
+    """Raise ConfigError for the first broken rule of a stage that trains a model."""
+    _check_batch(config, num_processes)
+    check_trainer(config)
+
+
+def check_scoring(config: Config) -> None:
+    """Raise ConfigError for settings that a stage which only scores cannot follow."""
+    if config.resume_from is not None:
+        raise ConfigError(
+            f"`resume_from={config.resume_from}` is for training: score_traces goes on by itself in the same "
+            "output_dir, so leave it out."
+        )
+    if config.trainer_args:
+        raise ConfigError(
+            f"`trainer_args.{next(iter(config.trainer_args))}` has no effect, because score_traces trains "
+            "nothing: leave it out."
+        )
 
 
 def _check_batch(config: Config, num_processes: int) -> None:
@@ -94,8 +121,8 @@ def _check_student(config: Config) -> None:
     student = config.student_model
     if not student:
         raise ConfigError(
-            "`student_model` is empty, but teacher_rl is paid by a frozen student: give a model's folder or "
-            "a Hub name."
+            f"`student_model` is empty, but {config.stage} is paid by a frozen student: give a model's "
+            "folder or a Hub name."
         )
     if config.reward.placement == "zero3" and find_spec("deepspeed") is None:
         raise ConfigError(
@@ -186,6 +213,8 @@ def check_lengths(config: Config, context: int | None, student_context: int | No
 
     The stages call it again once they know the contexts of models on the Hub.
     """
+    if config.stage == "score_traces":
+        return  # traces that are too long are marked
     if config.stage == "teacher_rl":
         prompt, completion = config.max_prompt_length, config.max_completion_length
         need = prompt + completion

@@ -9,6 +9,7 @@ import logging
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from rlt.config.schema import DataSettings, SubsetSettings
 from rlt.data.files import SourceRow
@@ -20,6 +21,7 @@ from rlt.formats.tags import TagStyle
 from rlt.records import Problem
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def load_problems(data: DataSettings, source: str, tags: TagStyle, *, need_trace: bool) -> KeptRows[Problem]:
@@ -94,8 +96,8 @@ def _with_trace(problem: Problem, data: DataSettings, tags: TagStyle) -> Problem
     return replace(problem, reasoning_trace=trace)
 
 
-def take_subset(rows: KeptRows[Problem], subset: SubsetSettings) -> KeptRows[Problem]:
-    """Return `subset.n` of the problems, chosen by the seed, in their old order."""
+def take_subset(rows: KeptRows[T], subset: SubsetSettings) -> KeptRows[T]:
+    """Return `subset.n` of the items, chosen by the seed, in their old order."""
     if subset.n is None:
         return rows
     numbers = list(rows.items)

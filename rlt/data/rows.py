@@ -129,7 +129,8 @@ def _label(field: str, fmt: RowFormat) -> str:
     return f"`{field}`" if column == field else f"`{field}` (column {column!r})"
 
 
-def _text(value: Any, label: str) -> str:
+def text_of(value: Any, label: str) -> str:
+    """Return a value that is text which a tokenizer takes; raises DataError for another."""
     if not isinstance(value, str):
         raise DataError(f"{label} must be text, got {type(value).__name__} {str(value)[:40]!r}")
     try:
@@ -142,7 +143,7 @@ def _text(value: Any, label: str) -> str:
 def _required_text(row: Mapping[str, Any], field: str, fmt: RowFormat) -> str:
     if row.get(fmt.columns[field]) is None:
         raise DataError(f"{_label(field, fmt)} is missing")
-    text = _text(row[fmt.columns[field]], _label(field, fmt))
+    text = text_of(row[fmt.columns[field]], _label(field, fmt))
     if not text.strip():
         raise DataError(f"{_label(field, fmt)} is empty")
     return text
@@ -153,7 +154,7 @@ def _optional_text(row: Mapping[str, Any], field: str, fmt: RowFormat) -> str | 
     value = row.get(fmt.columns[field]) if field in fmt.columns else None
     if value is None:
         return None
-    text = _text(value, _label(field, fmt))
+    text = text_of(value, _label(field, fmt))
     return text if text.strip() else None
 
 
@@ -201,10 +202,10 @@ def _read_turn(turn: Any, label: str) -> tuple[str, str]:
     speaker, said = ("from", "value") if turn.get("from") is not None else ("role", "content")
     if turn.get(speaker) is None or turn.get(said) is None:
         raise DataError(f"{label} must have from and value, or role and content, got {', '.join(turn)}")
-    role = ROLES.get(_text(turn[speaker], f"the {speaker!r} of {label}"))
+    role = ROLES.get(text_of(turn[speaker], f"the {speaker!r} of {label}"))
     if role is None:
         raise DataError(f"{label} is from {turn[speaker]!r}, must be one of {', '.join(ROLES)}")
-    return role, _text(turn[said], f"the {said!r} of {label}")
+    return role, text_of(turn[said], f"the {said!r} of {label}")
 
 
 def _same_system(from_column: str | None, from_turn: str | None) -> str | None:

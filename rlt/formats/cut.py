@@ -1,4 +1,4 @@
-"""The explanation inside sampled token ids. Pure: ids only."""
+"""The explanation inside sampled token ids, or as it would have been sampled. No models, no I/O."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from rlt.formats.encode import TokenBytes, added_tokens
-from rlt.formats.tags import TAG_STRINGS
+from rlt.formats.encode import Piece, TokenBytes, added_tokens, encode
+from rlt.formats.tags import PADDING, TAG_STRINGS
 from rlt.records import Explanation
 
 
@@ -42,3 +42,12 @@ class Cut:
             num_tokens += 1
         after = bool(text[at + len(self._end_tag) :].decode(errors="replace").strip())
         return Explanation(tuple(turn[:num_tokens]), has_end_tag=True, text_after_end_tag=after)
+
+
+def written_explanation(tokenizer: PreTrainedTokenizerBase, text: str) -> Explanation:
+    """Return an explanation given as text, without tags: its ids with the closing padding.
+
+    Blank text has no token, so its divergence is the declared one.
+    """
+    ids = encode(tokenizer, [Piece(text.strip() + PADDING)]).ids if text.strip() else []
+    return Explanation(tuple(ids), has_end_tag=True, text_after_end_tag=False)

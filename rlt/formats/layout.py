@@ -205,6 +205,17 @@ class StudentLayout:
         except DataError as error:
             raise DataError(f"problem {problem.id}: the solution cannot be scored: {error}") from error
 
+    def messages(self, problem: Problem, explanation: str) -> list[dict[str, str]]:
+        """Return the same chat as messages, which any fine-tuning tool can train on."""
+        tags = self.tags
+        reply = tags.thought.wrap(explanation) + PADDING + tags.solution.wrap(problem.solution)
+        system = self._system(problem)
+        return [
+            *([{"role": "system", "content": system}] if system else []),
+            {"role": "user", "content": problem.question},
+            {"role": "assistant", "content": reply},
+        ]
+
     def _system(self, problem: Problem) -> str:
         if self.system_prompt is not None:
             return self.system_prompt

@@ -94,6 +94,7 @@ def server_command(config: Config, port: int, *, on_cpu: bool) -> list[str]:
 
     `python -m` because the `vllm` command refuses to start with the CPU distribution.
     """
+    assert config.model_name_or_path is not None
     generation = config.generation
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", config.model_name_or_path]
@@ -138,6 +139,7 @@ def server_env(config: Config, gpus: tuple[str, ...], num_servers: int) -> dict[
         # One core stays for the engine's own processes: compute threads that wait for a core spin, which
         # made generation ten times slower with two threads than with one on two busy cores.
         env["OMP_NUM_THREADS"] = str(cpu_threads(num_servers, reserved=1))
+    assert config.model_name_or_path is not None
     if Path(config.model_name_or_path).is_dir():
         env["HF_HUB_OFFLINE"] = "1"
     return env
@@ -204,6 +206,7 @@ class ServerProcess:
         context = config.max_prompt_length + config.max_completion_length
         left = max(1.0, deadline - time.monotonic())
         pool = VLLMPool([self.address], timeout=left, log_paths=[self.log_path])
+        assert config.model_name_or_path is not None
         try:
             pool.check(config.model_name_or_path, context)
         except GenerationError:

@@ -57,32 +57,62 @@ class FrozenModel:
             self._module.to("cpu")
 
 
+def scoring_accelerator() -> Accelerator:
+    """Return the accelerator of a run that trains nothing.
+
+    DeepSpeed wants to know the batch size of a training all the same.
+    """
+    accelerator = Accelerator()
+    plugin = accelerator.state.deepspeed_plugin
+    if plugin is not None:
+        plugin.deepspeed_config.update(
+            train_micro_batch_size_per_gpu=1, gradient_accumulation_steps=1, gradient_clipping=0.0
+        )
+        plugin.deepspeed_config.pop("train_batch_size", None)
+    return accelerator
+
+
 def load_frozen(
-    name: str, *, placement: str, dtype: str, attn_implementation: str, accelerator: Accelerator
+    name: str,
+    *,
+    placement: str,
+    dtype: str,
+    attn_implementation: str,
+    accelerator: Accelerator,
+    revision: str | None = None,
 ) -> FrozenModel:
     """Return a frozen causal model on the accelerator's device, placed as asked."""
     if placement == "zero3":
-        return _sharded(name, dtype, attn_implementation, accelerator)
+        return _sharded(name, dtype, attn_implementation, accelerator, revision)
     device = accelerator.device
     rests_on_cpu = placement == "cpu_offload" and device.type != "cpu"
     place = torch.device("cpu") if rests_on_cpu else device
-    module = load_whole(name, dtype=dtype, attn_implementation=attn_implementation, device=place)
+    module = load_whole(
+        name, dtype=dtype, attn_implementation=attn_implementation, device=place, revision=revision
+    )
     return FrozenModel(module, device, rests_on_cpu=rests_on_cpu, collective=False)
 
 
 def load_whole(
-    name: str, *, dtype: str, attn_implementation: str = "auto", device: torch.device
+    name: str,
+    *,
+    dtype: str,
+    attn_implementation: str = "auto",
+    device: torch.device,
+    revision: str | None = None,
 ) -> PreTrainedModel:
     """Return a frozen causal model that is whole on one device, also in a run under ZeRO-3."""
     with _outside_zero3():
-        model = load_model(name, dtype=dtype, attn_implementation=attn_implementation)
+        model = load_model(name, dtype=dtype, attn_implementation=attn_implementation, revision=revision)
     add_token_query(model)
     module: nn.Module = model.requires_grad_(False).eval()
     module.to(device)
     return model
 
 
-def _sharded(name: str, dtype: str, attn_implementation: str, accelerator: Accelerator) -> FrozenModel:
+def _sharded(
+    name: str, dtype: str, attn_implementation: str, accelerator: Accelerator, revision: str | None
+) -> FrozenModel:
     plugin = accelerator.state.deepspeed_plugin
     if plugin is None or plugin.zero_stage != 3:
         raise ConfigError(
@@ -91,7 +121,7 @@ def _sharded(name: str, dtype: str, attn_implementation: str, accelerator: Accel
         )
     from trl.models.utils import prepare_deepspeed
 
-    model = load_model(name, dtype=dtype, attn_implementation=attn_implementation)
+    model = load_model(name, dtype=dtype, attn_implementation=attn_implementation, revision=revision)
     add_token_query(model)
     model.requires_grad_(False)
     engine = prepare_deepspeed(model, accelerator)

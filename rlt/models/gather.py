@@ -1,4 +1,4 @@
-"""ZeRO-3 parameters made whole for a while; others are whole anyway."""
+"""What processes share: ZeRO-3 parameters made whole for a while, and numbers to agree on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from accelerate import Accelerator
 from torch import nn
 
 
@@ -30,3 +32,9 @@ def gathered(
 
     with deepspeed.zero.GatheredParameters(partitioned, modifier_rank=0 if written else None):
         yield not written or deepspeed.comm.get_rank() == 0
+
+
+def max_over_processes(accelerator: Accelerator, value: int) -> int:
+    """Return the largest of the processes' values; collective."""
+    gathered: Any = accelerator.gather(torch.tensor([value], device=accelerator.device))
+    return int(gathered.max())

@@ -79,6 +79,34 @@ def write_card(run_dir: str | Path, *, license_id: str | None = None) -> Path:
     return write_text(run_dir / NAME, f"---\n{header}---\n\n{without_private_paths(redact(body))}\n")
 
 
+def write_scores_card(run_dir: str | Path) -> Path:
+    """Return the path of README.md for a run that scored traces: a dataset card with the table by rank."""
+    run_dir = Path(run_dir)
+    run = read_run(run_dir)
+    config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    header = yaml.safe_dump(
+        {
+            "tags": ["rlt", "reasoning-traces"],
+            "configs": [{"config_name": "default", "data_files": "scores.parquet"}],
+        },
+        sort_keys=False,
+    )
+    results = run["results"]
+    facts = {key: config[key] for key in ("answer_log_prob_coeff", "kl_penalty_reward_coeff", "temperature")}
+    introduction = (
+        f"# {run_dir.resolve().name}\n\n{results['traces']} explanations of {results['problems']} problems, "
+        f"{results['scored']} of them with a score: how likely a frozen student finds the solution after the "
+        "explanation, minus how unnatural it finds the explanation. `rank` orders those of one problem, "
+        "`selected` marks the best.\n\nMade with the Python package `rlt`."
+    )
+    table = (run_dir / "ranks.md").read_text(encoding="utf-8").strip()
+    licence = "## Licence\n\nThe texts fall under the terms of their source; this card does not waive any."
+    body = "\n\n".join(
+        (introduction, f"## By rank\n\n{table}", _facts(facts, run), _command(run), _versions(run), licence)
+    )
+    return write_text(run_dir / NAME, f"---\n{header}---\n\n{without_private_paths(redact(body))}\n")
+
+
 def front_matter(run: dict[str, Any], license_id: str | None = None) -> dict[str, Any]:
     """Return the card's metadata. Base model and data stand there only when they are on the Hub."""
     fields: dict[str, Any] = {

@@ -111,6 +111,34 @@ class BarProgress(ProgressCallback):
             bar.write(text)
 
 
+class TokenProgress:
+    """Lines that say how far a job is, with the time left by the tokens that are done, not by the rows."""
+
+    def __init__(self, total_tokens: int, what: str, *, every: float = 10.0) -> None:
+        """Start the clock; `every` is the least number of seconds between two lines."""
+        self._total = total_tokens
+        self._what = what
+        self._every = every
+        self._done = 0
+        self._began = self._spoke = time.monotonic()
+
+    def add(self, tokens: int) -> None:
+        """Count tokens that are done, and write a line if it is time, or the last one."""
+        self._done += tokens
+        now = time.monotonic()
+        if now - self._spoke >= self._every or self._done >= self._total:
+            self._spoke = now
+            log.info("%s", self.line(now - self._began))
+
+    def line(self, seconds: float) -> str:
+        """Return the line after so many seconds."""
+        share = self._done / max(self._total, 1)
+        rate = self._done / max(seconds, 1e-9)
+        left = (self._total - self._done) / max(rate, 1e-9)
+        pace = f"{rate:,.0f} tokens/s  {duration(left)} left" if self._done else "time left not known yet"
+        return f"{self._what}  {share:.0%}  {self._done:,} of {self._total:,} tokens  {pace}"
+
+
 def metrics_text(logs: dict[str, Any], prefix: str = "") -> str:
     """Return the metrics that a line shows, as `label value` pairs."""
     found = [(label, logs[prefix + key]) for key, label in LINE_KEYS if prefix + key in logs]

@@ -28,11 +28,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlt.config.schema import Config
 from rlt.errors import DataError, ModelError
-from rlt.formats.cut import Cut
+from rlt.formats.cut import Cut, written_explanation
 from rlt.formats.encode import Piece, TokenBytes, encode
 from rlt.formats.layout import StudentLayout
 from rlt.formats.prompts import default_student_prompt
-from rlt.formats.tags import PADDING, TAG_STYLES
+from rlt.formats.tags import TAG_STYLES
 from rlt.models.frozen import FrozenModel, load_whole
 from rlt.models.load import load_tokenizer
 from rlt.models.logprobs import Request, add_token_query, token_logprobs
@@ -147,8 +147,7 @@ class StudentLikelihood:
 
     def read(self, text: str) -> Explanation:
         """Return a written explanation, without tags, as token ids of the model that writes."""
-        ids = encode(self.teacher_tokenizer, [Piece(text.strip() + PADDING)]).ids
-        return Explanation(tuple(ids), has_end_tag=True, text_after_end_tag=False)
+        return written_explanation(self.teacher_tokenizer, text)
 
     def _read_completion(self, text: str) -> Explanation:
         if self._end_tag is None:

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -41,7 +41,9 @@ def is_main_process() -> bool:
 
 
 @contextmanager
-def run_directory(config: Config, inputs: dict[str, Source | None]) -> Iterator[RunRecord]:
+def run_directory(
+    config: Config, inputs: dict[str, Source | None], card: Callable[[Path], object] = write_card
+) -> Iterator[RunRecord]:
     """Open `output_dir` for a run: logging, config.yaml, run.json; a report at the end, a card on success."""
     is_main = is_main_process()
     setup_logging(int(os.environ.get("RANK", "0")))
@@ -56,7 +58,7 @@ def run_directory(config: Config, inputs: dict[str, Source | None]) -> Iterator[
             with record:
                 yield record
             if is_main:
-                write_card(directory)
+                card(directory)
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
         finally:

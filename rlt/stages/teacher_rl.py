@@ -56,6 +56,7 @@ SHOW_SAMPLE_EVERY = 10
 
 def run(config: Config) -> None:
     """Train the teacher by RL and write it at the top of the run directory."""
+    assert config.model_name_or_path is not None, "validate() has asked for a model"
     assert config.student_model is not None, "validate() has asked for a student"
     inputs = {
         "model": (config.model_name_or_path, config.model.revision),
@@ -240,6 +241,7 @@ def server_pool(config: Config) -> VLLMPool:
 
 def check_servers(pool: VLLMPool, config: Config) -> None:
     """Raise GenerationError unless every server answers, with the model that is trained and room enough."""
+    assert config.model_name_or_path is not None
     try:
         pool.check(config.model_name_or_path, config.max_prompt_length + config.max_completion_length)
     except GenerationError as error:

@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 def run(config: Config) -> None:
     """Train the teacher on reasoning traces and write the model that teacher_rl starts from."""
+    assert config.model_name_or_path is not None, "validate() has asked for a model"
     inputs = {
         "model": (config.model_name_or_path, config.model.revision),
         "dataset": (config.dataset_id_or_path, config.data.revision),

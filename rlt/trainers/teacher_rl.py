@@ -38,6 +38,7 @@ from rlt.errors import ModelError
 from rlt.formats.layout import TeacherLayout
 from rlt.generation.collective import on_main_process
 from rlt.generation.seeds import spread_seed
+from rlt.models.gather import max_over_processes
 from rlt.models.logprobs import Request, add_token_query, token_logprobs
 from rlt.records import Completion, Explanation, Problem, Score
 from rlt.rewards.likelihood import Reward, is_scorable
@@ -286,8 +287,7 @@ class TeacherRLTrainer(GRPOTrainer):
 
     def max_over_processes(self, value: int) -> int:
         """Return the largest of the processes' values; collective."""
-        gathered: Any = self.accelerator.gather(torch.tensor([value], device=self.accelerator.device))
-        return int(gathered.max())
+        return max_over_processes(self.accelerator, value)
 
     # ---- loss, drift, logs ------------------------------------------------------------------------
 

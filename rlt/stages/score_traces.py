@@ -1,0 +1,236 @@
+"""Score and rank explanations that exist already by the student-likelihood reward; nothing is trained.
+
+Shards of a fixed range of traces are shared out over the processes and saved as they are done, so neither the
+number of processes nor a kill on the way changes a score.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+
+from rlt.config.schema import Config
+from rlt.data.prompts import student_prompt, teacher_prompt
+from rlt.data.traces import ExplainedRow, load_traces, number_traces
+from rlt.formats.encode import TokenBytes
+from rlt.formats.layout import StudentLayout, TeacherLayout
+from rlt.formats.tags import TAG_STYLES
+from rlt.models.frozen import load_frozen, scoring_accelerator
+from rlt.models.gather import max_over_processes
+from rlt.models.load import load_context, load_tokenizer
+from rlt.records import Trace
+from rlt.reporting.card import write_scores_card
+from rlt.reporting.files import json_tree, write_atomically, write_json, write_text
+from rlt.reporting.inputs import describe_input
+from rlt.reporting.progress import TokenProgress
+from rlt.reporting.run_record import Source
+from rlt.reporting.samples import write_samples
+from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
+from rlt.stages.student import student_reward
+from rlt.traces.rank import markdown_table, rank_traces, summarize
+from rlt.traces.score import FrozenTeacher, Size, TraceReader, TraceScorer, why_not
+from rlt.traces.shards import Shards, traces_digest
+from rlt.traces.table import as_columns, trace_row
+
+logger = logging.getLogger(__name__)
+
+_SAME_NUMBERS = ("placement", "teacher_logprobs")
+"""Settings of `reward` that do not change what a score is."""
+
+
+def run(config: Config) -> None:
+    """Write scores.jsonl, scores.parquet and the table by rank to the run directory."""
+    assert config.student_model is not None, "validate() has asked for a student"
+    inputs: dict[str, Source | None] = {
+        "teacher": config.model_name_or_path and (config.model_name_or_path, config.model.revision),
+        "student": config.student_model,
+        "dataset": (config.dataset_id_or_path, config.data.revision),
+    }
+    with run_directory(config, inputs, card=write_scores_card) as record:
+        accelerator = scoring_accelerator()
+
+        # 1. Text: tokenizers and layouts.
+        reader = trace_reader(config)
+        tags = reader.student.tags
+
+        # 2. Traces: rows that can be laid out, and how long each explanation makes them.
+        loaded = load_traces(config.data, config.dataset_id_or_path, tags)
+        rows = loaded.lay_out(partial(checked, reader=reader), config.data)
+        num_skipped = write_skipped(config, rows)
+        traces = number_traces(rows.values, config.score.fallback_index)
+        sizes = [reader.size(trace) for trace in progress(traces, "tokenising")]
+        why = reasons(traces, sizes, config)
+
+        # 3. What an earlier run has left to do.
+        output = Path(config.output_dir)
+        shards = Shards(output / "scores", traces, config.score.rows_per_shard, write_text)
+        pending: list[Any] = [None]
+        if is_main_process():
+            pending = [shards.open(manifest(config, reader, traces, inputs))]
+            logger.info("%d of %d shards are to be scored", len(pending[0]), len(shards.parts))
+        (pending,) = broadcast_object_list(pending)
+
+        # 4. Score.
+        if pending:
+            scorer = make_scorer(config, reader, accelerator)
+            clock = TokenProgress(sum(tokens_of(shards.parts[i], sizes, why) for i in pending), "scoring")
+            for index, scored in score_shards(scorer, shards, pending, traces, why, accelerator):
+                if is_main_process():
+                    shards.write(index, scored)
+                    clock.add(tokens_of(shards.parts[index], sizes, why))
+
+        # 5. Rank, choose, and write.
+        if is_main_process():
+            summary = write_scores(output, shards, traces, sizes, config, reader.student)
+            record.update(results=summary, skipped=num_skipped)
+
+
+def trace_reader(config: Config) -> TraceReader:
+    """Return how student and teacher read traces."""
+    assert config.student_model is not None
+    trust = config.model.trust_remote_code
+    tags = TAG_STYLES[config.layout.tags]
+    student = StudentLayout(
+        load_tokenizer(config.student_model, trust=trust),
+        tags,
+        student_prompt(config.layout.student_prompt, tags),
+    )
+    if config.model_name_or_path is None:
+        return TraceReader(student, None)
+    tokenizer = load_tokenizer(config.model_name_or_path, revision=config.model.revision, trust=trust)
+    return TraceReader(
+        student, TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
+    )
+
+
+def checked(row: ExplainedRow, *, reader: TraceReader) -> ExplainedRow:
+    """Return a row whose problem can be laid out; DataError says why another one cannot."""
+    reader.around(row.problem)
+    return row
+
+
+def reasons(traces: Sequence[Trace], sizes: Sequence[Size], config: Config) -> list[str | None]:
+    """Return why each trace cannot be scored, or None; logs how many cannot."""
+    assert config.student_model is not None
+    trust = config.model.trust_remote_code
+    student = load_context(config.student_model, trust=trust)
+    teacher = None
+    if config.model_name_or_path is not None:
+        teacher = load_context(config.model_name_or_path, revision=config.model.revision, trust=trust)
+    why = [why_not(trace, size, student, teacher) for trace, size in zip(traces, sizes, strict=True)]
+    found = [reason for reason in why if reason]
+    if found:
+        logger.warning(
+            "%d of %d traces cannot be scored and get no score (%s, for one)", len(found), len(why), found[0]
+        )
+    return why
+
+
+def manifest(
+    config: Config, reader: TraceReader, traces: Sequence[Trace], inputs: Mapping[str, Source | None]
+) -> dict[str, Any]:
+    """Return everything that a score depends on."""
+    models = {role: describe_input(source) for role in ("student", "teacher") if (source := inputs[role])}
+    reward = {k: v for k, v in asdict(config.reward).items() if k not in _SAME_NUMBERS}
+    return {
+        "traces": traces_digest(traces),
+        "rows_per_shard": config.score.rows_per_shard,
+        **{role: of.get("sha256") or of for role, of in models.items()},
+        "tags": reader.student.tags.name,
+        "student_prompt": reader.student.system_prompt,
+        "teacher_prompt": reader.teacher and reader.teacher.system_prompt,
+        "answer_log_prob_coeff": config.answer_log_prob_coeff,
+        "kl_penalty_reward_coeff": config.kl_penalty_reward_coeff,
+        "temperature": config.temperature if reader.teacher else None,
+        "model.dtype": config.model.dtype if reader.teacher else None,
+        "model.attn_implementation": config.model.attn_implementation,
+        **{f"reward.{name}": value for name, value in reward.items()},
+    }
+
+
+def make_scorer(config: Config, reader: TraceReader, accelerator: Accelerator) -> TraceScorer:
+    """Return the scorer with its frozen models, placed as configured."""
+    agree = partial(max_over_processes, accelerator)
+    teacher = None
+    if reader.teacher is not None:
+        assert config.model_name_or_path is not None
+        model = load_frozen(
+            config.model_name_or_path,
+            placement=config.reward.placement,
+            dtype=config.model.dtype,
+            attn_implementation=config.model.attn_implementation,
+            accelerator=accelerator,
+            revision=config.model.revision,
+        )
+        teacher = FrozenTeacher(
+            model, reader.teacher, config.temperature, config.reward.tokens_per_batch, agree
+        )
+    teacher_bytes = None
+    if reader.teacher is not None and not reader.shares_ids:
+        teacher_bytes = TokenBytes(reader.teacher.tokenizer)
+    reward = student_reward(
+        config, reader.student, accelerator=accelerator, agree=agree, teacher_bytes=teacher_bytes
+    )
+    return TraceScorer(reader, reward, teacher)
+
+
+def tokens_of(part: range, sizes: Sequence[Size], why: Sequence[str | None]) -> int:
+    """Return the tokens that scoring a shard takes."""
+    return sum(sizes[i].total for i in part if why[i] is None)
+
+
+def score_shards(
+    scorer: TraceScorer,
+    shards: Shards,
+    pending: Sequence[int],
+    traces: Sequence[Trace],
+    why: Sequence[str | None],
+    accelerator: Accelerator,
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Yield each pending shard with its rows, on every process; a process scores one shard a round."""
+    for start in range(0, len(pending), accelerator.num_processes):
+        ours = pending[start : start + accelerator.num_processes]
+        mine = ours[accelerator.process_index] if accelerator.process_index < len(ours) else None
+        part = range(0) if mine is None else shards.parts[mine]
+        scored = scorer([traces[i] for i in part], [why[i] for i in part])
+        results: Any = gather_object([(mine, scored)])
+        yield from (result for result in results if result[0] is not None)
+
+
+def write_scores(
+    output: Path,
+    shards: Shards,
+    traces: Sequence[Trace],
+    sizes: Sequence[Size],
+    config: Config,
+    layout: StudentLayout,
+) -> dict[str, Any]:
+    """Return the summary, after writing every row with its score, rank and place."""
+    scored = shards.read_all()
+    places = rank_traces(traces, [row["score"] for row in scored])
+    rows = [
+        trace_row(trace, size.explanation, score, place, layout)
+        for trace, size, score, place in zip(traces, sizes, scored, places, strict=True)
+    ]
+    write_atomically(output / "scores.jsonl", partial(_write_lines, rows))
+    write_samples(output, "scores", as_columns(rows))
+    summary = summarize(traces, rows, config.score.rank_buckets)
+    table = markdown_table(summary["buckets"])
+    write_json(output / "ranks.json", summary)
+    write_text(output / "ranks.md", table)
+    logger.info("%d of %d traces have a score; by rank:\n%s", summary["scored"], summary["traces"], table)
+    return summary
+
+
+def _write_lines(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    with path.open("w", encoding="utf-8", errors="replace") as file:
+        for row in rows:
+            file.write(json.dumps(json_tree(row), ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,0 +1,156 @@
+"""Score traces: the student-likelihood reward of explanations that exist already, as text.
+
+The ids of an explanation are the teacher's tokenizer's, so that teacher and student score the same tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from torch import Tensor
+
+from rlt.formats.cut import Cut, written_explanation
+from rlt.formats.encode import Piece, encode
+from rlt.formats.layout import StudentLayout, TeacherLayout
+from rlt.models.logprobs import LogprobModel, Request
+from rlt.records import Explanation, Problem, Trace
+from rlt.rewards.likelihood import LikelihoodReward, is_scorable
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long a trace is, in tokens."""
+
+    explanation: int
+    """Of the teacher's tokenizer."""
+    student: int
+    """The student's whole sequence."""
+    teacher: int
+    """The teacher's whole sequence; 0 without one."""
+
+    @property
+    def total(self) -> int:
+        """What scoring it takes."""
+        return self.student + self.teacher
+
+
+class TraceReader:
+    """Traces as token sequences. `teacher` lays out the prompt of a frozen teacher; None without one."""
+
+    def __init__(self, student: StudentLayout, teacher: TeacherLayout | None) -> None:
+        self.student = student
+        self.teacher = teacher
+        self._tokenizer = student.tokenizer if teacher is None else teacher.tokenizer
+        self._shares_ids = student.tokenizer.get_vocab() == self._tokenizer.get_vocab()
+        self._end_tag = student.tags.explanation.close
+        self._cut = Cut(self._tokenizer, self._end_tag)
+        self._around: dict[tuple[str, str | None], tuple[int, int]] = {}
+
+    @property
+    def shares_ids(self) -> bool:
+        """Whether student and teacher have one tokenizer."""
+        return self._shares_ids
+
+    def explanation(self, text: str) -> Explanation:
+        """Return an explanation's ids; a raw sample that still has its end tag ends there."""
+        if self._end_tag in text:
+            return self._cut(encode(self._tokenizer, [Piece(text)]).ids)
+        return written_explanation(self._tokenizer, text)
+
+    def around(self, problem: Problem) -> tuple[int, int]:
+        """Return the tokens around an explanation, of student and teacher; DataError where there are none.
+
+        A problem of several traces is encoded once.
+        """
+        key = (problem.id, problem.system)
+        if key not in self._around:
+            student = len(self.student.prefix_ids(problem)) + len(self.student.suffix(problem).ids)
+            self._around[key] = student, len(self.teacher.prompt_ids(problem)) if self.teacher else 0
+        return self._around[key]
+
+    def size(self, trace: Trace) -> Size:
+        """Return how long a trace is; nothing where it has no explanation."""
+        if trace.explanation is None:
+            return Size(0, 0, 0)
+        student, teacher = self.around(trace.problem)
+        num_tokens = len(self.explanation(trace.explanation).token_ids)
+        own = num_tokens
+        if not self._shares_ids:
+            own = len(self.student.explanation_ids(trace.explanation))
+        return Size(num_tokens, student + own, teacher + num_tokens if self.teacher else 0)
+
+
+@dataclass(frozen=True)
+class FrozenTeacher:
+    """The teacher whose log-probabilities count in r_KL, at its sampling temperature."""
+
+    model: LogprobModel
+    layout: TeacherLayout
+    temperature: float
+    tokens_per_batch: int
+    agree: Callable[[int], int]
+
+    def logprobs(self, problems: Sequence[Problem], explanations: Sequence[Explanation]) -> list[Tensor]:
+        """Return log p_T of each explanation's tokens. Collective where the teacher is sharded."""
+        requests = []
+        for problem, explanation in zip(problems, explanations, strict=True):
+            prompt = self.layout.prompt_ids(problem)
+            ids = [*prompt, *explanation.token_ids]
+            requests.append(Request(ids, range(len(prompt), len(ids))))
+        return self.model.logprobs(
+            requests,
+            temperature=self.temperature,
+            tokens_per_batch=self.tokens_per_batch,
+            agree=self.agree,
+        )
+
+
+class TraceScorer:
+    """Scores one shard of traces at a time."""
+
+    def __init__(self, reader: TraceReader, reward: LikelihoodReward, teacher: FrozenTeacher | None) -> None:
+        assert teacher is not None or not reward.needs_teacher, "the divergence reads a teacher"
+        self._reader = reader
+        self._reward = reward
+        self._teacher = teacher
+
+    def __call__(self, traces: Sequence[Trace], why: Sequence[str | None]) -> list[dict[str, Any]]:
+        """Return a row for each trace: its key, `score`, `breakdown`, and `why` there is no score.
+
+        `why[i]` says why trace i is not to be scored, or is None. Collective where a model is sharded: every
+        process comes here, with nothing where it has nothing.
+        """
+        wanted = [trace for trace, reason in zip(traces, why, strict=True) if reason is None]
+        problems = [trace.problem for trace in wanted]
+        explanations = [self._reader.explanation(trace.explanation or "") for trace in wanted]
+        teacher: Sequence[Tensor | None] = [None] * len(wanted)
+        if self._teacher is not None:
+            teacher = self._teacher.logprobs(problems, explanations)
+        scores = iter(self._reward.score(problems, explanations, teacher))
+        rows = []
+        for trace, reason in zip(traces, why, strict=True):
+            row = {"problem_id": trace.problem.id, "sample_index": trace.sample_index}
+            score = next(scores) if reason is None else None
+            if score is None or not is_scorable(score):
+                reason = reason or "a model gave no finite number"
+                rows.append({**row, "score": None, "breakdown": None, "why": reason})
+            else:
+                parts = {name: value if isfinite(value) else None for name, value in score.parts.items()}
+                rows.append({**row, "score": score.reward, "breakdown": parts, "why": None})
+        return rows
+
+
+def why_not(trace: Trace, size: Size, student_context: int | None, teacher_context: int | None) -> str | None:
+    """Return why a trace cannot be scored, or None where it can."""
+    if trace.explanation is None:
+        return "there is no explanation"
+    for who, length, context in (
+        ("student", size.student, student_context),
+        ("teacher", size.teacher, teacher_context),
+    ):
+        if context is not None and length > context:
+            return f"too long: {length} tokens where the {who}'s context has {context}"
+    return None

@@ -1,0 +1,109 @@
+"""Scores on disk as they are made, so that a killed run goes on where it stopped.
+
+A shard holds the scores of a fixed range of traces (jsonl, written whole or not at all). `manifest.json`
+tells of what they are: only the same traces, models and settings may go on in a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlt.errors import CheckpointError
+from rlt.records import Trace
+
+logger = logging.getLogger(__name__)
+MANIFEST = "manifest.json"
+Write = Callable[[Path, str], object]
+"""Writes a text file whole or not at all."""
+
+
+class Shards:
+    """The shards of one folder. `write` is passed in by the stage."""
+
+    def __init__(self, directory: Path, traces: Sequence[Trace], rows_per_shard: int, write: Write) -> None:
+        self._directory = directory
+        self._write = write
+        starts = range(0, len(traces), rows_per_shard)
+        self.parts = [range(start, min(start + rows_per_shard, len(traces))) for start in starts]
+        """Which traces each shard holds."""
+        self._keys = [(trace.problem.id, trace.sample_index) for trace in traces]
+
+    def open(self, manifest: Mapping[str, Any]) -> list[int]:
+        """Return the shards that are still to be scored; raises CheckpointError in another run's folder."""
+        path = self._directory / MANIFEST
+        if path.is_file():
+            self._compare(path, manifest)
+        else:
+            self._write(path, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        return [index for index in range(len(self.parts)) if self.read(index) is None]
+
+    def read(self, index: int) -> list[dict[str, Any]] | None:
+        """Return the rows of a shard, or None where it is not whole."""
+        path = self._path(index)
+        if not path.is_file():
+            return None
+        try:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            keys = [(row["problem_id"], row["sample_index"]) for row in rows]
+        except (ValueError, KeyError, TypeError):
+            keys, rows = [], []
+        if keys != [self._keys[i] for i in self.parts[index]]:
+            logger.warning("%s is damaged and will be scored again", path)
+            return None
+        return rows
+
+    def write(self, index: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write one shard."""
+        lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        self._write(self._path(index), "".join(lines))
+
+    def read_all(self) -> list[dict[str, Any]]:
+        """Return the rows of all shards, in the order of the traces."""
+        rows: list[dict[str, Any]] = []
+        for index in range(len(self.parts)):
+            part = self.read(index)
+            if part is None:
+                raise CheckpointError(
+                    f"{self._path(index)} was damaged while the run lasted: run the same command again"
+                )
+            rows += part
+        return rows
+
+    def _path(self, index: int) -> Path:
+        return self._directory / f"shard_{index:06d}.jsonl"
+
+    def _compare(self, path: Path, manifest: Mapping[str, Any]) -> None:
+        remedy = f"give another output_dir, or remove {self._directory}"
+        try:
+            old = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(f"{path} is not JSON ({error}): {remedy}") from error
+        new = json.loads(json.dumps(manifest))
+        different = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        if different:
+            key = different[0]
+            more = f" and {len(different) - 1} more" if len(different) > 1 else ""
+            raise CheckpointError(
+                f"{self._directory} holds scores of another run ({key} was {_short(old.get(key))} and is "
+                f"{_short(new.get(key))}{more}): {remedy}"
+            )
+
+
+def traces_digest(traces: Sequence[Trace]) -> str:
+    """Return a hash of everything in the traces that a score depends on."""
+    digest = hashlib.sha256()
+    for trace in traces:
+        p = trace.problem
+        fields = [p.question, p.solution, p.system, trace.sample_index, trace.explanation]
+        digest.update(json.dumps(fields).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}…"
