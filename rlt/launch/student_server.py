@@ -1,4 +1,4 @@
-"""`python -m rlt.launch.student_server MODEL --temperature T --port N`: serve a frozen student for scoring.
+"""`python -m rlt.launch.student_server MODEL --temperature T [--port N]`: serve a frozen student for scoring.
 
 Writes once a copy of the student with its LM head divided by the temperature, since an engine ignores the
 temperature where it scores given tokens, and serves it until Ctrl-C. A training run uses it with
@@ -66,7 +66,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("model", metavar="MODEL", help="the student's folder or Hub name")
     parser.add_argument("--temperature", type=_positive, required=True, help="reward.student_temperature")
-    parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1; 0 takes a free one")
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; default a free one")
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="bfloat16", help="of the engine")
     parser.add_argument("--dir", type=Path, help="for copy and log; default student_servers/NAME-T")
     parser.add_argument("--gpus", help="the server's GPUs, e.g. 6,7; default the first visible one")
@@ -103,7 +103,7 @@ def running_student_server(options: argparse.Namespace) -> Iterator[ServerProces
     if importlib.util.find_spec("vllm") is None:
         raise ConfigError("a student server needs vLLM, which is not installed: run scripts/setup.sh.")
     if options.port and not is_free(options.port, "127.0.0.1"):
-        raise ConfigError(f"--port {options.port} is taken: give another one, or 0 for a free one.")
+        raise ConfigError(f"--port {options.port} is taken: give another one, or none for a free one.")
     name = Path(options.model).resolve().name
     directory = (options.dir or Path("student_servers", f"{name}-{options.temperature:g}")).resolve()
     config = server_config(options, scaled_copy(options.model, options.temperature, directory / "model"))
