@@ -105,9 +105,8 @@ def load_whole(
     with _outside_zero3():
         model = load_model(name, dtype=dtype, attn_implementation=attn_implementation, revision=revision)
     add_token_query(model)
-    module: nn.Module = model.requires_grad_(False).eval()
-    module.to(device)
-    return model
+    model.requires_grad_(False).eval()
+    return model.to(device)  # pyright: ignore[reportArgumentType] - transformers' annotation loses `self`
 
 
 def _sharded(

@@ -26,9 +26,10 @@ from transformers import PreTrainedModel
 from rlt.errors import ModelError
 from rlt.models.gather import gathered
 
-_TILE_ELEMENTS = {"cpu": 2**23, "cuda": 2**27}
-"""Logits held at once: 32 MiB of float32 on a CPU, where a larger tile gains nothing; 512 MiB on a GPU."""
-
+_CPU_TILE = (1024, 1024)
+"""Positions x entries of the vocabulary whose logits are held at once: 4 MiB of float32 stay in the cache."""
+_GPU_TILE_ELEMENTS = 2**27
+"""Logits held at once on a GPU, the whole vocabulary in each tile: 512 MiB of float32."""
 
 _LOGIT_MAPS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier")
 """Config fields of models (Gemma, Granite, Cohere, Falcon-H1) that change logits after the LM head."""
@@ -98,17 +99,36 @@ def add_token_query(model: PreTrainedModel) -> None:
 
 def _project(model: PreTrainedModel, hidden_ND: Tensor, query: TokenQuery) -> Tensor:
     head: Any = model.get_output_embeddings()
-    tile_elements = _TILE_ELEMENTS.get(hidden_ND.device.type, _TILE_ELEMENTS["cuda"])
     logprobs = []
     # Whole once for all tiles. A head that is tied, or that DeepSpeed keeps whole, stays as it is.
     with gathered(head.parameters(recurse=False), only_partitioned=True):
-        tile = max(1, tile_elements // head.weight.shape[0])
-        for hidden, targets in zip(hidden_ND.split(tile), query.targets_N.split(tile), strict=True):
-            logits_NV = torch.nn.functional.linear(hidden, head.weight, head.bias).float()
-            logits_NV /= query.temperature
-            chosen = logits_NV.gather(1, targets.unsqueeze(1)).squeeze(1)
-            logprobs.append(chosen - logits_NV.logsumexp(dim=1))
+        rows, columns = _tile(hidden_ND.device, len(head.weight))
+        for hidden, targets in zip(hidden_ND.split(rows), query.targets_N.split(rows), strict=True):
+            logprobs.append(_tiled_logprobs(head, hidden, targets, query.temperature, columns))
     return torch.cat(logprobs) if logprobs else hidden_ND.new_zeros(0, dtype=torch.float32)
+
+
+def _tile(device: torch.device, vocabulary: int) -> tuple[int, int]:
+    return _CPU_TILE if device.type == "cpu" else (max(1, _GPU_TILE_ELEMENTS // vocabulary), vocabulary)
+
+
+def _tiled_logprobs(
+    head: Any, hidden_ND: Tensor, targets_N: Tensor, temperature: float, columns: int
+) -> Tensor:
+    """Return log-softmax at the targets, shape (N,), with `columns` entries of the vocabulary at a time."""
+    chosen_N = hidden_ND.new_zeros(len(hidden_ND), dtype=torch.float32)
+    sums = []
+    for start in range(0, len(head.weight), columns):
+        part = slice(start, start + columns)
+        bias = None if head.bias is None else head.bias[part]
+        logits_NC = torch.nn.functional.linear(hidden_ND, head.weight[part], bias).float()
+        logits_NC /= temperature
+        sums.append(logits_NC.logsumexp(dim=1))
+        column_N = targets_N - start
+        is_here_N = (column_N >= 0) & (column_N < logits_NC.shape[1])
+        place_N1 = column_N.clamp(0, logits_NC.shape[1] - 1).unsqueeze(1)
+        chosen_N = torch.where(is_here_N, logits_NC.gather(1, place_N1).squeeze(1), chosen_N)
+    return chosen_N - torch.stack(sums).logsumexp(dim=0)
 
 
 def split_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
