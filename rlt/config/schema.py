@@ -299,7 +299,7 @@ class MonitorSettings:
         0.2, "warn when more than this share is cut by max_completion_length; null: never", ge=0, le=1
     )
     max_zero_variance: float | None = setting(
-        0.1, "warn when in more than this share of groups all rewards are equal; null: never", ge=0, le=1
+        0.25, "warn when in more than this share of groups all rewards are equal; null: never", ge=0, le=1
     )
     max_kl_share: float | None = setting(
         0.98,
@@ -309,7 +309,11 @@ class MonitorSettings:
         le=1,
     )
     min_kl_share: float | None = setting(
-        0.02, "warn when r_kl makes up less than this share of it; null: never", ge=0, lt=0.5
+        None,
+        "warn when r_kl makes up less than this share of it, e.g. 0.02; null: never (a teacher that starts "
+        "close to the student begins near 0)",
+        ge=0,
+        lt=0.5,
     )
 
 

@@ -125,12 +125,13 @@ def test_a_healthy_step_is_quiet(monitors, caplog):
         (with_all(HEALTHY, solution_first=True), "max_solution_first=0.2", "warm the teacher up"),
         (with_all(HEALTHY, missing_tag=1.0), "max_missing_tag=0.2", "max_completion_length"),
         (with_all(HEALTHY, finish_reason="length"), "max_truncated=0.2", "mask_truncated"),
-        (scored((-1, 0.5), (-1, 0.5), (-1, 0.2), (-1.2, 0.3)), "max_zero_variance=0.1", "temperature"),
+        (scored((-1, 0.5), (-1, 0.5), (-1, 0.2), (-1.2, 0.3)), "max_zero_variance=0.25", "temperature"),
         (scored((-1, 1), (-1, 2), (-1, 1), (-1, 3)), "max_kl_share=0.98", "lower kl_penalty"),
         (scored((-1, 1), (-2, 1), (-1, 1), (-3, 1)), "min_kl_share=0.02", "raise kl_penalty"),
     ],
 )
-def test_each_warning_names_step_value_limit_and_remedy(monitors, caplog, rows, setting, advice):
+def test_each_warning_names_step_value_limit_and_remedy(caplog, rows, setting, advice):
+    monitors = Monitors(MonitorSettings(min_kl_share=0.02), Alarms(speaks=True), group=2)
     (said,) = warnings(monitors, rows, caplog)
     assert said.startswith("step 7: monitor/")
     assert f"monitors.{setting}:" in said
