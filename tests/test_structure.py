@@ -18,7 +18,7 @@ LAYERS = (
     ("errors",),
     ("records",),
     ("config",),
-    ("formats", "models"),
+    ("formats", "models", "tasks"),
     ("data", "rewards", "generation"),
     ("trainers", "traces", "reporting"),
     ("stages", "quickstart", "launch"),

@@ -1,0 +1,104 @@
+"""Answers that are right, wrong, or written to break the grader."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from rlt.tasks.grading_process import as_math
+from rlt.tasks.math_grader import MathGrader
+
+
+@pytest.fixture(scope="module")
+def grader():
+    with MathGrader(seconds=1) as grader:
+        yield grader
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("72", "72"),
+        ("The answer is 72.", "72"),
+        ("#### 72", "She sold 48/2 = <<48/2=24>>24 clips.\n#### 72"),
+        ("1,234", "1234"),
+        ("0.5", r"\frac{1}{2}"),
+        (r"So $x = \boxed{\frac{2}{4}}$.", "1/2"),
+        (r"\sqrt{8}", r"2\sqrt{2}"),
+        ("x^2 + 2x + 1", "$(x+1)^2$"),
+        ("(1, 2)", r"\((1,2)\)"),
+        ("Paris", " Paris "),
+        ("It is 5, no, \\boxed{7}", "7"),
+    ],
+)
+def test_right_answers(grader, answer, reference):
+    assert grader(answer, reference)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("73", "72"),
+        ("", "72"),
+        ("  \n", ""),
+        ("no idea", "72"),
+        (r"\sqrt{2}", "2"),
+        ("2", r"\sqrt{2}"),
+        ("London", "Paris"),
+        ("(2, 1)", "(1, 2)"),
+        ("3:4", "3"),
+        ("72 and then \\boxed{73}", "72"),
+    ],
+)
+def test_wrong_answers(grader, answer, reference):
+    assert not grader(answer, reference)
+
+
+HOSTILE = [
+    "9^{9^{9^{9^{9}}}}",
+    "(" * 5000 + ")" * 5000,
+    r"\frac{1}{" * 400 + "1" + "}" * 400,
+    r"\boxed{" * 3000,
+    r"\int_0^1 x^{x^{x^{x}}} \sin(x^{99999}) dx",
+    "100000000000!!",
+    r"\prod_{i=1}^{10^{9}} i",
+    "\x00\ud7ff$\\",
+    "__import__('os').system('false')",
+]
+
+
+@pytest.mark.parametrize("answer", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_answers_are_wrong_in_a_limited_time(grader, answer):
+    start = time.monotonic()
+    assert not grader(answer, r"\boxed{72}")
+    assert time.monotonic() - start < 30
+    assert grader("$36*2$", "72")
+
+
+def test_a_time_limit_holds_in_any_thread():
+    with MathGrader(seconds=0.5) as grader:
+        found = []
+        thread = threading.Thread(target=lambda: found.append(grader("9^{9^{9^{9}}}", "$9^{9^{9^{8}}}$")))
+        thread.start()
+        thread.join(60)
+        assert found == [False]
+        assert grader.undecided == 1
+        assert grader("2/2", "1")
+
+
+def test_a_child_that_was_killed_is_started_again(grader):
+    assert grader("1/2", "0.5")
+    before = grader.undecided
+    grader._child.kill()
+    grader._child.wait()
+    assert grader("1/2", "0.5")
+    assert grader.undecided == before
+
+
+def test_what_has_no_words_is_read_as_one_formula():
+    assert as_math(r"\frac{1}{2}") == r"$\frac{1}{2}$"
+    assert as_math("It is 2 to 3.\n#### 5") == "$5$"
+    assert as_math("72 apples") == "72 apples"
+    assert as_math(r"\(2\)") == r"\(2\)"
