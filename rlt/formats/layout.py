@@ -52,6 +52,12 @@ class Chat:
         self.end_of_turn_id = added_tokens(tokenizer)[self.end_of_turn]
         check_tokenizer(tokenizer, [*self.pieces("Be brief.", "What is 2 + 2?"), Piece("It is 4.")])
 
+    @property
+    def stop_token_ids(self) -> list[int]:
+        """The ids that end a turn: the template's, and the tokenizer's own."""
+        eos = self.tokenizer.eos_token_id
+        return sorted({self.end_of_turn_id, *([eos] if isinstance(eos, int) else [])})
+
     def pieces(self, system: str | None, question: str) -> list[Piece]:
         """Return the chat up to the start of the assistant's turn.
 
@@ -135,9 +141,8 @@ class TeacherLayout:
 
     @property
     def stop_token_ids(self) -> list[int]:
-        """The ids that end a turn: the chat template's, and the tokenizer's own."""
-        eos = self.tokenizer.eos_token_id
-        return sorted({self.chat.end_of_turn_id, *([eos] if isinstance(eos, int) else [])})
+        """The ids that end a turn (see `Chat`)."""
+        return self.chat.stop_token_ids
 
     def prompt_ids(self, problem: Problem) -> list[int]:
         """Return the ids up to and including the opening explanation tag and its padding."""
@@ -176,6 +181,11 @@ class StudentLayout:
         self.tags = tags
         self.system_prompt = system_prompt
 
+    @property
+    def stop_token_ids(self) -> list[int]:
+        """The ids that end a turn (see `Chat`)."""
+        return self.chat.stop_token_ids
+
     def prefix_ids(self, problem: Problem) -> list[int]:
         """Return the ids up to and including the opening thought tag and its padding."""
         pieces = [
@@ -188,13 +198,17 @@ class StudentLayout:
         """Return the ids of an explanation given as text, with its closing padding."""
         return encode(self.tokenizer, [Piece(explanation.strip() + PADDING)]).ids
 
+    def opening_ids(self) -> list[int]:
+        """Return the ids between explanation and solution: closing thought tag to the solution's padding."""
+        return encode(self.tokenizer, [self._opening()]).ids
+
     def suffix(self, problem: Problem) -> Suffix:
         """Return closing thought tag, solution block and end of turn, and where the solution's tokens are.
 
         Raises DataError when no token lies wholly inside the solution.
         """
         pieces = [
-            Piece(self.tags.thought.close + PADDING + self.tags.solution.open + PADDING, trusted=True),
+            self._opening(),
             Piece(problem.solution.strip()),
             Piece(PADDING + self.tags.solution.close, trusted=True),
             Piece(self.chat.end_of_turn, trusted=True),
@@ -215,6 +229,9 @@ class StudentLayout:
             {"role": "user", "content": problem.question},
             {"role": "assistant", "content": reply},
         ]
+
+    def _opening(self) -> Piece:
+        return Piece(self.tags.thought.close + PADDING + self.tags.solution.open + PADDING, trusted=True)
 
     def _system(self, problem: Problem) -> str:
         if self.system_prompt is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -35,7 +36,7 @@ class FrozenModel:
         agree: Callable[[int], int] = lambda count: count,
     ) -> list[torch.Tensor]:
         """Return the log-probabilities of each request's positions (see `token_logprobs`)."""
-        with self._in_place() as module:
+        with self.in_place() as module:
             return token_logprobs(
                 module,
                 requests,
@@ -46,7 +47,8 @@ class FrozenModel:
             )
 
     @contextmanager
-    def _in_place(self) -> Iterator[nn.Module]:
+    def in_place(self) -> Iterator[Any]:
+        """Open the model on its device; one that rests in host memory goes back there afterwards."""
         if not self._rests_on_cpu:
             yield self._module
             return

@@ -105,6 +105,11 @@ class StudentScorer:
             return tokens
         return [b"".join(tokens[run]) for _, run in reading.chunks]
 
+    def answer_prompt(self, problem: Problem, explanation: Explanation) -> list[int]:
+        """Return the ids after which the student answers by itself: up to the opening solution tag."""
+        layout = self.layout
+        return [*layout.prefix_ids(problem), *self._read(explanation).ids, *layout.opening_ids()]
+
     def _read(self, explanation: Explanation) -> Reading:
         if self._teacher_bytes is None:
             return Reading(list(explanation.token_ids), None)

@@ -558,3 +558,11 @@ def test_tags_that_a_tokenizer_keeps_whole_are_still_tags(qwen_tokenizer, specia
 
 def text_ids(tokenizer, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("solution", ["72", "$x$", "\\boxed{4}", ".5 and more", "数", "\ta\nb"])
+@pytest.mark.parametrize("tags", TAG_STYLES.values(), ids=TAG_STYLES)
+def test_the_opening_alone_is_how_the_suffix_begins(qwen_tokenizer, tags, solution):
+    layout = StudentLayout(qwen_tokenizer, tags, "Think.")
+    suffix = layout.suffix(Problem("p", "q", solution))
+    assert layout.opening_ids() == suffix.ids[: suffix.solution.start]
