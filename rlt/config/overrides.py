@@ -10,13 +10,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
 from rlt.config.schema import RECIPES
-from rlt.config.tree import Row, find
+from rlt.config.tree import Row, find, fits, record_of
 from rlt.config.unknown import unknown_key
 from rlt.errors import ConfigError
 
@@ -152,6 +153,10 @@ def _readable(name: str, value: str, row: Row) -> str:
     if name.startswith("layout.") and "${" in value and not value.startswith("file:"):
         return _quoted(literal(value))  # a prompt about shell or templates, say
     parsed = _parse(f"x={value}")
+    if record_of(row.type):
+        if parsed is None or parsed.is_sweep_override() or not fits(_plain(parsed.value()), row.type):
+            raise ConfigError(f"`{name}={value}` on the command line must be {row.type_name} ({row.doc}).")
+        return value
     if row.is_text and row.name == name:
         # Prompts and paths hold commas, brackets, equal signs and digits: take them as they are.
         return (
@@ -179,6 +184,15 @@ def _parse(text: str) -> Override | None:
         return OverridesParser.create().parse_override(text)
     except HydraException:
         return None
+
+
+def _plain(value: Any) -> Any:
+    """Return what Hydra parsed with its quoted texts as plain ones."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.text if isinstance(value, QuotedString) else value
 
 
 def _is_word(parsed: Override) -> bool:

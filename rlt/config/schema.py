@@ -172,6 +172,51 @@ class TrainerSettings:
 
 
 @dataclass
+class LengthSettings:
+    """Length shaping: explanations outside of a range of tokens cost their relative distance from it."""
+
+    weight: float = setting(
+        0.0, "reward of an explanation of no tokens, or twice max_tokens, is less by this; 0 is off", ge=0
+    )
+    min_tokens: int = setting(0, "shorter explanations cost (min_tokens - n) / min_tokens", ge=0)
+    max_tokens: int | None = setting(
+        None, "longer explanations cost (n - max_tokens) / max_tokens; null: no limit", gt=0
+    )
+
+
+@dataclass
+class CopySettings:
+    """Solution-copy penalty: the share of the solution's n-word sequences that stand in the explanation."""
+
+    weight: float = setting(0.0, "subtracted where all of the solution is copied; 0 is off", ge=0)
+    n: int = setting(8, "words of a sequence; a shorter solution costs nothing", gt=0)
+
+
+@dataclass
+class FunctionSettings:
+    """A reward function of the user."""
+
+    path: str = setting("", "MODULE:FUNCTION; it is code that runs with your rights")
+    weight: float = setting(1.0, "what one unit of its value is worth; 0 is off")
+
+
+@dataclass
+class AnswerSettings:
+    """Correctness: the share of right answers that the student gives after reading the explanation."""
+
+    weight: float = setting(0.0, "added where all answers are right; 0 is off", ge=0)
+    num_samples: int = setting(4, "answers sampled per explanation", gt=0)
+    temperature: float = setting(0.7, "sampling temperature of the answers; 0 is greedy", ge=0)
+    max_tokens: int = setting(512, "tokens of an answer; one that is cut counts as wrong", gt=0)
+    servers: list[str] = setting(
+        [], "addresses of vLLM servers that serve student_model; empty: the student in this process answers"
+    )
+    grading_seconds: float = setting(
+        5.0, "CPU seconds for grading an answer; one that needs more is wrong", gt=0
+    )
+
+
+@dataclass
 class RewardSettings:
     """The student-likelihood reward (method section 3). Its coefficients are root keys."""
 
@@ -215,6 +260,12 @@ class RewardSettings:
     )
     dtype: str = setting("bfloat16", "dtype of the student's weights", choices=("bfloat16", "float32"))
     tokens_per_batch: int = setting(32768, "padded tokens of one scoring forward pass", gt=0)
+    length: LengthSettings = setting(LengthSettings, "length shaping")
+    copy: CopySettings = setting(CopySettings, "solution-copy penalty")
+    answers: AnswerSettings = setting(AnswerSettings, "correctness of the student's own answers")
+    functions: list[FunctionSettings] = setting(
+        [], "your own reward functions, e.g. [{path: my_rewards:brevity, weight: 0.5}]"
+    )
 
 
 @dataclass

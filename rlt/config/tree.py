@@ -64,13 +64,31 @@ class Row:
 
 def type_words(kind: Any) -> str:
     """Return how a type reads in help and errors."""
-    return " or ".join(_WORDS[dict if get_origin(t) is dict else t] for t in _kinds(kind))
+    return " or ".join(_words(t) for t in _kinds(kind))
+
+
+def _words(kind: Any) -> str:
+    if record := record_of(kind):
+        return f"a list of {{{', '.join(f'{f.name}: …' for f in dataclasses.fields(record))}}}"
+    return _WORDS[dict if get_origin(kind) is dict else kind]
+
+
+def record_of(kind: Any) -> type | None:
+    """Return the dataclass that a list holds, or None for any other type."""
+    item = get_args(kind)[0] if get_origin(kind) is list else None
+    return item if isinstance(item, type) and dataclasses.is_dataclass(item) else None
 
 
 def fits(value: Any, kind: Any) -> bool:
     """Return whether a value read from YAML is of a type; a whole number is a number, too."""
     if len(kinds := _kinds(kind)) > 1:
         return any(fits(value, k) for k in kinds)
+    if record := record_of(kind):
+        hints = get_type_hints(record)
+        return isinstance(value, list) and all(
+            isinstance(item, dict) and all(k in hints and fits(v, hints[k]) for k, v in item.items())
+            for item in value
+        )
     if get_origin(kind) is list:
         return isinstance(value, list) and all(fits(item, get_args(kind)[0]) for item in value)
     if kind in (int, float):

@@ -12,6 +12,7 @@ from math import lcm
 from urllib.parse import urlsplit
 
 from rlt.config.bounds import check_bounds
+from rlt.config.check_components import check_components
 from rlt.config.check_data import check_data
 from rlt.config.check_trainer import check_trainer
 from rlt.config.files import check_files, context_length
@@ -45,6 +46,7 @@ def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = F
     check_data(config)
     if config.stage != "teacher_sft":
         _check_reward(config)
+        check_components(config)
         _check_student(config)
     if config.stage == "teacher_rl":
         _check_generation(config)
@@ -172,6 +174,7 @@ def _check_generation(config: Config) -> None:
             "run: set the environment variable VLLM_API_KEY."
         )
     _check_addresses("generation.servers", generation.servers)
+    _check_addresses("reward.answers.servers", config.reward.answers.servers)
 
 
 def _check_addresses(name: str, addresses: list[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from rlt.config.tree import find, type_words
+from rlt.config.tree import find, fits, record_of, type_words
 from rlt.config.unknown import unknown_key
 from rlt.errors import ConfigError
 
@@ -79,7 +79,9 @@ def _check_keys(content: dict[Any, Any], prefix: str, path: Path) -> None:
             raise ConfigError(
                 f"`{name}` in {path} is a section: set one of its settings, `{name}: {{NAME: VALUE}}`."
             )
-        if row.is_open and not isinstance(value, dict):
+        if (row.is_open and not isinstance(value, dict)) or (
+            record_of(row.type) and not fits(value, row.type)
+        ):
             raise ConfigError(
                 f"`{name}` in {path} must be {type_words(row.type)}, got {_yaml(value)} ({row.doc})."
             )

@@ -34,6 +34,7 @@ class Panel:
     """Where all values are positive."""
 
 
+_COMPONENT = "component/"
 PANELS = (
     Panel("reward", ("reward",), "r_ss - r_kl + format, mean over the batch"),
     Panel("r_ss", ("r_ss",), "how likely the student finds the solution; higher is better"),
@@ -69,8 +70,10 @@ PANELS = (
 
 
 def panels_of(rows: list[dict[str, Any]]) -> list[Panel]:
-    """Return the panels that a run has something to show in."""
-    return [panel for panel in PANELS if any(_is_logged(rows, key) for key in panel.keys)]
+    """Return the panels that a run has something to show in; components of the reward get one each."""
+    shown = [panel for panel in PANELS if any(_is_logged(rows, key) for key in panel.keys)]
+    names = sorted({key for row in rows for key in row if key.startswith(_COMPONENT)})
+    return [*shown, *(Panel(name, (name,), "before its weight; added to the reward") for name in names)]
 
 
 def draw_panel(rows: list[dict[str, Any]], panel: Panel) -> str:

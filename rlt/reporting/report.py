@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlt.reporting.console import shorten_middle
-from rlt.reporting.curves import PANELS, draw_panel, panels_of
+from rlt.reporting.curves import draw_panel, panels_of
 from rlt.reporting.files import write_text
 from rlt.reporting.metrics import NAME as METRICS_NAME
 from rlt.reporting.metrics import read_metrics, series
@@ -63,7 +63,9 @@ def _header(title: str, run: dict[str, Any], last_step: int | None) -> str:
 def _summary(rows: list[dict[str, Any]]) -> str:
     """Return the table of first and last values, held-out ones where they exist."""
     lines = []
-    for key in dict.fromkeys(key for panel in PANELS for key in panel.keys if key != "learning_rate"):
+    for key in dict.fromkeys(
+        key for panel in panels_of(rows) for key in panel.keys if key != "learning_rate"
+    ):
         steps, values, bad = series(rows, key)
         if steps or bad:
             ends = (_mean(values[:_ENDS]), _mean(values[-_ENDS:]))

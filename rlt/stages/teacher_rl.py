@@ -19,6 +19,7 @@ from rlt.data.lengths import LengthRule, fit_lengths
 from rlt.data.load import count_overlap, load_eval_problems, load_problems
 from rlt.data.prompts import student_prompt, teacher_prompt
 from rlt.errors import DataError, GenerationError, ModelError
+from rlt.formats.encode import TokenBytes
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.generation.types import Sampling
@@ -39,6 +40,13 @@ from rlt.stages.common import (
     set_later_checkpoints_aside,
     start_step,
     write_skipped,
+)
+from rlt.stages.components import (
+    OutsideParts,
+    answer_room,
+    check_columns,
+    load_outside_parts,
+    with_components,
 )
 from rlt.stages.student import student_reward
 from rlt.stages.student_placement import student_context, verify_student_servers
@@ -72,6 +80,7 @@ def run(config: Config) -> None:
         pool = server_pool(config) if config.generation.backend == "vllm" else None
         if pool and is_main_process():
             check_servers(pool, config)
+        outside = load_outside_parts(config, is_main=is_main_process())
 
         # 1. Text: tokenizers and layouts of teacher and student.
         trust = config.model.trust_remote_code
@@ -87,14 +96,14 @@ def run(config: Config) -> None:
         # 2. Problems that fit every model's context.
         context = load_context(config.model_name_or_path, revision=config.model.revision, trust=trust)
         check_lengths(config, context, student_context(config))
-        loaded = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
         held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
         prompted = partial(prompted_problems, teacher=teacher_layout, student=student_layout, config=config)
-        train_rows = prompted(loaded)
+        train_rows = prompted(load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False))
         eval_rows = prompted(held_out) if held_out else None
         num_skipped = write_skipped(config, train_rows, eval_rows)
         data = RLData(train_rows.values, eval_rows.values if eval_rows else [])
         count_overlap([p.problem for p in data.train], [p.problem for p in data.held_out])
+        check_columns(outside, [item.problem for item in (*data.train, *data.held_out)])
         require_full_step(len(data.train), config)
         if config.reward.placement == "server" and config.reward.verify_server and is_main_process():
             verify_student_servers(config, student_layout, [p.problem for p in data.train])
@@ -111,7 +120,7 @@ def run(config: Config) -> None:
             data=data,
             parts=RLParts(
                 make_engine=partial(make_engine, pool=pool, config=config),
-                make_reward=partial(make_reward, layout=student_layout, config=config),
+                make_reward=partial(make_reward, layout=student_layout, outside=outside, config=config),
                 write_samples=partial(store_samples, output / "samples"),
             ),
             settings=rl_settings(config),
@@ -155,8 +164,11 @@ def prompted_problems(
     """Return the problems that fit, with their prompt ids; logs how long they are."""
     assert config.student_model is not None
 
+    room_for_answer = answer_room(student, config.reward.answers)
+
     def lay_out(problem: Problem) -> tuple[PromptedProblem, int]:
-        around = len(student.prefix_ids(problem)) + len(student.suffix(problem).ids)
+        after = max(len(student.suffix(problem).ids), room_for_answer)
+        around = len(student.prefix_ids(problem)) + after
         return PromptedProblem(problem, teacher.prompt_ids(problem)), around
 
     laid_out = problems.lay_out(lay_out, config.data, partial(progress, what="tokenising"))
@@ -183,9 +195,21 @@ def require_full_step(num_problems: int, config: Config) -> None:
         )
 
 
-def make_reward(trainer: TeacherRLTrainer, *, layout: StudentLayout, config: Config) -> Reward:
-    """Return the reward: the frozen student, placed as configured."""
-    return student_reward(config, layout, accelerator=trainer.accelerator, agree=trainer.max_over_processes)
+def make_reward(
+    trainer: TeacherRLTrainer, *, layout: StudentLayout, outside: OutsideParts, config: Config
+) -> Reward:
+    """Return the reward: the frozen student, placed as configured, and what else the run pays for."""
+    likelihood = student_reward(
+        config, layout, accelerator=trainer.accelerator, agree=trainer.max_over_processes
+    )
+    return with_components(
+        likelihood,
+        likelihood.students[0].scorer,
+        teacher_bytes=TokenBytes(trainer.layout.tokenizer),
+        outside=outside,
+        accelerator=trainer.accelerator,
+        config=config,
+    )
 
 
 def make_engine(trainer: TeacherRLTrainer, *, pool: VLLMPool | None, config: Config) -> Engine:
