@@ -11,6 +11,7 @@ from rlt.config.schema import (
     OPTIONAL_FIELDS,
     PROMPT_KEYWORDS,
     REQUIRED_FIELDS,
+    SCORING_STAGES,
     TRACE_FIELDS,
     Config,
     DataSettings,
@@ -20,10 +21,10 @@ from rlt.errors import ConfigError
 
 def check_data(config: Config) -> None:
     """Raise ConfigError for the first broken rule of data and prompts; no data is read."""
-    _check_columns(config.data, TRACE_FIELDS if config.stage == "score_traces" else ())
-    if config.stage == "score_traces" and config.data.on_long_row != "drop":
+    _check_columns(config.data, TRACE_FIELDS if config.stage in SCORING_STAGES else ())
+    if config.stage in SCORING_STAGES and config.data.on_long_row != "drop":
         raise ConfigError(
-            f"`data.on_long_row={config.data.on_long_row}` does not hold for score_traces, which marks "
+            f"`data.on_long_row={config.data.on_long_row}` does not hold for {config.stage}, which marks "
             "traces that are too long and keeps them: leave it at drop."
         )
     if config.stage == "teacher_rl" and config.data.on_long_row == "truncate":

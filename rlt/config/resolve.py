@@ -9,7 +9,7 @@ import logging
 import os
 from copy import deepcopy
 
-from rlt.config.schema import PROMPT_KEYWORDS, Config
+from rlt.config.schema import PROMPT_KEYWORDS, SCORING_STAGES, Config
 from rlt.config.tree import get
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def resolve(config: Config) -> Config:
     _expand_home(config)
     if config.report_to is not None and config.report_to.lower() == "none":
         config.report_to = None
-    if config.stage == "score_traces":
+    if config.stage in SCORING_STAGES:
         _choose_estimator(config)
     if config.stage != "teacher_rl":
         return config

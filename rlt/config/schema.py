@@ -34,7 +34,9 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-STAGES = ("teacher_sft", "teacher_rl", "score_traces")
+STAGES = ("teacher_sft", "teacher_rl", "score_traces", "show_traces")
+SCORING_STAGES = ("score_traces", "show_traces")
+"""Stages that read traces and train nothing; a teacher is optional."""
 RECIPES = ("released", "modern")
 REDUCTIONS = ("mean", "sum", "min", "max", "median", "first_quartile", "last_quartile")
 TRANSFORMS = ("none", "exp", "one_minus_exp")
@@ -55,7 +57,7 @@ OPTIONAL_FIELDS = {
     "messages": ("answer", "system"),
 }
 TRACE_FIELDS = ("explanation", "explanations", "sample_index")
-"""Further fields of rows with explanations, whatever their format (score_traces)."""
+"""Further fields of rows with explanations, whatever their format (scoring stages)."""
 DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 
 
@@ -384,6 +386,15 @@ class ScoreSettings:
 
 
 @dataclass
+class ShowSettings:
+    """Which traces are shown by token."""
+
+    rows: list[int] = setting([], "rows of the source, counted from 1; each with all its explanations")
+    best: int = setting(3, "how many of the traces with the highest score", ge=0)
+    worst: int = setting(3, "how many of the traces with the lowest score", ge=0)
+
+
+@dataclass
 class Config:
     """The whole configuration. Root keys are what people type on the command line."""
 
@@ -391,7 +402,7 @@ class Config:
     recipe: str = setting("released", "preset of trainer settings", choices=RECIPES)
     model_name_or_path: str | None = setting(
         MISSING,
-        "the model to train: a folder or a Hub name; score_traces: the teacher, null for none",
+        "the model to train: a folder or a Hub name; where traces are scored the teacher, null for none",
     )
     dataset_id_or_path: str = setting(MISSING, "the problems: a file, a folder or a Hub name")
     student_model: str | None = setting(None, "RL and scoring: the frozen student that pays the reward")
@@ -421,6 +432,7 @@ class Config:
     evaluation: EvaluationSettings = setting(EvaluationSettings, "evaluation during training")
     monitors: MonitorSettings = setting(MonitorSettings, "RL: warnings while training")
     score: ScoreSettings = setting(ScoreSettings, "scoring of existing traces")
+    show: ShowSettings = setting(ShowSettings, "showing traces by token")
     trainer_args: dict[str, Any] = setting(
         {}, "further arguments of TRL's SFTConfig or GRPOConfig, by their own names"
     )

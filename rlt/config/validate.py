@@ -16,7 +16,7 @@ from rlt.config.check_components import check_components
 from rlt.config.check_data import check_data
 from rlt.config.check_trainer import check_trainer
 from rlt.config.files import check_files, context_length
-from rlt.config.schema import PLAIN_SAMPLING, REDUCTIONS, Config
+from rlt.config.schema import PLAIN_SAMPLING, REDUCTIONS, SCORING_STAGES, Config
 from rlt.errors import ConfigError
 
 PUBLISHED_STUDENTS = (
@@ -34,12 +34,12 @@ def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = F
     `num_processes` is the number of training processes. `servers_follow` is for the launcher, which
     validates before it has started the vLLM servers.
     """
-    if config.stage != "score_traces" and not config.model_name_or_path:
+    if config.stage not in SCORING_STAGES and not config.model_name_or_path:
         raise ConfigError(
             "`model_name_or_path` is empty: give a value (the model to train, a folder or a Hub name)."
         )
     check_bounds(config)
-    if config.stage == "score_traces":
+    if config.stage in SCORING_STAGES:
         check_scoring(config)
     else:
         check_training(config, num_processes)
@@ -67,14 +67,17 @@ def check_scoring(config: Config) -> None:
     """Raise ConfigError for settings that a stage which only scores cannot follow."""
     if config.resume_from is not None:
         raise ConfigError(
-            f"`resume_from={config.resume_from}` is for training: score_traces goes on by itself in the same "
-            "output_dir, so leave it out."
+            f"`resume_from={config.resume_from}` is for training, and {config.stage} trains nothing: leave "
+            "it out (score_traces goes on by itself in the same output_dir)."
         )
     if config.trainer_args:
         raise ConfigError(
-            f"`trainer_args.{next(iter(config.trainer_args))}` has no effect, because score_traces trains "
-            "nothing: leave it out."
+            f"`trainer_args.{next(iter(config.trainer_args))}` has no effect, because {config.stage} "
+            "trains nothing: leave it out."
         )
+    show = config.show
+    if config.stage == "show_traces" and not (show.rows or show.best or show.worst):
+        raise ConfigError("`show` asks for nothing: give show.rows=[1], show.best=3 or show.worst=3.")
 
 
 def _check_batch(config: Config, num_processes: int) -> None:
@@ -216,7 +219,7 @@ def check_lengths(config: Config, context: int | None, student_context: int | No
 
     The stages call it again once they know the contexts of models on the Hub.
     """
-    if config.stage == "score_traces":
+    if config.stage in SCORING_STAGES:
         return  # traces that are too long are marked
     if config.stage == "teacher_rl":
         prompt, completion = config.max_prompt_length, config.max_completion_length

@@ -42,7 +42,7 @@ def is_main_process() -> bool:
 
 @contextmanager
 def run_directory(
-    config: Config, inputs: dict[str, Source | None], card: Callable[[Path], object] = write_card
+    config: Config, inputs: dict[str, Source | None], card: Callable[[Path], object] | None = write_card
 ) -> Iterator[RunRecord]:
     """Open `output_dir` for a run: logging, config.yaml, run.json; a report at the end, a card on success."""
     is_main = is_main_process()
@@ -57,7 +57,7 @@ def run_directory(
         try:
             with record:
                 yield record
-            if is_main:
+            if is_main and card:
                 card(directory)
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()

@@ -114,8 +114,18 @@ class TraceScorer:
     def __init__(self, reader: TraceReader, reward: LikelihoodReward, teacher: FrozenTeacher | None) -> None:
         assert teacher is not None or not reward.needs_teacher, "the divergence reads a teacher"
         self._reader = reader
-        self._reward = reward
+        self.reward = reward
         self._teacher = teacher
+
+    def read(
+        self, traces: Sequence[Trace]
+    ) -> tuple[list[Problem], list[Explanation], Sequence[Tensor | None]]:
+        """Return what the reward scores, with log p_T where there is a teacher; collective as scoring is."""
+        problems = [trace.problem for trace in traces]
+        explanations = [self._reader.explanation(trace.explanation or "") for trace in traces]
+        if self._teacher is None:
+            return problems, explanations, [None] * len(traces)
+        return problems, explanations, self._teacher.logprobs(problems, explanations)
 
     def __call__(self, traces: Sequence[Trace], why: Sequence[str | None]) -> list[dict[str, Any]]:
         """Return a row for each trace: its key, `score`, `breakdown`, and `why` there is no score.
@@ -124,12 +134,7 @@ class TraceScorer:
         process comes here, with nothing where it has nothing.
         """
         wanted = [trace for trace, reason in zip(traces, why, strict=True) if reason is None]
-        problems = [trace.problem for trace in wanted]
-        explanations = [self._reader.explanation(trace.explanation or "") for trace in wanted]
-        teacher: Sequence[Tensor | None] = [None] * len(wanted)
-        if self._teacher is not None:
-            teacher = self._teacher.logprobs(problems, explanations)
-        scores = iter(self._reward.score(problems, explanations, teacher))
+        scores = iter(self.reward.score(*self.read(wanted)))
         rows = []
         for trace, reason in zip(traces, why, strict=True):
             row = {"problem_id": trace.problem.id, "sample_index": trace.sample_index}
