@@ -35,6 +35,7 @@ from rlt.reporting.run_record import Source
 from rlt.reporting.samples import write_samples
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.student import student_reward
+from rlt.stages.student_placement import student_context, verify_student_servers
 from rlt.traces.rank import markdown_table, rank_traces, summarize
 from rlt.traces.score import FrozenTeacher, Size, TraceReader, TraceScorer, why_not
 from rlt.traces.shards import Shards, traces_digest
@@ -42,7 +43,7 @@ from rlt.traces.table import as_columns, trace_row
 
 logger = logging.getLogger(__name__)
 
-_SAME_NUMBERS = ("placement", "teacher_logprobs")
+_SAME_NUMBERS = ("placement", "servers", "verify_server", "teacher_logprobs")
 """Settings of `reward` that do not change what a score is."""
 
 
@@ -80,6 +81,8 @@ def run(config: Config) -> None:
 
         # 4. Score.
         if pending:
+            if config.reward.placement == "server" and config.reward.verify_server and is_main_process():
+                verify_student_servers(config, reader.student, [row.problem for row in rows.values])
             scorer = make_scorer(config, reader, accelerator)
             clock = TokenProgress(sum(tokens_of(shards.parts[i], sizes, why) for i in pending), "scoring")
             for index, scored in score_shards(scorer, shards, pending, traces, why, accelerator):
@@ -119,12 +122,13 @@ def checked(row: ExplainedRow, *, reader: TraceReader) -> ExplainedRow:
 
 def reasons(traces: Sequence[Trace], sizes: Sequence[Size], config: Config) -> list[str | None]:
     """Return why each trace cannot be scored, or None; logs how many cannot."""
-    assert config.student_model is not None
-    trust = config.model.trust_remote_code
-    student = load_context(config.student_model, trust=trust)
-    teacher = None
+    student, teacher = student_context(config), None
     if config.model_name_or_path is not None:
-        teacher = load_context(config.model_name_or_path, revision=config.model.revision, trust=trust)
+        teacher = load_context(
+            config.model_name_or_path,
+            revision=config.model.revision,
+            trust=config.model.trust_remote_code,
+        )
     why = [why_not(trace, size, student, teacher) for trace, size in zip(traces, sizes, strict=True)]
     found = [reason for reason in why if reason]
     if found:

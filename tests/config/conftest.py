@@ -33,3 +33,9 @@ def teacher_rl(place: Path) -> list[str]:
 def teacher_sft(place: Path) -> list[str]:
     """Return a command line of teacher_sft that passes every check."""
     return ["run_cfg=teacher_sft", "model_name_or_path=model", "dataset_id_or_path=rows.jsonl"]
+
+
+@pytest.fixture
+def score_traces(place: Path) -> list[str]:
+    """Return a command line of score_traces that passes every check."""
+    return ["run_cfg=score_traces", "student_model=student", "dataset_id_or_path=rows.jsonl"]

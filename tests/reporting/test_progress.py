@@ -9,7 +9,14 @@ import time
 import pytest
 from transformers import TrainerState
 
-from rlt.reporting.progress import BarProgress, ConsoleProgress, duration, install_progress, setup_logging
+from rlt.reporting.progress import (
+    BarProgress,
+    ConsoleProgress,
+    TokenProgress,
+    duration,
+    install_progress,
+    setup_logging,
+)
 
 
 def state(step: int) -> TrainerState:
@@ -130,3 +137,19 @@ def test_libraries_draw_no_bars_off_terminal(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "%|" not in done.stdout + done.stderr
+
+
+def test_time_left_goes_by_the_tokens_and_not_by_the_rows():
+    clock = TokenProgress(1000, "scoring", every=3600)
+    assert "time left not known yet" in clock.line(5)
+    clock.add(250)
+    assert clock.line(10) == "scoring  25%  250 of 1,000 tokens  25 tokens/s  30s left"
+
+
+def test_the_last_tokens_are_told_at_once(caplog):
+    caplog.set_level("INFO", logger="rlt")
+    clock = TokenProgress(100, "scoring", every=3600)
+    clock.add(60)
+    assert not caplog.records
+    clock.add(40)
+    assert "100%" in caplog.text
