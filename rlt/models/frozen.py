@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import GradientAccumulationPlugin
 from torch import nn
 from transformers import PreTrainedModel
@@ -65,6 +65,7 @@ def scoring_accelerator() -> Accelerator:
 
     DeepSpeed wants to know the batch size of a training all the same.
     """
+    PartialState(cpu=not torch.cuda.is_available())  # under DeepSpeed a CPU has to be asked for first
     accelerator = Accelerator(gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1))
     plugin = accelerator.state.deepspeed_plugin
     if plugin is not None:
