@@ -32,15 +32,17 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from rlt.config.compose import compose
 from rlt.config.schema import Config
 from rlt.data.kept import KeptRows
-from rlt.data.prompts import student_prompt, teacher_prompt
-from rlt.formats.layout import StudentLayout, TeacherLayout
+from rlt.data.prompts import teacher_prompt
+from rlt.formats.layout import TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.launch.server import running_servers
 from rlt.models.load import load_tokenizer
 from rlt.quickstart.tokenizer import build_tokenizer
 from rlt.quickstart.world import make_world, vocabulary
 from rlt.records import Problem
-from rlt.stages.teacher_rl import make_engine, make_scorer, prompted_problems, rl_settings
+from rlt.stages.components import load_outside_parts
+from rlt.stages.student import read_students
+from rlt.stages.teacher_rl import make_engine, make_reward, prompted_problems, rl_settings, server_pool
 from rlt.trainers.arguments import RunContext, grpo_arguments
 from rlt.trainers.teacher_rl import PromptedProblem, RLData, RLParts, TeacherRLTrainer
 
@@ -125,37 +127,37 @@ def toy_problems(config: Config, options: argparse.Namespace) -> list[PromptedPr
     rows = make_world(0, 8 * options.completions, 1).train
     problems = {i: Problem(str(i), row.question, row.solution) for i, row in enumerate(rows, start=1)}
     table = KeptRows("the toy world", "row", problems, len(problems))
-    teacher, student = layouts(config)
-    return prompted_problems(table, teacher=teacher, student=student, config=config).values
+    teacher = teacher_layout(config)
+    students = read_students(config, teacher.tokenizer)
+    return prompted_problems(table, teacher=teacher, students=students, config=config).values
 
 
-def layouts(config: Config) -> tuple[TeacherLayout, StudentLayout]:
-    """Return both layouts on the one tokenizer."""
+def teacher_layout(config: Config) -> TeacherLayout:
+    """Return the teacher's layout."""
     tags = TAG_STYLES[config.layout.tags]
-    tokenizer = load_tokenizer(config.model_name_or_path)
-    return (
-        TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags)),
-        StudentLayout(tokenizer, tags, student_prompt(config.layout.student_prompt, tags)),
-    )
+    tokenizer = load_tokenizer(str(config.model_name_or_path))
+    return TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
 
 
-def arguments(config: Config) -> GRPOConfig:
-    """Return TRL's configuration of the recipe."""
+def arguments(config: Config) -> dict[str, Any]:
+    """Return the arguments of TRL's configuration for the recipe."""
     context = RunContext(1, use_cpu=not torch.cuda.is_available(), deepspeed=False)
-    return GRPOConfig(**{**grpo_arguments(config, context), "disable_tqdm": True})
+    return {**grpo_arguments(config, context), "disable_tqdm": True}
 
 
 def make_ours(config: Config, problems: list[PromptedProblem]) -> GRPOTrainer:
     """Return the trainer of teacher_rl."""
-    teacher, student = layouts(config)
+    layout = teacher_layout(config)
+    students = read_students(config, layout.tokenizer)
+    outside = load_outside_parts(config, is_main=True)
     return TeacherRLTrainer(
-        config.model_name_or_path,
+        str(config.model_name_or_path),
         arguments(config),
-        layout=teacher,
+        layout=layout,
         data=RLData(problems, []),
         parts=RLParts(
-            make_engine=partial(make_engine, config=config),
-            make_scorer=partial(make_scorer, layout=student, config=config),
+            make_engine=partial(make_engine, pool=server_pool(config), config=config),
+            make_reward=partial(make_reward, students=students, outside=outside, config=config),
             write_samples=lambda name, rows: None,  # noqa: ARG005
         ),
         settings=rl_settings(config),
@@ -170,15 +172,15 @@ class ConstantRewardTrainer(GRPOTrainer):
         super().__init__(
             config.model_name_or_path,
             reward_funcs=[constant_reward],
-            args=arguments(config),
+            args=GRPOConfig(**arguments(config)),
             train_dataset=Dataset.from_dict(rows),
             processing_class=load_tokenizer(config.model_name_or_path),
         )
-        self.layout = layouts(config)[0]
+        self.layout = teacher_layout(config)
         self.stop_token_ids = self.eos_token_ids
         self.policy = self.model
         self.problems = problems
-        self.engine = make_engine(self, config=config)  # type: ignore[arg-type]
+        self.engine = make_engine(self, pool=server_pool(config), config=config)  # type: ignore[arg-type]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self.batch = [self.problems[row["index"]] for row in inputs]

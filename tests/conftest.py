@@ -91,6 +91,12 @@ def tiny_student(tiny_tokenizer, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def qwen_student(qwen_tokenizer, tmp_path_factory) -> Path:
+    """Return the folder of a random model with the real Qwen2.5 tokenizer."""
+    return save_tiny_model(qwen_tokenizer, tmp_path_factory.mktemp("models") / "qwen", seed=3)
+
+
+@pytest.fixture(scope="session")
 def toy_problems(tmp_path_factory) -> Path:
     """Return a jsonl file of twelve problems with traces."""
     path = tmp_path_factory.mktemp("data") / "problems.jsonl"

@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 
-from rlt.config.schema import Config
+from rlt.config.schema import SCORING_STAGES, Config
 from rlt.errors import ConfigError
 
 _NAME = r"[^\W\d]\w*"
@@ -16,7 +16,7 @@ _TAKEN = ("length", "copy", "answers")
 
 def check_components(config: Config) -> None:
     """Raise ConfigError for the first broken rule; nothing of the user is imported."""
-    if config.stage == "score_traces":
+    if config.stage in SCORING_STAGES:
         _refuse_all(config)
     _check_length(config)
     _check_functions(config)
@@ -33,7 +33,7 @@ def _refuse_all(config: Config) -> None:
     ]
     if used:
         raise ConfigError(
-            f"`reward.{used[0]}` has no effect, because score_traces scores by the likelihood alone: "
+            f"`reward.{used[0]}` has no effect, because {config.stage} scores by the likelihood alone: "
             "leave it out."
         )
 

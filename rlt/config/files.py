@@ -23,6 +23,7 @@ def check_files(config: Config) -> None:
     models = {"model_name_or_path": config.model_name_or_path} if config.model_name_or_path else {}
     if config.stage != "teacher_sft" and config.student_model:
         models["student_model"] = config.student_model
+        models |= {f"reward.students.{s.name}.model": s.model for s in config.reward.students}
     _check_warm_up(config)
     for setting, model in models.items():
         _check_model(setting, model)

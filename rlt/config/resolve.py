@@ -69,10 +69,15 @@ def _expand_home(config: Config) -> None:
         if path := get(config, name):
             setattr(get(config, section) if section else config, leaf, os.path.expanduser(path))
     for name in PROMPT_KEYWORDS:
-        prompt = getattr(config.layout, name)
-        if prompt.startswith(_FILE):
-            path = os.path.expanduser(prompt.removeprefix(_FILE))
-            setattr(config.layout, name, f"{_FILE}{path}")
+        setattr(config.layout, name, _with_home(getattr(config.layout, name)))
+    for student in config.reward.students:
+        student.model = os.path.expanduser(student.model)
+        student.prompt = student.prompt and _with_home(student.prompt)
+
+
+def _with_home(prompt: str) -> str:
+    is_file = prompt.startswith(_FILE)
+    return f"{_FILE}{os.path.expanduser(prompt.removeprefix(_FILE))}" if is_file else prompt
 
 
 def _warn(setting: str, reason: str) -> None:

@@ -203,6 +203,19 @@ class FunctionSettings:
 
 
 @dataclass
+class StudentSettings:
+    """One more student that judges explanations beside student_model."""
+
+    name: str = setting("", "what its metrics are called: NAME/r_ss, NAME/r_kl")
+    model: str = setting("", "a folder or a Hub name")
+    weight: float = setting(1.0, "its share in reward.combine=mean, where student_model has 1")
+    temperature: float | None = setting(
+        None, "its logits are divided by this; null: reward.student_temperature"
+    )
+    prompt: str | None = setting(None, "its system prompt; null: layout.student_prompt")
+
+
+@dataclass
 class AnswerSettings:
     """Correctness: the share of right answers that the student gives after reading the explanation."""
 
@@ -262,6 +275,14 @@ class RewardSettings:
     )
     dtype: str = setting("bfloat16", "dtype of the student's weights", choices=("bfloat16", "float32"))
     tokens_per_batch: int = setting(32768, "padded tokens of one scoring forward pass", gt=0)
+    students: list[StudentSettings] = setting(
+        [], "further students, e.g. [{name: small, model: PATH, weight: 0.5}]"
+    )
+    combine: str = setting(
+        "mean",
+        "several students: the mean by weight, or for each explanation the one with the lowest r_ss - r_kl",
+        choices=("mean", "min"),
+    )
     length: LengthSettings = setting(LengthSettings, "length shaping")
     copy: CopySettings = setting(CopySettings, "solution-copy penalty")
     answers: AnswerSettings = setting(AnswerSettings, "correctness of the student's own answers")

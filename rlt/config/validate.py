@@ -7,6 +7,7 @@ a dataset's rows are good is for `rlt/data`, a tokenizer's tags for the stage.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from math import lcm
 from urllib.parse import urlsplit
@@ -16,7 +17,8 @@ from rlt.config.check_components import check_components
 from rlt.config.check_data import check_data
 from rlt.config.check_trainer import check_trainer
 from rlt.config.files import check_files, context_length
-from rlt.config.schema import PLAIN_SAMPLING, REDUCTIONS, SCORING_STAGES, Config
+from rlt.config.schema import PLAIN_SAMPLING, REDUCTIONS, SCORING_STAGES, Config, StudentSettings
+from rlt.config.students import FIRST, all_students, check_students
 from rlt.errors import ConfigError
 
 PUBLISHED_STUDENTS = (
@@ -51,8 +53,9 @@ def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = F
     if config.stage == "teacher_rl":
         _check_generation(config)
     check_files(config)
-    models = (config.model_name_or_path, config.student_model)
-    check_lengths(config, *(context_length(model) if model else None for model in models))
+    context = context_length(config.model_name_or_path) if config.model_name_or_path else None
+    students = [] if config.stage == "teacher_sft" else all_students(config)
+    check_lengths(config, context, {s.model: context_length(s.model) for s in students})
     if config.stage == "teacher_rl":
         _check_servers(config, servers_follow)
 
@@ -135,12 +138,22 @@ def _check_student(config: Config) -> None:
             "or take replicated or cpu_offload."
         )
     _check_student_servers(config)
+    check_students(config)
+    for other in all_students(config):
+        _check_student_prompt(other)
+
+
+def _check_student_prompt(student: StudentSettings) -> None:
     names = {name.rsplit("/", 1)[-1] for name in PUBLISHED_STUDENTS if name.startswith("bespokelabs")}
-    published = student in PUBLISHED_STUDENTS or student.rstrip("/").rsplit("/", 1)[-1] in names
-    prompt = config.layout.student_prompt
+    name, prompt = student.model, student.prompt or ""
+    published = name in PUBLISHED_STUDENTS or name.rstrip("/").rsplit("/", 1)[-1] in names
     if published and prompt != "from_dataset" and not prompt.startswith("file:"):
+        setting = (
+            "layout.student_prompt" if student.name == FIRST else f"reward.students.{student.name}.prompt"
+        )
+        model = "student_model" if student.name == FIRST else "model"
         raise ConfigError(
-            f"`layout.student_prompt` must be from_dataset or file:PATH with student_model={student}, "
+            f"`{setting}` must be from_dataset or file:PATH with {model}={name}, "
             f"because under any prompt but its own every reward would be off, got '{prompt[:40]}'."
         )
 
@@ -214,10 +227,10 @@ def _check_servers(config: Config, servers_follow: bool) -> None:
         )
 
 
-def check_lengths(config: Config, context: int | None, student_context: int | None) -> None:
-    """Raise ConfigError for lengths that do not fit the contexts of model and student; None is not known.
+def check_lengths(config: Config, context: int | None, students: Mapping[str, int | None]) -> None:
+    """Raise ConfigError for lengths that do not fit the contexts of the model and, by name, of the students.
 
-    The stages call it again once they know the contexts of models on the Hub.
+    None is not known. The stages call it again once they know the contexts of models on the Hub.
     """
     if config.stage in SCORING_STAGES:
         return  # traces that are too long are marked
@@ -225,7 +238,8 @@ def check_lengths(config: Config, context: int | None, student_context: int | No
         prompt, completion = config.max_prompt_length, config.max_completion_length
         need = prompt + completion
         what = f"max_prompt_length + max_completion_length = {prompt} + {completion}"
-        _check_room_for_student(config, student_context)
+        for student, room in students.items():
+            _check_room_for_student(config, student, room)
     else:
         need, what = config.data.max_length, f"data.max_length = {config.data.max_length}"
     if context is not None and need > context:
@@ -235,13 +249,13 @@ def check_lengths(config: Config, context: int | None, student_context: int | No
         )
 
 
-def _check_room_for_student(config: Config, context: int | None) -> None:
+def _check_room_for_student(config: Config, student: str, context: int | None) -> None:
     """Refuse explanations that alone would fill what the student reads: question, explanation, solution."""
     length = config.max_completion_length
     if context is not None and length >= context:
         raise ConfigError(
             f"`max_completion_length={length}` must leave room for question and solution in the context of "
-            f"student_model={config.student_model}, whose max_position_embeddings is {context}: take much "
+            f"the student {student}, whose max_position_embeddings is {context}: take much "
             f"less than {context}."
         )
 

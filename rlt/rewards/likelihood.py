@@ -31,7 +31,7 @@ class Reward(Protocol):
         explanations: Sequence[Explanation],
         teacher_logprobs: Sequence[Tensor | None],
     ) -> list[Score]:
-        """Return the reward of each explanation with its parts.
+        """Return the reward of each explanation with its parts: r_ss, r_kl, missing_tag, lengths, …
 
         `teacher_logprobs[i]` holds log p_T of explanation i's tokens, one value per token id, or None where
         they are not read. Collective where a student is sharded: every process calls it.

@@ -18,9 +18,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
 from rlt.config.schema import Config
-from rlt.data.prompts import student_prompt, teacher_prompt
+from rlt.data.prompts import teacher_prompt
 from rlt.data.traces import ExplainedRow, load_traces, number_traces
-from rlt.formats.encode import TokenBytes
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.models.frozen import load_frozen, scoring_accelerator
@@ -34,10 +33,10 @@ from rlt.reporting.progress import TokenProgress
 from rlt.reporting.run_record import Source
 from rlt.reporting.samples import write_samples
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
-from rlt.stages.student import student_reward
-from rlt.stages.student_placement import student_context, verify_student_servers
+from rlt.stages.student import StudentText, read_students, student_inputs, student_reward
+from rlt.stages.student_placement import verify_student_servers
 from rlt.traces.rank import markdown_table, rank_traces, summarize
-from rlt.traces.score import FrozenTeacher, Size, TraceReader, TraceScorer, why_not
+from rlt.traces.score import FrozenTeacher, Size, StudentReading, TraceReader, TraceScorer, why_not
 from rlt.traces.shards import Shards, traces_digest
 from rlt.traces.table import as_columns, trace_row
 
@@ -52,23 +51,22 @@ def run(config: Config) -> None:
     assert config.student_model is not None, "validate() has asked for a student"
     inputs: dict[str, Source | None] = {
         "teacher": config.model_name_or_path and (config.model_name_or_path, config.model.revision),
-        "student": config.student_model,
+        **student_inputs(config),
         "dataset": (config.dataset_id_or_path, config.data.revision),
     }
     with run_directory(config, inputs, card=write_scores_card) as record:
         accelerator = scoring_accelerator()
 
         # 1. Text: tokenizers and layouts.
-        reader = trace_reader(config)
-        tags = reader.student.tags
+        reader, students = trace_reader(config)
 
         # 2. Traces: rows that can be laid out, and how long each explanation makes them.
-        loaded = load_traces(config.data, config.dataset_id_or_path, tags)
+        loaded = load_traces(config.data, config.dataset_id_or_path, reader.tags)
         rows = loaded.lay_out(partial(checked, reader=reader), config.data)
         num_skipped = write_skipped(config, rows)
         traces = number_traces(rows.values, config.score.fallback_index)
         sizes = [reader.size(trace) for trace in progress(traces, "tokenising")]
-        why = reasons(traces, sizes, config)
+        why = reasons(traces, sizes, reader, config)
 
         # 3. What an earlier run has left to do.
         output = Path(config.output_dir)
@@ -82,8 +80,8 @@ def run(config: Config) -> None:
         # 4. Score.
         if pending:
             if config.reward.placement == "server" and config.reward.verify_server and is_main_process():
-                verify_student_servers(config, reader.student, [row.problem for row in rows.values])
-            scorer = make_scorer(config, reader, accelerator)
+                verify_student_servers(config, students[0].layout, [row.problem for row in rows.values])
+            scorer = make_scorer(config, reader, students, accelerator)
             clock = TokenProgress(sum(tokens_of(shards.parts[i], sizes, why) for i in pending), "scoring")
             for index, scored in score_shards(scorer, shards, pending, traces, why, accelerator):
                 if is_main_process():
@@ -92,26 +90,21 @@ def run(config: Config) -> None:
 
         # 5. Rank, choose, and write.
         if is_main_process():
-            summary = write_scores(output, shards, traces, sizes, config, reader.student)
+            summary = write_scores(output, shards, traces, sizes, config, students[0].layout)
             record.update(results=summary, skipped=num_skipped)
 
 
-def trace_reader(config: Config) -> TraceReader:
-    """Return how student and teacher read traces."""
-    assert config.student_model is not None
-    trust = config.model.trust_remote_code
+def trace_reader(config: Config) -> tuple[TraceReader, list[StudentText]]:
+    """Return how students and teacher read traces, and the students as text."""
     tags = TAG_STYLES[config.layout.tags]
-    student = StudentLayout(
-        load_tokenizer(config.student_model, trust=trust),
-        tags,
-        student_prompt(config.layout.student_prompt, tags),
-    )
-    if config.model_name_or_path is None:
-        return TraceReader(student, None)
-    tokenizer = load_tokenizer(config.model_name_or_path, revision=config.model.revision, trust=trust)
-    return TraceReader(
-        student, TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
-    )
+    teacher = None
+    if config.model_name_or_path is not None:
+        trust = config.model.trust_remote_code
+        tokenizer = load_tokenizer(config.model_name_or_path, revision=config.model.revision, trust=trust)
+        teacher = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
+    students = read_students(config, teacher and teacher.tokenizer)
+    readings = [StudentReading(s.layout, s.teacher_bytes is None, s.context) for s in students]
+    return TraceReader(readings, teacher), students
 
 
 def checked(row: ExplainedRow, *, reader: TraceReader) -> ExplainedRow:
@@ -120,16 +113,16 @@ def checked(row: ExplainedRow, *, reader: TraceReader) -> ExplainedRow:
     return row
 
 
-def reasons(traces: Sequence[Trace], sizes: Sequence[Size], config: Config) -> list[str | None]:
+def reasons(
+    traces: Sequence[Trace], sizes: Sequence[Size], reader: TraceReader, config: Config
+) -> list[str | None]:
     """Return why each trace cannot be scored, or None; logs how many cannot."""
-    student, teacher = student_context(config), None
+    contexts = [student.context for student in reader.students]
+    teacher = None
     if config.model_name_or_path is not None:
-        teacher = load_context(
-            config.model_name_or_path,
-            revision=config.model.revision,
-            trust=config.model.trust_remote_code,
-        )
-    why = [why_not(trace, size, student, teacher) for trace, size in zip(traces, sizes, strict=True)]
+        trust = config.model.trust_remote_code
+        teacher = load_context(config.model_name_or_path, revision=config.model.revision, trust=trust)
+    why = [why_not(trace, size, contexts, teacher) for trace, size in zip(traces, sizes, strict=True)]
     found = [reason for reason in why if reason]
     if found:
         logger.warning(
@@ -142,14 +135,14 @@ def manifest(
     config: Config, reader: TraceReader, traces: Sequence[Trace], inputs: Mapping[str, Source | None]
 ) -> dict[str, Any]:
     """Return everything that a score depends on."""
-    models = {role: describe_input(source) for role in ("student", "teacher") if (source := inputs[role])}
+    models = {role: describe_input(of) for role, of in inputs.items() if of and role != "dataset"}
     reward = {k: v for k, v in asdict(config.reward).items() if k not in _SAME_NUMBERS}
     return {
         "traces": traces_digest(traces),
         "rows_per_shard": config.score.rows_per_shard,
         **{role: of.get("sha256") or of for role, of in models.items()},
-        "tags": reader.student.tags.name,
-        "student_prompt": reader.student.system_prompt,
+        "tags": reader.tags.name,
+        "student_prompts": [student.layout.system_prompt for student in reader.students],
         "teacher_prompt": reader.teacher and reader.teacher.system_prompt,
         "answer_log_prob_coeff": config.answer_log_prob_coeff,
         "kl_penalty_reward_coeff": config.kl_penalty_reward_coeff,
@@ -160,7 +153,9 @@ def manifest(
     }
 
 
-def make_scorer(config: Config, reader: TraceReader, accelerator: Accelerator) -> TraceScorer:
+def make_scorer(
+    config: Config, reader: TraceReader, students: Sequence[StudentText], accelerator: Accelerator
+) -> TraceScorer:
     """Return the scorer with its frozen models, placed as configured."""
     agree = partial(max_over_processes, accelerator)
     teacher = None
@@ -177,12 +172,7 @@ def make_scorer(config: Config, reader: TraceReader, accelerator: Accelerator) -
         teacher = FrozenTeacher(
             model, reader.teacher, config.temperature, config.reward.tokens_per_batch, agree
         )
-    teacher_bytes = None
-    if reader.teacher is not None and not reader.shares_ids:
-        teacher_bytes = TokenBytes(reader.teacher.tokenizer)
-    reward = student_reward(
-        config, reader.student, accelerator=accelerator, agree=agree, teacher_bytes=teacher_bytes
-    )
+    reward = student_reward(config, students, accelerator=accelerator, agree=agree)
     return TraceScorer(reader, reward, teacher)
 
 

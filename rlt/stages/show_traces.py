@@ -21,6 +21,7 @@ from rlt.reporting.token_view import Shown, print_token_view, write_token_page
 from rlt.rewards.look import look
 from rlt.stages.common import is_main_process, run_directory, write_skipped
 from rlt.stages.score_traces import checked, make_scorer, reasons, trace_reader
+from rlt.stages.student import student_inputs
 
 logger = logging.getLogger(__name__)
 NAME = "traces.html"
@@ -41,26 +42,26 @@ def run(config: Config) -> None:
     assert config.student_model is not None, "validate() has asked for a student"
     inputs: dict[str, Source | None] = {
         "teacher": config.model_name_or_path and (config.model_name_or_path, config.model.revision),
-        "student": config.student_model,
+        **student_inputs(config),
         "dataset": (config.dataset_id_or_path, config.data.revision),
     }
     output = Path(config.output_dir)
     with run_directory(config, inputs, card=None) as record:
         # 1. The traces that are asked for, as far as they can be scored.
-        reader = trace_reader(config)
-        loaded = load_traces(config.data, config.dataset_id_or_path, reader.student.tags)
+        reader, students = trace_reader(config)
+        loaded = load_traces(config.data, config.dataset_id_or_path, reader.tags)
         rows = loaded.lay_out(partial(checked, reader=reader), config.data)
         write_skipped(config, rows)
         numbers = [number for number, row in rows.items.items() for _ in row.texts]
         chosen = choose(number_traces(rows.values), numbers, config.show, loaded.source)
         traces = [item.trace for item in chosen]
-        why = reasons(traces, [reader.size(trace) for trace in traces], config)
+        why = reasons(traces, [reader.size(trace) for trace in traces], reader, config)
         chosen = [item for item, reason in zip(chosen, why, strict=True) if reason is None]
         if not chosen:
             raise DataError(f"none of the chosen traces can be scored: {why[0]}; choose others")
 
         # 2. Their tokens. Every process scores all of them: a sharded model needs each in every pass.
-        scorer = make_scorer(config, reader, scoring_accelerator())
+        scorer = make_scorer(config, reader, students, scoring_accelerator())
         views = look(scorer.reward, *scorer.read([item.trace for item in chosen]))
         per_trace = len(scorer.reward.students)
         shown = [Shown(chosen[i // per_trace].title, view) for i, view in enumerate(views)]

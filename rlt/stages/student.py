@@ -1,39 +1,96 @@
-"""The frozen student that pays, built from the configuration for any stage that scores."""
+"""The frozen students that pay, built from the configuration for any stage that scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from accelerate import Accelerator
+from transformers import PreTrainedTokenizerBase
 
-from rlt.config.schema import Config
+from rlt.config.schema import Config, StudentSettings
+from rlt.config.students import all_students
+from rlt.data.prompts import student_prompt
+from rlt.formats.compare import compare_tokenizers
 from rlt.formats.encode import TokenBytes
 from rlt.formats.layout import StudentLayout
+from rlt.formats.tags import TAG_STYLES
+from rlt.models.load import load_tokenizer
+from rlt.reporting.run_record import Source
 from rlt.rewards.formula import RewardSpec
 from rlt.rewards.likelihood import LikelihoodReward, WeightedStudent
 from rlt.rewards.scorer import StudentScorer
-from rlt.stages.student_placement import student_model
+from rlt.stages.student_placement import student_context, student_model
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StudentText:
+    """A student as far as it is text: known before its weights are loaded."""
+
+    settings: StudentSettings
+    """With its own temperature and prompt."""
+    layout: StudentLayout
+    teacher_bytes: TokenBytes | None
+    """Of the tokenizer that writes the explanations, for a student that cannot read its ids."""
+    context: int | None
+    """How many tokens it reads, None where that is not known."""
+
+
+def student_inputs(config: Config) -> dict[str, Source | None]:
+    """Return the models of all students for run.json."""
+    others = {f"student {student.name}": student.model for student in config.reward.students}
+    return {"student": config.student_model, **others}
+
+
+def read_students(config: Config, teacher: PreTrainedTokenizerBase | None) -> list[StudentText]:
+    """Return the students, student_model first; logs how their tokenizers compare with the teacher's.
+
+    Without a teacher the explanations are in student_model's tokens.
+    """
+    tags = TAG_STYLES[config.layout.tags]
+    students = []
+    for settings in all_students(config):
+        assert settings.prompt is not None
+        tokenizer = load_tokenizer(settings.model, trust=config.model.trust_remote_code)
+        teacher = teacher or tokenizer
+        found = compare_tokenizers(teacher, tokenizer, tags)
+        for finding in found.findings if tokenizer is not teacher else ():
+            logger.info("%s %s: %s", settings.name, settings.model, finding)
+        students.append(
+            StudentText(
+                settings,
+                StudentLayout(tokenizer, tags, student_prompt(settings.prompt, tags)),
+                None if found.same_ids else TokenBytes(teacher),
+                student_context(config, settings.model),
+            )
+        )
+    return students
 
 
 def student_reward(
     config: Config,
-    layout: StudentLayout,
+    students: Sequence[StudentText],
     *,
     accelerator: Accelerator,
     agree: Callable[[int], int],
-    teacher_bytes: TokenBytes | None = None,
 ) -> LikelihoodReward:
-    """Return the reward of the frozen student, placed as configured.
+    """Return the reward of the frozen students, placed as configured.
 
-    `agree` is the maximum of an integer over all processes; `teacher_bytes` is for a student whose tokenizer
-    is not the teacher's.
+    `agree` is the maximum of an integer over all processes.
     """
-    scorer = StudentScorer(
-        student_model(config, accelerator),
-        layout,
-        temperature=config.reward.student_temperature,
-        tokens_per_batch=config.reward.tokens_per_batch,
-        teacher_bytes=teacher_bytes,
-        agree=agree,
-    )
-    return LikelihoodReward([WeightedStudent("student", scorer)], RewardSpec.from_config(config))
+    voices = []
+    for student in students:
+        assert student.settings.temperature is not None
+        scorer = StudentScorer(
+            student_model(config, student.settings.model, accelerator),
+            student.layout,
+            temperature=student.settings.temperature,
+            tokens_per_batch=config.reward.tokens_per_batch,
+            teacher_bytes=student.teacher_bytes,
+            agree=agree,
+        )
+        voices.append(WeightedStudent(student.settings.name, scorer, student.settings.weight))
+    return LikelihoodReward(voices, RewardSpec.from_config(config), combine=config.reward.combine)

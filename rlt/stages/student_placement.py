@@ -26,13 +26,12 @@ TOKENS_COMPARED = 512
 """Of each of them, at most."""
 
 
-def student_model(config: Config, accelerator: Accelerator) -> LogprobModel:
-    """Return the frozen student, placed as configured."""
-    assert config.student_model is not None
+def student_model(config: Config, name: str, accelerator: Accelerator) -> LogprobModel:
+    """Return a frozen student, placed as configured."""
     if config.reward.placement == "server":
         return student_servers(config)
     return load_frozen(
-        config.student_model,
+        name,
         placement=config.reward.placement,
         dtype=config.reward.dtype,
         attn_implementation=config.model.attn_implementation,
@@ -45,13 +44,12 @@ def student_servers(config: Config) -> ServerLogprobs:
     return ServerLogprobs(config.reward.servers, timeout=config.generation.request_timeout)
 
 
-def student_context(config: Config) -> int | None:
-    """Return how many tokens the student reads, None where that is not known.
+def student_context(config: Config, name: str) -> int | None:
+    """Return how many tokens a student reads, None where that is not known.
 
     Raises GenerationError for a server that does not answer, or not at reward.student_temperature.
     """
-    assert config.student_model is not None
-    contexts = [load_context(config.student_model, trust=config.model.trust_remote_code)]
+    contexts = [load_context(name, trust=config.model.trust_remote_code)]
     if config.reward.placement == "server":
         servers = student_servers(config)
         contexts.append(servers.check(config.reward.student_temperature))

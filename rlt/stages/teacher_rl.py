@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from transformers import PreTrainedTokenizerBase
-
 from rlt.config.schema import PLAIN_SAMPLING, Config
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths
 from rlt.data.load import count_overlap, load_eval_problems, load_problems
-from rlt.data.prompts import student_prompt, teacher_prompt
-from rlt.errors import DataError, GenerationError, ModelError
+from rlt.data.prompts import teacher_prompt
+from rlt.errors import DataError, GenerationError
 from rlt.formats.encode import TokenBytes
-from rlt.formats.layout import StudentLayout, TeacherLayout
+from rlt.formats.layout import TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
@@ -48,8 +47,8 @@ from rlt.stages.components import (
     load_outside_parts,
     with_components,
 )
-from rlt.stages.student import student_reward
-from rlt.stages.student_placement import student_context, verify_student_servers
+from rlt.stages.student import StudentText, read_students, student_inputs, student_reward
+from rlt.stages.student_placement import verify_student_servers
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.engine import Engine, LocalEngine, ServerEngine
 from rlt.trainers.epochs import train
@@ -68,7 +67,7 @@ def run(config: Config) -> None:
     assert config.student_model is not None, "validate() has asked for a student"
     inputs = {
         "model": (config.model_name_or_path, config.model.revision),
-        "student": config.student_model,
+        **student_inputs(config),
         "dataset": (config.dataset_id_or_path, config.data.revision),
         "held_out": config.data.eval_path,
     }
@@ -85,19 +84,15 @@ def run(config: Config) -> None:
         # 1. Text: tokenizers and layouts of teacher and student.
         trust = config.model.trust_remote_code
         tokenizer = load_tokenizer(config.model_name_or_path, revision=config.model.revision, trust=trust)
-        student_tokenizer = load_tokenizer(config.student_model, trust=trust)
-        require_same_tokens(tokenizer, student_tokenizer, config)
         tags = TAG_STYLES[config.layout.tags]
         teacher_layout = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
-        student_layout = StudentLayout(
-            student_tokenizer, tags, student_prompt(config.layout.student_prompt, tags)
-        )
+        students = read_students(config, tokenizer)
 
         # 2. Problems that fit every model's context.
         context = load_context(config.model_name_or_path, revision=config.model.revision, trust=trust)
-        check_lengths(config, context, student_context(config))
+        check_lengths(config, context, {s.settings.model: s.context for s in students})
         held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
-        prompted = partial(prompted_problems, teacher=teacher_layout, student=student_layout, config=config)
+        prompted = partial(prompted_problems, teacher=teacher_layout, students=students, config=config)
         train_rows = prompted(load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False))
         eval_rows = prompted(held_out) if held_out else None
         num_skipped = write_skipped(config, train_rows, eval_rows)
@@ -106,7 +101,7 @@ def run(config: Config) -> None:
         check_columns(outside, [item.problem for item in (*data.train, *data.held_out)])
         require_full_step(len(data.train), config)
         if config.reward.placement == "server" and config.reward.verify_server and is_main_process():
-            verify_student_servers(config, student_layout, [p.problem for p in data.train])
+            verify_student_servers(config, students[0].layout, [p.problem for p in data.train])
 
         # 3. Trainer: policy, reference, frozen student, engine.
         output = Path(config.output_dir)
@@ -120,7 +115,7 @@ def run(config: Config) -> None:
             data=data,
             parts=RLParts(
                 make_engine=partial(make_engine, pool=pool, config=config),
-                make_reward=partial(make_reward, layout=student_layout, outside=outside, config=config),
+                make_reward=partial(make_reward, students=students, outside=outside, config=config),
                 write_samples=partial(store_samples, output / "samples"),
             ),
             settings=rl_settings(config),
@@ -144,45 +139,38 @@ def run(config: Config) -> None:
         record.update(problems=len(data.train), held_out=len(data.held_out), skipped=num_skipped)
 
 
-def require_same_tokens(
-    teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase, config: Config
-) -> None:
-    """Raise ModelError unless student and teacher give every token string the same id."""
-    ours, theirs = teacher.get_vocab(), student.get_vocab()
-    different = sorted(t for t in ours.keys() | theirs.keys() if ours.get(t) != theirs.get(t))
-    if different:
-        raise ModelError(
-            f"teacher {config.model_name_or_path!r} and student {config.student_model!r} have different "
-            f"vocabularies ({len(different)} tokens, {different[0]!r} among them), and the divergence "
-            "compares token by token: choose a student of the same tokenizer family"
-        )
-
-
 def prompted_problems(
-    problems: KeptRows[Problem], *, teacher: TeacherLayout, student: StudentLayout, config: Config
+    problems: KeptRows[Problem], *, teacher: TeacherLayout, students: Sequence[StudentText], config: Config
 ) -> KeptRows[PromptedProblem]:
     """Return the problems that fit, with their prompt ids; logs how long they are."""
-    assert config.student_model is not None
 
-    room_for_answer = answer_room(student, config.reward.answers)
+    def around(student: StudentText, problem: Problem) -> int:
+        after = len(student.layout.suffix(problem).ids)
+        if student is students[0]:  # the one that answers
+            after = max(after, answer_room(student.layout, config.reward.answers))
+        return len(student.layout.prefix_ids(problem)) + after
 
-    def lay_out(problem: Problem) -> tuple[PromptedProblem, int]:
-        after = max(len(student.suffix(problem).ids), room_for_answer)
-        around = len(student.prefix_ids(problem)) + after
-        return PromptedProblem(problem, teacher.prompt_ids(problem)), around
+    def lay_out(problem: Problem) -> tuple[PromptedProblem, list[int]]:
+        lengths = [around(student, problem) for student in students]
+        return PromptedProblem(problem, teacher.prompt_ids(problem)), lengths
 
     laid_out = problems.lay_out(lay_out, config.data, partial(progress, what="tokenising"))
     rules = [
-        LengthRule[tuple[PromptedProblem, int]](
+        LengthRule[tuple[PromptedProblem, list[int]]](
             "prompt tokens", lambda row: len(row[0].prompt_ids), config.max_prompt_length, "max_prompt_length"
         )
     ]
-    context = student_context(config)
-    if context is not None:
-        room = context - config.max_completion_length
-        where = f"the student's context {context} less max_completion_length"
-        rules.append(LengthRule("student tokens around the explanation", lambda row: row[1], room, where))
+    for index, student in enumerate(students):
+        if student.context is not None:
+            room = student.context - config.max_completion_length
+            what = f"{student.settings.name} tokens around the explanation"
+            where = f"the {student.settings.name}'s context {student.context} less max_completion_length"
+            rules.append(LengthRule(what, partial(_length_of, index), room, where))
     return fit_lengths(laid_out, rules, config.data).map(lambda row: row[0])
+
+
+def _length_of(index: int, row: tuple[PromptedProblem, list[int]]) -> int:
+    return row[1][index]
 
 
 def require_full_step(num_problems: int, config: Config) -> None:
@@ -196,11 +184,11 @@ def require_full_step(num_problems: int, config: Config) -> None:
 
 
 def make_reward(
-    trainer: TeacherRLTrainer, *, layout: StudentLayout, outside: OutsideParts, config: Config
+    trainer: TeacherRLTrainer, *, students: Sequence[StudentText], outside: OutsideParts, config: Config
 ) -> Reward:
-    """Return the reward: the frozen student, placed as configured, and what else the run pays for."""
+    """Return the reward: the frozen students, placed as configured, and what else the run pays for."""
     likelihood = student_reward(
-        config, layout, accelerator=trainer.accelerator, agree=trainer.max_over_processes
+        config, students, accelerator=trainer.accelerator, agree=trainer.max_over_processes
     )
     return with_components(
         likelihood,

@@ -61,7 +61,7 @@ def run(config: Config) -> None:
         tags = TAG_STYLES[config.layout.tags]
         layout = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
         context = load_context(config.model_name_or_path, revision=config.model.revision, trust=trust)
-        check_lengths(config, context, None)
+        check_lengths(config, context, {})
 
         # 2. Rows: problems with traces, as ids and labels, within the length limit.
         loaded = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=True)

@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
+from rlt.formats.alignment import text_and_ends
 from rlt.formats.cut import Cut, written_explanation
-from rlt.formats.encode import Piece, encode
+from rlt.formats.encode import Piece, TokenBytes, encode
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.models.logprobs import LogprobModel, Request
 from rlt.records import Explanation, Problem, Trace
@@ -26,61 +27,75 @@ class Size:
 
     explanation: int
     """Of the teacher's tokenizer."""
-    student: int
-    """The student's whole sequence."""
+    students: tuple[int, ...]
+    """Each student's whole sequence."""
     teacher: int
     """The teacher's whole sequence; 0 without one."""
 
     @property
     def total(self) -> int:
         """What scoring it takes."""
-        return self.student + self.teacher
+        return sum(self.students) + self.teacher
+
+
+@dataclass(frozen=True)
+class StudentReading:
+    """How a student reads traces."""
+
+    layout: StudentLayout
+    reads_ids: bool
+    """Whether it reads the teacher's ids; another one reads the text."""
+    context: int | None = None
+    """How many tokens it reads, None where that is not known."""
 
 
 class TraceReader:
-    """Traces as token sequences. `teacher` lays out the prompt of a frozen teacher; None without one."""
+    """Traces as token sequences of a teacher and of students.
 
-    def __init__(self, student: StudentLayout, teacher: TeacherLayout | None) -> None:
-        self.student = student
+    `teacher` lays out the prompt of a frozen teacher. Without one the first student's tokenizer stands for
+    the one that wrote the explanations.
+    """
+
+    def __init__(self, students: Sequence[StudentReading], teacher: TeacherLayout | None) -> None:
+        self.students = students
         self.teacher = teacher
-        self._tokenizer = student.tokenizer if teacher is None else teacher.tokenizer
-        self._shares_ids = student.tokenizer.get_vocab() == self._tokenizer.get_vocab()
-        self._end_tag = student.tags.explanation.close
-        self._cut = Cut(self._tokenizer, self._end_tag)
-        self._around: dict[tuple[str, str | None], tuple[int, int]] = {}
-
-    @property
-    def shares_ids(self) -> bool:
-        """Whether student and teacher have one tokenizer."""
-        return self._shares_ids
+        self.tags = students[0].layout.tags
+        self._tokenizer = students[0].layout.tokenizer if teacher is None else teacher.tokenizer
+        self._as_bytes = TokenBytes(self._tokenizer)
+        self._cut = Cut(self._tokenizer, self.tags.explanation.close)
+        self._around: dict[tuple[str, str | None], tuple[list[int], int]] = {}
 
     def explanation(self, text: str) -> Explanation:
         """Return an explanation's ids; a raw sample that still has its end tag ends there."""
-        if self._end_tag in text:
+        if self.tags.explanation.close in text:
             return self._cut(encode(self._tokenizer, [Piece(text)]).ids)
         return written_explanation(self._tokenizer, text)
 
-    def around(self, problem: Problem) -> tuple[int, int]:
-        """Return the tokens around an explanation, of student and teacher; DataError where there are none.
+    def around(self, problem: Problem) -> tuple[list[int], int]:
+        """Return the tokens around an explanation, of students and teacher; DataError where there are none.
 
         A problem of several traces is encoded once.
         """
         key = (problem.id, problem.system)
         if key not in self._around:
-            student = len(self.student.prefix_ids(problem)) + len(self.student.suffix(problem).ids)
-            self._around[key] = student, len(self.teacher.prompt_ids(problem)) if self.teacher else 0
+            layouts = [student.layout for student in self.students]
+            students = [len(of.prefix_ids(problem)) + len(of.suffix(problem).ids) for of in layouts]
+            self._around[key] = students, len(self.teacher.prompt_ids(problem)) if self.teacher else 0
         return self._around[key]
 
     def size(self, trace: Trace) -> Size:
         """Return how long a trace is; nothing where it has no explanation."""
         if trace.explanation is None:
-            return Size(0, 0, 0)
-        student, teacher = self.around(trace.problem)
-        num_tokens = len(self.explanation(trace.explanation).token_ids)
-        own = num_tokens
-        if not self._shares_ids:
-            own = len(self.student.explanation_ids(trace.explanation))
-        return Size(num_tokens, student + own, teacher + num_tokens if self.teacher else 0)
+            return Size(0, (0,) * len(self.students), 0)
+        around, teacher = self.around(trace.problem)
+        ids = self.explanation(trace.explanation).token_ids
+        text, _ = text_and_ends([self._as_bytes(i) for i in ids])
+        own = (
+            len(ids) if student.reads_ids else len(encode(student.layout.tokenizer, [Piece(text)]).ids)
+            for student in self.students
+        )
+        whole = tuple(a + b for a, b in zip(around, own, strict=True))
+        return Size(len(ids), whole, teacher + len(ids) if self.teacher else 0)
 
 
 @dataclass(frozen=True)
@@ -148,12 +163,14 @@ class TraceScorer:
         return rows
 
 
-def why_not(trace: Trace, size: Size, student_context: int | None, teacher_context: int | None) -> str | None:
+def why_not(
+    trace: Trace, size: Size, student_contexts: Sequence[int | None], teacher_context: int | None
+) -> str | None:
     """Return why a trace cannot be scored, or None where it can."""
     if trace.explanation is None:
         return "there is no explanation"
     for who, length, context in (
-        ("student", size.student, student_context),
+        *(("student", *of) for of in zip(size.students, student_contexts, strict=True)),
         ("teacher", size.teacher, teacher_context),
     ):
         if context is not None and length > context:

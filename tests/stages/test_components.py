@@ -11,6 +11,7 @@ import torch
 from stage_runs import rl_words
 
 from rlt.config.compose import compose
+from rlt.config.students import all_students
 from rlt.data.load import load_problems
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
@@ -23,6 +24,7 @@ from rlt.records import Explanation, Problem
 from rlt.rewards.components.component import Explained
 from rlt.rewards.scorer import StudentScorer
 from rlt.stages.components import OutsideParts, _generator, correct_answers, load_outside_parts
+from rlt.stages.student import StudentText
 from rlt.stages.teacher_rl import prompted_problems
 
 BESPOKE = TAG_STYLES["bespoke"]
@@ -55,7 +57,8 @@ def test_problems_leave_room_for_an_answer(tmp_path: Path, tiny_tokenizer, tiny_
         problems = load_problems(config.data, str(source), BESPOKE, need_trace=False)
         student = StudentLayout(tiny_tokenizer, BESPOKE, "")
         teacher = TeacherLayout(tiny_tokenizer, BESPOKE, "")
-        return list(prompted_problems(problems, teacher=teacher, student=student, config=config).items)
+        students = [StudentText(all_students(config)[0], student, None, context=1024)]
+        return list(prompted_problems(problems, teacher=teacher, students=students, config=config).items)
 
     layout = StudentLayout(tiny_tokenizer, BESPOKE, "")
     longer = Problem("p", rows[1]["question"], "4")

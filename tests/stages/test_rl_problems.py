@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rlt.config.compose import compose
+from rlt.config.students import all_students
 from rlt.data.kept import KeptRows
 from rlt.data.load import load_problems
 from rlt.errors import ConfigError, DataError
@@ -18,6 +19,7 @@ from rlt.formats.tags import TAG_STYLES
 from rlt.models.load import load_tokenizer
 from rlt.records import Problem, Score
 from rlt.stages.common import run_context
+from rlt.stages.student import StudentText
 from rlt.stages.teacher_rl import make_engine, prompted_problems, rl_settings, run
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.teacher_rl import PromptedProblem, RLData, RLParts, TeacherRLTrainer
@@ -35,10 +37,11 @@ def prompted(tmp_path: Path, tiny_tokenizer, tiny_student: Path):
         source.write_text("".join(json.dumps(row) + "\n" for row in rows))
         usual = ["max_prompt_length=200", "max_completion_length=100", f"student_model={tiny_student}"]
         config = compose(["run_cfg=teacher_rl", *usual, *words])
+        student = StudentLayout(tiny_tokenizer, BESPOKE, prompt)
         return prompted_problems(
             load_problems(config.data, str(source), BESPOKE, need_trace=False),
             teacher=TeacherLayout(tiny_tokenizer, BESPOKE, "Teach."),
-            student=StudentLayout(tiny_tokenizer, BESPOKE, prompt),
+            students=[StudentText(all_students(config)[0], student, None, context=1024)],
             config=config,
         )
 
@@ -74,13 +77,15 @@ def test_a_solution_that_cannot_be_scored(qwen_tokenizer, tiny_student):
     table = KeptRows("a.csv", "line", {3: problems[0], 7: problems[1]}, 5)
 
     def build(*words: str):
+        config = compose(
+            ["run_cfg=teacher_rl", f"student_model={tiny_student}", "max_completion_length=64", *words]
+        )
+        student = StudentLayout(qwen_tokenizer, BESPOKE, "")
         return prompted_problems(
             table,
             teacher=TeacherLayout(qwen_tokenizer, BESPOKE, ""),
-            student=StudentLayout(qwen_tokenizer, BESPOKE, ""),
-            config=compose(
-                ["run_cfg=teacher_rl", f"student_model={tiny_student}", "max_completion_length=64", *words]
-            ),
+            students=[StudentText(all_students(config)[0], student, None, context=None)],
+            config=config,
         )
 
     with pytest.raises(DataError, match=r"a\.csv, line 7: problem b: the solution cannot be scored"):
@@ -131,7 +136,8 @@ class RecordingReward:
     def score(self, problems, explanations, teacher_logprobs) -> list[Score]:
         assert len(problems) == len(explanations) == len(teacher_logprobs)
         self.seen |= {problem.question: problem.extra for problem in problems}
-        return [Score(1.0, {}) for _ in problems]
+        parts = dict.fromkeys(("r_ss", "r_kl", "missing_tag", "explanation_tokens"), 1.0)
+        return [Score(1.0, parts) for _ in problems]
 
 
 def test_every_column_reaches_the_reward(prompted, words, tmp_path, tiny_teacher, one_thread):
@@ -161,7 +167,7 @@ def test_every_column_reaches_the_reward(prompted, words, tmp_path, tiny_teacher
         (
             "max_completion_length=1024",
             "`max_completion_length=1024` must leave room for question and solution in the context of "
-            "student_model=",
+            "the student ",
         ),
         ("max_prompt_length=1020", r"`max_prompt_length + max_completion_length = 1020 + 16` must fit the"),
     ],

@@ -5,7 +5,7 @@ import pytest
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import PADDING, TAG_STYLES
 from rlt.records import Problem, Trace
-from rlt.traces.score import Size, TraceReader, why_not
+from rlt.traces.score import Size, StudentReading, TraceReader, why_not
 
 TAGS = TAG_STYLES["bespoke"]
 PROBLEM = Problem("p", "1+1", "2")
@@ -13,14 +13,13 @@ PROBLEM = Problem("p", "1+1", "2")
 
 @pytest.fixture(scope="module")
 def reader(tiny_tokenizer):
-    return TraceReader(
-        StudentLayout(tiny_tokenizer, TAGS, "Think."), TeacherLayout(tiny_tokenizer, TAGS, "Explain.")
-    )
+    student = StudentReading(StudentLayout(tiny_tokenizer, TAGS, "Think."), reads_ids=True)
+    return TraceReader([student], TeacherLayout(tiny_tokenizer, TAGS, "Explain."))
 
 
 def test_a_text_is_read_as_the_teacher_would_have_written_it(reader):
     read = reader.explanation(" 1+1=2 ")
-    assert reader.student.tokenizer.decode(read.token_ids) == "1+1=2" + PADDING
+    assert reader.teacher.tokenizer.decode(read.token_ids) == "1+1=2" + PADDING
     assert reader.teacher.completion_ids("1+1=2")[: len(read.token_ids)] == list(read.token_ids)
     assert (read.has_end_tag, read.text_after_end_tag) == (True, False)
 
@@ -35,27 +34,40 @@ def test_blank_text_has_no_token(reader):
     assert reader.explanation(" \n").token_ids == ()
     blank = reader.size(Trace(PROBLEM, 0, ""))
     assert blank.explanation == 0
-    assert (blank.student, blank.teacher) == reader.around(PROBLEM)
+    assert (list(blank.students), blank.teacher) == reader.around(PROBLEM)
 
 
 def test_sizes_are_those_of_the_whole_sequences(reader):
     size = reader.size(Trace(PROBLEM, 0, "1+1=2"))
-    around_student, around_teacher = reader.around(PROBLEM)
+    (around_student,), around_teacher = reader.around(PROBLEM)
     assert size == Size(
-        size.explanation, around_student + size.explanation, around_teacher + size.explanation
+        size.explanation, (around_student + size.explanation,), around_teacher + size.explanation
     )
-    assert size.total == size.student + size.teacher
+    assert size.total == size.students[0] + size.teacher
     assert reader.size(Trace(PROBLEM, 0, None)).total == 0
+
+
+def test_every_student_has_its_own_length(tiny_tokenizer, qwen_tokenizer):
+    first = StudentReading(StudentLayout(tiny_tokenizer, TAGS, ""), reads_ids=True, context=9)
+    other = StudentReading(StudentLayout(qwen_tokenizer, TAGS, ""), reads_ids=False, context=99)
+    reader = TraceReader([first, other], None)
+    size, blank = (reader.size(Trace(PROBLEM, 0, text)) for text in ("1+1=2", ""))
+    spelled = qwen_tokenizer("1+1=2" + PADDING, add_special_tokens=False)["input_ids"]
+    assert size.students[1] - blank.students[1] == len(spelled)
+    assert size.students[0] - blank.students[0] == size.explanation
+    assert why_not(Trace(PROBLEM, 0, "x"), Size(1, (9, 100), 0), (9, 99), None) == (
+        "too long: 100 tokens where the student's context has 99"
+    )
 
 
 def test_why_a_trace_has_no_score():
     trace = Trace(PROBLEM, 0, "x")
-    assert why_not(trace, Size(1, 100, 90), 100, 90) is None
-    assert why_not(trace, Size(1, 100, 90), None, None) is None
-    assert why_not(trace, Size(1, 101, 90), 100, 90) == (
+    assert why_not(trace, Size(1, (100,), 90), [100], 90) is None
+    assert why_not(trace, Size(1, (100,), 90), [None], None) is None
+    assert why_not(trace, Size(1, (101,), 90), [100], 90) == (
         "too long: 101 tokens where the student's context has 100"
     )
-    assert why_not(trace, Size(1, 100, 91), 100, 90) == (
+    assert why_not(trace, Size(1, (100,), 91), [100], 90) == (
         "too long: 91 tokens where the teacher's context has 90"
     )
-    assert why_not(Trace(PROBLEM, 0, None), Size(0, 0, 0), 1, 1) == "there is no explanation"
+    assert why_not(Trace(PROBLEM, 0, None), Size(0, (0,), 0), [1], 1) == "there is no explanation"
