@@ -29,3 +29,9 @@ def test_bench_reward_compares_three_ways_that_agree():
 
 def test_bench_step_finds_everything_it_imports():
     assert "--completions" in run("bench_step.py", "--help")
+
+
+def test_bench_scorer_runs_without_a_gpu():
+    size = ["--shapes", "tiny", "--completions", "2", "--tokens", "16", "--repeats", "1"]
+    (line,) = run("bench_scorer.py", *size).splitlines()
+    assert json.loads(line)["shapes"]["tiny"]["tokens_per_second"] > 0

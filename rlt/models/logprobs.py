@@ -31,6 +31,11 @@ _CPU_TILE = (1024, 1024)
 _GPU_TILE_ELEMENTS = 2**27
 """Logits held at once on a GPU, the whole vocabulary in each tile: 512 MiB of float32."""
 
+_MAX_PADDING = 0.1
+"""Share of a batch that may be padding."""
+_BUSY_TOKENS = 2048
+"""A batch of fewer tokens is not cut for the sake of padding."""
+
 _LOGIT_MAPS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier")
 """Config fields of models (Gemma, Granite, Cohere, Falcon-H1) that change logits after the LM head."""
 
@@ -116,33 +121,51 @@ def _tiled_logprobs(
     head: Any, hidden_ND: Tensor, targets_N: Tensor, temperature: float, columns: int
 ) -> Tensor:
     """Return log-softmax at the targets, shape (N,), with `columns` entries of the vocabulary at a time."""
-    chosen_N = hidden_ND.new_zeros(len(hidden_ND), dtype=torch.float32)
-    sums = []
-    for start in range(0, len(head.weight), columns):
-        part = slice(start, start + columns)
-        bias = None if head.bias is None else head.bias[part]
-        logits_NC = torch.nn.functional.linear(hidden_ND, head.weight[part], bias).float()
+    num_rows, starts = len(hidden_ND), range(0, len(head.weight), columns)
+    sums_PN = hidden_ND.new_empty(len(starts), num_rows, dtype=torch.float32)
+    chosen_N = hidden_ND.new_zeros(num_rows, dtype=torch.float32)
+    # One buffer for all parts: a fresh one each time would leave the heap of a CPU in pieces.
+    buffer = hidden_ND.new_empty(num_rows * columns)
+    as_float = buffer if buffer.dtype == torch.float32 else buffer.float()
+    for part, start in enumerate(starts):
+        weight_CD = head.weight[start : start + columns]
+        shape = num_rows, len(weight_CD)
+        product_NC, logits_NC = (x[: shape[0] * shape[1]].view(shape) for x in (buffer, as_float))
+        torch.mm(hidden_ND, weight_CD.T, out=product_NC)
+        if head.bias is not None:
+            product_NC += head.bias[start : start + columns]
+        if as_float is not buffer:
+            logits_NC.copy_(product_NC)
         logits_NC /= temperature
-        sums.append(logits_NC.logsumexp(dim=1))
         column_N = targets_N - start
-        is_here_N = (column_N >= 0) & (column_N < logits_NC.shape[1])
-        place_N1 = column_N.clamp(0, logits_NC.shape[1] - 1).unsqueeze(1)
+        is_here_N = (column_N >= 0) & (column_N < len(weight_CD))
+        place_N1 = column_N.clamp(0, len(weight_CD) - 1).unsqueeze(1)
         chosen_N = torch.where(is_here_N, logits_NC.gather(1, place_N1).squeeze(1), chosen_N)
-    return chosen_N - torch.stack(sums).logsumexp(dim=0)
+        highest_N1 = logits_NC.amax(dim=1, keepdim=True)
+        logits_NC.sub_(highest_N1).exp_()
+        sums_PN[part] = logits_NC.sum(dim=1).log_().add_(highest_N1.squeeze(1))
+    return chosen_N - sums_PN.logsumexp(dim=0)
 
 
 def split_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
     """Return indices grouped so that rows x longest row stays within the budget, longest rows first.
 
-    A row longer than the budget gets a batch of its own.
+    A row longer than the budget gets a batch of its own. A batch also ends where more than a tenth of it
+    would be padding, once it is large enough to keep a device busy.
     """
     batches: list[list[int]] = []
+    num_tokens = 0  # of the last batch, without padding
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        fits = batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= tokens_per_batch
-        if fits:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
+        if batches:
+            longest, rows = lengths[batches[-1][0]], len(batches[-1])
+            padded = (rows + 1) * longest
+            wastes = num_tokens + lengths[index] < (1 - _MAX_PADDING) * padded
+            if padded <= tokens_per_batch and not (wastes and rows * longest >= _BUSY_TOKENS):
+                batches[-1].append(index)
+                num_tokens += lengths[index]
+                continue
+        batches.append([index])
+        num_tokens = lengths[index]
     return batches
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import subprocess
@@ -261,3 +262,17 @@ def test_no_tensor_of_all_logits_is_held():
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 200
+
+
+def test_little_is_padded_where_lengths_vary_as_in_gsm8k(shared, qwen_tokenizer):
+    lengths = []
+    with open(shared / "data" / "gsm8k_train.jsonl", encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            text = f"{row['question']}{row['reasoning_trace']}{row['solution']}"
+            lengths.append(100 + len(qwen_tokenizer(text)["input_ids"]))  # the layout's own tokens
+    assert len(lengths) > 1000
+    for group in (lengths[:1024], lengths[:256], lengths[:64]):
+        batches = split_batches(group, 32768 if len(group) > 64 else 4096)
+        padded = sum(len(batch) * max(group[i] for i in batch) for batch in batches)
+        assert 1 - sum(group) / padded <= 0.10

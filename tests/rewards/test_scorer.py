@@ -16,6 +16,7 @@ import math
 import random
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
@@ -132,8 +133,14 @@ def text_ids(tokenizer, text: str) -> list[int]:
 
 def spelled_ids(tokenizer, text: str) -> list[int]:
     """Return the ids of text in which every added token is spelled, the tiny tokenizer's tags too."""
+    return bare_tokenizer(tokenizer).encode(text, add_special_tokens=False).ids
+
+
+@lru_cache(maxsize=4)
+def bare_tokenizer(tokenizer) -> Tokenizer:
+    """Return the tokenizer without its added tokens; taking a large one apart takes a second."""
     bare = json.loads(tokenizer.backend_tokenizer.to_str()) | {"added_tokens": []}
-    return Tokenizer.from_str(json.dumps(bare)).encode(text, add_special_tokens=False).ids
+    return Tokenizer.from_str(json.dumps(bare))
 
 
 def part_ids(tokenizer, parts: tuple[str, ...]) -> list[int]:
