@@ -108,7 +108,7 @@ RL = [
     ("layout.student_prompt=rows.jsonl", "would be the prompt's text: write file:rows.jsonl to read"),
     ("layout.student_prompt=File:x.txt", "write file:x.txt to read the file."),
     ("max_completion_length=16384 max_prompt_length=9 student_model=small", "`max_completion_length=16384` "
-     "must leave room for question and solution in the context of student_model=small, whose "
+     "must leave room for question and solution in the context of the student small, whose "
      "max_position_embeddings is 16384"),
     ("resume_from=model", "`resume_from=model` is no whole checkpoint, because trainer_state.json is"),
     ("model_name_or_path=rows.jsonl", "`model_name_or_path=rows.jsonl` is a file: give a model's folder"),
