@@ -5,6 +5,11 @@ Anything else that escapes is a bug of ours and keeps its traceback.
 """
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its name if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 class RLTError(Exception):
     """Base of every error whose message is meant for the user."""
 

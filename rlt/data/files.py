@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlt.errors import DataError
+from rlt.errors import DataError, first_line
 
 MAX_CSV_FIELD = 2**31 - 1  # the csv module's own limit, 128 KiB, is shorter than a long trace
 
@@ -86,11 +86,6 @@ def read_parquet(path: Path) -> list[SourceRow]:
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} cannot be read as parquet: {first_line(error)}") from error
     return [SourceRow(i, values) for i, values in enumerate(rows, start=1)]
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its name if it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _json_row(number: int, line: bytes) -> SourceRow:

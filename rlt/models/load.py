@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rlt.errors import ModelError
+from rlt.errors import ModelError, first_line
 from rlt.models.attention import resolve_attention
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -26,7 +26,7 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust: bool = Fals
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust)
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load the tokenizer of {name!r}: {_first_line(error)}") from error
+        raise ModelError(f"cannot load the tokenizer of {name!r}: {first_line(error)}") from error
     if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         spare = [t for t in tokenizer.all_special_tokens if t != tokenizer.eos_token]
         if not spare:
@@ -44,7 +44,7 @@ def load_context(name: str, *, revision: str | None = None, trust: bool = False)
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust)
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load the configuration of {name!r}: {_first_line(error)}") from error
+        raise ModelError(f"cannot load the configuration of {name!r}: {first_line(error)}") from error
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
@@ -63,7 +63,7 @@ def load_model(
             name, **model_kwargs(dtype, attn_implementation, revision), trust_remote_code=trust
         )
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load the model {name!r}: {_first_line(error)}") from error
+        raise ModelError(f"cannot load the model {name!r}: {first_line(error)}") from error
 
 
 def model_kwargs(dtype: str, attn_implementation: str, revision: str | None) -> dict[str, Any]:
@@ -78,7 +78,3 @@ def _require_folder(name: str) -> None:
         raise ModelError(f"the folder {name!r} holds no config.json, so it is not a model; check the path")
     if name.startswith(("/", ".", "~")) and not path.exists():
         raise ModelError(f"there is no model folder {name!r}; check the path or give a Hub name")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -33,10 +33,10 @@ from rlt.reporting.progress import TokenProgress
 from rlt.reporting.run_record import Source
 from rlt.reporting.samples import write_samples
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
-from rlt.stages.student import StudentText, read_students, student_inputs, student_reward
+from rlt.stages.student import read_students, student_inputs, student_reward
 from rlt.stages.student_placement import verify_student_servers
 from rlt.traces.rank import markdown_table, rank_traces, summarize
-from rlt.traces.score import FrozenTeacher, Size, StudentReading, TraceReader, TraceScorer, why_not
+from rlt.traces.score import FrozenTeacher, Size, TraceReader, TraceScorer, why_not
 from rlt.traces.shards import Shards, traces_digest
 from rlt.traces.table import as_columns, trace_row
 
@@ -58,7 +58,7 @@ def run(config: Config) -> None:
         accelerator = scoring_accelerator()
 
         # 1. Text: tokenizers and layouts.
-        reader, students = trace_reader(config)
+        reader = trace_reader(config)
 
         # 2. Traces: rows that can be laid out, and how long each explanation makes them.
         loaded = load_traces(config.data, config.dataset_id_or_path, reader.tags)
@@ -80,8 +80,10 @@ def run(config: Config) -> None:
         # 4. Score.
         if pending:
             if config.reward.placement == "server" and config.reward.verify_server and is_main_process():
-                verify_student_servers(config, students[0].layout, [row.problem for row in rows.values])
-            scorer = make_scorer(config, reader, students, accelerator)
+                verify_student_servers(
+                    config, reader.students[0].layout, [row.problem for row in rows.values]
+                )
+            scorer = make_scorer(config, reader, accelerator)
             clock = TokenProgress(sum(tokens_of(shards.parts[i], sizes, why) for i in pending), "scoring")
             for index, scored in score_shards(scorer, shards, pending, traces, why, accelerator):
                 if is_main_process():
@@ -90,21 +92,19 @@ def run(config: Config) -> None:
 
         # 5. Rank, choose, and write.
         if is_main_process():
-            summary = write_scores(output, shards, traces, sizes, config, students[0].layout)
+            summary = write_scores(output, shards, traces, sizes, config, reader.students[0].layout)
             record.update(results=summary, skipped=num_skipped)
 
 
-def trace_reader(config: Config) -> tuple[TraceReader, list[StudentText]]:
-    """Return how students and teacher read traces, and the students as text."""
+def trace_reader(config: Config) -> TraceReader:
+    """Return how students and teacher read traces."""
     tags = TAG_STYLES[config.layout.tags]
     teacher = None
     if config.model_name_or_path is not None:
         trust = config.model.trust_remote_code
         tokenizer = load_tokenizer(config.model_name_or_path, revision=config.model.revision, trust=trust)
         teacher = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
-    students = read_students(config, teacher and teacher.tokenizer)
-    readings = [StudentReading(s.layout, s.teacher_bytes is None, s.context) for s in students]
-    return TraceReader(readings, teacher), students
+    return TraceReader(read_students(config, teacher and teacher.tokenizer), teacher)
 
 
 def checked(row: ExplainedRow, *, reader: TraceReader) -> ExplainedRow:
@@ -153,9 +153,7 @@ def manifest(
     }
 
 
-def make_scorer(
-    config: Config, reader: TraceReader, students: Sequence[StudentText], accelerator: Accelerator
-) -> TraceScorer:
+def make_scorer(config: Config, reader: TraceReader, accelerator: Accelerator) -> TraceScorer:
     """Return the scorer with its frozen models, placed as configured."""
     agree = partial(max_over_processes, accelerator)
     teacher = None
@@ -172,7 +170,7 @@ def make_scorer(
         teacher = FrozenTeacher(
             model, reader.teacher, config.temperature, config.reward.tokens_per_batch, agree
         )
-    reward = student_reward(config, students, accelerator=accelerator, agree=agree)
+    reward = student_reward(config, reader.students, accelerator=accelerator, agree=agree)
     return TraceScorer(reader, reward, teacher)
 
 

@@ -48,7 +48,7 @@ def run(config: Config) -> None:
     output = Path(config.output_dir)
     with run_directory(config, inputs, card=None) as record:
         # 1. The traces that are asked for, as far as they can be scored.
-        reader, students = trace_reader(config)
+        reader = trace_reader(config)
         loaded = load_traces(config.data, config.dataset_id_or_path, reader.tags)
         rows = loaded.lay_out(partial(checked, reader=reader), config.data)
         write_skipped(config, rows)
@@ -61,7 +61,7 @@ def run(config: Config) -> None:
             raise DataError(f"none of the chosen traces can be scored: {why[0]}; choose others")
 
         # 2. Their tokens. Every process scores all of them: a sharded model needs each in every pass.
-        scorer = make_scorer(config, reader, students, scoring_accelerator())
+        scorer = make_scorer(config, reader, scoring_accelerator())
         views = look(scorer.reward, *scorer.read([item.trace for item in chosen]))
         per_trace = len(scorer.reward.students)
         shown = [Shown(chosen[i // per_trace].title, view) for i, view in enumerate(views)]

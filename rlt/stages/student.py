@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
-from rlt.config.schema import Config, StudentSettings
+from rlt.config.schema import Config
 from rlt.config.students import all_students
 from rlt.data.prompts import student_prompt
 from rlt.formats.compare import compare_tokenizers
@@ -21,22 +20,10 @@ from rlt.reporting.run_record import Source
 from rlt.rewards.formula import RewardSpec
 from rlt.rewards.likelihood import LikelihoodReward, WeightedStudent
 from rlt.rewards.scorer import StudentScorer
+from rlt.rewards.student import StudentText
 from rlt.stages.student_placement import student_context, student_model
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StudentText:
-    """A student as far as it is text: known before its weights are loaded."""
-
-    settings: StudentSettings
-    """With its own temperature and prompt."""
-    layout: StudentLayout
-    teacher_bytes: TokenBytes | None
-    """Of the tokenizer that writes the explanations, for a student that cannot read its ids."""
-    context: int | None
-    """How many tokens it reads, None where that is not known."""
 
 
 def student_inputs(config: Config) -> dict[str, Source | None]:

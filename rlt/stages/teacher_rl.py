@@ -29,6 +29,7 @@ from rlt.models.load import load_context, load_tokenizer
 from rlt.records import Problem
 from rlt.reporting.samples import format_sample, prepare_samples, write_samples
 from rlt.rewards.likelihood import Reward
+from rlt.rewards.student import StudentText
 from rlt.stages.common import (
     is_main_process,
     observe,
@@ -47,7 +48,7 @@ from rlt.stages.components import (
     load_outside_parts,
     with_components,
 )
-from rlt.stages.student import StudentText, read_students, student_inputs, student_reward
+from rlt.stages.student import read_students, student_inputs, student_reward
 from rlt.stages.student_placement import verify_student_servers
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.engine import Engine, LocalEngine, ServerEngine

@@ -15,10 +15,11 @@ from torch import Tensor
 from rlt.formats.alignment import text_and_ends
 from rlt.formats.cut import Cut, written_explanation
 from rlt.formats.encode import Piece, TokenBytes, encode
-from rlt.formats.layout import StudentLayout, TeacherLayout
+from rlt.formats.layout import TeacherLayout
 from rlt.models.logprobs import LogprobModel, Request
 from rlt.records import Explanation, Problem, Trace
 from rlt.rewards.likelihood import LikelihoodReward, is_scorable
+from rlt.rewards.student import StudentText
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,6 @@ class Size:
         return sum(self.students) + self.teacher
 
 
-@dataclass(frozen=True)
-class StudentReading:
-    """How a student reads traces."""
-
-    layout: StudentLayout
-    reads_ids: bool
-    """Whether it reads the teacher's ids; another one reads the text."""
-    context: int | None = None
-    """How many tokens it reads, None where that is not known."""
-
-
 class TraceReader:
     """Traces as token sequences of a teacher and of students.
 
@@ -56,7 +46,7 @@ class TraceReader:
     the one that wrote the explanations.
     """
 
-    def __init__(self, students: Sequence[StudentReading], teacher: TeacherLayout | None) -> None:
+    def __init__(self, students: Sequence[StudentText], teacher: TeacherLayout | None) -> None:
         self.students = students
         self.teacher = teacher
         self.tags = students[0].layout.tags
@@ -90,10 +80,10 @@ class TraceReader:
         around, teacher = self.around(trace.problem)
         ids = self.explanation(trace.explanation).token_ids
         text, _ = text_and_ends([self._as_bytes(i) for i in ids])
-        own = (
-            len(ids) if student.reads_ids else len(encode(student.layout.tokenizer, [Piece(text)]).ids)
-            for student in self.students
-        )
+        own = []
+        for student in self.students:
+            reads_ids = student.teacher_bytes is None
+            own.append(len(ids) if reads_ids else len(encode(student.layout.tokenizer, [Piece(text)]).ids))
         whole = tuple(a + b for a, b in zip(around, own, strict=True))
         return Size(len(ids), whole, teacher + len(ids) if self.teacher else 0)
 

@@ -23,8 +23,8 @@ from rlt.models.logprobs import add_token_query
 from rlt.records import Explanation, Problem
 from rlt.rewards.components.component import Explained
 from rlt.rewards.scorer import StudentScorer
+from rlt.rewards.student import StudentText
 from rlt.stages.components import OutsideParts, _generator, correct_answers, load_outside_parts
-from rlt.stages.student import StudentText
 from rlt.stages.teacher_rl import prompted_problems
 
 BESPOKE = TAG_STYLES["bespoke"]

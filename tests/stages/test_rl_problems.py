@@ -18,8 +18,8 @@ from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.models.load import load_tokenizer
 from rlt.records import Problem, Score
+from rlt.rewards.student import StudentText
 from rlt.stages.common import run_context
-from rlt.stages.student import StudentText
 from rlt.stages.teacher_rl import make_engine, prompted_problems, rl_settings, run
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.teacher_rl import PromptedProblem, RLData, RLParts, TeacherRLTrainer

@@ -2,18 +2,22 @@
 
 import pytest
 
+from rlt.config.schema import StudentSettings
+from rlt.formats.encode import TokenBytes
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import PADDING, TAG_STYLES
 from rlt.records import Problem, Trace
-from rlt.traces.score import Size, StudentReading, TraceReader, why_not
+from rlt.rewards.student import StudentText
+from rlt.traces.score import Size, TraceReader, why_not
 
 TAGS = TAG_STYLES["bespoke"]
 PROBLEM = Problem("p", "1+1", "2")
+ANY = StudentSettings()
 
 
 @pytest.fixture(scope="module")
 def reader(tiny_tokenizer):
-    student = StudentReading(StudentLayout(tiny_tokenizer, TAGS, "Think."), reads_ids=True)
+    student = StudentText(ANY, StudentLayout(tiny_tokenizer, TAGS, "Think."), None, context=None)
     return TraceReader([student], TeacherLayout(tiny_tokenizer, TAGS, "Explain."))
 
 
@@ -48,8 +52,9 @@ def test_sizes_are_those_of_the_whole_sequences(reader):
 
 
 def test_every_student_has_its_own_length(tiny_tokenizer, qwen_tokenizer):
-    first = StudentReading(StudentLayout(tiny_tokenizer, TAGS, ""), reads_ids=True, context=9)
-    other = StudentReading(StudentLayout(qwen_tokenizer, TAGS, ""), reads_ids=False, context=99)
+    first = StudentText(ANY, StudentLayout(tiny_tokenizer, TAGS, ""), None, context=9)
+    bytes_of = TokenBytes(tiny_tokenizer)
+    other = StudentText(ANY, StudentLayout(qwen_tokenizer, TAGS, ""), bytes_of, context=99)
     reader = TraceReader([first, other], None)
     size, blank = (reader.size(Trace(PROBLEM, 0, text)) for text in ("1+1=2", ""))
     spelled = qwen_tokenizer("1+1=2" + PADDING, add_special_tokens=False)["input_ids"]
