@@ -121,6 +121,7 @@ def _tiled_logprobs(
     head: Any, hidden_ND: Tensor, targets_N: Tensor, temperature: float, columns: int
 ) -> Tensor:
     """Return log-softmax at the targets, shape (N,), with `columns` entries of the vocabulary at a time."""
+    hidden_ND = hidden_ND.to(head.weight.dtype)  # some keep their head in float32
     num_rows, starts = len(hidden_ND), range(0, len(head.weight), columns)
     sums_PN = hidden_ND.new_empty(len(starts), num_rows, dtype=torch.float32)
     chosen_N = hidden_ND.new_zeros(num_rows, dtype=torch.float32)

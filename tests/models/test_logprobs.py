@@ -255,6 +255,20 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
+def test_a_head_of_another_dtype():
+    """Hidden states in bfloat16 and a head that was kept in float32."""
+    mixed = tiny_model().bfloat16()
+    mixed.lm_head.float()
+    add_token_query(mixed)
+    request = Request(random_ids(5, 40), range(1, 40))
+    (values,) = token_logprobs(mixed, [request], temperature=0.7, tokens_per_batch=99, device=CPU)
+    with torch.no_grad():
+        hidden_TD = mixed.model(torch.tensor([request.ids[:-1]])).last_hidden_state[0].double()
+        log_p_TV = torch.log_softmax(hidden_TD @ mixed.lm_head.weight.double().T / 0.7, dim=1)
+    expected = [log_p_TV[p - 1, request.ids[p]].item() for p in request.positions]
+    assert values.tolist() == pytest.approx(expected, abs=1e-4)
+
+
 @pytest.mark.slow
 def test_no_tensor_of_all_logits_is_held():
     """16 x 500 tokens x 151,936 entries in float32 would be 4.5 GiB, the 1,024 wanted rows 594 MiB."""
