@@ -126,6 +126,9 @@ def main(argv: Sequence[str]) -> int:
         return error.exit_code
     except Stopped as stopped:
         return 128 + stopped.number
+    except KeyboardInterrupt:  # before anything was started
+        sys.stderr.write("interrupted\n")
+        return 128 + signal.SIGINT
 
 
 def parse(script: str, words: Sequence[str]) -> CommandLine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -55,7 +56,7 @@ def run_directory(
         if is_main:
             save_config(config, directory / "config.yaml")
         try:
-            with record:
+            with record, full_disk_in_one_sentence():
                 yield record
             if is_main and card:
                 card(directory)
@@ -64,6 +65,20 @@ def run_directory(
         finally:
             if is_main:  # a report of a failed run shows how far it came
                 _report(directory)
+
+
+@contextmanager
+def full_disk_in_one_sentence() -> Iterator[None]:
+    """Turn the error of a disk that takes no more into ours, whoever was writing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise CheckpointError(
+            f"{error.filename or 'a file'} cannot be written ({error.strerror}); make room there and go on: "
+            "what was complete is kept"
+        ) from error
 
 
 def _report(directory: Path) -> None:

@@ -237,6 +237,15 @@ def test_an_output_dir_that_cannot_be_written_is_one_sentence(tmp_path, sft_word
     assert error.count("\n") == 1
 
 
+def test_ctrl_c_before_anything_was_started(sft_words, monkeypatch, capsys):
+    def interrupted(script: str, line: object) -> Launch:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main_module, "prepare", interrupted)
+    assert main(["launch.sh", *sft_words]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 # ---- real servers, real training ----
 
 

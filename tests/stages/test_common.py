@@ -36,6 +36,20 @@ def test_an_early_failure_leaves_a_record_and_no_report(tmp_path, monkeypatch):
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, the disk that is always full")
+def test_a_full_disk_is_one_sentence(tmp_path):
+    with (
+        pytest.raises(
+            CheckpointError, match=r"cannot be written \(No space left on device\); make room there"
+        ),
+        run_directory(config(tmp_path), {}),
+    ):
+        Path("/dev/full").write_text("x")
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["status"] == "failed"
+    assert "No space left on device" in record["error"]
+
+
 def test_left_out_rows_are_listed_by_the_main_process_and_for_this_run_only(tmp_path, monkeypatch):
     bad = (BadRow("a.jsonl", 9, "too long: “é”\n"), BadRow("a.jsonl", 2, "empty"))
     left_out, whole = (KeptRows("a.jsonl", "line", {1: "x"}, 3, skipped) for skipped in (bad, ()))
