@@ -26,9 +26,8 @@ def compare_tokenizers(
     teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase, tags: TagStyle
 ) -> Comparison:
     """Return what the two have in common; raises ModelError where a tag does not survive one of them."""
-    ours, theirs = teacher.get_vocab(), student.get_vocab()
-    different = sorted(token for token, i in ours.items() if theirs.get(token) != i)
-    findings = [_vocabulary(ours, theirs, different)]
+    different = tokens_unlike(teacher, student)
+    findings = [_vocabulary(len(teacher), len(student), different)]
     for who, tokenizer in (("teacher", teacher), ("student", student)):
         findings.append(f"{who}: {_tags(tokenizer, tags)}; {_turn(tokenizer)}")
     if teacher.chat_template == student.chat_template:
@@ -38,10 +37,16 @@ def compare_tokenizers(
     return Comparison(not different, tuple(findings))
 
 
-def _vocabulary(ours: dict[str, int], theirs: dict[str, int], different: list[str]) -> str:
-    sizes = f"teacher {len(ours):,} tokens, student {len(theirs):,}"
-    if not different and len(ours) == len(theirs):
-        return f"vocabulary: {len(ours):,} tokens, the same"
+def tokens_unlike(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> list[str]:
+    """Return the teacher's tokens that have no or another id with the student; with none it reads its ids."""
+    theirs = student.get_vocab()
+    return sorted(token for token, i in teacher.get_vocab().items() if theirs.get(token) != i)
+
+
+def _vocabulary(ours: int, theirs: int, different: list[str]) -> str:
+    sizes = f"teacher {ours:,} tokens, student {theirs:,}"
+    if not different and ours == theirs:
+        return f"vocabulary: {ours:,} tokens, the same"
     if not different:
         return f"vocabulary: {sizes}, the teacher's all under the same ids: the sampled ids are scored"
     return (

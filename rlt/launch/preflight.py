@@ -21,7 +21,7 @@ def check_local_data(config: Config) -> None:
         (load_problems, config.dataset_id_or_path),
         (load_eval_problems, config.data.eval_path),
     ):
-        if source and Path(source).expanduser().exists():
+        if source and Path(source).exists():
             tags = TAG_STYLES[config.layout.tags]
             load(config.data, config.dataset_id_or_path, tags, need_trace=config.stage == "teacher_sft")
 

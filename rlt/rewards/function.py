@@ -28,6 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlt.config.schema import Config
 from rlt.errors import DataError, ModelError
+from rlt.formats.compare import tokens_unlike
 from rlt.formats.cut import Cut, written_explanation
 from rlt.formats.encode import Piece, TokenBytes, encode
 from rlt.formats.layout import StudentLayout
@@ -86,14 +87,14 @@ class StudentLikelihood:
         self._end_tag = end_tag
         style = TAG_STYLES[tags]
         prompt = default_student_prompt(style) if student_prompt is None else student_prompt
-        same = self.tokenizer.get_vocab() == self.teacher_tokenizer.get_vocab()
         model = self._load(student)
+        unlike = tokens_unlike(self.teacher_tokenizer, self.tokenizer)
         self._scorer = StudentScorer(
             FrozenModel(model, model.device, rests_on_cpu=False, collective=False),
             StudentLayout(self.tokenizer, style, prompt),
             temperature=temperature,
             tokens_per_batch=tokens_per_batch,
-            teacher_bytes=None if same else TokenBytes(self.teacher_tokenizer),
+            teacher_bytes=TokenBytes(self.teacher_tokenizer) if unlike else None,
         )
 
     def __call__(
