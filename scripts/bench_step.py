@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.basicConfig(level=logging.WARNING)
-    with tempfile.TemporaryDirectory() as folder:
+    # The trainers print their steps; standard output is for the one line.
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
         config = make_config(options, Path(folder))
         with running_servers(config) as servers:
             config.generation.servers = [server.plan.address for server in servers]

@@ -48,7 +48,8 @@ if [[ -n "${HF_HUB_OFFLINE:-}" ]] || ! has_hub; then
     leave_out network
     export HF_HUB_OFFLINE=1 # nothing waits for a Hub that is not there
 fi
-check pytest python -m pytest ${selection:+-m "$selection"} "$@"
+# A test file stays in one process, which shares its models and servers; four processes fit into 24 GiB.
+check pytest python -m pytest -n logical --maxprocesses 4 --dist loadfile ${selection:+-m "$selection"} "$@"
 
 if ((${#failed[@]})); then
     echo "== failed: ${failed[*]}"

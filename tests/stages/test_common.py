@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from rlt.config.compose import compose
 from rlt.data.kept import BadRow, KeptRows
@@ -37,17 +38,28 @@ def test_an_early_failure_leaves_a_record_and_no_report(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, the disk that is always full")
-def test_a_full_disk_is_one_sentence(tmp_path):
+@pytest.mark.parametrize(
+    ("write", "what"),
+    [
+        (lambda: Path("/dev/full").write_text("x"), "a file"),
+        (lambda: torch.save({"moment": torch.zeros(2**20)}, "/dev/full"), "a checkpoint's file"),
+    ],
+    ids=["text", "torch"],
+)
+def test_a_full_disk_is_one_sentence(tmp_path, write, what):
     with (
-        pytest.raises(
-            CheckpointError, match=r"cannot be written \(No space left on device\); make room there"
-        ),
+        pytest.raises(CheckpointError, match=rf"{what} cannot be written \(No space left on device\)"),
         run_directory(config(tmp_path), {}),
     ):
-        Path("/dev/full").write_text("x")
+        write()
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["status"] == "failed"
     assert "No space left on device" in record["error"]
+
+
+def test_another_error_of_the_same_kind_stays_itself(tmp_path):
+    with pytest.raises(RuntimeError, match=r"^shapes differ$"), run_directory(config(tmp_path), {}):
+        raise RuntimeError("shapes differ")
 
 
 def test_left_out_rows_are_listed_by_the_main_process_and_for_this_run_only(tmp_path, monkeypatch):
