@@ -12,6 +12,7 @@ from rlt.config.schema import (
     PROMPT_KEYWORDS,
     REQUIRED_FIELDS,
     SCORING_STAGES,
+    TEXT_STAGES,
     TRACE_FIELDS,
     Config,
     DataSettings,
@@ -21,8 +22,9 @@ from rlt.errors import ConfigError
 
 def check_data(config: Config) -> None:
     """Raise ConfigError for the first broken rule of data and prompts; no data is read."""
-    _check_columns(config.data, TRACE_FIELDS if config.stage in SCORING_STAGES else ())
-    if config.stage in SCORING_STAGES and config.data.on_long_row != "drop":
+    reads_traces = config.stage in (*SCORING_STAGES, *TEXT_STAGES)
+    _check_columns(config.data, TRACE_FIELDS if reads_traces else ())
+    if reads_traces and config.data.on_long_row != "drop":
         raise ConfigError(
             f"`data.on_long_row={config.data.on_long_row}` does not hold for {config.stage}, which marks "
             "traces that are too long and keeps them: leave it at drop."

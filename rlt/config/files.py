@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 
-from rlt.config.schema import DATA_SUFFIXES, Config
+from rlt.config.schema import DATA_SUFFIXES, TEXT_STAGES, Config
 from rlt.errors import ConfigError
 
 _CHECKPOINT_END = "trainer_state.json"
@@ -25,9 +25,12 @@ def check_files(config: Config) -> None:
         models["student_model"] = config.student_model
         models |= {f"reward.students.{s.name}.model": s.model for s in config.reward.students}
     _check_warm_up(config)
+    needed = ("config.json", "tokenizer.json") if config.stage in TEXT_STAGES else ("config.json",)
     for setting, model in models.items():
-        _check_model(setting, model)
+        _check_model(setting, model, needed)
     _check_data("dataset_id_or_path", config.dataset_id_or_path)
+    for more in config.traces.more:
+        _check_data("traces.more", more)
     if config.data.eval_path is not None:
         _check_data("data.eval_path", config.data.eval_path)
     _check_output(config.output_dir)
@@ -76,12 +79,14 @@ def _check_warm_up(config: Config) -> None:
         )
 
 
-def _check_model(setting: str, model: str) -> None:
+def _check_model(setting: str, model: str, needed: tuple[str, ...]) -> None:
     path = Path(model)
     if path.is_file():
         raise ConfigError(f"`{setting}={model}` is a file: give a model's folder or a Hub name (owner/name).")
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise ConfigError(f"`{setting}={model}` is a folder without config.json: give a model's folder.")
+    if path.is_dir() and not any((path / name).is_file() for name in needed):
+        raise ConfigError(
+            f"`{setting}={model}` is a folder without {' or '.join(needed)}: give a model's folder."
+        )
     _check_name(setting, model, "a model's folder")
 
 

@@ -68,6 +68,7 @@ def _expand_home(config: Config) -> None:
         section, _, leaf = name.rpartition(".")
         if path := get(config, name):
             setattr(get(config, section) if section else config, leaf, os.path.expanduser(path))
+    config.traces.more = [os.path.expanduser(path) for path in config.traces.more]
     for name in PROMPT_KEYWORDS:
         setattr(config.layout, name, _with_home(getattr(config.layout, name)))
     for student in config.reward.students:

@@ -34,9 +34,12 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-STAGES = ("teacher_sft", "teacher_rl", "score_traces", "show_traces")
+STAGES = ("teacher_sft", "teacher_rl", "score_traces", "show_traces", "select_traces", "plan_traces")
 SCORING_STAGES = ("score_traces", "show_traces")
 """Stages that read traces and train nothing; a teacher is optional."""
+TEXT_STAGES = ("select_traces", "plan_traces")
+"""Stages that read traces without any model; of the student no more than its tokenizer."""
+SELECTION_RULES = ("none", "first", "best", "shortest", "random", "rank")
 RECIPES = ("released", "modern")
 REDUCTIONS = ("mean", "sum", "min", "max", "median", "first_quartile", "last_quartile")
 TRANSFORMS = ("none", "exp", "one_minus_exp")
@@ -416,6 +419,46 @@ class ShowSettings:
 
 
 @dataclass
+class TracesSettings:
+    """Further sources of traces (select_traces, plan_traces)."""
+
+    more: list[str] = setting(
+        [],
+        "files whose explanations join those of dataset_id_or_path, e.g. what was collected again; numbered "
+        "on where a sample_index is taken",
+    )
+
+
+@dataclass
+class SelectSettings:
+    """Which explanations students are trained on."""
+
+    rule: str = setting(
+        "none",
+        "none: all; of each problem: the first that is well-formed, the best by score, the shortest, a "
+        "random one, or (rank) all whose rank by score lies in rank_bucket",
+        choices=SELECTION_RULES,
+    )
+    max_length: int | None = setting(
+        None,
+        "choose only among those whose whole sequence, in student_model's tokens, is no longer; null: all",
+        gt=0,
+    )
+    rank_bucket: list[int] = setting([], "[first, last] rank by score within the problem, for rule rank")
+
+
+@dataclass
+class PlanSettings:
+    """How many traces fit a context budget."""
+
+    max_length: int = setting(16384, "tokens of the student's whole training sequence that fit", gt=0)
+    cutoffs: list[int] = setting([4096, 8192, 16384, 32768], "further budgets to compare")
+    recollect_samples: int = setting(
+        1, "further explanations that recollect.jsonl asks for, of each problem of which none fits", gt=0
+    )
+
+
+@dataclass
 class Config:
     """The whole configuration. Root keys are what people type on the command line."""
 
@@ -454,6 +497,9 @@ class Config:
     monitors: MonitorSettings = setting(MonitorSettings, "RL: warnings while training")
     score: ScoreSettings = setting(ScoreSettings, "scoring of existing traces")
     show: ShowSettings = setting(ShowSettings, "showing traces by token")
+    traces: TracesSettings = setting(TracesSettings, "further sources of traces")
+    select: SelectSettings = setting(SelectSettings, "choosing the traces to train on")
+    plan: PlanSettings = setting(PlanSettings, "planning a context budget")
     trainer_args: dict[str, Any] = setting(
         {}, "further arguments of TRL's SFTConfig or GRPOConfig, by their own names"
     )

@@ -20,6 +20,7 @@ _WORDS: dict[Any, str] = {
     float: "a number",
     str: "a text",
     list[str]: "a list of texts",
+    list[int]: "a list of whole numbers",
     list[float]: "a list of numbers",
     dict: "a mapping",
     NoneType: "null",

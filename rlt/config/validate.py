@@ -15,9 +15,17 @@ from urllib.parse import urlsplit
 from rlt.config.bounds import check_bounds
 from rlt.config.check_components import check_components
 from rlt.config.check_data import check_data
+from rlt.config.check_traces import check_traces
 from rlt.config.check_trainer import check_trainer
 from rlt.config.files import check_files, context_length
-from rlt.config.schema import PLAIN_SAMPLING, REDUCTIONS, SCORING_STAGES, Config, StudentSettings
+from rlt.config.schema import (
+    PLAIN_SAMPLING,
+    REDUCTIONS,
+    SCORING_STAGES,
+    TEXT_STAGES,
+    Config,
+    StudentSettings,
+)
 from rlt.config.students import FIRST, all_students, check_students
 from rlt.errors import ConfigError
 
@@ -36,6 +44,12 @@ def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = F
     `num_processes` is the number of training processes. `servers_follow` is for the launcher, which
     validates before it has started the vLLM servers.
     """
+    if config.stage in TEXT_STAGES:
+        check_bounds(config)
+        check_traces(config)
+        check_data(config)
+        check_files(config)
+        return
     if config.stage not in SCORING_STAGES and not config.model_name_or_path:
         raise ConfigError(
             "`model_name_or_path` is empty: give a value (the model to train, a folder or a Hub name)."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlt.config.schema import SCORING_STAGES, Config
+from rlt.config.schema import SCORING_STAGES, TEXT_STAGES, Config
 from rlt.data.load import load_eval_problems, load_problems
 from rlt.data.traces import load_traces
 from rlt.formats.tags import TAG_STYLES
@@ -13,7 +13,7 @@ from rlt.reporting.run_record import cannot_write, finish_abandoned, only_run_in
 
 def check_local_data(config: Config) -> None:
     """Raise DataError for local problems that the training would refuse. What is on the Hub stays there."""
-    if config.stage in SCORING_STAGES:
+    if config.stage in (*SCORING_STAGES, *TEXT_STAGES):
         if Path(config.dataset_id_or_path).exists():
             load_traces(config.data, config.dataset_id_or_path, TAG_STYLES[config.layout.tags])
         return

@@ -21,8 +21,11 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 def load_tokenizer(name: str, *, revision: str | None = None, trust: bool = False) -> PreTrainedTokenizerBase:
-    """Return a model's tokenizer with a pad token that is not the end of turn."""
-    _require_folder(name)
+    """Return a model's tokenizer with a pad token that is not the end of turn.
+
+    A folder may hold the tokenizer alone.
+    """
+    _require_folder(name, "config.json", "tokenizer.json")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust)
     except (OSError, ValueError) as error:
@@ -72,9 +75,11 @@ def model_kwargs(dtype: str, attn_implementation: str, revision: str | None) -> 
     return {"dtype": DTYPES[dtype], "attn_implementation": attention, "revision": revision}
 
 
-def _require_folder(name: str) -> None:
-    path = Path(name)
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise ModelError(f"the folder {name!r} holds no config.json, so it is not a model; check the path")
+def _require_folder(name: str, *any_of: str) -> None:
+    path, needed = Path(name), any_of or ("config.json",)
+    if path.is_dir() and not any((path / file).is_file() for file in needed):
+        raise ModelError(
+            f"the folder {name!r} holds no {' or '.join(needed)}, so it is not a model; check the path"
+        )
     if name.startswith(("/", ".", "~")) and not path.exists():
         raise ModelError(f"there is no model folder {name!r}; check the path or give a Hub name")

@@ -38,7 +38,7 @@ def test_every_shipped_yaml_composes_and_validates(name, recipe, place):
         words.append("output_dir=run")  # that of teacher_sft is this model's folder
     if group == "eval_cfg":
         words.append("data.eval_path=rows.jsonl")
-    if name in ("run_cfg/score_traces", "run_cfg/show_traces"):
+    if group == "run_cfg" and file.endswith("_traces"):
         words += ["dataset_id_or_path=rows.jsonl", "student_model=student"]
     config = compose(words)
     for model in filter(None, (config.model_name_or_path, config.student_model)):
