@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,22 @@ def to_json(value: Any) -> tuple[Any, bool]:
 
 def json_tree(value: Any) -> Any:
     """Return nested dicts and lists with every leaf as JSON can hold it."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(key): json_tree(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [json_tree(item) for item in value]
     return to_json(value)[0]
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Return `path`, holding one line of JSON per row; a lone surrogate is written as a question mark."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", errors="replace") as file:
+            for row in rows:
+                file.write(json.dumps(json_tree(row), ensure_ascii=False, allow_nan=False) + "\n")
+
+    return write_atomically(path, write)
 
 
 def write_json(path: Path, value: Any) -> Path:

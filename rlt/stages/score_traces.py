@@ -6,7 +6,6 @@ number of processes nor a kill on the way changes a score.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -27,7 +26,7 @@ from rlt.models.gather import max_over_processes
 from rlt.models.load import load_context, load_tokenizer
 from rlt.records import Trace
 from rlt.reporting.card import write_scores_card
-from rlt.reporting.files import json_tree, write_atomically, write_json, write_text
+from rlt.reporting.files import write_json, write_jsonl, write_text
 from rlt.reporting.inputs import describe_input
 from rlt.reporting.progress import TokenProgress
 from rlt.reporting.run_record import Source
@@ -212,7 +211,7 @@ def write_scores(
         trace_row(trace, size.explanation, score, place, layout)
         for trace, size, score, place in zip(traces, sizes, scored, places, strict=True)
     ]
-    write_atomically(output / "scores.jsonl", partial(_write_lines, rows))
+    write_jsonl(output / "scores.jsonl", rows)
     write_samples(output, "scores", as_columns(rows))
     summary = summarize(traces, rows, config.score.rank_buckets)
     table = markdown_table(summary["buckets"])
@@ -220,9 +219,3 @@ def write_scores(
     write_text(output / "ranks.md", table)
     logger.info("%d of %d traces have a score; by rank:\n%s", summary["scored"], summary["traces"], table)
     return summary
-
-
-def _write_lines(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    with path.open("w", encoding="utf-8", errors="replace") as file:
-        for row in rows:
-            file.write(json.dumps(json_tree(row), ensure_ascii=False, allow_nan=False) + "\n")
