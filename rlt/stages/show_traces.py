@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -22,11 +21,10 @@ from rlt.rewards.look import look
 from rlt.stages.common import is_main_process, run_directory, write_skipped
 from rlt.stages.score_traces import checked, make_scorer, reasons, trace_reader
 from rlt.stages.student import student_inputs
+from rlt.traces.columns import score_of
 
 logger = logging.getLogger(__name__)
 NAME = "traces.html"
-SCORE_COLUMNS = ("score", "reward")
-"""Of score_traces, and of the samples of teacher_rl."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +104,3 @@ def choose(traces: Sequence[Trace], numbers: Sequence[int], show: ShowSettings, 
         for rank in ranks
         for _, i in [scored[rank]]
     ]
-
-
-def score_of(trace: Trace) -> float | None:
-    """Return the score that the source gives a trace."""
-    for name in SCORE_COLUMNS:
-        value: Any = trace.problem.extra.get(name)
-        if isinstance(value, int | float) and value == value:
-            return float(value)
-    return None

@@ -1,7 +1,8 @@
 """Order the explanations of each problem by their score, choose the best, and sum up by rank. Pure.
 
 Rank 1 is the best; equal scores go by `sample_index`; explanations without a score come last. A fallback is
-not ranked: it is chosen only where no other explanation of its problem has a score.
+not ranked: it is chosen only where no other explanation of its problem has a score. The order of the traces
+does not matter.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def rank_traces(traces: Sequence[Trace], scores: Sequence[float | None]) -> list
         of_problem[trace.problem.id].append(i)
     places: dict[int, Place] = {}
     for members in of_problem.values():
-        fallbacks = [i for i in members if traces[i].is_fallback]
+        fallbacks = sorted(
+            (i for i in members if traces[i].is_fallback), key=lambda i: traces[i].sample_index
+        )
         ranked = sorted(
             (i for i in members if not traces[i].is_fallback),
             key=lambda i: (-_number(scores[i]), traces[i].sample_index),

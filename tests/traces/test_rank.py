@@ -97,3 +97,9 @@ def test_summary_and_table():
     assert summary["problems_without_selection"] == 0
     assert markdown_table(summary["buckets"]).splitlines()[2] == "| 1 | 1 | -1 | 0 | 1 | 10 |"
     assert summarize(traces(False), [row(1, None, 5)], 4)["buckets"] == []
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_of_several_fallbacks_the_lowest_number_counts_in_any_order_of_rows(order):
+    group = traces(True, True)
+    assert [order[i] for i in selected(rank_traces([group[i] for i in order], [None, None]))] == [0]
