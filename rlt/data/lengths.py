@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 NUM_BINS = 5
+"""Of the report in the console."""
 BAR_WIDTH = 40
 
 
@@ -70,12 +71,8 @@ class LengthReport:
 
 
 def summarize_lengths(rule: LengthRule[T], items: Sequence[T]) -> LengthReport:
-    """Return the report of one rule. p90 and p99 are nearest ranks: lengths that a row really has."""
+    """Return the report of one rule."""
     ordered = sorted(rule.measure(item) for item in items)
-
-    def rank(share: float) -> int:
-        return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]
-
     return LengthReport(
         what=rule.what,
         setting=rule.setting,
@@ -84,10 +81,10 @@ def summarize_lengths(rule: LengthRule[T], items: Sequence[T]) -> LengthReport:
         num_over=sum(length > rule.limit for length in ordered),
         min=ordered[0],
         median=statistics.median(ordered),
-        p90=rank(0.90),
-        p99=rank(0.99),
+        p90=nearest_rank(ordered, 0.90),
+        p99=nearest_rank(ordered, 0.99),
         max=ordered[-1],
-        histogram=_histogram(ordered),
+        histogram=histogram(ordered, NUM_BINS),
     )
 
 
@@ -119,9 +116,15 @@ def fit_lengths(
     return rows.fit(fit, data)
 
 
-def _histogram(ordered: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
-    width = max(math.ceil((ordered[-1] + 1) / NUM_BINS), 1)
-    counts = [0] * NUM_BINS
+def nearest_rank(ordered: Sequence[int], share: float) -> int:
+    """Return the smallest length that a share of the rows does not exceed: one that a row really has."""
+    return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]
+
+
+def histogram(ordered: Sequence[int], num_bins: int) -> tuple[tuple[int, int, int], ...]:
+    """Return (shortest, longest, rows) of bins of one width from 0 on."""
+    width = max(math.ceil((ordered[-1] + 1) / num_bins), 1)
+    counts = [0] * num_bins
     for length in ordered:
         counts[length // width] += 1
     return tuple((i * width, (i + 1) * width - 1, rows) for i, rows in enumerate(counts))

@@ -98,6 +98,35 @@ def number_traces(rows: Sequence[ExplainedRow], fallback_index: int | None = Non
     return traces
 
 
+def join_traces(sources: Sequence[Sequence[Trace]]) -> list[Trace]:
+    """Return the traces of all sources, each under a number of its own within its problem.
+
+    Where a number of a later source is taken, all of its traces of that problem are numbered on from the
+    highest so far, whatever the order of its rows.
+    """
+    joined: list[Trace] = []
+    taken: dict[str, set[int]] = defaultdict(set)
+    seen: set[tuple[str, str | None]] = set()
+    num_repeated = 0
+    for traces in sources:
+        texts = {(trace.problem.id, trace.explanation) for trace in traces if trace.explanation is not None}
+        num_repeated += len(texts & seen)
+        seen |= texts
+        clashes = {trace.problem.id for trace in traces if trace.sample_index in taken[trace.problem.id]}
+        starts = {problem: max(taken[problem]) + 1 for problem in clashes}
+        for trace in traces:
+            index = starts.get(trace.problem.id, 0) + trace.sample_index
+            joined.append(replace(trace, sample_index=index))
+            taken[trace.problem.id].add(index)
+    if num_repeated:
+        logger.warning(
+            "%d explanations stand word for word in an earlier source, too: under the same seed and "
+            "sample_index a teacher writes the same again",
+            num_repeated,
+        )
+    return joined
+
+
 def _trace_columns(column_map: Mapping[str, str], table: SourceTable) -> dict[str, str]:
     """Return the column of each trace field that the source has."""
     found = {}

@@ -189,7 +189,7 @@ class StudentLayout:
     def prefix_ids(self, problem: Problem) -> list[int]:
         """Return the ids up to and including the opening thought tag and its padding."""
         pieces = [
-            *self.chat.pieces(self._system(problem) or None, problem.question),
+            *self.chat.pieces(_system_of(problem, self.system_prompt) or None, problem.question),
             Piece(self.tags.thought.open + PADDING, trusted=True),
         ]
         return encode(self.tokenizer, pieces).ids
@@ -221,25 +221,32 @@ class StudentLayout:
 
     def messages(self, problem: Problem, explanation: str) -> list[dict[str, str]]:
         """Return the same chat as messages, which any fine-tuning tool can train on."""
-        tags = self.tags
-        reply = tags.thought.wrap(explanation) + PADDING + tags.solution.wrap(problem.solution)
-        system = self._system(problem)
-        return [
-            *([{"role": "system", "content": system}] if system else []),
-            {"role": "user", "content": problem.question},
-            {"role": "assistant", "content": reply},
-        ]
+        return student_messages(problem, explanation, self.tags, self.system_prompt)
 
     def _opening(self) -> Piece:
         return Piece(self.tags.thought.close + PADDING + self.tags.solution.open + PADDING, trusted=True)
 
-    def _system(self, problem: Problem) -> str:
-        if self.system_prompt is not None:
-            return self.system_prompt
-        if not problem.system:
-            raise DataError(
-                f"problem {problem.id} has no system prompt, which layout.student_prompt=from_dataset reads "
-                "from its `system` column; use a dataset that carries it, or set layout.student_prompt to "
-                "file:PATH, to a text, or to default"
-            )
-        return problem.system
+
+def student_messages(
+    problem: Problem, explanation: str, tags: TagStyle, system_prompt: str | None
+) -> list[dict[str, str]]:
+    """Return the student's chat as messages; `system_prompt` as in `StudentLayout`."""
+    reply = tags.thought.wrap(explanation) + PADDING + tags.solution.wrap(problem.solution)
+    system = _system_of(problem, system_prompt)
+    return [
+        *([{"role": "system", "content": system}] if system else []),
+        {"role": "user", "content": problem.question},
+        {"role": "assistant", "content": reply},
+    ]
+
+
+def _system_of(problem: Problem, system_prompt: str | None) -> str:
+    if system_prompt is not None:
+        return system_prompt
+    if not problem.system:
+        raise DataError(
+            f"problem {problem.id} has no system prompt, which layout.student_prompt=from_dataset reads "
+            "from its `system` column; use a dataset that carries it, or set layout.student_prompt to "
+            "file:PATH, to a text, or to default"
+        )
+    return problem.system

@@ -1,4 +1,4 @@
-"""Rows of scored traces: what the source said, the score, and the place among a problem's explanations."""
+"""Rows of traces as files hold them: what the source said, the score, the place, the choice."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlt.formats.layout import StudentLayout
+from rlt.formats.layout import StudentLayout, student_messages
+from rlt.formats.tags import TagStyle
 from rlt.records import Trace
 from rlt.traces.rank import Place
 
+COLUMNS = (
+    *("problem_id", "sample_index", "question", "solution", "explanation"),
+    *("num_tokens", "finish_reason", "teacher", "sampling", "well_formed"),
+    *("score", "breakdown", "selected", "messages"),
+)
+"""Every trace has these; those of a source come after them."""
 _SOURCE_FIELDS = ("finish_reason", "teacher", "sampling")
 """Of whoever collected the traces: null where the source does not know."""
 _NESTED = ("breakdown", "messages")
@@ -22,20 +29,10 @@ def trace_row(
     """Return the row of a trace. Columns of the source stay, except under a name that is ours."""
     problem, extra = trace.problem, trace.problem.extra
     return {
-        **dict.fromkeys(("problem_id", "sample_index", "question", "solution", "explanation")),
-        **extra,
-        "problem_id": problem.id,
-        "sample_index": trace.sample_index,
-        "question": problem.question,
-        "solution": problem.solution,
-        "explanation": trace.explanation,
+        **dict.fromkeys(COLUMNS[:5]),
+        **_of_source(trace),
         "num_tokens": num_tokens,
         **{name: extra.get(name) for name in _SOURCE_FIELDS},
-        **{
-            name: value
-            for name in ("reasoning_trace", "answer", "system")
-            if (value := getattr(problem, name)) is not None
-        },
         "score": scored["score"],
         "breakdown": scored["breakdown"],
         "why": scored["why"],
@@ -44,6 +41,17 @@ def trace_row(
         "is_fallback": trace.is_fallback,
         "messages": None if trace.explanation is None else layout.messages(problem, trace.explanation),
     }
+
+
+def chosen_row(trace: Trace, selected: bool, tags: TagStyle, system_prompt: str | None) -> dict[str, Any]:
+    """Return the row of a trace as its source has it, with the choice.
+
+    Where the source has no `messages` they are made; `system_prompt` as in `StudentLayout`.
+    """
+    row = {**dict.fromkeys(COLUMNS), **_of_source(trace), "selected": selected}
+    if row["messages"] is None and trace.explanation is not None:
+        row["messages"] = student_messages(trace.problem, trace.explanation, tags, system_prompt)
+    return row
 
 
 def as_columns(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -63,6 +71,20 @@ def as_columns(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def _of_source(trace: Trace) -> dict[str, Any]:
+    problem = trace.problem
+    optional = ("reasoning_trace", "answer", "system")
+    return {
+        **problem.extra,
+        "problem_id": problem.id,
+        "sample_index": trace.sample_index,
+        "question": problem.question,
+        "solution": problem.solution,
+        "explanation": trace.explanation,
+        **{name: value for name in optional if (value := getattr(problem, name)) is not None},
+    }
 
 
 def _is_plain(kinds: set[type]) -> bool:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rlt.config.schema import DataSettings
-from rlt.data.traces import load_traces, number_traces
+from rlt.data.traces import join_traces, load_traces, number_traces
 from rlt.errors import DataError
 from rlt.formats.tags import TAG_STYLES
 from rlt.records import problem_id
@@ -131,3 +131,20 @@ def test_named_columns(tmp_path):
 def test_bad_rows_are_skipped_where_that_is_asked(tmp_path):
     found = traces(tmp_path, [Q, {**Q, "reasoning_trace": "a"}], on_bad_row="skip")
     assert texts(found) == [(0, "a")]
+
+
+def test_a_source_whose_numbers_are_taken_is_numbered_on_in_any_order_of_its_rows(tmp_path, caplog):
+    other = {"question": "1+1?", "solution": "2"}
+    first = traces(tmp_path, [{**Q, "completions": ["a", "b"]}])
+    rows = [{**Q, "explanation": t, "sample_index": i} for t, i in (("d", 1), ("c", 0))]
+    second = traces(tmp_path, [*rows, {**other, "explanation": "e", "sample_index": 3}])
+    third = traces(tmp_path, [{**Q, "explanation": "f", "sample_index": 7}])
+    joined = join_traces([first, second, third])
+    assert texts(joined) == [(0, "a"), (1, "b"), (3, "d"), (2, "c"), (3, "e"), (7, "f")]
+    assert "word for word" not in caplog.text
+
+
+def test_a_collection_that_repeats_itself_is_noticed(tmp_path, caplog):
+    first = traces(tmp_path, [{**Q, "completions": ["a", "b"]}])
+    assert texts(join_traces([first, first])) == [(0, "a"), (1, "b"), (2, "a"), (3, "b")]
+    assert "2 explanations stand word for word in an earlier source" in caplog.text
