@@ -8,6 +8,7 @@ red cross on the lower edge: it is never left out silently.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,11 +79,8 @@ def panels_of(rows: list[dict[str, Any]]) -> list[Panel]:
 
 def draw_panel(rows: list[dict[str, Any]], panel: Panel) -> str:
     """Return a panel as a standalone SVG document."""
-    with rc_context(
-        {"font.size": 8, "svg.hashsalt": "rlt", "axes.spines.top": False, "axes.spines.right": False}
-    ):
-        figure = Figure(figsize=(3.6, 2.3), layout="constrained")
-        axes = figure.subplots()
+
+    def plot(axes: Axes) -> None:
         drawn = [key for key in panel.keys if _is_logged(rows, key)]
         for key, color in zip(drawn, COLORS, strict=False):
             _draw_metric(axes, rows, key, color)
@@ -92,9 +90,21 @@ def draw_panel(rows: list[dict[str, Any]], panel: Panel) -> str:
             axes.set_yscale("log")
         axes.set_title(panel.title, loc="left", fontweight="bold")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.grid(alpha=0.25, linewidth=0.5)
         if len(axes.get_legend_handles_labels()[0]) > 1:
             axes.legend(fontsize=6.5, frameon=False, handlelength=1.2)
+
+    return draw(plot, size=(3.6, 2.3))
+
+
+def draw(plot: Callable[[Axes], None], size: tuple[float, float]) -> str:
+    """Return a standalone SVG document of that size in inches, in the style of all our figures."""
+    with rc_context(
+        {"font.size": 8, "svg.hashsalt": "rlt", "axes.spines.top": False, "axes.spines.right": False}
+    ):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        axes.grid(alpha=0.25, linewidth=0.5)
+        plot(axes)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue().decode()

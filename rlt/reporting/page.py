@@ -5,6 +5,7 @@ Text from models and datasets is untrusted: it goes through `escaped`, always.
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Iterable
 from typing import Any
@@ -40,6 +41,15 @@ def html_page(title: str, parts: Iterable[str], style: str = "") -> str:
 {body}
 </body></html>
 """
+
+
+def figure(svg: str, name: str, caption: str) -> str:
+    """Return an inline image with its caption."""
+    image = base64.b64encode(svg.encode()).decode()
+    return (
+        f'<figure><img alt="{escaped(name)}" src="data:image/svg+xml;base64,{image}">'
+        f"<figcaption>{escaped(caption)}</figcaption></figure>"
+    )
 
 
 def escaped(value: Any) -> str:

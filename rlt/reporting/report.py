@@ -5,7 +5,6 @@ Plots are inline images; what comes from models, datasets and settings is escape
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from rlt.reporting.curves import draw_panel, panels_of
 from rlt.reporting.files import write_text
 from rlt.reporting.metrics import NAME as METRICS_NAME
 from rlt.reporting.metrics import read_metrics, series
-from rlt.reporting.page import escaped, html_page
+from rlt.reporting.page import escaped, figure, html_page
 from rlt.reporting.progress import duration
 from rlt.reporting.redact import redact
 from rlt.reporting.run_record import read_run
@@ -104,11 +103,7 @@ def _eval_point(rows: list[dict[str, Any]], key: str, index: int) -> str:
 def _plots(rows: list[dict[str, Any]]) -> str:
     figures = []
     for panel in panels_of(rows):
-        image = base64.b64encode(draw_panel(rows, panel).encode()).decode()
-        figures.append(
-            f'<figure><img alt="{escaped(panel.title)}" src="data:image/svg+xml;base64,{image}">'
-            f"<figcaption>{escaped(panel.note)}</figcaption></figure>"
-        )
+        figures.append(figure(draw_panel(rows, panel), panel.title, panel.note))
     return f'<h2>Curves</h2><div class="grid">{"".join(figures)}</div>' if figures else ""
 
 
