@@ -107,6 +107,41 @@ def write_scores_card(run_dir: str | Path) -> Path:
     return write_text(run_dir / NAME, f"---\n{header}---\n\n{without_private_paths(redact(body))}\n")
 
 
+def write_selection_card(run_dir: str | Path) -> Path:
+    """Return the path of README.md for a run that selected traces: a dataset card with selection.md."""
+    run_dir = Path(run_dir)
+    run = read_run(run_dir)
+    config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    fields: dict[str, Any] = {
+        "tags": ["rlt", "reasoning-traces"],
+        "configs": [{"config_name": "default", "data_files": "traces.parquet"}],
+    }
+    if data := hub_name(run["inputs"]["dataset"]):
+        fields["source_datasets"] = [data]
+    header = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    introduction = (
+        f"# {run_dir.resolve().name}\n\nExplanations of problems with known solutions. Train on the rows "
+        "whose `selected` is true: `messages` holds them as a student's own thought before the solution. The "
+        "others are kept, and `dropped.jsonl` says why each was left out.\n\n"
+        "Made with the Python package `rlt`."
+    )
+    report = (run_dir / "selection.md").read_text(encoding="utf-8").strip()
+    facts = [(role, _source(described)) for role, described in run["inputs"].items()]
+    facts += [(f"`select.{key}`", f"`{value}`") for key, value in config["select"].items() if value]
+    facts.append(("`seed`", f"`{config['seed']}`"))
+    body = "\n\n".join(
+        (
+            introduction,
+            f"#{report}",  # one heading below the card's own
+            "## Provenance\n\n" + _table(("what", "value"), facts),
+            _command(run),
+            _versions(run),
+            "## Licence\n\nThe texts fall under the terms of their source; this card does not waive any.",
+        )
+    )
+    return write_text(run_dir / NAME, f"---\n{header}---\n\n{without_private_paths(redact(body))}\n")
+
+
 def front_matter(run: dict[str, Any], license_id: str | None = None) -> dict[str, Any]:
     """Return the card's metadata. Base model and data stand there only when they are on the Hub."""
     fields: dict[str, Any] = {

@@ -1,0 +1,103 @@
+"""Choose the explanations that students are trained on, and report what was left out and why: no models."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlt.config.schema import Config
+from rlt.data.prompts import student_prompt
+from rlt.errors import DataError
+from rlt.formats.layout import student_messages
+from rlt.formats.tags import TAG_STYLES
+from rlt.records import Problem, Trace
+from rlt.reporting.card import write_selection_card
+from rlt.reporting.files import write_jsonl, write_text
+from rlt.reporting.samples import write_samples
+from rlt.reporting.tables import markdown
+from rlt.stages.common import is_main_process, run_directory
+from rlt.stages.trace_sources import count_tokens, read_traces, source_inputs, student_lengths
+from rlt.traces.columns import score_of
+from rlt.traces.select import SCORE_RULES, dropped_rows, select, summarize_selection
+from rlt.traces.table import as_columns, chosen_row
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: Config) -> None:
+    """Write traces.jsonl, traces.parquet, dropped.jsonl, selection.md and a card to the run directory."""
+    inputs = source_inputs(config)
+    if config.select.max_length is not None:
+        inputs["student"] = config.student_model
+    with run_directory(config, inputs, card=write_selection_card) as record:
+        if not is_main_process():
+            return
+        # 1. Traces, and their lengths where these decide.
+        tags = TAG_STYLES[config.layout.tags]
+        prompt = student_prompt(config.layout.student_prompt, tags)
+        lengths = student_lengths(config) if config.select.max_length is not None else None
+
+        def check(problem: Problem) -> None:
+            if lengths:
+                lengths.around(problem)
+            if problem.extra.get("messages") is None:
+                student_messages(problem, "", tags, prompt)  # refuses a row without its system prompt
+
+        traces, num_skipped = read_traces(config, check)
+        if config.select.rule in SCORE_RULES:
+            require_scores(traces, config)
+        tokens = (
+            [length.total for length in count_tokens(lengths, traces)] if lengths else [None] * len(traces)
+        )
+
+        # 2. Choose.
+        decisions = select(traces, tokens, config.select, config.seed)
+
+        # 3. Write.
+        output = Path(config.output_dir)
+        rows = [
+            chosen_row(trace, decision.selected, tags, prompt)
+            for trace, decision in zip(traces, decisions, strict=True)
+        ]
+        write_jsonl(output / "traces.jsonl", rows)
+        write_samples(output, "traces", as_columns(rows))
+        write_jsonl(output / "dropped.jsonl", dropped_rows(traces, decisions))
+        summary = summarize_selection(traces, decisions)
+        report = selection_report(summary, config)
+        write_text(output / "selection.md", report)
+        logger.info("%s", report.rstrip())
+        if not summary["selected"]:
+            logger.warning("nothing is selected: no student can be trained on %s", output / "traces.jsonl")
+        record.update(results=summary, skipped=num_skipped)
+
+
+def require_scores(traces: Sequence[Trace], config: Config) -> None:
+    """Raise DataError where a rule that reads scores finds none."""
+    if all(score_of(trace) is None for trace in traces):
+        raise DataError(
+            f"{config.dataset_id_or_path} has no column `score` with a number in it, which "
+            f"select.rule={config.select.rule} goes by: score it first (run_cfg=score_traces), then select "
+            "from scores.jsonl"
+        )
+
+
+def selection_report(summary: Mapping[str, Any], config: Config) -> str:
+    """Return what was chosen and what was left out, as Markdown."""
+    without = summary["problems_without_selection"]
+    served = summary["problems"] - without
+    counts = [
+        ["", "explanations", "problems"],
+        ["read", f"{summary['traces']}", f"{summary['problems']}"],
+        ["selected", f"{summary['selected']}", f"{served}"],
+        ["left out", f"{summary['traces'] - summary['selected']}", f"{without} altogether"],
+    ]
+    text = f"# Selection: {config.select.rule}\n\n{markdown(counts)}"
+    if summary["selected_not_well_formed"]:
+        text += f"\n{summary['selected_not_well_formed']} of the selected are not well-formed.\n"
+    if summary["dropped"]:
+        why = [["left out, because", "explanations", "of problems"]]
+        why += [[reason, f"{n['traces']}", f"{n['problems']}"] for reason, n in summary["dropped"].items()]
+        text += f"\n{markdown(why)}"
+    return text
