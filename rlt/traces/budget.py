@@ -88,7 +88,7 @@ def make_plan(
     members: dict[str, list[tuple[Trace, Length]]] = defaultdict(list)
     for trace, length in zip(traces, lengths, strict=True):
         members[trace.problem.id].append((trace, length))
-    problems = [_Samples(*zip(*members[i], strict=True)) for i in sorted(members)]
+    problems = [_Samples(members[problem_id]) for problem_id in sorted(members)]
     rows = sorted(total for problem in problems for total in problem.rows)
     if not rows:
         raise DataError(
@@ -144,10 +144,11 @@ def plan_tables(plan: Plan) -> list[Table]:
 class _Samples:
     """The explanations of one problem."""
 
-    def __init__(self, traces: Sequence[Trace], lengths: Sequence[Length]) -> None:
+    def __init__(self, members: Sequence[tuple[Trace, Length]]) -> None:
+        traces = [trace for trace, _ in members]
         self.problem: Problem = traces[0].problem
-        self.around = min(length.around for length in lengths)
-        found = [(t, n.total) for t, n in zip(traces, lengths, strict=True) if n.total is not None]
+        self.around = min(length.around for _, length in members)
+        found = [(trace, length.total) for trace, length in members if length.total is not None]
         self.rows = [total for trace, total in found if is_chosen(trace)]
         """Lengths of what students are trained on."""
         self.usable = [total for trace, total in found if is_well_formed(trace)]
