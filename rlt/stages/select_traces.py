@@ -91,7 +91,7 @@ def selection_report(summary: Mapping[str, Any], config: Config) -> str:
         ["", "explanations", "problems"],
         ["read", f"{summary['traces']}", f"{summary['problems']}"],
         ["selected", f"{summary['selected']}", f"{served}"],
-        ["left out", f"{summary['traces'] - summary['selected']}", f"{without} altogether"],
+        ["left out", f"{summary['traces'] - summary['selected']}", f"{without}"],
     ]
     text = f"# Selection: {config.select.rule}\n\n{markdown(counts)}"
     if summary["selected_not_well_formed"]:

@@ -94,7 +94,7 @@ def test_the_best_of_each_problem_with_every_row_kept_and_every_drop_explained(t
         (second, 1, "no score"),
     ]
     report = (output / "selection.md").read_text()
-    assert "| selected |            1 |            1 |" in report
+    assert "| selected |            1 |        1 |" in report
     assert "| no score                       |            3 |           2 |" in report
     card = (output / "README.md").read_text()
     assert report.strip() in card
