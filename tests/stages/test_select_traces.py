@@ -137,7 +137,8 @@ def test_what_was_collected_again_joins_and_the_shortest_that_fits_is_chosen(tin
     again = write(tmp_path / "again.jsonl", [row("0+2?", 0, "3-1"), row("0+2?", 1, " ")])
     rows = [row("0+2?", 0, "1+1=2\n" * 50), row("0+2?", 1, "0+2=2\n1+1=2"), ROWS[1]]
     words = [f"student_model={tiny_student}", f"traces.more=[{again}]", "select.rule=shortest"]
-    chosen = select(tmp_path, rows, *words, "select.max_length=100")
+    words += ["select.max_length=100", "layout.student_prompt=Think."]
+    chosen = select(tmp_path, rows, *words)
     assert [(r["question"], r["sample_index"], r["selected"]) for r in chosen] == [
         ("0+2?", 0, False),
         ("0+2?", 1, False),
@@ -164,7 +165,7 @@ def test_a_chat_gets_the_columns_of_the_contract_and_its_own_prompt(shared, tmp_
         assert system == {"role": "system", "content": theirs["system"]}
         assert user["content"] == theirs["conversations"][0]["value"]
         squeezed = [
-            " ".join(text.split()) for text in (assistant["content"], theirs["conversations"][1]["value"])
+            "".join(text.split()) for text in (assistant["content"], theirs["conversations"][1]["value"])
         ]
         assert squeezed[0] == squeezed[1]
         assert (ours["selected"], ours["num_tokens"], ours["correct"]) == (True, None, theirs["correct"])
