@@ -64,7 +64,7 @@ class Completion:
     token_ids: tuple[int, ...]
     """Sampled ids, the end-of-turn token included where the model wrote one."""
     logprobs: tuple[float, ...]
-    """Log-probability (nats) of each id under the engine's sampling distribution."""
+    """Log-probability (nats) of each id under the engine's sampling distribution; empty if not asked for."""
     finish_reason: str
     """`stop` (end of turn, or a stop id) or `length`."""
 

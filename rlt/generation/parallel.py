@@ -9,12 +9,16 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from rlt.errors import GenerationError
 
 T = TypeVar("T")
+
+
+_NUM_NAMED = 5
+"""Unfinished tasks that an error names; of more it gives the number."""
 
 
 def run_all(
@@ -28,14 +32,43 @@ def run_all(
     The first failure is raised at once and no further task starts. After `timeout` seconds the names
     of the unfinished tasks are raised as GenerationError; None trusts the calls' own timeouts.
     """
+    deadline = None if timeout is None else time.monotonic() + timeout
+
+    def seconds_left() -> float | None:
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+    results = dict(_as_done(tasks, max_threads, seconds_left, timeout))
+    return [results[i] for i in range(len(tasks))]
+
+
+def run_each(
+    tasks: Sequence[tuple[str, Callable[[], T]]],
+    *,
+    max_threads: int | None = None,
+    patience: float | None = None,
+) -> Iterator[tuple[int, T]]:
+    """Yield (index, result) of each task as soon as it is done.
+
+    The first failure is raised at once and no further task starts, nor does one after the caller has stopped
+    listening. `patience` is the number of seconds in which at least one task has to be done.
+    """
+    return _as_done(tasks, max_threads, lambda: patience, patience)
+
+
+def _as_done(
+    tasks: Sequence[tuple[str, Callable[[], T]]],
+    max_threads: int | None,
+    seconds_left: Callable[[], float | None],
+    timeout: float | None,
+) -> Iterator[tuple[int, T]]:
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[int, T | None, BaseException | None]] = queue.SimpleQueue()
-    failed = threading.Event()
+    stopped = threading.Event()
     for index in range(len(tasks)):
         todo.put(index)
 
     def work() -> None:
-        while not failed.is_set():
+        while not stopped.is_set():
             try:
                 index = todo.get_nowait()
             except queue.Empty:
@@ -49,19 +82,24 @@ def run_all(
     for _ in range(min(len(tasks), max_threads or len(tasks))):
         threading.Thread(target=work, daemon=True, name="rlt-generation").start()
 
-    deadline = None if timeout is None else time.monotonic() + timeout
-    results: dict[int, T] = {}
+    unfinished = set(range(len(tasks)))
     try:
-        while len(results) < len(tasks):
+        while unfinished:
             try:
-                remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-                index, result, error = done.get(timeout=remaining)
+                index, result, error = done.get(timeout=seconds_left())
             except queue.Empty:
-                waiting = [name for i, (name, _) in enumerate(tasks) if i not in results]
-                raise GenerationError(f"no answer within {timeout:g} s from: {'; '.join(waiting)}") from None
+                raise GenerationError(
+                    f"no answer within {timeout:g} s from: {_names(tasks, sorted(unfinished))}"
+                ) from None
             if error is not None:
                 raise error
-            results[index] = result  # pyright: ignore[reportArgumentType]
+            unfinished.remove(index)
+            yield index, result  # pyright: ignore[reportReturnType]
     finally:
-        failed.set()
-    return [results[i] for i in range(len(tasks))]
+        stopped.set()
+
+
+def _names(tasks: Sequence[tuple[str, Callable[[], T]]], indices: Sequence[int]) -> str:
+    names = "; ".join(tasks[i][0] for i in indices[:_NUM_NAMED])
+    more = len(indices) - _NUM_NAMED
+    return names if more <= 0 else f"{names} and {more} more"

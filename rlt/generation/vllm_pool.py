@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rlt.errors import GenerationError
-from rlt.generation.parallel import run_all
+from rlt.generation.parallel import run_all, run_each
 from rlt.generation.seeds import spread_seed
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_server import VLLMServer, finite_logprobs
@@ -26,6 +28,10 @@ REQUESTS_PER_SERVER = 64
 """Prompts in flight per server: each brings n samples, so the engine's own queue is never empty."""
 CONTROL_TIMEOUT = 60.0
 """Seconds for requests that compute nothing: health, model name, prefix cache."""
+_OTHER_FILES = 512
+"""Open files that are left for everything but connections."""
+_IN_QUEUE = 7 * 24 * 3600.0
+"""Seconds that a streamed request may take, most of them in a server's queue; see `VLLMPool.stream`."""
 
 
 class VLLMPool:
@@ -37,7 +43,12 @@ class VLLMPool:
     """
 
     def __init__(
-        self, addresses: Sequence[str], *, timeout: float, log_paths: Sequence[Path | str | None] = ()
+        self,
+        addresses: Sequence[str],
+        *,
+        timeout: float,
+        log_paths: Sequence[Path | str | None] = (),
+        requests_per_server: int = REQUESTS_PER_SERVER,
     ) -> None:
         if not addresses:
             raise GenerationError(
@@ -46,10 +57,13 @@ class VLLMPool:
         paths = [Path(p) if p is not None else None for p in log_paths] or [None] * len(addresses)
         assert len(paths) == len(addresses), "one log path per address"
         self.servers = [
-            VLLMServer(address, log_path=path, max_connections=REQUESTS_PER_SERVER)
+            VLLMServer(address, log_path=path, max_connections=requests_per_server)
             for address, path in zip(addresses, paths, strict=True)
         ]
         self.timeout = timeout
+        self.max_requests = requests_per_server * len(self.servers)
+        """Requests in flight over all servers."""
+        _allow_sockets(self.max_requests)
         self._outstanding = [0] * len(self.servers)
         self._lock = threading.Lock()
 
@@ -68,15 +82,48 @@ class VLLMPool:
             (f"prompt {i}", task([int(t) for t in prompt], spread_seed(seed)))
             for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
         ]
-        return run_all(tasks, max_threads=REQUESTS_PER_SERVER * len(self.servers))
+        return run_all(tasks, max_threads=self.max_requests)
 
-    def check(self, expected_model: str | None = None, min_context: int | None = None) -> None:
+    def stream(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yield (index of a prompt, its one completion) as each is done, without log-probabilities.
+
+        Many requests wait in a server's queue before they run, so none has a limit of its own: raises
+        GenerationError when no server has finished anything for `timeout` seconds.
+        """
+        assert len(prompts) == len(seeds), "one seed per prompt"
+
+        def ask(prompt: Sequence[int], seed: int) -> Completion:
+            return self.on_idlest(
+                lambda server: _complete(
+                    server,
+                    [int(t) for t in prompt],
+                    1,
+                    sampling,
+                    spread_seed(seed),
+                    _IN_QUEUE,
+                    logprobs=False,
+                )
+            )[0]
+
+        tasks = [
+            (f"prompt {i}", partial(ask, prompt, seed))
+            for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+        ]
+        return run_each(tasks, max_threads=self.max_requests, patience=self.timeout)
+
+    def check(
+        self, expected_model: str | None = None, min_context: int | None = None, *, logprobs: bool = True
+    ) -> None:
         """Raise unless every server is healthy, generates a token, and serves what is expected.
 
         `expected_model` is the folder or name that the servers were started with; `min_context` the
-        tokens of the longest prompt and completion together.
+        tokens of the longest prompt and completion together; `logprobs` whether theirs will be read.
         """
         self.on_all("check", lambda server: _check(server, expected_model, min_context, self.timeout))
+        if logprobs:
+            self.on_all("check of the log-probabilities", _check_logprobs)
 
     def reset_prefix_cache(self, timeout: float = CONTROL_TIMEOUT) -> None:
         """Make every server forget cached keys and values."""
@@ -107,8 +154,29 @@ class VLLMPool:
                 self._outstanding[index] -= 1
 
 
+def _allow_sockets(count: int) -> None:
+    """Raise this process's limit of open files if so many connections need it; usual is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + _OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise GenerationError(
+            f"{count} requests at once need {needed} open files, and this machine allows {hard} (ulimit "
+            "-Hn): lower collect.requests_per_server, or raise the limit"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
 def _complete(
-    server: VLLMServer, prompt: list[int], n: int, sampling: Sampling, seed: int, timeout: float
+    server: VLLMServer,
+    prompt: list[int],
+    n: int,
+    sampling: Sampling,
+    seed: int,
+    timeout: float,
+    *,
+    logprobs: bool = True,
 ) -> list[Completion]:
     """Return n completions of one prompt from one server."""
     # vLLM refuses several greedy samples; they would be equal.
@@ -131,7 +199,7 @@ def _complete(
         "stop": list(sampling.stop_strings),
         "include_stop_str_in_output": True,
         "seed": seed,
-        "logprobs": 0,
+        "logprobs": 0 if logprobs else None,
         "return_token_ids": True,
         "skip_special_tokens": False,
     }
@@ -140,11 +208,11 @@ def _complete(
     choices = sorted(answer["choices"], key=lambda choice: choice["index"])
     if len(choices) != num_requested:
         raise server.failure(f"returned {len(choices)} completions for n {num_requested} ({what})")
-    completions = [_completion(server, choice, prompt) for choice in choices]
+    completions = [_completion(server, choice, prompt, logprobs) for choice in choices]
     return completions if num_requested == n else completions * n
 
 
-def _completion(server: VLLMServer, choice: dict[str, Any], prompt: list[int]) -> Completion:
+def _completion(server: VLLMServer, choice: dict[str, Any], prompt: list[int], logprobs: bool) -> Completion:
     """Return one choice of an answer as a record, or raise if it is not usable."""
     if choice.get("token_ids") is None:
         raise server.failure("returned no token ids; it is older than vLLM 0.22, which this project needs")
@@ -153,8 +221,10 @@ def _completion(server: VLLMServer, choice: dict[str, Any], prompt: list[int]) -
     if choice["finish_reason"] not in ("stop", "length"):
         raise server.failure(f"ended a completion with finish_reason {choice['finish_reason']!r}")
     token_ids = tuple(choice["token_ids"])
-    logprobs = finite_logprobs(server, (choice.get("logprobs") or {}).get("token_logprobs"), len(token_ids))
-    return Completion(token_ids, logprobs, choice["finish_reason"])
+    if not logprobs:
+        return Completion(token_ids, (), choice["finish_reason"])
+    values = finite_logprobs(server, (choice.get("logprobs") or {}).get("token_logprobs"), len(token_ids))
+    return Completion(token_ids, values, choice["finish_reason"])
 
 
 def _check(server: VLLMServer, expected_model: str | None, min_context: int | None, timeout: float) -> None:
@@ -163,7 +233,7 @@ def _check(server: VLLMServer, expected_model: str | None, min_context: int | No
     card = server.get("/v1/models", timeout=CONTROL_TIMEOUT)["data"][0]
     if expected_model is not None and not _same_model(expected_model, card):
         raise server.failure(
-            f"serves {card['id']!r} where {expected_model!r} is trained; start it with that model"
+            f"serves {card['id']!r} where {expected_model!r} is wanted; start it with that model"
         )
     context = card.get("max_model_len")
     if min_context is not None and context is not None and context < min_context:
@@ -171,7 +241,11 @@ def _check(server: VLLMServer, expected_model: str | None, min_context: int | No
             f"holds {context} tokens where prompt and completion may need {min_context}; start it with "
             f"--max-model-len {min_context}, or lower max_prompt_length or max_completion_length"
         )
-    _complete(server, [0], 1, Sampling(0.0, 1, ()), 0, timeout)
+    _complete(server, [0], 1, Sampling(0.0, 1, ()), 0, timeout, logprobs=False)
+
+
+def _check_logprobs(server: VLLMServer) -> None:
+    """Raise if a server's log-probabilities are not those of the distribution that it samples from."""
     mode = _logprobs_mode(server)
     if mode is None:
         logger.warning(

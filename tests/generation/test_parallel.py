@@ -5,7 +5,7 @@ import time
 import pytest
 
 from rlt.errors import GenerationError
-from rlt.generation.parallel import run_all
+from rlt.generation.parallel import run_all, run_each
 from rlt.generation.seeds import spread_seed
 
 
@@ -40,6 +40,48 @@ def test_timeout_names_who_is_silent() -> None:
     with pytest.raises(GenerationError, match=r"no answer within 0.2 s from: server B$"):
         run_all([("server A", lambda: 1), ("server B", released.wait)], timeout=0.2)
     released.set()
+
+
+def test_results_come_as_they_are_done() -> None:
+    turns = [threading.Event() for _ in range(3)]
+
+    def task(i: int):
+        return str(i), lambda: (turns[i].wait(5), i * i)[1]
+
+    results = run_each([task(i) for i in range(3)], max_threads=3)
+    for i in (2, 0, 1):
+        turns[i].set()
+        assert next(results) == (i, i * i)
+    assert list(results) == []
+
+
+def test_silence_is_an_error_and_slow_progress_is_not() -> None:
+    def task(i: int):
+        return f"request {i}", lambda: (time.sleep(0.15), i)[1]
+
+    assert sorted(run_each([task(i) for i in range(6)], max_threads=1, patience=0.6)) == [
+        (i, i) for i in range(6)
+    ]
+    released = threading.Event()
+    stuck = [(f"request {i}", released.wait) for i in range(8)]
+    with pytest.raises(
+        GenerationError, match=r"no answer within 0.2 s from: request 0; .*; request 4 and 3 more$"
+    ):
+        next(run_each(stuck, max_threads=2, patience=0.2))
+    released.set()
+
+
+def test_nothing_starts_after_the_caller_has_left() -> None:
+    started: list[int] = []
+
+    def task(i: int):
+        return str(i), lambda: (started.append(i), time.sleep(0.02))
+
+    results = run_each([task(i) for i in range(50)], max_threads=1)
+    next(results)
+    results.close()
+    time.sleep(0.1)
+    assert len(started) <= 3
 
 
 def test_spread_seeds_are_far_apart_and_fixed() -> None:

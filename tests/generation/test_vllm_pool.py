@@ -99,6 +99,17 @@ def test_seeds_reproduce_whatever_runs_beside(pool: VLLMPool) -> None:
 
 @pytest.mark.vllm
 @pytest.mark.slow
+def test_a_stream_gives_the_same_samples_without_log_probabilities(pool: VLLMPool) -> None:
+    sampling = Sampling(0.7, 20, ())
+    groups = pool.generate(PROMPTS, 1, sampling, SEEDS)
+    streamed = dict(pool.stream(PROMPTS, sampling, SEEDS))
+    assert streamed.keys() == set(range(len(PROMPTS)))
+    for i, (completion,) in enumerate(groups):
+        assert streamed[i] == Completion(completion.token_ids, (), completion.finish_reason)
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
 def test_stop_ids_and_strings(pool: VLLMPool) -> None:
     tokenizer = tiny_tokenizer()
     (free,) = pool.generate([PROMPTS[0]], 2, Sampling(1.0, 80, ()), [3])
@@ -123,7 +134,7 @@ def test_stop_ids_and_strings(pool: VLLMPool) -> None:
 def test_refusals_are_the_servers_words(pool: VLLMPool, server: Server, tmp_path: Path) -> None:
     with pytest.raises(GenerationError, match=rf"{server.address} .*HTTP 400.*max_model_len=512"):
         pool.generate([[1, 2]], 1, Sampling(1.0, 9999, ()), [0])
-    with pytest.raises(GenerationError, match=r"serves .* where '/other/model' is trained"):
+    with pytest.raises(GenerationError, match=r"serves .* where '/other/model' is wanted"):
         pool.check("/other/model")
     with pytest.raises(GenerationError, match=r"holds 512 tokens where .* 1000"):
         pool.check(min_context=1000)
