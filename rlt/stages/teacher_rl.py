@@ -9,7 +9,6 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from rlt.config.schema import PLAIN_SAMPLING, Config
 from rlt.config.validate import check_lengths
@@ -17,13 +16,11 @@ from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths
 from rlt.data.load import count_overlap, load_eval_problems, load_problems
 from rlt.data.prompts import teacher_prompt
-from rlt.errors import DataError, GenerationError
+from rlt.errors import DataError
 from rlt.formats.encode import TokenBytes
 from rlt.formats.layout import TeacherLayout
 from rlt.formats.tags import TAG_STYLES
-from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
-from rlt.generation.vllm_server import server_log_path
 from rlt.generation.weight_sync import make_weight_sync
 from rlt.models.load import load_context, load_tokenizer
 from rlt.records import Problem
@@ -48,6 +45,7 @@ from rlt.stages.components import (
     load_outside_parts,
     with_components,
 )
+from rlt.stages.engine import check_servers, server_pool, teacher_sampling
 from rlt.stages.student import read_students, student_inputs, student_reward
 from rlt.stages.student_placement import verify_student_servers
 from rlt.trainers.arguments import grpo_arguments
@@ -203,18 +201,7 @@ def make_reward(
 
 def make_engine(trainer: TeacherRLTrainer, *, pool: VLLMPool | None, config: Config) -> Engine:
     """Return the source of completions: a pool of servers, or the policy itself."""
-    generation = config.generation
-    stop_strings = (trainer.layout.tags.explanation.close,) if generation.stop_at_tag else ()
-    sampling = Sampling(
-        temperature=config.temperature,
-        max_tokens=config.max_completion_length,
-        stop_token_ids=tuple(trainer.stop_token_ids),
-        top_p=generation.top_p,
-        top_k=generation.top_k,
-        min_p=generation.min_p,
-        repetition_penalty=generation.repetition_penalty,
-        stop_strings=stop_strings,
-    )
+    sampling = teacher_sampling(config, trainer.stop_token_ids)
     if pool is None:
         return LocalEngine(
             trainer.policy_for_generation,
@@ -224,11 +211,11 @@ def make_engine(trainer: TeacherRLTrainer, *, pool: VLLMPool | None, config: Con
             batch_size=config.per_device_train_batch_size,
         )
     sync = make_weight_sync(
-        generation.weight_sync,
+        config.generation.weight_sync,
         pool,
         device=trainer.accelerator.device,
         directory=sync_directory(config),
-        timeout=generation.sync_timeout,
+        timeout=config.generation.sync_timeout,
     )
     return ServerEngine(trainer.policy, trainer.accelerator, generator=pool, sync=sync, sampling=sampling)
 
@@ -239,29 +226,6 @@ def sync_directory(config: Config) -> Path:
     if config.generation.sync_dir is None:
         return output / "weight_sync"
     return Path(config.generation.sync_dir) / f"{output.name}-{sha256(bytes(output)).hexdigest()[:8]}"
-
-
-def server_pool(config: Config) -> VLLMPool:
-    """Return the pool of the configured servers; their logs are known where launch.sh started them."""
-    servers = config.generation.servers
-    logs = [server_log_path(Path(config.output_dir), urlparse(a).port or 0) for a in servers]
-    return VLLMPool(
-        servers,
-        timeout=config.generation.request_timeout,
-        log_paths=[path if path.is_file() else None for path in logs],
-    )
-
-
-def check_servers(pool: VLLMPool, config: Config) -> None:
-    """Raise GenerationError unless every server answers, with the model that is trained and room enough."""
-    assert config.model_name_or_path is not None
-    try:
-        pool.check(config.model_name_or_path, config.max_prompt_length + config.max_completion_length)
-    except GenerationError as error:
-        raise GenerationError(
-            f"{error}; `generation.servers` has to name running servers: leave it out and start "
-            "through launch.sh, which starts them"
-        ) from error
 
 
 def store_samples(directory: Path, name: str, rows: list[dict[str, Any]]) -> None:

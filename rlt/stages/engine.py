@@ -1,0 +1,58 @@
+"""The engine that writes explanations, built from the configuration for any stage whose teacher generates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlparse
+
+from rlt.config.schema import Config
+from rlt.errors import GenerationError
+from rlt.formats.tags import TAG_STYLES
+from rlt.generation.types import Sampling
+from rlt.generation.vllm_pool import REQUESTS_PER_SERVER, VLLMPool
+from rlt.generation.vllm_server import server_log_path
+
+
+def teacher_sampling(config: Config, stop_token_ids: Sequence[int]) -> Sampling:
+    """Return everything that decides a sample of the teacher besides its prompt and its seed."""
+    generation = config.generation
+    close = TAG_STYLES[config.layout.tags].explanation.close
+    return Sampling(
+        temperature=config.temperature,
+        max_tokens=config.max_completion_length,
+        stop_token_ids=tuple(stop_token_ids),
+        top_p=generation.top_p,
+        top_k=generation.top_k,
+        min_p=generation.min_p,
+        repetition_penalty=generation.repetition_penalty,
+        stop_strings=(close,) if generation.stop_at_tag else (),
+    )
+
+
+def server_pool(config: Config, requests_per_server: int = REQUESTS_PER_SERVER) -> VLLMPool:
+    """Return the pool of the configured servers; their logs are known where launch.sh started them."""
+    servers = config.generation.servers
+    logs = [server_log_path(Path(config.output_dir), urlparse(a).port or 0) for a in servers]
+    return VLLMPool(
+        servers,
+        timeout=config.generation.request_timeout,
+        log_paths=[path if path.is_file() else None for path in logs],
+        requests_per_server=requests_per_server,
+    )
+
+
+def check_servers(pool: VLLMPool, config: Config, *, logprobs: bool = True) -> None:
+    """Raise GenerationError unless every server answers, with the configured model and room enough.
+
+    `logprobs` says whether theirs will be read.
+    """
+    assert config.model_name_or_path is not None
+    context = config.max_prompt_length + config.max_completion_length
+    try:
+        pool.check(config.model_name_or_path, context, logprobs=logprobs)
+    except GenerationError as error:
+        raise GenerationError(
+            f"{error}; `generation.servers` has to name running servers: leave it out and start "
+            "through launch.sh, which starts them"
+        ) from error
