@@ -163,7 +163,11 @@ def _explained(
         texts = tuple(_text(item, f"`{column}`, place {i}", tags) for i, item in enumerate(listed))
         return ExplainedRow(problem, texts, is_list=True)
     if column := columns.get("explanation"):
-        text = _text(values.get(column), f"`{column}`", tags)
+        text = values.get(column)
+        if "well_formed" in values:  # from collect_traces: whatever tags stand in it, it is the explanation
+            text = None if text is None else text_of(text, f"`{column}`")
+        else:
+            text = _text(text, f"`{column}`", tags)
         return ExplainedRow(problem, (text,), is_list=False, sample_index=index)
     if problem.reasoning_trace is None:
         raise DataError(

@@ -10,6 +10,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -49,6 +50,16 @@ def load_context(name: str, *, revision: str | None = None, trust: bool = False)
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot load the configuration of {name!r}: {first_line(error)}") from error
     return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def load_eos_ids(name: str, revision: str | None = None) -> list[int]:
+    """Return the ids that end a model's text by its generation_config; none where it has none."""
+    _require_folder(name)
+    try:
+        found = GenerationConfig.from_pretrained(name, revision=revision).eos_token_id
+    except OSError:
+        return []
+    return found if isinstance(found, list) else [] if found is None else [found]
 
 
 def load_model(

@@ -142,6 +142,71 @@ def write_selection_card(run_dir: str | Path) -> Path:
     return write_text(run_dir / NAME, f"---\n{header}---\n\n{without_private_paths(redact(body))}\n")
 
 
+def write_traces_card(run_dir: str | Path) -> Path:
+    """Return the path of README.md for a run that collected traces: a dataset card with their origin."""
+    run_dir = Path(run_dir)
+    run = read_run(run_dir)
+    config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    fields: dict[str, Any] = {
+        "tags": ["rlt", "reasoning-traces"],
+        "configs": [{"config_name": "default", "data_files": "traces.parquet"}],
+    }
+    if data := hub_name(run["inputs"]["dataset"]):
+        fields["source_datasets"] = [data]
+    header = yaml.safe_dump(fields, sort_keys=False)
+    results, generation, collect = run["results"], config["generation"], config["collect"]
+    introduction = (
+        f"# {run_dir.resolve().name}\n\n{results['explanations']} explanations of {results['problems']} "
+        "problems, written by a teacher that had read each problem **and its solution**. They are the raw "
+        "samples: none is left out, and `well_formed` and `why` mark those that are cut, empty or without "
+        "their closing tag. `messages` holds each as a chat to train a student on.\n\n"
+        "Made with the Python package `rlt`."
+    )
+    counts = [("well formed", results["well_formed"]), *results["malformed"].items()]
+    counts += [(name, results[name]) for name in ("truncated", "tokens", "mean_tokens")]
+    counts.append(("rows left out (too long or bad)", run["skipped"]))
+    facts = {
+        key: config[key] for key in ("temperature", "max_prompt_length", "max_completion_length", "seed")
+    }
+    sampling = [(f"`{key}`", f"`{value}`") for key, value in facts.items()]
+    sampling += [(f"`{key}`", f"`{collect[key]}`") for key in ("num_samples", "first_sample_index")]
+    sampling += [
+        (f"`{key}`", f"`{generation[key]}`")
+        for key in ("backend", "top_p", "top_k", "min_p", "repetition_penalty", "stop_at_tag")
+    ]
+    licence = (
+        "## Licence\n\nThe texts fall under the terms of their source and of the teacher; this card does "
+    )
+    licence += "not waive any."
+    body = "\n\n".join(
+        part
+        for part in (
+            introduction,
+            "## Counts\n\n" + _table(("what", "number"), [(name, str(n)) for name, n in counts]),
+            _facts({}, run).replace("## Recipe", "## Sources"),
+            _teacher_run(run),
+            "## Sampling\n\n" + _table(("setting", "value"), sampling),
+            _command(run),
+            _versions(run),
+            licence,
+        )
+        if part
+    )
+    return write_text(run_dir / NAME, f"---\n{header}---\n\n{without_private_paths(redact(body))}\n")
+
+
+def _teacher_run(run: dict[str, Any]) -> str:
+    """Return where the teacher comes from, if a run of ours has written it."""
+    folder = run["inputs"]["teacher"].get("folder")
+    if not folder or not (Path(folder) / "run.json").is_file():
+        return ""
+    made = read_run(folder)
+    facts = [("stage", f"`{made.get('stage')}`"), ("ended", str(made.get("ended")))]
+    facts += [("commit", str(made["code"]["commit"]))] if made.get("code", {}).get("commit") else []
+    facts += [(role.replace("_", " "), _source(of)) for role, of in made.get("inputs", {}).items()]
+    return "## The teacher's own run\n\n" + _table(("what", "value"), facts)
+
+
 def front_matter(run: dict[str, Any], license_id: str | None = None) -> dict[str, Any]:
     """Return the card's metadata. Base model and data stand there only when they are on the Hub."""
     fields: dict[str, Any] = {

@@ -38,6 +38,15 @@ def describe_input(source: str | tuple[str, str | None]) -> dict[str, Any]:
     return {"hub": name, "revision": revision, "commit": hub_commit(name, revision)}
 
 
+def input_label(described: dict[str, Any]) -> str:
+    """Return an input in one word that tells no path: NAME@COMMIT on the Hub, or NAME@sha256:DIGITS here."""
+    if name := described.get("hub"):
+        version = described.get("commit") or described.get("revision")
+        return f"{name}@{version[:12]}" if version else str(name)
+    place = Path(str(described.get("folder") or described.get("file"))).resolve()
+    return f"{place.name}@sha256:{described['sha256'][:12]}"
+
+
 def folder_files(folder: Path) -> list[Path]:
     """Return the files that make up a folder's content, sorted by name."""
     if (folder / "config.json").is_file():

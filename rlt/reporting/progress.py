@@ -10,6 +10,7 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -137,6 +138,52 @@ class TokenProgress:
         left = (self._total - self._done) / max(rate, 1e-9)
         pace = f"{rate:,.0f} tokens/s  {duration(left)} left" if self._done else "time left not known yet"
         return f"{self._what}  {share:.0%}  {self._done:,} of {self._total:,} tokens  {pace}"
+
+
+class SampleProgress:
+    """Lines that say how far a collection of samples is, and what is wrong with them.
+
+    The time left is not told before as many are done as are drawn at once: the first to end are the shortest.
+    """
+
+    def __init__(
+        self, done: Iterable[Mapping[str, Any]], total: int, at_once: int, *, every: float = 10.0
+    ) -> None:
+        """Start the clock; `every` is the least number of seconds between two lines."""
+        self._total = total
+        self._at_once = at_once
+        self._every = every
+        self._done = self._malformed = self._truncated = 0
+        self._count(done)
+        self._before = self._done
+        self._tokens = 0
+        self._began = self._spoke = time.monotonic()
+
+    def add(self, rows: Iterable[Mapping[str, Any]], tokens: int) -> None:
+        """Count samples with `why` and `finish_reason`; write a line if it is time, or the last one."""
+        self._count(rows)
+        self._tokens += tokens
+        now = time.monotonic()
+        if now - self._spoke >= self._every or self._done >= self._total:
+            self._spoke = now
+            log.info("%s", self.line(now - self._began))
+
+    def line(self, seconds: float) -> str:
+        """Return the line after so many seconds."""
+        drawn = self._done - self._before
+        left = duration((self._total - self._done) * seconds / drawn) if drawn >= self._at_once else "?"
+        share = self._done / max(self._total, 1)
+        return (
+            f"collecting  {share:.0%}  {self._done:,} of {self._total:,} explanations"
+            f"  {self._tokens / max(seconds, 1e-9):,.0f} tokens/s  {left} left"
+            f"  {self._malformed:,} malformed, {self._truncated:,} cut by their length"
+        )
+
+    def _count(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        for row in rows:
+            self._done += 1
+            self._malformed += row["why"] is not None
+            self._truncated += row["finish_reason"] == "length"
 
 
 def metrics_text(logs: dict[str, Any], prefix: str = "") -> str:

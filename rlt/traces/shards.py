@@ -9,17 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlt.errors import CheckpointError
 from rlt.records import Trace
+from rlt.traces.manifest import Write, open_manifest
 
 logger = logging.getLogger(__name__)
-MANIFEST = "manifest.json"
-Write = Callable[[Path, str], object]
-"""Writes a text file whole or not at all."""
 
 
 class Shards:
@@ -35,11 +33,7 @@ class Shards:
 
     def open(self, manifest: Mapping[str, Any]) -> list[int]:
         """Return the shards that are still to be scored; raises CheckpointError in another run's folder."""
-        path = self._directory / MANIFEST
-        if path.is_file():
-            self._compare(path, manifest)
-        else:
-            self._write(path, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        open_manifest(self._directory, manifest, self._write, "scores")
         return [index for index in range(len(self.parts)) if self.read(index) is None]
 
     def read(self, index: int) -> list[dict[str, Any]] | None:
@@ -77,22 +71,6 @@ class Shards:
     def _path(self, index: int) -> Path:
         return self._directory / f"shard_{index:06d}.jsonl"
 
-    def _compare(self, path: Path, manifest: Mapping[str, Any]) -> None:
-        remedy = f"give another output_dir, or remove {self._directory}"
-        try:
-            old = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CheckpointError(f"{path} is not JSON ({error}): {remedy}") from error
-        new = json.loads(json.dumps(manifest))
-        different = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-        if different:
-            key = different[0]
-            more = f" and {len(different) - 1} more" if len(different) > 1 else ""
-            raise CheckpointError(
-                f"{self._directory} holds scores of another run ({key} was {_short(old.get(key))} and is "
-                f"{_short(new.get(key))}{more}): {remedy}"
-            )
-
 
 def traces_digest(traces: Sequence[Trace]) -> str:
     """Return a hash of everything in the traces that a score depends on."""
@@ -102,8 +80,3 @@ def traces_digest(traces: Sequence[Trace]) -> str:
         fields = [p.question, p.solution, p.system, trace.sample_index, trace.explanation]
         digest.update(json.dumps(fields).encode() + b"\n")
     return digest.hexdigest()
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,4 +1,4 @@
-"""Rows of traces as files hold them: what the source said, the score, the place, the choice."""
+"""Rows of traces as files hold them: what the source said, who wrote it, the score, the place, the choice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from rlt.formats.layout import StudentLayout, student_messages
 from rlt.formats.tags import TagStyle
-from rlt.records import Trace
+from rlt.records import Problem, Trace
 from rlt.traces.rank import Place
 
 COLUMNS = (
@@ -26,8 +26,8 @@ _NESTED = ("breakdown", "messages")
 def trace_row(
     trace: Trace, num_tokens: int, scored: Mapping[str, Any], place: Place, layout: StudentLayout
 ) -> dict[str, Any]:
-    """Return the row of a trace. Columns of the source stay, except under a name that is ours."""
-    problem, extra = trace.problem, trace.problem.extra
+    """Return the row of a scored trace. Columns of the source stay, except under a name that is ours."""
+    extra = trace.problem.extra
     return {
         **dict.fromkeys(COLUMNS[:5]),
         **_of_source(trace),
@@ -39,7 +39,7 @@ def trace_row(
         "rank": place.rank,
         "selected": place.selected,
         "is_fallback": trace.is_fallback,
-        "messages": None if trace.explanation is None else layout.messages(problem, trace.explanation),
+        "messages": None if trace.explanation is None else layout.messages(trace.problem, trace.explanation),
     }
 
 
@@ -52,6 +52,26 @@ def chosen_row(trace: Trace, selected: bool, tags: TagStyle, system_prompt: str 
     if row["messages"] is None and trace.explanation is not None:
         row["messages"] = student_messages(trace.problem, trace.explanation, tags, system_prompt)
     return row
+
+
+def collected_row(
+    problem: Problem, made: Mapping[str, Any], origin: Mapping[str, Any], layout: StudentLayout
+) -> dict[str, Any]:
+    """Return the row of a collected sample: `made` is its line of the journal, `origin` teacher and sampling.
+
+    Nothing has scored it or chosen among its like yet.
+    """
+    return {
+        **dict.fromkeys(COLUMNS),
+        **_of_source(Trace(problem, made["sample_index"], made["explanation"])),
+        "num_tokens": made["num_tokens"],
+        "finish_reason": made["finish_reason"],
+        **origin,
+        "well_formed": made["why"] is None,
+        "why": made["why"],
+        **dict.fromkeys(("score", "breakdown", "selected")),
+        "messages": layout.messages(problem, made["explanation"]),
+    }
 
 
 def as_columns(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

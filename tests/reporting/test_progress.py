@@ -12,6 +12,7 @@ from transformers import TrainerState
 from rlt.reporting.progress import (
     BarProgress,
     ConsoleProgress,
+    SampleProgress,
     TokenProgress,
     duration,
     install_progress,
@@ -152,4 +153,20 @@ def test_the_last_tokens_are_told_at_once(caplog):
     clock.add(60)
     assert not caplog.records
     clock.add(40)
+    assert "100%" in caplog.text
+
+
+def test_a_collection_tells_its_pace_and_what_is_malformed(caplog):
+    caplog.set_level("INFO", logger="rlt")
+    good, cut = {"why": None, "finish_reason": "stop"}, {"why": "cut", "finish_reason": "length"}
+    clock = SampleProgress([good, cut], 10, 3, every=3600)  # two of an earlier run
+    clock.add([good, good], 100)
+    assert clock.line(4) == (
+        "collecting  40%  4 of 10 explanations  25 tokens/s  ? left  1 malformed, 1 cut by their length"
+    )
+    clock.add([{"why": "empty", "finish_reason": "stop"}], 20)
+    # three of this run in 6 s, five to go
+    assert "50%  5 of 10 explanations  20 tokens/s  10s left  2 malformed, 1 cut" in clock.line(6)
+    assert not caplog.records
+    clock.add([good] * 5, 1)
     assert "100%" in caplog.text

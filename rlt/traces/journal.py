@@ -1,0 +1,93 @@
+"""Samples on disk as they are finished, so that a killed collection goes on where it stopped.
+
+journal.jsonl holds one line per sample, in the order in which they were done. Samples that are drawn together
+are a unit: of a unit that a kill cut short, and of a torn last line, nothing is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rlt.traces.manifest import Write, open_manifest
+
+logger = logging.getLogger(__name__)
+
+NAME = "journal.jsonl"
+SYNC_EVERY = 1.0
+"""Seconds: what a machine without power may lose. A killed process loses nothing that it has appended."""
+Key = tuple[str, int]
+"""problem_id and sample_index."""
+Append = Callable[[Sequence[Mapping[str, Any]]], None]
+
+
+class Journal:
+    """The samples of one folder. `write` is passed in by the stage."""
+
+    def __init__(self, directory: Path, units: Sequence[Sequence[Key]], write: Write) -> None:
+        self.path = directory / NAME
+        self.rows: dict[Key, dict[str, Any]] = {}
+        """Every finished sample."""
+        self._units = units
+        self._write = write
+
+    def open(self, manifest: Mapping[str, Any]) -> list[int]:
+        """Return the units that are still to be drawn; raises CheckpointError in another run's folder."""
+        open_manifest(self.path.parent, manifest, self._write, "explanations")
+        text = self.path.read_bytes() if self.path.is_file() else b""
+        *lines, torn = text.split(b"\n")
+        found: dict[Key, tuple[bytes, dict[str, Any]]] = {}
+        for line in lines:
+            if (row := _parsed(line)) is not None:
+                found.setdefault(_key(row), (line, row))
+        pending = [i for i, unit in enumerate(self._units) if not all(key in found for key in unit)]
+        whole = {key for unit in self._units for key in unit}
+        whole -= {key for i in pending for key in self._units[i]}
+        self.rows = {key: row for key, (_, row) in found.items() if key in whole}
+        kept = b"".join(line + b"\n" for key, (line, _) in found.items() if key in whole)
+        if kept != text:
+            dropped = len(lines) + bool(torn) - len(self.rows)
+            logger.warning("%s: %d lines of unfinished work are dropped", self.path, dropped)
+            self._write(self.path, kept.decode())
+        return pending
+
+    @contextmanager
+    def appending(self) -> Iterator[Append]:
+        """Open the file for a function that appends the rows of one unit."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as file:
+            synced = time.monotonic()
+
+            def append(rows: Sequence[Mapping[str, Any]]) -> None:
+                nonlocal synced
+                lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+                file.write("".join(lines).encode())
+                file.flush()
+                self.rows |= {_key(row): dict(row) for row in rows}
+                if time.monotonic() - synced >= SYNC_EVERY:
+                    os.fsync(file.fileno())
+                    synced = time.monotonic()
+
+            yield append
+            os.fsync(file.fileno())
+
+
+def _key(row: Mapping[str, Any]) -> Key:
+    return row["problem_id"], row["sample_index"]
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """Return a line's row, or None where a crash of the machine has damaged it."""
+    try:
+        row = json.loads(line)
+        return (
+            row if isinstance(row, dict) and all(isinstance(part, str | int) for part in _key(row)) else None
+        )
+    except (ValueError, KeyError):
+        return None
