@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 
 from rlt.config.schema import (
+    GENERATING_STAGES,
     OPTIONAL_FIELDS,
     PROMPT_KEYWORDS,
     REQUIRED_FIELDS,
@@ -29,9 +30,10 @@ def check_data(config: Config) -> None:
             f"`data.on_long_row={config.data.on_long_row}` does not hold for {config.stage}, which marks "
             "traces that are too long and keeps them: leave it at drop."
         )
-    if config.stage == "teacher_rl" and config.data.on_long_row == "truncate":
+    if config.stage in ("teacher_rl", *GENERATING_STAGES) and config.data.on_long_row == "truncate":
+        rows = "RL rows" if config.stage == "teacher_rl" else f"rows of {config.stage}"
         raise ConfigError(
-            "`data.on_long_row=truncate` cuts explanations, which RL rows do not have: take drop or error."
+            f"`data.on_long_row=truncate` cuts explanations, which {rows} do not have: take drop or error."
         )
     if config.layout.teacher_prompt == "from_dataset":
         raise ConfigError(

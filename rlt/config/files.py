@@ -15,6 +15,11 @@ from rlt.errors import ConfigError
 
 _CHECKPOINT_END = "trainer_state.json"
 """What Trainer writes last: a checkpoint without it is not whole."""
+_EARLIER = {
+    "teacher_rl": ("pre_rl_model", "teacher_sft", "the warm-up"),
+    "collect_traces": ("teacher_rl", "teacher_rl", "teacher_rl"),
+}
+"""By stage: the folder of its default model, the run file that writes it, and how that is called."""
 _HUB_NAME = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 
 
@@ -69,12 +74,13 @@ def looks_local(name: str) -> bool:
 
 
 def _check_warm_up(config: Config) -> None:
-    model = f"{config.results_dir}/pre_rl_model"
-    is_default = config.stage == "teacher_rl" and config.model_name_or_path == model
-    if is_default and not (Path(model) / "config.json").is_file():
+    """Refuse a default model that the stage before has not written."""
+    name, run_file, what = _EARLIER.get(config.stage, ("", "", ""))
+    model = f"{config.results_dir}/{name}"
+    if name and config.model_name_or_path == model and not (Path(model) / "config.json").is_file():
         raise ConfigError(
-            f"`model_name_or_path={model}` does not hold a model yet: teacher_rl starts from what the "
-            f"warm-up writes, so run `./launch.sh cfgs/run_cfg/teacher_sft.yaml "
+            f"`model_name_or_path={model}` does not hold a model yet: {config.stage} starts from what "
+            f"{what} writes, so run `./launch.sh cfgs/run_cfg/{run_file}.yaml "
             f"results_dir={config.results_dir}` first, or give another model_name_or_path."
         )
 

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 _PATHS = (
     *("model_name_or_path", "dataset_id_or_path", "student_model", "data.eval_path"),
-    *("results_dir", "output_dir", "resume_from", "generation.sync_dir"),
+    *("results_dir", "output_dir", "resume_from", "generation.sync_dir", "collect.only"),
 )
 _FILE = "file:"
 

@@ -34,9 +34,16 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-STAGES = ("teacher_sft", "teacher_rl", "score_traces", "show_traces", "select_traces", "plan_traces")
+STAGES = (
+    *("teacher_sft", "teacher_rl", "collect_traces"),
+    *("score_traces", "show_traces", "select_traces", "plan_traces"),
+)
 SCORING_STAGES = ("score_traces", "show_traces")
 """Stages that read traces and train nothing; a teacher is optional."""
+PAID_STAGES = ("teacher_rl", *SCORING_STAGES)
+"""Stages in which frozen students judge explanations."""
+GENERATING_STAGES = ("collect_traces",)
+"""Stages that train nothing and generate: every GPU is the engine's."""
 TEXT_STAGES = ("select_traces", "plan_traces")
 """Stages that read traces without any model; of the student no more than its tokenizer."""
 SELECTION_RULES = ("none", "first", "best", "shortest", "random", "rank")
@@ -395,6 +402,30 @@ class MonitorSettings:
 
 
 @dataclass
+class CollectSettings:
+    """Collecting explanations of a dataset. A seed, a problem_id and a sample_index decide a sample."""
+
+    num_samples: int = setting(1, "explanations of each row", gt=0)
+    first_sample_index: int = setting(
+        0, "sample_index of a row's first one: the number that there are already, to collect others", ge=0
+    )
+    only: str | None = setting(
+        None,
+        "a .jsonl file with `problem_id`, and `sample_index` where a certain one is wanted: collect for "
+        "these problems alone; null: for all",
+    )
+    requests_per_server: int = setting(
+        512, "vllm: requests in flight per server; those that it cannot run yet wait in its queue", gt=0
+    )
+    samples_per_chunk: int = setting(
+        16, "transformers: explanations of one batch, which is saved or lost as a whole", gt=0
+    )
+    push_to_hub: str | None = setting(
+        None, "upload traces and card to this dataset on the Hub, OWNER/NAME, private if new; null: don't"
+    )
+
+
+@dataclass
 class ScoreSettings:
     """Scoring and ranking of traces that exist already."""
 
@@ -466,7 +497,8 @@ class Config:
     recipe: str = setting("released", "preset of trainer settings", choices=RECIPES)
     model_name_or_path: str | None = setting(
         MISSING,
-        "the model to train: a folder or a Hub name; where traces are scored the teacher, null for none",
+        "the model to train, or the teacher that explains: a folder or a Hub name; where traces are scored "
+        "the teacher, null for none",
     )
     dataset_id_or_path: str = setting(MISSING, "the problems: a file, a folder or a Hub name")
     student_model: str | None = setting(None, "RL and scoring: the frozen student that pays the reward")
@@ -476,9 +508,13 @@ class Config:
     )
     per_device_train_batch_size: int = setting(1, "rows or completions of one forward pass", gt=0)
     num_generations: int = setting(64, "RL: completions per problem (the group)", ge=2)
-    temperature: float = setting(0.7, "RL: sampling temperature; 2 is the most vLLM takes", gt=0, le=2)
-    max_prompt_length: int = setting(16384, "RL: tokens of a prompt; see data.on_long_row", gt=0)
-    max_completion_length: int = setting(16384, "RL: tokens that the teacher may write", gt=0)
+    temperature: float = setting(
+        0.7, "sampling temperature; 2 is the most vLLM takes, 0 (greedy) is for collecting alone", ge=0, le=2
+    )
+    max_prompt_length: int = setting(
+        16384, "RL and collecting: tokens of a prompt; see data.on_long_row", gt=0
+    )
+    max_completion_length: int = setting(16384, "RL and collecting: tokens that the teacher may write", gt=0)
     answer_log_prob_coeff: list[float] = setting([1.0, 0.01], "weights of reward.answer_reductions in r_SS")
     kl_penalty_reward_coeff: list[float] = setting([3.0, 0.03], "weights of reward.kl_reductions in r_KL")
     results_dir: str = setting("results", "folder that holds the run directories")
@@ -495,6 +531,7 @@ class Config:
     generation: GenerationSettings = setting(GenerationSettings, "the engine")
     evaluation: EvaluationSettings = setting(EvaluationSettings, "evaluation during training")
     monitors: MonitorSettings = setting(MonitorSettings, "RL: warnings while training")
+    collect: CollectSettings = setting(CollectSettings, "collecting explanations")
     score: ScoreSettings = setting(ScoreSettings, "scoring of existing traces")
     show: ShowSettings = setting(ShowSettings, "showing traces by token")
     traces: TracesSettings = setting(TracesSettings, "further sources of traces")

@@ -13,12 +13,15 @@ from math import lcm
 from urllib.parse import urlsplit
 
 from rlt.config.bounds import check_bounds
+from rlt.config.check_collect import check_collect
 from rlt.config.check_components import check_components
 from rlt.config.check_data import check_data
 from rlt.config.check_traces import check_traces
 from rlt.config.check_trainer import check_trainer
 from rlt.config.files import check_files, context_length
 from rlt.config.schema import (
+    GENERATING_STAGES,
+    PAID_STAGES,
     PLAIN_SAMPLING,
     REDUCTIONS,
     SCORING_STAGES,
@@ -57,20 +60,22 @@ def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = F
     check_bounds(config)
     if config.stage in SCORING_STAGES:
         check_scoring(config)
+    elif config.stage in GENERATING_STAGES:
+        check_generating(config, num_processes)
     else:
         check_training(config, num_processes)
     check_data(config)
-    if config.stage != "teacher_sft":
+    if config.stage in PAID_STAGES:
         _check_reward(config)
         check_components(config)
         _check_student(config)
-    if config.stage == "teacher_rl":
+    if config.stage in ("teacher_rl", *GENERATING_STAGES):
         _check_generation(config)
     check_files(config)
     context = context_length(config.model_name_or_path) if config.model_name_or_path else None
-    students = [] if config.stage == "teacher_sft" else all_students(config)
+    students = all_students(config) if config.stage in PAID_STAGES else []
     check_lengths(config, context, {s.model: context_length(s.model) for s in students})
-    if config.stage == "teacher_rl":
+    if config.stage in ("teacher_rl", *GENERATING_STAGES):
         _check_servers(config, servers_follow)
 
 
@@ -78,23 +83,48 @@ def check_training(config: Config, num_processes: int) -> None:
     """Raise ConfigError for the first broken rule of a stage that trains a model."""
     _check_batch(config, num_processes)
     check_trainer(config)
+    _refuse_greedy(config)
 
 
 def check_scoring(config: Config) -> None:
     """Raise ConfigError for settings that a stage which only scores cannot follow."""
+    _refuse_training(config)
+    _refuse_greedy(config)
+    show = config.show
+    if config.stage == "show_traces" and not (show.rows or show.best or show.worst):
+        raise ConfigError("`show` asks for nothing: give show.rows=[1], show.best=3 or show.worst=3.")
+
+
+def check_generating(config: Config, num_processes: int) -> None:
+    """Raise ConfigError for settings that a stage which only generates cannot follow."""
+    _refuse_training(config)
+    if config.generation.backend == "vllm" and num_processes > 1:
+        raise ConfigError(
+            f"{config.stage} asks its servers from one process, got {num_processes}: start it with launch.sh "
+            "or python train.py."
+        )
+    check_collect(config)
+
+
+def _refuse_training(config: Config) -> None:
     if config.resume_from is not None:
+        hint = "" if config.stage == "show_traces" else " (it goes on by itself in the same output_dir)"
         raise ConfigError(
             f"`resume_from={config.resume_from}` is for training, and {config.stage} trains nothing: leave "
-            "it out (score_traces goes on by itself in the same output_dir)."
+            f"it out{hint}."
         )
     if config.trainer_args:
         raise ConfigError(
             f"`trainer_args.{next(iter(config.trainer_args))}` has no effect, because {config.stage} "
             "trains nothing: leave it out."
         )
-    show = config.show
-    if config.stage == "show_traces" and not (show.rows or show.best or show.worst):
-        raise ConfigError("`show` asks for nothing: give show.rows=[1], show.best=3 or show.worst=3.")
+
+
+def _refuse_greedy(config: Config) -> None:
+    if config.temperature == 0:
+        raise ConfigError(
+            f"`temperature` must be greater than 0 in {config.stage}, got 0, since logits are divided by it."
+        )
 
 
 def _check_batch(config: Config, num_processes: int) -> None:
@@ -248,7 +278,7 @@ def check_lengths(config: Config, context: int | None, students: Mapping[str, in
     """
     if config.stage in SCORING_STAGES:
         return  # traces that are too long are marked
-    if config.stage == "teacher_rl":
+    if config.stage in ("teacher_rl", *GENERATING_STAGES):
         prompt, completion = config.max_prompt_length, config.max_completion_length
         need = prompt + completion
         what = f"max_prompt_length + max_completion_length = {prompt} + {completion}"

@@ -22,12 +22,19 @@ from types import FrameType
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
-from rlt.config.schema import Config
+from rlt.config.schema import GENERATING_STAGES, Config
 from rlt.config.validate import validate
 from rlt.errors import ConfigError, RLTError
 from rlt.launch.command import training_command, training_env
 from rlt.launch.native_builds import remove_stale_locks
-from rlt.launch.plan import STRATEGIES, Plan, plan_training, plan_with_servers, visible_gpus
+from rlt.launch.plan import (
+    STRATEGIES,
+    Plan,
+    plan_generation,
+    plan_training,
+    plan_with_servers,
+    visible_gpus,
+)
 from rlt.launch.ports import free_ports
 from rlt.launch.preflight import check_local_data, prepare_directory
 from rlt.launch.server import (
@@ -50,9 +57,10 @@ USAGE = {
     "launch.sh": """\
 usage: ./launch.sh [N] cfgs/run_cfg/NAME.yaml [WORD] [KEY=VALUE …] [--dry-run]
 
-Train on N GPUs (default: all visible ones). teacher_rl takes half of them for vLLM servers, unless
-generation.servers=[ADDRESS,…] names running ones or generation.backend=transformers needs none.
-On a machine without GPUs, N counts training processes (default 1), beside one server.
+Train on N GPUs (default: all visible ones). teacher_rl takes half of them for vLLM servers, and
+collect_traces, which trains nothing, all of them, unless generation.servers=[ADDRESS,…] names running
+ones or generation.backend=transformers needs none. On a machine without GPUs, N counts training
+processes (default 1), beside one server; in collect_traces it counts servers.
 """,
     "launch_with_server.sh": """\
 usage: ./launch_with_server.sh GENERATION TRAINING cfgs/run_cfg/NAME.yaml [WORD] [KEY=VALUE …] [--dry-run]
@@ -159,9 +167,9 @@ def parse(script: str, words: Sequence[str]) -> CommandLine:
 def prepare(script: str, line: CommandLine) -> Launch:
     """Return what would be started, with every check done that needs no model."""
     config = resolve(compose(line.overrides))
-    generates = config.stage == "teacher_rl" and config.generation.backend == "vllm"
+    generates = config.stage in ("teacher_rl", *GENERATING_STAGES) and config.generation.backend == "vllm"
     needs_servers = generates and not config.generation.servers
-    if script == "launch_with_server.sh" and not needs_servers:
+    if script == "launch_with_server.sh" and (not needs_servers or config.stage in GENERATING_STAGES):
         raise ConfigError(_needs_no_server(config))
     plan = plan_devices(config, line, needs_servers)
     validate(config, num_processes=plan.num_processes, servers_follow=needs_servers)
@@ -187,11 +195,26 @@ def plan_devices(config: Config, line: CommandLine, needs_servers: bool) -> Plan
     """Return who gets which of the devices that this machine has."""
     gpus = visible_gpus(os.environ)
     has_deepspeed = importlib.util.find_spec("deepspeed") is not None
+    count = line.counts[0] if line.counts else None
+    if config.stage in GENERATING_STAGES:
+        return _plan_generating(config, gpus, count, line.word, needs_servers)
     if not needs_servers:
-        return plan_training(gpus, line.counts[0] if line.counts else None, line.word, has_deepspeed)
+        return plan_training(gpus, count, line.word, has_deepspeed)
     generation, training = line.counts if len(line.counts) == 2 else (None, *(line.counts or (None,)))
     tensor_parallel = config.generation.tensor_parallel
     return plan_with_servers(gpus, generation, training, tensor_parallel, line.word, has_deepspeed)
+
+
+def _plan_generating(
+    config: Config, gpus: tuple[str, ...], count: int | None, word: str | None, needs_servers: bool
+) -> Plan:
+    if word is not None:
+        raise ConfigError(f"`{word}` is a way to train, and {config.stage} trains nothing: leave it out.")
+    if needs_servers:
+        return plan_generation(gpus, count, config.generation.tensor_parallel)
+    if config.generation.backend == "vllm":
+        return Plan((), (), 1, "single")  # somebody else's servers have the GPUs
+    return plan_training(gpus, count, "ddp", has_deepspeed=False)
 
 
 def describe(launch: Launch) -> str:
@@ -215,7 +238,8 @@ def plan_line(launch: Launch) -> str:
     strategy = f"{plan.num_processes} process(es), {plan.strategy}"
     if plan.strategy == "single":
         strategy = "one process"
-    return f"# {launch.config.stage} -> {launch.config.output_dir}: {servers}training {where}: {strategy}"
+    work = "collecting" if launch.config.stage in GENERATING_STAGES else "training"
+    return f"# {launch.config.stage} -> {launch.config.output_dir}: {servers}{work} {where}: {strategy}"
 
 
 def run_and_record(launch: Launch) -> int:
@@ -280,6 +304,11 @@ def stop_on_signals() -> None:
 
 
 def _needs_no_server(config: Config) -> str:
+    if config.stage in GENERATING_STAGES:
+        return (
+            f"launch_with_server.sh shares GPUs out between generation and training, but {config.stage} "
+            "trains nothing: use launch.sh."
+        )
     if config.stage != "teacher_rl":
         reason = f"stage {config.stage} generates nothing"
     elif config.generation.servers:

@@ -80,6 +80,25 @@ def plan_training(gpus: tuple[str, ...], count: int | None, word: str | None, ha
     return Plan((), (), processes, choose_strategy(word, processes, False, has_deepspeed))
 
 
+def plan_generation(gpus: tuple[str, ...], count: int | None, tensor_parallel: int) -> Plan:
+    """Return a plan that only generates: servers on `count` or all GPUs, and one process that asks them.
+
+    On a CPU the number counts servers. GPUs that do not fill a server stay idle.
+    """
+    if not gpus:
+        return Plan(((),) * (count or 1), (), 1, "single")
+    _refuse_too_many(count, gpus, "generation")
+    chosen = gpus if count is None else gpus[:count]
+    if len(chosen) < tensor_parallel:
+        raise ConfigError(
+            f"{len(chosen)} GPU{'s' * (len(chosen) > 1)} cannot hold a server of "
+            f"generation.tensor_parallel={tensor_parallel}: give more, or lower it."
+        )
+    last = len(chosen) - tensor_parallel
+    servers = tuple(chosen[i : i + tensor_parallel] for i in range(0, last + 1, tensor_parallel))
+    return Plan(servers, (), 1, "single")
+
+
 def plan_with_servers(
     gpus: tuple[str, ...],
     generation: int | None,

@@ -18,7 +18,10 @@ def test_a_student_and_traces_are_enough(score_traces):
         ("student_model=null", "`student_model` is empty, but score_traces is paid by a frozen student"),
         ("student_model=/nowhere", "`student_model=/nowhere` does not exist"),
         ("model_name_or_path=", "`model_name_or_path` is empty: give null for none"),
-        ("resume_from=latest", "score_traces goes on by itself in the same output_dir"),
+        (
+            "resume_from=latest",
+            "score_traces trains nothing: leave it out (it goes on by itself in the same output_dir)",
+        ),
         ("+trainer_args.optim=adamw_torch", "`trainer_args.optim` has no effect"),
         ("data.on_long_row=truncate", "marks traces that are too long"),
         ("score.rows_per_shard=0", "`score.rows_per_shard` must be greater than 0"),

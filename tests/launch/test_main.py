@@ -26,6 +26,7 @@ EIGHT_GPUS = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
 NO_GPUS = {"CUDA_VISIBLE_DEVICES": ""}
 SFT = "cfgs/run_cfg/teacher_sft.yaml"
 RL = "cfgs/run_cfg/teacher_rl.yaml"
+COLLECT = "cfgs/run_cfg/collect_traces.yaml"
 HUB_MODEL = "model_name_or_path=Qwen/Qwen2.5-7B-Instruct"
 
 
@@ -97,6 +98,22 @@ def test_running_servers_are_only_trained_against():
     assert "--num_processes 8" in training
 
 
+def test_collecting_generates_on_all_gpus_and_asks_from_the_cpu():
+    servers, asking = commands(launch("launch.sh", COLLECT, HUB_MODEL, "--dry-run", env=EIGHT_GPUS))
+    assert all(f"CUDA_VISIBLE_DEVICES={gpu} " in line for gpu, line in zip("01234567", servers, strict=True))
+    assert "CUDA_VISIBLE_DEVICES='' RLT_NUM_GPUS=8 " in asking
+    assert f" {sys.executable} {PROJECT}/train.py {COLLECT}" in asking
+    assert asking.count("http://127.0.0.1:") == 8
+
+
+def test_collecting_from_running_servers_takes_no_gpu():
+    words = [COLLECT, HUB_MODEL, "generation.servers=[http://127.0.0.1:8000]", "--dry-run"]
+    servers, asking = commands(launch("launch.sh", *words, env=EIGHT_GPUS))
+    assert servers == []
+    assert "CUDA_VISIBLE_DEVICES='' RLT_NUM_GPUS=0 " in asking
+    assert "accelerate" not in asking.replace("ACCELERATE_USE_CPU=true", "")
+
+
 def test_the_transformers_back_end_needs_no_server_and_any_folder_will_do(tmp_path):
     words = [RL, HUB_MODEL, "generation.backend=transformers", "--dry-run"]
     servers, training = commands(launch("launch.sh", *words, env=NO_GPUS, cwd=tmp_path))
@@ -115,6 +132,8 @@ def test_the_transformers_back_end_needs_no_server_and_any_folder_will_do(tmp_pa
         ("launch.sh", ["16", SFT], "16 GPUs are asked for training, but 8 are visible"),
         ("launch_with_server.sh", ["6", "4", RL, HUB_MODEL], "are 10, but 8 are visible"),
         ("launch_with_server.sh", ["1", "1", SFT], "stage teacher_sft generates nothing"),
+        ("launch_with_server.sh", ["1", "1", COLLECT], "but collect_traces trains nothing: use launch.sh"),
+        ("launch.sh", [COLLECT, "zero3"], "`zero3` is a way to train, and collect_traces trains nothing"),
         ("launch.sh", [SFT, "learning_rat=1"], "did you mean `learning_rate`"),
         ("launch.sh", ["cfgs/run_cfg/teacher_sftt.yaml"], "teacher_sftt"),
         ("launch.sh", [RL, HUB_MODEL, "generation.host=0.0.0.0"], "can be reached from other machines"),

@@ -3,7 +3,13 @@
 import pytest
 
 from rlt.errors import ConfigError
-from rlt.launch.plan import choose_strategy, plan_training, plan_with_servers, visible_gpus
+from rlt.launch.plan import (
+    choose_strategy,
+    plan_generation,
+    plan_training,
+    plan_with_servers,
+    visible_gpus,
+)
 
 EIGHT = tuple("01234567")
 
@@ -54,6 +60,15 @@ def test_halving_respects_tensor_parallel():
     assert plan.training_gpus == ("2", "3", "4", "5")
 
 
+def test_collecting_gives_every_gpu_to_a_server():
+    plan = plan_generation(EIGHT, None, 1)
+    assert plan.servers == tuple((gpu,) for gpu in EIGHT)
+    assert (plan.training_gpus, plan.num_processes, plan.strategy, plan.num_gpus) == ((), 1, "single", 8)
+    assert plan_generation(EIGHT[:7], None, 2).servers == (("0", "1"), ("2", "3"), ("4", "5"))
+    assert plan_generation(EIGHT, 4, 4).servers == (EIGHT[:4],)
+    assert plan_generation((), 2, 1).servers == ((), ())
+
+
 def test_without_gpus_the_numbers_count_processes():
     plan = plan_with_servers((), 1, 2, 1, None, True)
     assert (plan.servers, plan.training_gpus, plan.num_processes, plan.strategy) == (((),), (), 2, "zero3")
@@ -85,6 +100,11 @@ def test_strategies(word, processes, on_gpu, has_deepspeed, expected):
         (lambda: plan_with_servers(EIGHT, 3, 4, 2, None, True), "cannot hold servers of"),
         (lambda: plan_with_servers(("0",), None, None, 1, None, True), "1 GPU cannot be shared"),
         (lambda: plan_with_servers(EIGHT, None, 16, 1, None, True), "16 GPUs are asked for"),
+        (lambda: plan_generation(EIGHT, 9, 1), "9 GPUs are asked for generation, but 8 are visible"),
+        (
+            lambda: plan_generation(("0",), None, 2),
+            "1 GPU cannot hold a server of generation.tensor_parallel=2",
+        ),
         (lambda: choose_strategy("offload", 2, True, False), "needs DeepSpeed"),
     ],
 )

@@ -1,0 +1,87 @@
+"""Collecting in a process that is killed, and reading what it left on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from stage_runs import ROOT
+
+NUM_PROBLEMS = 30
+
+
+def problem_file(path: Path) -> Path:
+    """Return a file of short problems with an extra column."""
+    rows = [
+        {
+            "question": f"{a}+{b}*2",
+            "solution": str((a + b) * 2 % 10),
+            "answer": str((a + b) * 2 % 10),
+            "level": a,
+        }
+        for b in range(6)
+        for a in range(5)
+    ]
+    assert len(rows) == NUM_PROBLEMS
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def collect_words(teacher: Path, problems: Path, output: Path, *changes: str) -> list[str]:
+    """Return what one would type for a small collection; later words win."""
+    words = [
+        "run_cfg=collect_traces",
+        f"model_name_or_path={teacher}",
+        f"dataset_id_or_path={problems}",
+        f"output_dir={output}",
+        "model.dtype=float32",
+        "generation.dtype=float32",
+        "max_prompt_length=200",
+        "max_completion_length=32",
+        "collect.num_samples=2",
+        *changes,
+    ]
+    latest = dict(word.split("=", 1) for word in words)  # one word for each key
+    return [f"{key}={value}" for key, value in latest.items()]
+
+
+def lines_of(output: Path) -> list[dict[str, Any]]:
+    """Return the collected rows."""
+    return [
+        json.loads(line) for line in (output / "traces.jsonl").read_text(encoding="utf-8").split("\n") if line
+    ]
+
+
+def journal_rows(output: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of the journal."""
+    path = output / "samples" / "journal.jsonl"
+    *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    return [json.loads(line) for line in lines]
+
+
+def killed_at(words: list[str], output: Path, num_lines: int) -> None:
+    """Start a run, and kill it once its journal holds so many lines; for 0, once it has begun to draw."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    journal = output / "samples" / "journal.jsonl"
+    try:
+        end = time.monotonic() + 300
+        while not journal.exists() or journal.read_bytes().count(b"\n") < num_lines:
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < end, "too slow"
+            time.sleep(0.002)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

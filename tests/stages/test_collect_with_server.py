@@ -1,0 +1,71 @@
+"""collect_traces from a real vLLM server: kills, addresses and requests in flight change no byte."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from collect_runs import NUM_PROBLEMS, collect_words, journal_rows, killed_at, lines_of, problem_file
+from stage_runs import run_here
+
+from rlt.config.compose import compose
+from rlt.launch.server import running_servers
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+STAGE = "collect_traces"
+
+
+@pytest.fixture(scope="module")
+def words(tiny_teacher, tmp_path_factory) -> Iterator[Any]:
+    """Return a function that gives the words of a run on one real server, four samples a row."""
+    pytest.importorskip("vllm")
+    folder = tmp_path_factory.mktemp("collect")
+    problems = problem_file(folder / "problems.jsonl")
+    usual = ["max_completion_length=48", "collect.num_samples=4", "collect.requests_per_server=4"]
+    with running_servers(compose(collect_words(tiny_teacher, problems, folder, *usual))) as servers:
+        usual.append(f"generation.servers=[{servers[0].address}]")
+        yield lambda output, *changes: collect_words(tiny_teacher, problems, output, *usual, *changes)
+
+
+@pytest.fixture(scope="module")
+def collected(words, tmp_path_factory) -> Path:
+    """Return the directory of an undisturbed run."""
+    return run_here(words(tmp_path_factory.mktemp("collected") / "run"), STAGE)
+
+
+@pytest.mark.parametrize(("temperature", "num_samples"), [(0.7, 4), (0, 1)])
+def test_five_kills_change_no_byte_and_nothing_is_drawn_twice(
+    collected, words, tmp_path, temperature, num_samples
+):
+    changes = (f"temperature={temperature}", f"collect.num_samples={num_samples}")
+    whole = collected if temperature else run_here(words(tmp_path / "whole", *changes), STAGE)
+    output, total = tmp_path / "run", num_samples * NUM_PROBLEMS
+    moments = sorted(random.Random(temperature).sample(range(total - 8), 5))
+    kept = b""
+    for moment in moments:
+        killed_at(words(output, *changes), output, moment)
+        journal = (output / "samples" / "journal.jsonl").read_bytes()
+        assert journal.startswith(kept)
+        kept = journal[: journal.rfind(b"\n") + 1]
+        assert not (output / "traces.jsonl").exists()
+    run_here(words(output, *changes), STAGE)
+    assert (output / "samples" / "journal.jsonl").read_bytes().startswith(kept)
+    for name in ("traces.jsonl", "traces.parquet"):
+        assert (output / name).read_bytes() == (whole / name).read_bytes(), name
+    keys = [(row["problem_id"], row["sample_index"]) for row in journal_rows(output)]
+    assert len(keys) == len(set(keys)) == total
+
+
+def test_neither_addresses_nor_requests_in_flight_change_a_byte(collected, words, tmp_path):
+    (address,) = (
+        word.split("=", 1)[1][1:-1] for word in words(tmp_path) if word.startswith("generation.servers")
+    )
+    twice = f"generation.servers=[{address},{address.replace('127.0.0.1', 'localhost')}]"
+    output = run_here(words(tmp_path / "run", twice, "collect.requests_per_server=64"), STAGE)
+    assert (output / "traces.jsonl").read_bytes() == (collected / "traces.jsonl").read_bytes()
+    assert [row["sample_index"] for row in lines_of(output)] == [0, 1, 2, 3] * NUM_PROBLEMS
+    order = [(row["problem_id"], row["sample_index"]) for row in journal_rows(output)]
+    assert order != [(row["problem_id"], row["sample_index"]) for row in lines_of(output)]  # as they came
