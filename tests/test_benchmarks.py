@@ -31,6 +31,10 @@ def test_bench_step_finds_everything_it_imports():
     assert "--completions" in run("bench_step.py", "--help")
 
 
+def test_bench_collect_finds_everything_it_imports():
+    assert "--in-flight" in run("bench_collect.py", "--help")
+
+
 def test_bench_scorer_runs_without_a_gpu():
     size = ["--shapes", "tiny", "--completions", "2", "--tokens", "16", "--repeats", "1"]
     (line,) = run("bench_scorer.py", *size).splitlines()
