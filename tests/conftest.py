@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,12 @@ def save_tiny_model(tokenizer, directory: Path, *, seed: int, layers: int = 2, *
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def save_tiny():
+    """Return `save_tiny_model` for tests that need a model of their own."""
+    return partial(save_tiny_model, seed=4)
 
 
 @pytest.fixture(scope="session")

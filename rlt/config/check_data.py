@@ -15,6 +15,7 @@ from rlt.config.schema import (
     SCORING_STAGES,
     TEXT_STAGES,
     TRACE_FIELDS,
+    TRACE_STAGES,
     Config,
     DataSettings,
 )
@@ -24,17 +25,27 @@ from rlt.errors import ConfigError
 def check_data(config: Config) -> None:
     """Raise ConfigError for the first broken rule of data and prompts; no data is read."""
     reads_traces = config.stage in (*SCORING_STAGES, *TEXT_STAGES)
-    _check_columns(config.data, TRACE_FIELDS if reads_traces else ())
+    _check_columns(config.data, TRACE_FIELDS if config.stage in TRACE_STAGES else ())
     if reads_traces and config.data.on_long_row != "drop":
         raise ConfigError(
             f"`data.on_long_row={config.data.on_long_row}` does not hold for {config.stage}, which marks "
             "traces that are too long and keeps them: leave it at drop."
+        )
+    if config.stage == "student_sft" and config.data.missing_trace != "error":
+        raise ConfigError(
+            f"`data.missing_trace={config.data.missing_trace}` does not hold for student_sft, because a "
+            "student that is taught the solution as its thought learns not to think: leave it at error."
         )
     if config.stage in ("teacher_rl", *GENERATING_STAGES) and config.data.on_long_row == "truncate":
         rows = "RL rows" if config.stage == "teacher_rl" else f"rows of {config.stage}"
         raise ConfigError(
             f"`data.on_long_row=truncate` cuts explanations, which {rows} do not have: take drop or error."
         )
+    check_prompts(config)
+
+
+def check_prompts(config: Config) -> None:
+    """Raise ConfigError for a prompt that is not what its setting may hold."""
     if config.layout.teacher_prompt == "from_dataset":
         raise ConfigError(
             "`layout.teacher_prompt=from_dataset` is not possible, because a dataset's system column is the "

@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 
-from rlt.config.schema import DATA_SUFFIXES, TEXT_STAGES, Config
+from rlt.config.schema import DATA_SUFFIXES, PAID_STAGES, TEXT_STAGES, Config
 from rlt.errors import ConfigError
 
 _CHECKPOINT_END = "trainer_state.json"
@@ -26,13 +26,13 @@ _HUB_NAME = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 def check_files(config: Config) -> None:
     """Raise ConfigError for the first path that is not what its setting needs."""
     models = {"model_name_or_path": config.model_name_or_path} if config.model_name_or_path else {}
-    if config.stage != "teacher_sft" and config.student_model:
+    if config.stage in PAID_STAGES and config.student_model:
         models["student_model"] = config.student_model
         models |= {f"reward.students.{s.name}.model": s.model for s in config.reward.students}
     _check_warm_up(config)
     needed = ("config.json", "tokenizer.json") if config.stage in TEXT_STAGES else ("config.json",)
     for setting, model in models.items():
-        _check_model(setting, model, needed)
+        check_model(setting, model, needed)
     _check_data("dataset_id_or_path", config.dataset_id_or_path)
     for more in config.traces.more:
         _check_data("traces.more", more)
@@ -85,7 +85,8 @@ def _check_warm_up(config: Config) -> None:
         )
 
 
-def _check_model(setting: str, model: str, needed: tuple[str, ...]) -> None:
+def check_model(setting: str, model: str, needed: tuple[str, ...] = ("config.json",)) -> None:
+    """Raise ConfigError for a name that can be neither a model's folder nor a Hub name."""
     path = Path(model)
     if path.is_file():
         raise ConfigError(f"`{setting}={model}` is a file: give a model's folder or a Hub name (owner/name).")

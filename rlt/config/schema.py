@@ -35,7 +35,7 @@ def setting(
 
 
 STAGES = (
-    *("teacher_sft", "teacher_rl", "collect_traces"),
+    *("teacher_sft", "teacher_rl", "collect_traces", "student_sft", "infer"),
     *("score_traces", "show_traces", "select_traces", "plan_traces"),
 )
 SCORING_STAGES = ("score_traces", "show_traces")
@@ -46,6 +46,8 @@ GENERATING_STAGES = ("collect_traces",)
 """Stages that train nothing and generate: every GPU is the engine's."""
 TEXT_STAGES = ("select_traces", "plan_traces")
 """Stages that read traces without any model; of the student no more than its tokenizer."""
+TRACE_STAGES = (*SCORING_STAGES, *TEXT_STAGES, "student_sft")
+"""Stages whose rows are explanations."""
 SELECTION_RULES = ("none", "first", "best", "shortest", "random", "rank")
 RECIPES = ("released", "modern")
 REDUCTIONS = ("mean", "sum", "min", "max", "median", "first_quartile", "last_quartile")
@@ -67,7 +69,7 @@ OPTIONAL_FIELDS = {
     "messages": ("answer", "system"),
 }
 TRACE_FIELDS = ("explanation", "explanations", "sample_index")
-"""Further fields of rows with explanations, whatever their format (scoring stages)."""
+"""Further fields of rows with explanations, whatever their format (TRACE_STAGES)."""
 DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 
 
@@ -490,6 +492,34 @@ class PlanSettings:
 
 
 @dataclass
+class DistillSettings:
+    """Fine-tuning a student on traces."""
+
+    turn_end: str = setting(
+        "end_of_turn",
+        "the token that the student learns to stop with: that of its chat template (Qwen: <|im_end|>), or "
+        "the end of text (<|endoftext|>), as the published students do",
+        choices=("end_of_turn", "end_of_text"),
+    )
+    malformed: str = setting(
+        "keep",
+        "traces that are marked as malformed, are empty, or hold tags of the student's layout: train on "
+        "them as they are, or leave them out",
+        choices=("keep", "drop"),
+    )
+
+
+@dataclass
+class InferSettings:
+    """One question to a student, or with its solution to a teacher."""
+
+    question: str | None = setting(None, "the question")
+    solution: str | None = setting(
+        None, "its solution: then the model is a teacher, which explains it; null: it is a student"
+    )
+
+
+@dataclass
 class Config:
     """The whole configuration. Root keys are what people type on the command line."""
 
@@ -537,6 +567,8 @@ class Config:
     traces: TracesSettings = setting(TracesSettings, "further sources of traces")
     select: SelectSettings = setting(SelectSettings, "choosing the traces to train on")
     plan: PlanSettings = setting(PlanSettings, "planning a context budget")
+    distill: DistillSettings = setting(DistillSettings, "fine-tuning a student on traces")
+    infer: InferSettings = setting(InferSettings, "one question to a trained model")
     trainer_args: dict[str, Any] = setting(
         {}, "further arguments of TRL's SFTConfig or GRPOConfig, by their own names"
     )

@@ -16,6 +16,7 @@ from rlt.config.bounds import check_bounds
 from rlt.config.check_collect import check_collect
 from rlt.config.check_components import check_components
 from rlt.config.check_data import check_data
+from rlt.config.check_infer import check_infer
 from rlt.config.check_traces import check_traces
 from rlt.config.check_trainer import check_trainer
 from rlt.config.files import check_files, context_length
@@ -58,6 +59,10 @@ def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = F
             "`model_name_or_path` is empty: give a value (the model to train, a folder or a Hub name)."
         )
     check_bounds(config)
+    if config.stage == "infer":
+        check_infer(config)
+        _check_own_prompt(config)
+        return
     if config.stage in SCORING_STAGES:
         check_scoring(config)
     elif config.stage in GENERATING_STAGES:
@@ -65,6 +70,7 @@ def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = F
     else:
         check_training(config, num_processes)
     check_data(config)
+    _check_own_prompt(config)
     if config.stage in PAID_STAGES:
         _check_reward(config)
         check_components(config)
@@ -188,10 +194,8 @@ def _check_student(config: Config) -> None:
 
 
 def _check_student_prompt(student: StudentSettings) -> None:
-    names = {name.rsplit("/", 1)[-1] for name in PUBLISHED_STUDENTS if name.startswith("bespokelabs")}
     name, prompt = student.model, student.prompt or ""
-    published = name in PUBLISHED_STUDENTS or name.rstrip("/").rsplit("/", 1)[-1] in names
-    if published and prompt != "from_dataset" and not prompt.startswith("file:"):
+    if _needs_own_prompt(name, prompt):
         setting = (
             "layout.student_prompt" if student.name == FIRST else f"reward.students.{student.name}.prompt"
         )
@@ -200,6 +204,25 @@ def _check_student_prompt(student: StudentSettings) -> None:
             f"`{setting}` must be from_dataset or file:PATH with {model}={name}, "
             f"because under any prompt but its own every reward would be off, got '{prompt[:40]}'."
         )
+
+
+def _check_own_prompt(config: Config) -> None:
+    """Refuse to train or to ask a published student under another prompt than its own."""
+    is_student = config.stage == "student_sft" or (config.stage == "infer" and config.infer.solution is None)
+    model, prompt = config.model_name_or_path, config.layout.student_prompt
+    if is_student and model and _needs_own_prompt(model, prompt):
+        values = "file:PATH" if config.stage == "infer" else "from_dataset or file:PATH"
+        raise ConfigError(
+            f"`layout.student_prompt` must be {values} with model_name_or_path={model}, because it was "
+            f"trained with a prompt that is data, got '{prompt[:40]}'."
+        )
+
+
+def _needs_own_prompt(model: str, prompt: str) -> bool:
+    """Whether a student is a published one, and the prompt words of someone else."""
+    names = {name.rsplit("/", 1)[-1] for name in PUBLISHED_STUDENTS if name.startswith("bespokelabs")}
+    is_published = model in PUBLISHED_STUDENTS or model.rstrip("/").rsplit("/", 1)[-1] in names
+    return is_published and prompt != "from_dataset" and not prompt.startswith("file:")
 
 
 def _check_student_servers(config: Config) -> None:

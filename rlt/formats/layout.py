@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlt.errors import DataError, ModelError
 from rlt.formats.cut import Cut
-from rlt.formats.encode import Piece, added_tokens, check_tokenizer, encode, require_fast
+from rlt.formats.encode import Encoded, Piece, added_tokens, check_tokenizer, encode, require_fast
 from rlt.formats.tags import PADDING, TAG_STRINGS, TagStyle
 from rlt.records import Explanation, Problem
 
@@ -33,6 +33,17 @@ class Suffix:
     ids: list[int]
     solution: slice
     """The solution's content tokens in `ids`: wholly inside its characters, tags and padding excluded."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A student's chat that is complete: what it is asked with, and the whole assistant's turn."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    """Thought and solution with their tags, and the token that ends the turn."""
+    explanation: slice
+    """Where the explanation stands in the completion, its closing padding included."""
 
 
 class Chat:
@@ -173,18 +184,36 @@ class StudentLayout:
     """The student's sequence around an explanation.
 
     `system_prompt` None takes each problem's own `system` text, byte-exact; an empty string sends none.
+    `turn_end` is the added token that ends the assistant's turn; None takes that of the chat template.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, tags: TagStyle, system_prompt: str | None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        tags: TagStyle,
+        system_prompt: str | None,
+        turn_end: str | None = None,
+    ) -> None:
         self.chat = Chat(tokenizer)
         self.tokenizer = tokenizer
         self.tags = tags
         self.system_prompt = system_prompt
+        self.turn_end = turn_end or self.chat.end_of_turn
+
+    @property
+    def turn_end_id(self) -> int:
+        """The id of the token that ends the assistant's turn."""
+        return added_tokens(self.tokenizer)[self.turn_end]
 
     @property
     def stop_token_ids(self) -> list[int]:
-        """The ids that end a turn (see `Chat`)."""
-        return self.chat.stop_token_ids
+        """The ids that end a turn: the chat's (see `Chat`), and this layout's own."""
+        return sorted({*self.chat.stop_token_ids, self.turn_end_id})
+
+    def prompt_ids(self, problem: Problem) -> list[int]:
+        """Return the ids up to the start of the assistant's turn: what a student is asked with."""
+        pieces = self.chat.pieces(self._system(problem) or None, problem.question)
+        return encode(self.tokenizer, pieces).ids
 
     def prefix_ids(self, problem: Problem) -> list[int]:
         """Return the ids up to and including the opening thought tag and its padding."""
@@ -207,21 +236,41 @@ class StudentLayout:
 
         Raises DataError when no token lies wholly inside the solution.
         """
-        pieces = [
-            self._opening(),
-            Piece(problem.solution.strip()),
-            Piece(PADDING + self.tags.solution.close, trusted=True),
-            Piece(self.chat.end_of_turn, trusted=True),
-        ]
-        encoded = encode(self.tokenizer, pieces)
+        encoded = self._encode_suffix(problem)
         try:
             return Suffix(encoded.ids, encoded.tokens_of_piece(1))
         except DataError as error:
             raise DataError(f"problem {problem.id}: the solution cannot be scored: {error}") from error
 
+    def turn(self, problem: Problem, explanation: str) -> Turn:
+        """Return the chat with the explanation as the student's own thought.
+
+        The ids are `prefix_ids`, `explanation_ids` and `suffix`, cut where the assistant's turn starts. A
+        solution need not have a token of its own here.
+        """
+        prompt, prefix = self.prompt_ids(problem), self.prefix_ids(problem)
+        opening = prefix[len(prompt) :]
+        if prefix != prompt + opening:
+            raise ModelError(
+                f"tokenizer {self.tokenizer.name_or_path!r} joins the start of the assistant's turn with the "
+                f"tag {self.tags.thought.open}, so the turn has no exact span; it is not supported"
+            )
+        thought = self.explanation_ids(explanation)
+        span = slice(len(opening), len(opening) + len(thought))
+        return Turn(prompt, opening + thought + self._encode_suffix(problem).ids, span)
+
     def messages(self, problem: Problem, explanation: str) -> list[dict[str, str]]:
         """Return the same chat as messages, which any fine-tuning tool can train on."""
         return student_messages(problem, explanation, self.tags, self.system_prompt)
+
+    def _encode_suffix(self, problem: Problem) -> Encoded:
+        pieces = [
+            self._opening(),
+            Piece(problem.solution.strip()),
+            Piece(PADDING + self.tags.solution.close, trusted=True),
+            Piece(self.turn_end, trusted=True),
+        ]
+        return encode(self.tokenizer, pieces)
 
     def _opening(self) -> Piece:
         return Piece(self.tags.thought.close + PADDING + self.tags.solution.open + PADDING, trusted=True)

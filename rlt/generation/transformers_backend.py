@@ -39,7 +39,8 @@ class TransformersGenerator:
 
     `model_context()` is opened around each call and yields the plain model: a trainer unwraps there, or
     gathers weights. `batch_size` counts samples of one forward pass. `decode` turns ids into text and is
-    needed for stop strings only. With `synced_gpus` (ZeRO-3) every process has to call with the same
+    needed for stop strings only. `on_step` is given the token of every row as soon as it is drawn, those
+    after a row's end too. With `synced_gpus` (ZeRO-3) every process has to call with the same
     number of prompts and the same n, since each forward pass is a collective.
     """
 
@@ -51,12 +52,14 @@ class TransformersGenerator:
         *,
         decode: Callable[[list[int]], str] | None = None,
         synced_gpus: bool = False,
+        on_step: Callable[[list[int]], None] | None = None,
     ) -> None:
         self._model_context = model_context
         self._pad_token_id = pad_token_id
         self._batch_size = batch_size
         self._decode = decode
         self._synced_gpus = synced_gpus
+        self._on_step = on_step
 
     def generate(
         self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seeds: Sequence[int]
@@ -96,7 +99,7 @@ class TransformersGenerator:
             ids_BT[row, width - len(prompt) :] = torch.tensor(prompt)
             mask_BT[row, width - len(prompt) :] = 1
         ids_BT, mask_BT = ids_BT.to(device), mask_BT.to(device)
-        sampler = _RowSampler(sampling, [seed for _, seed in rows], mask_BT)
+        sampler = _RowSampler(sampling, [seed for _, seed in rows], mask_BT, self._on_step)
         criteria = StoppingCriteriaList()
         text_stop = None
         if sampling.stop_strings:
@@ -152,8 +155,15 @@ class _RowSampler(LogitsProcessor):
     distribution at one uniform number per token keeps the rows independent of each other.
     """
 
-    def __init__(self, sampling: Sampling, seeds: list[int], prompt_mask_BT: Tensor) -> None:
+    def __init__(
+        self,
+        sampling: Sampling,
+        seeds: list[int],
+        prompt_mask_BT: Tensor,
+        on_step: Callable[[list[int]], None] | None = None,
+    ) -> None:
         self._sampling = sampling
+        self._on_step = on_step
         self._prompt_mask_BT = prompt_mask_BT
         self._seen_BV: Tensor | None = None
         self._warpers = _warpers(sampling)
@@ -179,6 +189,8 @@ class _RowSampler(LogitsProcessor):
             chosen_B1 = torch.searchsorted(cdf_BV, target_B1, right=True).clamp(max=cdf_BV.shape[1] - 1)
         self._tokens.append(chosen_B1.squeeze(1))
         self._logprobs.append(logprobs_BV.gather(1, chosen_B1).squeeze(1))
+        if self._on_step is not None:
+            self._on_step(self._tokens[-1].tolist())
         return torch.full_like(scores, -torch.inf).scatter(1, chosen_B1, 0.0)
 
     def _penalise_repetition(self, input_ids: Tensor, logits_BV: Tensor) -> Tensor:

@@ -167,6 +167,8 @@ def parse(script: str, words: Sequence[str]) -> CommandLine:
 def prepare(script: str, line: CommandLine) -> Launch:
     """Return what would be started, with every check done that needs no model."""
     config = resolve(compose(line.overrides))
+    if config.stage == "infer":
+        raise ConfigError("infer needs no launcher: run `python train.py run_cfg=infer …`.")
     generates = config.stage in ("teacher_rl", *GENERATING_STAGES) and config.generation.backend == "vllm"
     needs_servers = generates and not config.generation.servers
     if script == "launch_with_server.sh" and (not needs_servers or config.stage in GENERATING_STAGES):

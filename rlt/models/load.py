@@ -31,15 +31,26 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust: bool = Fals
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust)
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot load the tokenizer of {name!r}: {first_line(error)}") from error
-    if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        spare = [t for t in tokenizer.all_special_tokens if t != tokenizer.eos_token]
-        if not spare:
-            raise ModelError(
-                f"the tokenizer of {name!r} has no pad token besides its end-of-turn token "
-                f"{tokenizer.eos_token!r}; padding with it would teach the model never to stop: add one"
-            )
-        tokenizer.pad_token = spare[0]
+    _keep_pad_apart(tokenizer)
     return tokenizer
+
+
+def set_eos(tokenizer: PreTrainedTokenizerBase, token: str) -> None:
+    """Let a model stop at another token; padding stays apart from it."""
+    tokenizer.eos_token = token
+    _keep_pad_apart(tokenizer)
+
+
+def _keep_pad_apart(tokenizer: PreTrainedTokenizerBase) -> None:
+    if tokenizer.pad_token is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return
+    spare = [t for t in tokenizer.all_special_tokens if t != tokenizer.eos_token]
+    if not spare:
+        raise ModelError(
+            f"the tokenizer of {tokenizer.name_or_path!r} has no pad token besides its end-of-turn token "
+            f"{tokenizer.eos_token!r}; padding with it would teach the model never to stop: add one"
+        )
+    tokenizer.pad_token = next((t for t in spare if "pad" in t), spare[0])
 
 
 def load_context(name: str, *, revision: str | None = None, trust: bool = False) -> int | None:

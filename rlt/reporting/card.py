@@ -22,6 +22,8 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WHAT = {
     "teacher_sft": "a teacher after its warm-up: it reads a question **and its solution** and writes an "
     "explanation that leads from one to the other. It is the starting point of the reinforcement learning.",
+    "student_sft": "a student: a model that thinks first and answers then, fine-tuned on explanations as its "
+    "own thoughts.",
     "teacher_rl": "a Reinforcement-Learned Teacher: it reads a question **and its solution** and writes an "
     "explanation. It was rewarded for how likely a frozen student then finds the solution, minus how "
     "unnatural the student finds the explanation.",
@@ -69,6 +71,7 @@ def write_card(run_dir: str | Path, *, license_id: str | None = None) -> Path:
         for part in (
             _introduction(run_dir, run),
             _facts(config or {}, run),
+            _trained_on(run),
             _results(rows, run),
             _command(run),
             _versions(run),
@@ -217,7 +220,7 @@ def front_matter(run: dict[str, Any], license_id: str | None = None) -> dict[str
     inputs = run.get("inputs", {})
     if base := hub_base(inputs.get("model", {})):
         fields["base_model"] = base
-    if data := hub_name(inputs.get("dataset", {})):
+    if data := hub_base(inputs.get("dataset", {}), "dataset"):
         fields["datasets"] = [data]
     if license_id:
         fields["license"] = license_id
@@ -230,13 +233,14 @@ def hub_name(described: dict[str, Any]) -> str | None:
     return name if _HUB_NAME.fullmatch(name) else None
 
 
-def hub_base(described: dict[str, Any]) -> str | None:
-    """Return the Hub model behind an input: itself, or what our earlier run in that folder began with."""
+def hub_base(described: dict[str, Any], role: str = "model") -> str | None:
+    """Return the Hub name behind an input: its own, or what our earlier run that wrote it began with."""
     for _ in range(8):
-        folder = described.get("folder")
+        file = described.get("file")
+        folder = described.get("folder") or (file and Path(file).parent)
         if not folder or not (Path(folder) / "run.json").is_file():
             return hub_name(described)
-        described = read_run(folder).get("inputs", {}).get("model", {})
+        described = read_run(folder).get("inputs", {}).get(role, {})
     return None
 
 
@@ -260,6 +264,27 @@ def _facts(config: dict[str, Any], run: dict[str, Any]) -> str:
         if trainer.get(key) is not None
     ]
     return "## Recipe\n\n" + _table(("setting", "value"), facts) if facts else ""
+
+
+def _trained_on(run: dict[str, Any]) -> str:
+    """Return the section about the traces of a student: whose, how many, how long, and where it stops."""
+    told = run.get("trained_on")
+    if not told:
+        return ""
+    data = run.get("inputs", {}).get("dataset", {})
+    teachers = ", ".join(f"{name} ({count:,})" for name, count in told["teachers"].items())
+    facts = [
+        ("traces", f"{told['traces']:,} from {_source(data)}"),
+        ("written by", teachers or "not recorded in the data"),
+        (
+            "left out",
+            f"{run.get('skipped', 0):,} (see skipped_rows.jsonl), {told['not_selected']:,} not selected",
+        ),
+        ("malformed", f"{told['malformed']:,}"),
+        ("tokens", f"{told['tokens']:,} an epoch, {told['tokens_in_the_loss']:,} of them in the loss"),
+        ("its turn ends with", f"`{told['turn_end']}`, in {told['with_an_end']:,} of the traces"),
+    ]
+    return "## Trained on\n\n" + _table(("", ""), facts)
 
 
 def _source(described: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from rlt.generation.weights import model_weights
 def generation_config(
     tokenizer: PreTrainedTokenizerBase, stop_token_ids: list[int], temperature: float
 ) -> GenerationConfig:
-    """Return a saved teacher's defaults: plain sampling, and the stop tokens that it was taught."""
+    """Return a saved model's defaults: plain sampling, and the stop tokens that it was taught."""
     return GenerationConfig(
         do_sample=True,
         temperature=temperature,

@@ -58,8 +58,10 @@ def as_table(rows: list[tuple[str, Any, Any]]) -> str:
 
 def prompt_lines(config: Config) -> list[str]:
     """Return a line for each system prompt that is not the released one."""
-    prompts: dict[str, tuple[str, str | None]] = {"teacher": (config.layout.teacher_prompt, None)}
-    if config.stage == "teacher_rl":  # the student of the released recipe reads the one it was trained with
+    prompts: dict[str, tuple[str, str | None]] = {}
+    if config.stage != "student_sft":
+        prompts["teacher"] = (config.layout.teacher_prompt, None)
+    if config.stage != "teacher_sft":  # the students of the released recipes read the one of their data
         prompts["student"] = (config.layout.student_prompt, "from_dataset")
     origins = {"default": "in our own words", "from_dataset": "that of each row"}
     return [

@@ -134,6 +134,7 @@ def test_the_transformers_back_end_needs_no_server_and_any_folder_will_do(tmp_pa
         ("launch_with_server.sh", ["1", "1", SFT], "stage teacher_sft generates nothing"),
         ("launch_with_server.sh", ["1", "1", COLLECT], "but collect_traces trains nothing: use launch.sh"),
         ("launch.sh", [COLLECT, "zero3"], "`zero3` is a way to train, and collect_traces trains nothing"),
+        ("launch.sh", ["cfgs/run_cfg/infer.yaml", HUB_MODEL, "infer.question=1+1"], "needs no launcher"),
         ("launch.sh", [SFT, "learning_rat=1"], "did you mean `learning_rate`"),
         ("launch.sh", ["cfgs/run_cfg/teacher_sftt.yaml"], "teacher_sftt"),
         ("launch.sh", [RL, HUB_MODEL, "generation.host=0.0.0.0"], "can be reached from other machines"),

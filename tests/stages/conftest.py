@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import random
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
-from stage_runs import rl_words, run_here, run_processes, succeed
+from stage_runs import rl_words, run_here, run_processes, student_words, succeed
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +50,34 @@ def zero3_run(words, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("zero3") / "run"
     succeed(run_processes("zero3", words(output, "trainer.save_steps=2", evaluate=False)))
     return output
+
+
+@pytest.fixture(scope="session")
+def taught_student(tiny_tokenizer, save_tiny, tmp_path_factory) -> Callable[[str], tuple[Path, list[str]]]:
+    """Return a function that teaches a random model good toy traces, to end as told, once for each end.
+
+    It returns the student's folder and 200 questions that it has not seen.
+    """
+    from rlt.quickstart.world import draw_distinct, solve, stepwise
+
+    @cache
+    def teach(turn_end: str) -> tuple[Path, list[str]]:
+        folder = tmp_path_factory.mktemp(turn_end)
+        rng = random.Random(1)
+        held_out = draw_distinct(rng, 200)
+        rows = [
+            {"question": question, "solution": solve(question), "explanation": stepwise(question)}
+            for question in draw_distinct(rng, 1600, without=frozenset(held_out))
+        ]
+        (folder / "traces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        model = save_tiny(tiny_tokenizer, folder / "model", layers=1, initializer_range=0.02)
+        changes = ["layout.student_prompt=Think.", f"distill.turn_end={turn_end}", "learning_rate=5e-3"]
+        changes += [
+            "train_batch_size=16",
+            "per_device_train_batch_size=16",
+            "trainer.gradient_checkpointing=false",
+        ]
+        words = student_words(model, folder / "traces.jsonl", folder / "student", *changes)
+        return run_here(words, "student_sft"), held_out
+
+    return teach

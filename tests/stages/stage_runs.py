@@ -53,6 +53,28 @@ def rl_words(teacher: Path, student: Path, problems: Path, output: Path, *change
     return [f"{key}={value}" for key, value in latest.items()]
 
 
+def student_words(model: Path, traces: Path, output: Path, *changes: str) -> list[str]:
+    """Return what one would type for a small student_sft run; later words win."""
+    usual = {
+        "run_cfg": "student_sft",
+        "model_name_or_path": model,
+        "dataset_id_or_path": traces,
+        "output_dir": output,
+        "layout.student_prompt": "default",
+        "distill.turn_end": "end_of_turn",
+        "model.dtype": "float32",
+        "learning_rate": "1e-3",
+        "data.max_length": 512,
+        "train_batch_size": 4,
+        "per_device_train_batch_size": 2,
+        "trainer.num_train_epochs": 1,
+        "trainer.save_steps": 0,
+        "report_to": "null",
+    }
+    latest = usual | dict(change.split("=", 1) for change in changes)
+    return [f"{key}={value}" for key, value in latest.items()]
+
+
 def run_here(words: Sequence[str], stage: str = "teacher_rl") -> Path:
     """Run a stage in this process; return its directory, with what it logged in `log.txt`."""
     from importlib import import_module

@@ -15,7 +15,8 @@ from rlt.data.prompts import teacher_prompt
 from rlt.formats.layout import TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.records import Problem
-from rlt.stages.teacher_sft import IGNORED, sft_rows
+from rlt.stages.teacher_sft import sft_rows
+from rlt.trainers.sft import IGNORED
 
 TRACES = ["First 2 + 2.\nThat makes 4.", "Nothing to do: the answer stands there.", "é 😀 <|im_end|> 7*3=21"]
 

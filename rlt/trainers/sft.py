@@ -1,4 +1,4 @@
-"""Supervised fine-tuning of the teacher: TRL's trainer on rows whose labels say what the loss counts."""
+"""Supervised fine-tuning: TRL's trainer on rows whose labels say what the loss counts."""
 
 from __future__ import annotations
 

@@ -1,0 +1,106 @@
+"""One question to a student, which thinks and answers, or with its solution to a teacher, which explains.
+
+The text goes to stdout as it is sampled, everything else to stderr. Leaves no run directory.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import nullcontext
+
+from accelerate import PartialState
+from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from rlt.config.schema import Config
+from rlt.data.prompts import student_prompt, teacher_prompt
+from rlt.errors import DataError
+from rlt.formats.encode import TokenBytes
+from rlt.formats.layout import StudentLayout, TeacherLayout
+from rlt.formats.tags import TAG_STYLES, TagStyle
+from rlt.generation.transformers_backend import TransformersGenerator
+from rlt.generation.types import Sampling
+from rlt.models.load import load_context, load_model, load_tokenizer
+from rlt.records import Problem
+from rlt.reporting.stream import TextStream
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: Config) -> None:
+    """Write thought and answer, or the explanation, to stdout."""
+    assert config.model_name_or_path is not None, "validate() has asked for a model"
+    assert config.infer.question is not None, "validate() has asked for a question"
+    logging.getLogger().setLevel(logging.WARNING)  # nothing stands between the tokens
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    name, settings = config.model_name_or_path, config.model
+
+    # 1. Text: the prompt, and what stands for the tags.
+    tokenizer = load_tokenizer(name, revision=settings.revision, trust=settings.trust_remote_code)
+    tags = TAG_STYLES[config.layout.tags]
+    layout: StudentLayout | TeacherLayout
+    if config.infer.solution is None:
+        layout = StudentLayout(tokenizer, tags, student_prompt(config.layout.student_prompt, tags))
+    else:
+        layout = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
+    prompt = layout.prompt_ids(Problem("", config.infer.question, config.infer.solution or ""))
+    context = load_context(name, revision=settings.revision, trust=settings.trust_remote_code)
+    room = config.max_completion_length if context is None else context - len(prompt)
+    if room < 1:
+        raise DataError(
+            f"infer.question makes a prompt of {len(prompt)} tokens where the context of {name} has "
+            f"{context}: shorten it"
+        )
+
+    # 2. Model and sampling.
+    model = load_model(
+        name,
+        dtype=settings.dtype,
+        attn_implementation=settings.attn_implementation,
+        revision=settings.revision,
+        trust=settings.trust_remote_code,
+    )
+    model.to(PartialState().device)  # pyright: ignore[reportArgumentType] - transformers' own annotation
+    sampling = Sampling(
+        temperature=config.temperature,
+        max_tokens=min(config.max_completion_length, room),
+        stop_token_ids=tuple(sorted({*layout.stop_token_ids, *own_stop_ids(model)})),
+        top_p=config.generation.top_p,
+        top_k=config.generation.top_k,
+        min_p=config.generation.min_p,
+        repetition_penalty=config.generation.repetition_penalty,
+        stop_strings=(tags.explanation.close,) if config.generation.stop_at_tag else (),
+    )
+
+    # 3. Sample, and write as it comes.
+    stream = TextStream(sys.stdout, TokenBytes(tokenizer), headings(tags))
+    if config.infer.solution is not None:
+        stream.head("Explanation")
+
+    def show(tokens: list[int]) -> None:
+        if tokens[0] not in sampling.stop_token_ids:
+            stream.write(tokens[0])
+
+    generator = TransformersGenerator(
+        lambda: nullcontext(model), tokenizer.pad_token_id, 1, decode=tokenizer.decode, on_step=show
+    )
+    try:
+        ((completion,),) = generator.generate([prompt], 1, sampling, [config.seed])
+    finally:
+        stream.close()
+    if completion.finish_reason == "length":
+        logger.warning("cut after %d tokens: raise max_completion_length", len(completion.token_ids))
+
+
+def own_stop_ids(model: PreTrainedModel) -> list[int]:
+    """Return the tokens that a model was saved to stop at."""
+    eos = model.generation_config and model.generation_config.eos_token_id
+    return eos if isinstance(eos, list) else [] if eos is None else [eos]
+
+
+def headings(tags: TagStyle) -> dict[str, str]:
+    """Return what stands for each tag in the output."""
+    opens = {tags.thought.open: "Thought", tags.solution.open: "Answer", tags.explanation.open: "Explanation"}
+    return dict.fromkeys(tags.strings, "") | opens

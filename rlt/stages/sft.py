@@ -1,0 +1,109 @@
+"""What the two fine-tuning stages share: rows with exact labels, their training, the model at the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from rlt.config.schema import Config
+from rlt.data.kept import KeptRows
+from rlt.data.lengths import LengthRule, fit_lengths
+from rlt.reporting.console import shorten_middle
+from rlt.stages.common import (
+    is_main_process,
+    observe,
+    progress,
+    run_context,
+    set_later_checkpoints_aside,
+    start_step,
+)
+from rlt.trainers.arguments import sft_arguments
+from rlt.trainers.epochs import train
+from rlt.trainers.final_model import save_final_model
+from rlt.trainers.lora import lora_config
+from rlt.trainers.sft import IGNORED, Row, make_sft_trainer
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A prompt and what the model should write after it, in token ids."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    explanation: slice
+    """Where the explanation stands in the completion."""
+
+    @property
+    def num_tokens(self) -> int:
+        """The length of the whole row."""
+        return len(self.prompt_ids) + len(self.completion_ids)
+
+    def shorten(self, excess: int) -> Target | None:
+        """Return the row cut inside its explanation, at least `excess` tokens shorter; None if none is left.
+
+        Nothing follows the cut: the model must not learn to stop there.
+        """
+        end = self.explanation.stop - excess
+        return (
+            replace(self, completion_ids=self.completion_ids[:end]) if end > self.explanation.start else None
+        )
+
+    def as_row(self) -> Row:
+        """Return `input_ids`, and `labels` that cover the completion alone."""
+        labels = [IGNORED] * len(self.prompt_ids) + self.completion_ids
+        return {"input_ids": self.prompt_ids + self.completion_ids, "labels": labels}
+
+
+def fit_rows(rows: KeptRows[T], lay_out: Callable[[T], Target], config: Config) -> KeptRows[Row]:
+    """Return the training row of each item that fits data.max_length."""
+    targets = rows.lay_out(lay_out, config.data, partial(progress, what="tokenising"))
+    rule = LengthRule[Target]("tokens", lambda t: t.num_tokens, config.data.max_length, "data.max_length")
+    return fit_lengths(targets, [rule], config.data, Target.shorten).map(Target.as_row)
+
+
+def show_targets(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:
+    """Print what the loss counts in each row."""
+    for number, row in enumerate(rows, start=1):
+        target = tokenizer.decode([i for i in row["labels"] if i != IGNORED])
+        logger.info("the loss counts this text of row %d:\n%s", number, shorten_middle(str(target), 1200))
+
+
+def fine_tune(
+    config: Config,
+    rows: Sequence[Row],
+    eval_rows: Sequence[Row] | None,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    generation: GenerationConfig,
+    checkpoint: Path | None,
+) -> None:
+    """Train on the rows from the model or a checkpoint of the run, and write the model to its directory.
+
+    `generation` is saved with the model: its sampling defaults, and the tokens it stops at.
+    """
+    assert config.model_name_or_path is not None, "validate() has asked for a model"
+    output = Path(config.output_dir)
+    if is_main_process():
+        set_later_checkpoints_aside(output, start_step(checkpoint))
+    trainer = make_sft_trainer(
+        config.model_name_or_path,
+        sft_arguments(config, run_context(config)),
+        rows=rows,
+        eval_rows=eval_rows,
+        tokenizer=tokenizer,
+        peft_config=lora_config(config.model.lora),
+    )
+    model: Any = trainer.model
+    model.generation_config = generation
+    observe(trainer, config)
+    train(trainer, checkpoint)
+    save_final_model(model, trainer.accelerator, tokenizer, output)

@@ -1,0 +1,129 @@
+"""Distillation: a student is fine-tuned on a teacher's explanations as its own thoughts.
+
+Each row is the student's prompt (system, question) and the whole assistant's turn: thought, solution, and the
+token that ends the turn. The loss counts the turn and nothing else (method sections 2 and 4).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlt.config.schema import Config
+from rlt.config.validate import check_lengths
+from rlt.data.kept import KeptRows
+from rlt.data.prompts import student_prompt
+from rlt.errors import CheckpointError, DataError
+from rlt.formats.layout import StudentLayout
+from rlt.formats.tags import TAG_STYLES
+from rlt.formats.turn_end import turn_end_token
+from rlt.models.load import load_context, load_tokenizer, set_eos
+from rlt.records import Trace
+from rlt.stages.common import is_main_process, resume_point, run_directory, write_skipped
+from rlt.stages.sft import Target, fine_tune, fit_rows, show_targets
+from rlt.traces.training import load_eval_traces, load_training_traces
+from rlt.trainers.final_model import generation_config
+from rlt.trainers.sft import IGNORED, Row
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: Config) -> None:
+    """Train a student on traces and write a model that stops by itself."""
+    assert config.model_name_or_path is not None, "validate() has asked for a model"
+    inputs = {
+        "model": (config.model_name_or_path, config.model.revision),
+        "dataset": (config.dataset_id_or_path, config.data.revision),
+        "held_out": config.data.eval_path,
+    }
+    with run_directory(config, inputs) as record:
+        checkpoint = resume_point(config)
+
+        # 1. Text: tokenizer and layout, with the token that the student learns to stop with.
+        trust = config.model.trust_remote_code
+        tokenizer = load_tokenizer(config.model_name_or_path, revision=config.model.revision, trust=trust)
+        tags = TAG_STYLES[config.layout.tags]
+        turn_end = turn_end_token(tokenizer, config.distill.turn_end)
+        set_eos(tokenizer, turn_end)
+        layout = StudentLayout(tokenizer, tags, student_prompt(config.layout.student_prompt, tags), turn_end)
+        context = load_context(config.model_name_or_path, revision=config.model.revision, trust=trust)
+        check_lengths(config, context, {})
+
+        # 2. Rows: traces as ids and labels, within the length limit.
+        source, malformed = config.dataset_id_or_path, config.distill.malformed
+        traces = load_training_traces(config.data, source, tags, malformed)
+        held_out = load_eval_traces(config.data, source, tags, malformed)
+        rows = sft_rows(traces.rows, layout, config)
+        eval_rows = sft_rows(held_out.rows, layout, config) if held_out else None
+        num_skipped = write_skipped(config, rows, eval_rows)
+        show_targets(tokenizer, rows.values[:3])
+        record.update(
+            rows=len(rows.items),
+            skipped=num_skipped,
+            trained_on={
+                "traces": len(rows.items),
+                "with_an_end": count_ends(rows.values, layout),
+                "not_selected": traces.num_unselected,
+                "malformed": traces.num_malformed,
+                "tokens": sum(len(row["input_ids"]) for row in rows.values),
+                "tokens_in_the_loss": sum(label != IGNORED for row in rows.values for label in row["labels"]),
+                "teachers": traces.teachers,
+                "turn_end": turn_end,
+            },
+        )
+
+        # 3. Train, and write the model.
+        stop_ids = [layout.turn_end_id, *(i for i in layout.stop_token_ids if i != layout.turn_end_id)]
+        fine_tune(
+            config,
+            rows.values,
+            eval_rows.values if eval_rows else None,
+            tokenizer=tokenizer,
+            generation=generation_config(tokenizer, stop_ids, config.temperature),
+            checkpoint=checkpoint,
+        )
+        if is_main_process():
+            logger.info("%s", check_stop(Path(config.output_dir), layout))
+
+
+def sft_rows(traces: KeptRows[Trace], layout: StudentLayout, config: Config) -> KeptRows[Row]:
+    """Return the training row of each trace that fits: the prompt, and the assistant's turn."""
+
+    def lay_out(trace: Trace) -> Target:
+        assert trace.explanation is not None, "load_training_traces leaves rows without one out"
+        turn = layout.turn(trace.problem, trace.explanation)
+        return Target(turn.prompt_ids, turn.completion_ids, turn.explanation)
+
+    return fit_rows(traces, lay_out, config)
+
+
+def count_ends(rows: Sequence[Row], layout: StudentLayout) -> int:
+    """Return how many rows teach the student to stop; truncated ones do not."""
+    num_ends = sum(row["labels"][-1] == layout.turn_end_id for row in rows)
+    if not num_ends:
+        raise DataError(
+            f"all {len(rows)} rows are truncated, so the student would never learn to stop: raise "
+            "data.max_length, or take data.on_long_row=drop"
+        )
+    return num_ends
+
+
+def check_stop(directory: Path, layout: StudentLayout) -> str:
+    """Return one line that names the token which ends the student's turn; the saved model must stop at it.
+
+    Engines read it from different places: generation_config.json, config.json, the tokenizer.
+    """
+    eos = {}
+    for name in ("generation_config.json", "config.json"):
+        ids = json.loads((directory / name).read_text(encoding="utf-8")).get("eos_token_id")
+        eos[name] = ids if isinstance(ids, list) else [ids]
+    eos["the tokenizer"] = [load_tokenizer(str(directory)).eos_token_id]
+    token = f"{layout.turn_end} ({layout.turn_end_id})"
+    if wrong := [name for name, ids in eos.items() if ids[0] != layout.turn_end_id]:
+        raise CheckpointError(
+            f"the student in {directory} was taught to end its turn with {token}, but {' and '.join(wrong)} "
+            "would stop it at another token first; correct that before using it"
+        )
+    return f"the student was taught to stop with {token}, and {', '.join(eos)} stop there"
