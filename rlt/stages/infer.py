@@ -83,8 +83,10 @@ def run(config: Config) -> None:
         if tokens[0] not in sampling.stop_token_ids:
             stream.write(tokens[0])
 
+    pad = tokenizer.pad_token_id
+    assert isinstance(pad, int), "load_tokenizer sees to it"
     generator = TransformersGenerator(
-        lambda: nullcontext(model), tokenizer.pad_token_id, 1, decode=tokenizer.decode, on_step=show
+        lambda: nullcontext(model), pad, 1, decode=lambda ids: str(tokenizer.decode(ids)), on_step=show
     )
     try:
         ((completion,),) = generator.generate([prompt], 1, sampling, [config.seed])

@@ -103,7 +103,9 @@ def fine_tune(
         peft_config=lora_config(config.model.lora),
     )
     model: Any = trainer.model
-    model.generation_config = generation
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # under adapters
+    plain.generation_config = generation
+    plain.config.eos_token_id, plain.config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     observe(trainer, config)
     train(trainer, checkpoint)
     save_final_model(model, trainer.accelerator, tokenizer, output)

@@ -58,7 +58,7 @@ def run(config: Config) -> None:
         rows = sft_rows(traces.rows, layout, config)
         eval_rows = sft_rows(held_out.rows, layout, config) if held_out else None
         num_skipped = write_skipped(config, rows, eval_rows)
-        show_targets(tokenizer, rows.values[:3])
+        show_targets(tokenizer, rows.values[:5])
         record.update(
             rows=len(rows.items),
             skipped=num_skipped,

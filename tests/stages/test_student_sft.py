@@ -61,9 +61,10 @@ def laid_out(source: Path, tokenizer, *changes: str):
 
 
 @pytest.mark.parametrize("turn_end", ENDS)
-def test_the_loss_of_sky_t1_rows_counts_the_assistants_turn(sky_t1, qwen_tokenizer, turn_end):
-    sources = [json.loads(line) for line in sky_t1.read_text().splitlines()][:5]
-    table = laid_out(sky_t1, qwen_tokenizer, f"distill.turn_end={turn_end}")
+def test_the_loss_of_sky_t1_rows_counts_the_assistants_turn(sky_t1, qwen_tokenizer, turn_end, tmp_path):
+    (tmp_path / "five.jsonl").write_text("".join(sky_t1.read_text().splitlines(keepends=True)[:5]))
+    sources = [json.loads(line) for line in (tmp_path / "five.jsonl").read_text().splitlines()]
+    table = laid_out(tmp_path / "five.jsonl", qwen_tokenizer, f"distill.turn_end={turn_end}")
     for number, source in enumerate(sources, start=1):
         row, (before, turn) = table.items[number], written(source)
         counted = [i for i in row["labels"] if i != IGNORED]
@@ -165,7 +166,9 @@ def test_what_a_run_says_and_where_the_student_stops(small_run, tiny_tokenizer):
     assert "| its turn ends with | `<\\|endoftext\\|>`, in 12 of the traces |" in card
     log = (small_run / "log.txt").read_text()
     assert f"the student was taught to stop with <|endoftext|> ({end}), and generation_config.json, " in log
-    assert json.loads((small_run / "generation_config.json").read_text())["eos_token_id"][0] == end
+    end_of_turn = tiny_tokenizer.convert_tokens_to_ids("<|im_end|>")
+    generation = json.loads((small_run / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == [end, end_of_turn]
     saved = json.loads((small_run / "tokenizer_config.json").read_text())
     assert saved["eos_token"] == "<|endoftext|>"
     assert saved["pad_token"] != "<|endoftext|>"  # a tool that masks all padding would unteach the end
@@ -183,7 +186,7 @@ def test_a_model_that_would_stop_elsewhere_is_refused(small_run, tiny_tokenizer,
 
 
 def test_rows_of_which_none_ends_are_refused_before_training(tiny_student, toy_problems, tmp_path):
-    changes = ["data.max_length=90", "data.on_long_row=truncate"]
+    changes = ["data.max_length=125", "data.on_long_row=truncate"]
     with pytest.raises(DataError, match="all 12 rows are truncated, so the student would never learn to st"):
         run_here(student_words(tiny_student, toy_problems, tmp_path / "run", *changes), "student_sft")
 
