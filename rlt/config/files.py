@@ -26,7 +26,7 @@ _HUB_NAME = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 def check_files(config: Config) -> None:
     """Raise ConfigError for the first path that is not what its setting needs."""
     models = {"model_name_or_path": config.model_name_or_path} if config.model_name_or_path else {}
-    if config.stage in PAID_STAGES and config.student_model:
+    if config.stage in (*PAID_STAGES, *TEXT_STAGES) and config.student_model:
         models["student_model"] = config.student_model
         models |= {f"reward.students.{s.name}.model": s.model for s in config.reward.students}
     _check_warm_up(config)
