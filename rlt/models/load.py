@@ -67,7 +67,7 @@ def load_eos_ids(name: str, revision: str | None = None) -> list[int]:
     """Return the ids that end a model's text by its generation_config; none where it has none."""
     _require_folder(name)
     try:
-        found = GenerationConfig.from_pretrained(name, revision=revision).eos_token_id
+        found = GenerationConfig.from_pretrained(name, revision=revision or "main").eos_token_id
     except OSError:
         return []
     return found if isinstance(found, list) else [] if found is None else [found]

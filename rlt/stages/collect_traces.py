@@ -177,9 +177,7 @@ def manifest(
         **shaped,
         "collect.num_samples": config.collect.num_samples,
         "collect.first_sample_index": config.collect.first_sample_index,
-        "collect.only": None
-        if config.collect.only is None
-        else describe_input(config.collect.only)["sha256"],
+        "collect.only": config.collect.only and describe_input(config.collect.only)["sha256"],
         "layout.tags": layout.tags.name,
         "teacher_prompt": layout.system_prompt,
         "generation.backend": config.generation.backend,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -65,8 +66,16 @@ def journal_rows(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def kill_moments(total: int, seed: int) -> list[int]:
+    """Return five numbers of journal lines to kill at: as soon as there is a journal, and at random."""
+    return [0, *sorted(random.Random(seed).sample(range(1, 2 * total // 3), 4))]
+
+
 def killed_at(words: list[str], output: Path, num_lines: int) -> None:
-    """Start a run, and kill it once its journal holds so many lines; for 0, once it has begun to draw."""
+    """Start a run, and kill it once its journal holds so many lines, and more than before it."""
+    journal = output / "samples" / "journal.jsonl"
+    if journal.exists():
+        num_lines = max(num_lines, journal.read_bytes().count(b"\n") + 1)
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *words],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -74,7 +83,6 @@ def killed_at(words: list[str], output: Path, num_lines: int) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    journal = output / "samples" / "journal.jsonl"
     try:
         end = time.monotonic() + 300
         while not journal.exists() or journal.read_bytes().count(b"\n") < num_lines:

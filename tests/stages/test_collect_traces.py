@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 
 import pytest
-from collect_runs import NUM_PROBLEMS, collect_words, journal_rows, killed_at, lines_of, problem_file
+from collect_runs import (
+    NUM_PROBLEMS,
+    collect_words,
+    journal_rows,
+    kill_moments,
+    killed_at,
+    lines_of,
+    problem_file,
+)
 from pyarrow import parquet
 from stage_runs import run_here, run_processes, succeed
 
@@ -19,7 +26,7 @@ from rlt.formats.tags import TAG_STYLES
 from rlt.reporting.run_record import read_run
 
 STAGE = "collect_traces"
-CHUNK = 4
+CHUNK = 2
 TAGS = TAG_STYLES["bespoke"]
 
 
@@ -110,9 +117,8 @@ def test_five_kills_change_no_byte_and_nothing_is_drawn_twice(
     changes = (f"temperature={temperature}", f"collect.num_samples={num_samples}")
     whole = collected if temperature else run_here(words(tmp_path / "whole", *changes), STAGE)
     output, total = tmp_path / "run", num_samples * NUM_PROBLEMS
-    moments = sorted(random.Random(temperature).sample(range(total - 2 * CHUNK), 5))
     journals = []
-    for moment in moments:
+    for moment in kill_moments(total, seed=3):
         killed_at(words(output, *changes), output, moment)
         lines = (output / "samples" / "journal.jsonl").read_bytes().splitlines(keepends=True)
         journals.append(b"".join(lines[: len(lines) // CHUNK * CHUNK]))
@@ -124,7 +130,7 @@ def test_five_kills_change_no_byte_and_nothing_is_drawn_twice(
     assert len(keys) == len(set(keys)) == total
     last = (output / "samples" / "journal.jsonl").read_bytes()
     assert all(last.startswith(earlier) for earlier in journals)  # no chunk that was there was drawn again
-    assert len(read_run(output)["earlier"]) == 5
+    assert len(read_run(output)["earlier"]) == len(journals) == 5
 
 
 def test_the_same_command_again_draws_nothing_and_another_setting_is_refused(collected, words):
@@ -135,7 +141,7 @@ def test_the_same_command_again_draws_nothing_and_another_setting_is_refused(col
         ("temperature=0.8", r"\(temperature was 0\.7 and is 0\.8\)"),
         ("seed=1", r"\(seed was 42 and is 1\)"),
         ("layout.teacher_prompt=Explain.", r"\(teacher_prompt was .* and 1 more\)"),
-        ("collect.samples_per_chunk=5", r"\(collect\.samples_per_chunk was 4 and is 5\)"),
+        ("collect.samples_per_chunk=5", r"\(collect\.samples_per_chunk was 2 and is 5\)"),
     ):
         with pytest.raises(CheckpointError, match=f"holds explanations of another run {sentence}"):
             run_here(words(collected, word), STAGE)

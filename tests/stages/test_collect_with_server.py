@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from collect_runs import NUM_PROBLEMS, collect_words, journal_rows, killed_at, lines_of, problem_file
+from collect_runs import (
+    NUM_PROBLEMS,
+    collect_words,
+    journal_rows,
+    kill_moments,
+    killed_at,
+    lines_of,
+    problem_file,
+)
 from stage_runs import run_here
 
 from rlt.config.compose import compose
@@ -43,9 +50,8 @@ def test_five_kills_change_no_byte_and_nothing_is_drawn_twice(
     changes = (f"temperature={temperature}", f"collect.num_samples={num_samples}")
     whole = collected if temperature else run_here(words(tmp_path / "whole", *changes), STAGE)
     output, total = tmp_path / "run", num_samples * NUM_PROBLEMS
-    moments = sorted(random.Random(temperature).sample(range(total - 8), 5))
     kept = b""
-    for moment in moments:
+    for moment in kill_moments(total, seed=4):
         killed_at(words(output, *changes), output, moment)
         journal = (output / "samples" / "journal.jsonl").read_bytes()
         assert journal.startswith(kept)
