@@ -206,14 +206,19 @@ def test_two_hundred_sky_t1_rows_with_the_real_tokenizer(sky_t1, qwen_tokenizer,
     size |= {"num_key_value_heads": 1, "max_position_embeddings": 32768}
     model = save_tiny(qwen_tokenizer, tmp_path / "model", **size)
     changes = ["layout.student_prompt=from_dataset", "data.max_length=32768", "distill.turn_end=end_of_text"]
-    changes += ["train_batch_size=2", "per_device_train_batch_size=1", "trainer.max_steps=2"]
+    changes += [
+        "train_batch_size=1",
+        "per_device_train_batch_size=1",
+        "trainer.max_steps=1",
+        "trainer.warmup_steps=0",
+    ]
     changes += ["trainer_args.loss_type=chunked_nll"]  # a row's logits would take 6 GB
     run = run_here(student_words(model, sky_t1, tmp_path / "run", *changes), "student_sft")
     told = json.loads((run / "run.json").read_text())["trained_on"]
     texts = [written(json.loads(line)) for line in sky_t1.read_text().splitlines()]
     lengths = [len(qwen_tokenizer(before + turn + "<|endoftext|>")["input_ids"]) for before, turn in texts]
     assert (told["traces"], told["with_an_end"], told["tokens"]) == (200, 200, sum(lengths))
-    assert [row["step"] for row in rows(run) if "loss" in row] == [1, 2]
+    assert [row["step"] for row in rows(run) if "loss" in row] == [1]
     assert largest_difference(weights(run), weights(model)) > 0
 
 
