@@ -37,6 +37,7 @@ def setting(
 STAGES = (
     *("teacher_sft", "teacher_rl", "collect_traces", "student_sft", "infer"),
     *("score_traces", "show_traces", "select_traces", "plan_traces"),
+    "make_countdown",
 )
 SCORING_STAGES = ("score_traces", "show_traces")
 """Stages that read traces and train nothing; a teacher is optional."""
@@ -49,6 +50,7 @@ TEXT_STAGES = ("select_traces", "plan_traces")
 TRACE_STAGES = (*SCORING_STAGES, *TEXT_STAGES, "student_sft")
 """Stages whose rows are explanations."""
 SELECTION_RULES = ("none", "first", "best", "shortest", "random", "rank")
+OPERATIONS = ("+", "-", "*", "/")
 RECIPES = ("released", "modern")
 REDUCTIONS = ("mean", "sum", "min", "max", "median", "first_quartile", "last_quartile")
 TRANSFORMS = ("none", "exp", "one_minus_exp")
@@ -237,6 +239,11 @@ class AnswerSettings:
     max_tokens: int = setting(512, "tokens of an answer; one that is cut counts as wrong", gt=0)
     servers: list[str] = setting(
         [], "addresses of vLLM servers that serve student_model; empty: the student in this process answers"
+    )
+    grader: str = setting(
+        "math",
+        "math: equal by math-verify; countdown: the reference's numbers, each once, and its value",
+        choices=("math", "countdown"),
     )
     grading_seconds: float = setting(
         5.0, "CPU seconds for grading an answer; one that needs more is wrong", gt=0
@@ -520,6 +527,23 @@ class InferSettings:
 
 
 @dataclass
+class CountdownSettings:
+    """Which Countdown problems make_countdown makes."""
+
+    num_train: int = setting(1000, "problems to train on", gt=0)
+    num_test: int = setting(100, "problems held out: other numbers or another target", gt=0)
+    seed: int = setting(0, "seed of the problems", ge=0, lt=2**32)
+    min_numbers: int = setting(3, "fewest numbers of a problem", ge=2, le=6)
+    max_numbers: int = setting(4, "most numbers of a problem", ge=2, le=6)
+    max_number: int = setting(99, "numbers are drawn from 1 to this", gt=0, le=10**6)
+    min_target: int = setting(1, "lowest target", ge=0)
+    max_target: int = setting(100, "highest target", ge=0)
+    operations: list[str] = setting(
+        list(OPERATIONS), "what a reference solution may use; answers may use all four"
+    )
+
+
+@dataclass
 class Config:
     """The whole configuration. Root keys are what people type on the command line."""
 
@@ -569,6 +593,7 @@ class Config:
     plan: PlanSettings = setting(PlanSettings, "planning a context budget")
     distill: DistillSettings = setting(DistillSettings, "fine-tuning a student on traces")
     infer: InferSettings = setting(InferSettings, "one question to a trained model")
+    countdown: CountdownSettings = setting(CountdownSettings, "making Countdown problems")
     trainer_args: dict[str, Any] = setting(
         {}, "further arguments of TRL's SFTConfig or GRPOConfig, by their own names"
     )

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from rlt.config.bounds import check_bounds
 from rlt.config.check_collect import check_collect
 from rlt.config.check_components import check_components
+from rlt.config.check_countdown import check_countdown
 from rlt.config.check_data import check_data
 from rlt.config.check_infer import check_infer
 from rlt.config.check_traces import check_traces
@@ -48,6 +49,10 @@ def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = F
     `num_processes` is the number of training processes. `servers_follow` is for the launcher, which
     validates before it has started the vLLM servers.
     """
+    if config.stage == "make_countdown":
+        check_bounds(config)
+        check_countdown(config)
+        return
     if config.stage in TEXT_STAGES:
         check_bounds(config)
         check_traces(config)

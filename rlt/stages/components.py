@@ -26,7 +26,7 @@ from rlt.rewards.components.functions import RewardFunction
 from rlt.rewards.components.length import LengthPenalty
 from rlt.rewards.likelihood import Reward
 from rlt.rewards.scorer import StudentScorer
-from rlt.tasks.math_grader import MathGrader
+from rlt.tasks.graders import GRADERS
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def correct_answers(scorer: StudentScorer, generator: Generator, config: Config)
         scorer.answer_prompt,
         lambda prompts, seeds: generator.generate(prompts, answers.num_samples, sampling, seeds),
         AnswerReader(scorer.own_bytes, layout.tags.solution.close, frozenset(layout.stop_token_ids)),
-        MathGrader(answers.grading_seconds),
+        GRADERS[answers.grader](answers.grading_seconds),
         seed=config.seed,
     )
 

@@ -1,0 +1,45 @@
+"""Make Countdown problems to train on and to hold out, as problem files; nothing is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlt.config.schema import Config, CountdownSettings
+from rlt.reporting.files import write_text
+from rlt.stages.common import is_main_process, run_directory
+from rlt.tasks.countdown_problems import CountdownProblem, Difficulty, make_problems
+
+
+def run(config: Config) -> None:
+    """Write train.jsonl and test.jsonl to the run directory."""
+    with run_directory(config, inputs={}, card=None) as record:
+        if not is_main_process():
+            return
+        # 1. All problems at once, so that no two are the same.
+        num_test = config.countdown.num_test
+        problems = make_problems(
+            difficulty(config.countdown), num_test + config.countdown.num_train, config.countdown.seed
+        )
+
+        # 2. The first are held out: the same ones however many there are to train on.
+        output = Path(config.output_dir)
+        write_problems(output / "test.jsonl", problems[:num_test])
+        write_problems(output / "train.jsonl", problems[num_test:])
+        record.update(results={"train": len(problems) - num_test, "test": num_test})
+
+
+def difficulty(countdown: CountdownSettings) -> Difficulty:
+    """Return the difficulty that the settings ask for."""
+    return Difficulty(
+        num_numbers=(countdown.min_numbers, countdown.max_numbers),
+        max_number=countdown.max_number,
+        targets=(countdown.min_target, countdown.max_target),
+        operations=tuple(countdown.operations),
+    )
+
+
+def write_problems(path: Path, problems: Sequence[CountdownProblem]) -> None:
+    """Write a problem file."""
+    write_text(path, "".join(json.dumps(problem.row()) + "\n" for problem in problems))
