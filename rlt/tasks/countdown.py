@@ -156,8 +156,8 @@ def tinyzero_reward(answer: str, reference: str) -> float:
     if wanted is None or wanted.value is None:
         raise DataError(
             f"the reference {reference[:80]!r} must be an expression such as (1 + 2) / 3, because the "
-            "countdown grader reads numbers and target from it; make problems with run_cfg=make_countdown, or "
-            "grade with reward.answers.grader=math"
+            "countdown grader reads numbers and target from it; make problems with run_cfg=make_countdown, "
+            "or grade with reward.answers.grader=math"
         )
     given = parse_expression(answer)
     if given is None:
