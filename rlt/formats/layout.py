@@ -212,7 +212,7 @@ class StudentLayout:
 
     def prompt_ids(self, problem: Problem) -> list[int]:
         """Return the ids up to the start of the assistant's turn: what a student is asked with."""
-        pieces = self.chat.pieces(self._system(problem) or None, problem.question)
+        pieces = self.chat.pieces(_system_of(problem, self.system_prompt) or None, problem.question)
         return encode(self.tokenizer, pieces).ids
 
     def prefix_ids(self, problem: Problem) -> list[int]:
