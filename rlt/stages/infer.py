@@ -10,7 +10,6 @@ import sys
 from contextlib import nullcontext
 
 from accelerate import PartialState
-from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from rlt.config.schema import Config
@@ -21,7 +20,7 @@ from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES, TagStyle
 from rlt.generation.transformers_backend import TransformersGenerator
 from rlt.generation.types import Sampling
-from rlt.models.load import load_context, load_model, load_tokenizer
+from rlt.models.load import load_context, load_eos_ids, load_model, load_tokenizer
 from rlt.records import Problem
 from rlt.reporting.stream import TextStream
 
@@ -66,7 +65,7 @@ def run(config: Config) -> None:
     sampling = Sampling(
         temperature=config.temperature,
         max_tokens=min(config.max_completion_length, room),
-        stop_token_ids=tuple(sorted({*layout.stop_token_ids, *own_stop_ids(model)})),
+        stop_token_ids=tuple(sorted({*layout.stop_token_ids, *load_eos_ids(name, settings.revision)})),
         top_p=config.generation.top_p,
         top_k=config.generation.top_k,
         min_p=config.generation.min_p,
@@ -94,12 +93,6 @@ def run(config: Config) -> None:
         stream.close()
     if completion.finish_reason == "length":
         logger.warning("cut after %d tokens: raise max_completion_length", len(completion.token_ids))
-
-
-def own_stop_ids(model: PreTrainedModel) -> list[int]:
-    """Return the tokens that a model was saved to stop at."""
-    eos = model.generation_config and model.generation_config.eos_token_id
-    return eos if isinstance(eos, list) else [] if eos is None else [eos]
 
 
 def headings(tags: TagStyle) -> dict[str, str]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any
 
-from rlt.records import Trace
+from rlt.errors import DataError
+from rlt.records import Problem, Trace
 
 SCORE_COLUMNS = ("score", "reward")
 """Of score_traces, and of the samples of teacher_rl."""
-_FLAGS = {"true": True, "false": False}
+_FLAGS = {"true": True, "false": False, "": None}
 
 
 def score_of(trace: Trace) -> float | None:
@@ -33,22 +34,25 @@ def is_well_formed(trace: Trace) -> bool:
     """Whether a trace is a whole explanation: as the source says, else with a text that was not cut off."""
     if trace.explanation is None or not trace.explanation.strip():
         return False
-    said = _flag(trace, "well_formed")
+    said = flag(trace.problem, "well_formed")
     return trace.problem.extra.get("finish_reason") != "length" if said is None else said
 
 
 def is_chosen(trace: Trace) -> bool:
     """Whether students are trained on a trace: unless a selection left it out."""
-    return _flag(trace, "selected") is not False
+    return flag(trace.problem, "selected") is not False
 
 
 def is_fallback(trace: Trace) -> bool:
     """Whether a trace was reserved for a problem without another score, here or when it was scored."""
-    return trace.is_fallback or _flag(trace, "is_fallback") is True
+    return trace.is_fallback or flag(trace.problem, "is_fallback") is True
 
 
-def _flag(trace: Trace, name: str) -> bool | None:
-    value = trace.problem.extra.get(name)
+def flag(problem: Problem, name: str) -> bool | None:
+    """Return a column of true and false, None where it is empty or absent; DataError for another value."""
+    value = problem.extra.get(name)
     if isinstance(value, str):
-        return _FLAGS.get(value.strip().lower())
-    return value if isinstance(value, bool) else None
+        value = _FLAGS.get(value.strip().lower(), value)
+    if value is None or isinstance(value, bool):
+        return value
+    raise DataError(f"`{name}` must be true, false or null, got {value!r:.40}")

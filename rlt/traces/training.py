@@ -15,12 +15,10 @@ from rlt.data.load import take_subset
 from rlt.data.traces import ExplainedRow, load_traces, number_traces
 from rlt.errors import DataError
 from rlt.formats.tags import TagStyle
-from rlt.records import Problem, Trace
+from rlt.records import Trace
+from rlt.traces.columns import flag
 
 logger = logging.getLogger(__name__)
-
-_FLAGS = {"true": True, "false": False}
-"""As a CSV file spells them."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def load_training_traces(data: DataSettings, source: str, tags: TagStyle, malfor
     """Return the traces of `source`, of which `malformed` says whether broken ones count (keep or drop)."""
     loaded = load_traces(replace(data, subset=SubsetSettings()), source, tags)
     checked = loaded.lay_out(_with_readable_flags, data)
-    chosen = {n: row for n, row in checked.items.items() if _flag(row.problem, "selected") is not False}
+    chosen = {n: row for n, row in checked.items.items() if flag(row.problem, "selected") is not False}
     num_unselected = len(checked.items) - len(chosen)
     if num_unselected:
         logger.info("%d of %d rows are left out: not selected", num_unselected, len(checked.items))
@@ -84,24 +82,14 @@ def is_malformed(trace: Trace, tags: TagStyle) -> bool:
     text = trace.explanation
     if text is None:
         return False
-    marked = _flag(trace.problem, "well_formed") is False
+    marked = flag(trace.problem, "well_formed") is False
     return marked or not text.strip() or any(tag in text for tag in tags.strings)
 
 
 def _with_readable_flags(row: ExplainedRow) -> ExplainedRow:
     for name in ("selected", "well_formed"):
-        _flag(row.problem, name)
+        flag(row.problem, name)
     return row
-
-
-def _flag(problem: Problem, name: str) -> bool | None:
-    """Return a column of true and false, None where it is empty or absent; DataError for another value."""
-    value = problem.extra.get(name)
-    if isinstance(value, str):
-        value = _FLAGS.get(value.strip().lower(), value.strip() or None)
-    if value is None or isinstance(value, bool):
-        return value
-    raise DataError(f"`{name}` must be true, false or null, got {value!r:.40}")
 
 
 def _one_each(rows: KeptRows[ExplainedRow]) -> KeptRows[Trace]:

@@ -19,6 +19,7 @@ def by_python(text: str) -> Fraction | None:
 
     def value(node) -> Fraction:
         if isinstance(node, ast.Constant):
+            assert isinstance(node.value, int)
             return Fraction(node.value)
         if isinstance(node, ast.UnaryOp):
             return -value(node.operand) if isinstance(node.op, ast.USub) else value(node.operand)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from rlt.errors import DataError
 from rlt.records import Problem, Trace
 from rlt.traces.columns import is_chosen, is_well_formed, score_of
 
@@ -50,3 +51,8 @@ def test_well_formed(text, said, expected):
 def test_no_decision_leaves_a_trace_in(selected, expected):
     assert is_chosen(trace(selected=selected)) == expected
     assert is_chosen(trace())
+
+
+def test_a_decision_that_cannot_be_read_is_refused():
+    with pytest.raises(DataError, match=r"`selected` must be true, false or null, got 'perhaps'"):
+        is_chosen(trace(selected="perhaps"))
