@@ -34,7 +34,7 @@ from rlt.quickstart.world import make_world, vocabulary
 from rlt.reporting.files import write_text
 from rlt.reporting.progress import SampleProgress
 from rlt.stages.collect_traces import from_servers, prompted_rows, read_layouts, save
-from rlt.stages.engine import server_pool, teacher_sampling
+from rlt.stages.engine import make_sampling, server_pool
 from rlt.traces.collect import Sample, plan_samples
 from rlt.traces.journal import Journal
 
@@ -55,7 +55,7 @@ def main() -> None:
         config = make_config(options, Path(folder))
         layout, messages = read_layouts(config)
         samples = plan_samples(prompted_rows(config, layout, messages, None).values, options.samples)
-        sampling = teacher_sampling(config, layout.stop_token_ids)
+        sampling = make_sampling(config, layout.stop_token_ids)
         seconds: dict[str, list[float]] = {"rlt": [], "direct": []}
         with running_servers(config) as servers:
             config.generation.servers = [servers[0].address]

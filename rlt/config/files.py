@@ -29,7 +29,7 @@ def check_files(config: Config) -> None:
     if config.stage in (*PAID_STAGES, *TEXT_STAGES) and config.student_model:
         models["student_model"] = config.student_model
         models |= {f"reward.students.{s.name}.model": s.model for s in config.reward.students}
-    _check_warm_up(config)
+    _check_default_model(config)
     needed = ("config.json", "tokenizer.json") if config.stage in TEXT_STAGES else ("config.json",)
     for setting, model in models.items():
         check_model(setting, model, needed)
@@ -73,7 +73,7 @@ def looks_local(name: str) -> bool:
     )
 
 
-def _check_warm_up(config: Config) -> None:
+def _check_default_model(config: Config) -> None:
     """Refuse a default model that the stage before has not written."""
     name, run_file, what = _EARLIER.get(config.stage, ("", "", ""))
     model = f"{config.results_dir}/{name}"

@@ -56,20 +56,24 @@ def _keep_pad_apart(tokenizer: PreTrainedTokenizerBase) -> None:
 def load_context(name: str, *, revision: str | None = None, trust: bool = False) -> int | None:
     """Return max_position_embeddings of a model, or None where its configuration has none."""
     _require_folder(name)
-    try:
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load the configuration of {name!r}: {first_line(error)}") from error
+    config = _load_config(name, revision, trust)
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
-def load_eos_ids(name: str, revision: str | None = None) -> list[int]:
-    """Return the ids that end a model's text by its generation_config; none where it has none."""
+def _load_config(name: str, revision: str | None, trust: bool) -> Any:
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load the configuration of {name!r}: {first_line(error)}") from error
+
+
+def load_eos_ids(name: str, *, revision: str | None = None, trust: bool = False) -> list[int]:
+    """Return the ids that end a model's text by its generation_config, or else by its config; may be none."""
     _require_folder(name)
     try:
         found = GenerationConfig.from_pretrained(name, revision=revision or "main").eos_token_id
     except OSError:
-        return []
+        found = getattr(_load_config(name, revision, trust).get_text_config(), "eos_token_id", None)
     return found if isinstance(found, list) else [] if found is None else [found]
 
 

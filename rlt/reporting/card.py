@@ -70,144 +70,16 @@ def write_card(run_dir: str | Path, *, license_id: str | None = None) -> Path:
         part
         for part in (
             _introduction(run_dir, run),
-            _facts(config or {}, run),
+            facts_section(config or {}, run),
             _trained_on(run),
             _results(rows, run),
-            _command(run),
-            _versions(run),
+            command_section(run),
+            versions_section(run),
             _licence(run, license_id),
         )
         if part
     )
     return write_text(run_dir / NAME, f"---\n{header}---\n\n{without_private_paths(redact(body))}\n")
-
-
-def write_scores_card(run_dir: str | Path) -> Path:
-    """Return the path of README.md for a run that scored traces: a dataset card with the table by rank."""
-    run_dir = Path(run_dir)
-    run = read_run(run_dir)
-    config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
-    header = yaml.safe_dump(
-        {
-            "tags": ["rlt", "reasoning-traces"],
-            "configs": [{"config_name": "default", "data_files": "scores.parquet"}],
-        },
-        sort_keys=False,
-    )
-    results = run["results"]
-    facts = {key: config[key] for key in ("answer_log_prob_coeff", "kl_penalty_reward_coeff", "temperature")}
-    introduction = (
-        f"# {run_dir.resolve().name}\n\n{results['traces']} explanations of {results['problems']} problems, "
-        f"{results['scored']} of them with a score: how likely a frozen student finds the solution after the "
-        "explanation, minus how unnatural it finds the explanation. `rank` orders those of one problem, "
-        "`selected` marks the best.\n\nMade with the Python package `rlt`."
-    )
-    table = (run_dir / "ranks.md").read_text(encoding="utf-8").strip()
-    licence = "## Licence\n\nThe texts fall under the terms of their source; this card does not waive any."
-    body = "\n\n".join(
-        (introduction, f"## By rank\n\n{table}", _facts(facts, run), _command(run), _versions(run), licence)
-    )
-    return write_text(run_dir / NAME, f"---\n{header}---\n\n{without_private_paths(redact(body))}\n")
-
-
-def write_selection_card(run_dir: str | Path) -> Path:
-    """Return the path of README.md for a run that selected traces: a dataset card with selection.md."""
-    run_dir = Path(run_dir)
-    run = read_run(run_dir)
-    config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
-    fields: dict[str, Any] = {
-        "tags": ["rlt", "reasoning-traces"],
-        "configs": [{"config_name": "default", "data_files": "traces.parquet"}],
-    }
-    if data := hub_name(run["inputs"]["dataset"]):
-        fields["source_datasets"] = [data]
-    header = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
-    introduction = (
-        f"# {run_dir.resolve().name}\n\nExplanations of problems with known solutions. Train on the rows "
-        "whose `selected` is true: `messages` holds them as a student's own thought before the solution. The "
-        "others are kept, and `dropped.jsonl` says why each was left out.\n\n"
-        "Made with the Python package `rlt`."
-    )
-    report = (run_dir / "selection.md").read_text(encoding="utf-8").strip()
-    facts = [(role, _source(described)) for role, described in run["inputs"].items()]
-    facts += [(f"`select.{key}`", f"`{value}`") for key, value in config["select"].items() if value]
-    facts.append(("`seed`", f"`{config['seed']}`"))
-    body = "\n\n".join(
-        (
-            introduction,
-            f"#{report}",  # one heading below the card's own
-            "## Provenance\n\n" + _table(("what", "value"), facts),
-            _command(run),
-            _versions(run),
-            "## Licence\n\nThe texts fall under the terms of their source; this card does not waive any.",
-        )
-    )
-    return write_text(run_dir / NAME, f"---\n{header}---\n\n{without_private_paths(redact(body))}\n")
-
-
-def write_traces_card(run_dir: str | Path) -> Path:
-    """Return the path of README.md for a run that collected traces: a dataset card with their origin."""
-    run_dir = Path(run_dir)
-    run = read_run(run_dir)
-    config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
-    fields: dict[str, Any] = {
-        "tags": ["rlt", "reasoning-traces"],
-        "configs": [{"config_name": "default", "data_files": "traces.parquet"}],
-    }
-    if data := hub_name(run["inputs"]["dataset"]):
-        fields["source_datasets"] = [data]
-    header = yaml.safe_dump(fields, sort_keys=False)
-    results, generation, collect = run["results"], config["generation"], config["collect"]
-    introduction = (
-        f"# {run_dir.resolve().name}\n\n{results['explanations']} explanations of {results['problems']} "
-        "problems, written by a teacher that had read each problem **and its solution**. They are the raw "
-        "samples: none is left out, and `well_formed` and `why` mark those that are cut, empty or without "
-        "their closing tag. `messages` holds each as a chat to train a student on.\n\n"
-        "Made with the Python package `rlt`."
-    )
-    counts = [("well formed", results["well_formed"]), *results["malformed"].items()]
-    counts += [(name, results[name]) for name in ("truncated", "tokens", "mean_tokens")]
-    counts.append(("rows left out (too long or bad)", run["skipped"]))
-    facts = {
-        key: config[key] for key in ("temperature", "max_prompt_length", "max_completion_length", "seed")
-    }
-    sampling = [(f"`{key}`", f"`{value}`") for key, value in facts.items()]
-    sampling += [(f"`{key}`", f"`{collect[key]}`") for key in ("num_samples", "first_sample_index")]
-    sampling += [
-        (f"`{key}`", f"`{generation[key]}`")
-        for key in ("backend", "top_p", "top_k", "min_p", "repetition_penalty", "stop_at_tag")
-    ]
-    licence = (
-        "## Licence\n\nThe texts fall under the terms of their source and of the teacher; this card does "
-    )
-    licence += "not waive any."
-    body = "\n\n".join(
-        part
-        for part in (
-            introduction,
-            "## Counts\n\n" + _table(("what", "number"), [(name, str(n)) for name, n in counts]),
-            _facts({}, run).replace("## Recipe", "## Sources"),
-            _teacher_run(run),
-            "## Sampling\n\n" + _table(("setting", "value"), sampling),
-            _command(run),
-            _versions(run),
-            licence,
-        )
-        if part
-    )
-    return write_text(run_dir / NAME, f"---\n{header}---\n\n{without_private_paths(redact(body))}\n")
-
-
-def _teacher_run(run: dict[str, Any]) -> str:
-    """Return where the teacher comes from, if a run of ours has written it."""
-    folder = run["inputs"]["teacher"].get("folder")
-    if not folder or not (Path(folder) / "run.json").is_file():
-        return ""
-    made = read_run(folder)
-    facts = [("stage", f"`{made.get('stage')}`"), ("ended", str(made.get("ended")))]
-    facts += [("commit", str(made["code"]["commit"]))] if made.get("code", {}).get("commit") else []
-    facts += [(role.replace("_", " "), _source(of)) for role, of in made.get("inputs", {}).items()]
-    return "## The teacher's own run\n\n" + _table(("what", "value"), facts)
 
 
 def front_matter(run: dict[str, Any], license_id: str | None = None) -> dict[str, Any]:
@@ -253,9 +125,10 @@ def _introduction(run_dir: Path, run: dict[str, Any]) -> str:
     return text
 
 
-def _facts(config: dict[str, Any], run: dict[str, Any]) -> str:
+def facts_section(config: dict[str, Any], run: dict[str, Any], title: str = "Recipe") -> str:
+    """Return the run's inputs and the settings among `config` that make a recipe."""
     inputs = run.get("inputs", {})
-    facts = [(role.replace("_", " "), _source(described)) for role, described in inputs.items()]
+    facts = [(role.replace("_", " "), in_words(described)) for role, described in inputs.items()]
     facts += [(f"`{key}`", f"`{config[key]}`") for key in _RECIPE_KEYS if config.get(key) is not None]
     trainer = config.get("trainer") or {}
     facts += [
@@ -263,7 +136,7 @@ def _facts(config: dict[str, Any], run: dict[str, Any]) -> str:
         for key in ("beta", "max_steps", "num_train_epochs")
         if trainer.get(key) is not None
     ]
-    return "## Recipe\n\n" + _table(("setting", "value"), facts) if facts else ""
+    return f"## {title}\n\n" + markdown_table(("setting", "value"), facts) if facts else ""
 
 
 def _trained_on(run: dict[str, Any]) -> str:
@@ -274,7 +147,7 @@ def _trained_on(run: dict[str, Any]) -> str:
     data = run.get("inputs", {}).get("dataset", {})
     teachers = ", ".join(f"{name} ({count:,})" for name, count in told["teachers"].items())
     facts = [
-        ("traces", f"{told['traces']:,} from {_source(data)}"),
+        ("traces", f"{told['traces']:,} from {in_words(data)}"),
         ("written by", teachers or "not recorded in the data"),
         (
             "left out",
@@ -284,10 +157,10 @@ def _trained_on(run: dict[str, Any]) -> str:
         ("tokens", f"{told['tokens']:,} an epoch, {told['tokens_in_the_loss']:,} of them in the loss"),
         ("its turn ends with", f"`{told['turn_end']}`, in {told['with_an_end']:,} of the traces"),
     ]
-    return "## Trained on\n\n" + _table(("", ""), facts)
+    return "## Trained on\n\n" + markdown_table(("", ""), facts)
 
 
-def _source(described: dict[str, Any]) -> str:
+def in_words(described: dict[str, Any]) -> str:
     """Return an input in words: a Hub name with its commit, or a local name with the start of its hash."""
     if name := described.get("hub"):
         commit = described.get("commit") or described.get("revision")
@@ -306,10 +179,11 @@ def _results(rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
     if not lines:
         return ""
     cost = f"\n\n{run['gpu_hours']:.2f} GPU hours." if run.get("gpu_hours") else ""
-    return "## Metrics\n\n" + _table(("metric", "first", "last", "at step"), lines) + cost
+    return "## Metrics\n\n" + markdown_table(("metric", "first", "last", "at step"), lines) + cost
 
 
-def _command(run: dict[str, Any]) -> str:
+def command_section(run: dict[str, Any]) -> str:
+    """Return what was typed, at which commit."""
     code = run.get("code", {})
     lines = [f"git checkout {code['commit']}"] if code.get("commit") else []
     text = "\n".join([*lines, str(run.get("command"))])
@@ -317,7 +191,8 @@ def _command(run: dict[str, Any]) -> str:
     return f"## To run it again\n\n```\n{text}\n```\n\n{note}"
 
 
-def _versions(run: dict[str, Any]) -> str:
+def versions_section(run: dict[str, Any]) -> str:
+    """Return the versions that the run has recorded."""
     names = ", ".join(f"{name} {version}" for name, version in run.get("versions", {}).items())
     return f"## Versions\n\nrlt {run.get('code', {}).get('package')}, {names}." if names else ""
 
@@ -333,6 +208,7 @@ def _licence(run: dict[str, Any], license_id: str | None) -> str:
     )
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def markdown_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a Markdown table."""
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -34,7 +34,7 @@ from rlt.generation.vllm_pool import VLLMPool
 from rlt.models.frozen import scoring_accelerator
 from rlt.models.load import load_context, load_eos_ids, load_model, load_tokenizer
 from rlt.records import Completion, Problem
-from rlt.reporting.card import write_traces_card
+from rlt.reporting.dataset_card import write_traces_card
 from rlt.reporting.files import write_jsonl, write_text
 from rlt.reporting.hub import upload_dataset
 from rlt.reporting.inputs import describe_input, input_label
@@ -42,7 +42,7 @@ from rlt.reporting.progress import SampleProgress
 from rlt.reporting.run_record import Source
 from rlt.reporting.samples import write_samples
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
-from rlt.stages.engine import check_servers, server_pool, teacher_sampling
+from rlt.stages.engine import check_servers, make_sampling, server_pool
 from rlt.traces.collect import Prompted, Sample, Wanted, plan_samples, read_sample, samples_digest, summarize
 from rlt.traces.journal import Journal
 from rlt.traces.table import as_columns, collected_row
@@ -74,8 +74,10 @@ def run(config: Config) -> None:
 
         # 1. Text: the teacher's prompts, and the messages that students are trained on.
         layout, messages = read_layouts(config)
-        stop_ids = {*layout.stop_token_ids, *load_eos_ids(*teacher)}
-        sampling = teacher_sampling(config, sorted(stop_ids))
+        name, revision = teacher
+        own_stops = load_eos_ids(name, revision=revision, trust=config.model.trust_remote_code)
+        stop_ids = {*layout.stop_token_ids, *own_stops}
+        sampling = make_sampling(config, sorted(stop_ids))
 
         # 2. Samples: so many of each row that fits.
         wanted = read_wanted(config.collect.only) if config.collect.only else None

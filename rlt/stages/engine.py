@@ -1,4 +1,4 @@
-"""The engine that writes explanations, built from the configuration for any stage whose teacher generates."""
+"""The engine that generates, and its sampling, built from the configuration for any stage."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rlt.generation.vllm_pool import REQUESTS_PER_SERVER, VLLMPool
 from rlt.generation.vllm_server import server_log_path
 
 
-def teacher_sampling(config: Config, stop_token_ids: Sequence[int]) -> Sampling:
-    """Return everything that decides a sample of the teacher besides its prompt and its seed."""
+def make_sampling(config: Config, stop_token_ids: Sequence[int]) -> Sampling:
+    """Return everything that decides a sample of the model besides its prompt and its seed."""
     generation = config.generation
     close = TAG_STYLES[config.layout.tags].explanation.close
     return Sampling(

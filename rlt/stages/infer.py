@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 
 from accelerate import PartialState
 from transformers.utils import logging as transformers_logging
@@ -19,10 +20,10 @@ from rlt.formats.encode import TokenBytes
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES, TagStyle
 from rlt.generation.transformers_backend import TransformersGenerator
-from rlt.generation.types import Sampling
 from rlt.models.load import load_context, load_eos_ids, load_model, load_tokenizer
 from rlt.records import Problem
 from rlt.reporting.stream import TextStream
+from rlt.stages.engine import make_sampling
 
 logger = logging.getLogger(__name__)
 
@@ -62,16 +63,9 @@ def run(config: Config) -> None:
         trust=settings.trust_remote_code,
     )
     model.to(PartialState().device)  # pyright: ignore[reportArgumentType] - transformers' own annotation
-    sampling = Sampling(
-        temperature=config.temperature,
-        max_tokens=min(config.max_completion_length, room),
-        stop_token_ids=tuple(sorted({*layout.stop_token_ids, *load_eos_ids(name, settings.revision)})),
-        top_p=config.generation.top_p,
-        top_k=config.generation.top_k,
-        min_p=config.generation.min_p,
-        repetition_penalty=config.generation.repetition_penalty,
-        stop_strings=(tags.explanation.close,) if config.generation.stop_at_tag else (),
-    )
+    own_stops = load_eos_ids(name, revision=settings.revision, trust=settings.trust_remote_code)
+    stop_ids = sorted({*layout.stop_token_ids, *own_stops})
+    sampling = replace(make_sampling(config, stop_ids), max_tokens=min(config.max_completion_length, room))
 
     # 3. Sample, and write as it comes.
     stream = TextStream(sys.stdout, TokenBytes(tokenizer), headings(tags))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from rlt.config.schema import Config, CountdownSettings
-from rlt.reporting.files import write_text
+from rlt.reporting.files import write_jsonl
 from rlt.stages.common import is_main_process, run_directory
-from rlt.tasks.countdown_problems import CountdownProblem, Difficulty, make_problems
+from rlt.tasks.countdown_problems import Difficulty, make_problems
 
 
 def run(config: Config) -> None:
@@ -25,8 +23,8 @@ def run(config: Config) -> None:
 
         # 2. The first are held out: the same ones however many there are to train on.
         output = Path(config.output_dir)
-        write_problems(output / "test.jsonl", problems[:num_test])
-        write_problems(output / "train.jsonl", problems[num_test:])
+        write_jsonl(output / "test.jsonl", [problem.row() for problem in problems[:num_test]])
+        write_jsonl(output / "train.jsonl", [problem.row() for problem in problems[num_test:]])
         record.update(results={"train": len(problems) - num_test, "test": num_test})
 
 
@@ -38,8 +36,3 @@ def difficulty(countdown: CountdownSettings) -> Difficulty:
         targets=(countdown.min_target, countdown.max_target),
         operations=tuple(countdown.operations),
     )
-
-
-def write_problems(path: Path, problems: Sequence[CountdownProblem]) -> None:
-    """Write a problem file."""
-    write_text(path, "".join(json.dumps(problem.row()) + "\n" for problem in problems))

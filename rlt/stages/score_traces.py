@@ -25,7 +25,7 @@ from rlt.models.frozen import load_frozen, scoring_accelerator
 from rlt.models.gather import max_over_processes
 from rlt.models.load import load_context, load_tokenizer
 from rlt.records import Trace
-from rlt.reporting.card import write_scores_card
+from rlt.reporting.dataset_card import write_scores_card
 from rlt.reporting.files import write_json, write_jsonl, write_text
 from rlt.reporting.inputs import describe_input
 from rlt.reporting.progress import TokenProgress

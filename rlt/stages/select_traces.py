@@ -13,7 +13,7 @@ from rlt.errors import DataError
 from rlt.formats.layout import student_messages
 from rlt.formats.tags import TAG_STYLES
 from rlt.records import Problem, Trace
-from rlt.reporting.card import write_selection_card
+from rlt.reporting.dataset_card import write_selection_card
 from rlt.reporting.files import write_jsonl, write_text
 from rlt.reporting.samples import write_samples
 from rlt.reporting.tables import markdown

@@ -45,7 +45,7 @@ from rlt.stages.components import (
     load_outside_parts,
     with_components,
 )
-from rlt.stages.engine import check_servers, server_pool, teacher_sampling
+from rlt.stages.engine import check_servers, make_sampling, server_pool
 from rlt.stages.student import read_students, student_inputs, student_reward
 from rlt.stages.student_placement import verify_student_servers
 from rlt.trainers.arguments import grpo_arguments
@@ -201,7 +201,7 @@ def make_reward(
 
 def make_engine(trainer: TeacherRLTrainer, *, pool: VLLMPool | None, config: Config) -> Engine:
     """Return the source of completions: a pool of servers, or the policy itself."""
-    sampling = teacher_sampling(config, trainer.stop_token_ids)
+    sampling = make_sampling(config, trainer.stop_token_ids)
     if pool is None:
         return LocalEngine(
             trainer.policy_for_generation,

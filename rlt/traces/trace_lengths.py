@@ -24,7 +24,7 @@ class Length:
 
 
 class TraceLengths:
-    """Counts the tokens that `student_sft` trains on: prefix, explanation and suffix of the layout."""
+    """Counts the tokens that `student_sft` trains on, by the same `StudentLayout.turn`."""
 
     def __init__(self, layout: StudentLayout) -> None:
         self._layout = layout
@@ -37,8 +37,9 @@ class TraceLengths:
         """
         key = (problem.id, problem.system)
         if key not in self._around:
-            layout = self._layout
-            self._around[key] = len(layout.prefix_ids(problem)) + len(layout.suffix(problem).ids)
+            turn = self._layout.turn(problem, "")
+            explanation = turn.explanation.stop - turn.explanation.start
+            self._around[key] = len(turn.prompt_ids) + len(turn.completion_ids) - explanation
         return self._around[key]
 
     def __call__(self, trace: Trace) -> Length:

@@ -16,7 +16,7 @@ from rlt.data.traces import ExplainedRow, load_traces, number_traces
 from rlt.errors import DataError
 from rlt.formats.tags import TagStyle
 from rlt.records import Trace
-from rlt.traces.columns import flag
+from rlt.traces.columns import flag, is_well_formed
 
 logger = logging.getLogger(__name__)
 
@@ -78,12 +78,9 @@ def load_eval_traces(
 
 
 def is_malformed(trace: Trace, tags: TagStyle) -> bool:
-    """Whether a trace is marked so, is empty, or holds a tag that belongs around it."""
+    """Whether an explanation is not well formed, or holds a tag that belongs around it."""
     text = trace.explanation
-    if text is None:
-        return False
-    marked = flag(trace.problem, "well_formed") is False
-    return marked or not text.strip() or any(tag in text for tag in tags.strings)
+    return text is not None and (not is_well_formed(trace) or any(tag in text for tag in tags.strings))
 
 
 def _with_readable_flags(row: ExplainedRow) -> ExplainedRow:

@@ -139,6 +139,34 @@ def test_the_model_keeps_its_own_call(model, plain_model):
     assert model.generate(ids, max_new_tokens=2, do_sample=False, pad_token_id=0).shape == (1, 5)
 
 
+def test_a_bias_of_the_head_counts():
+    """Phi-like heads have one; the temperature divides it as well."""
+    model = tiny_model()
+    model.lm_head = torch.nn.Linear(model.lm_head.in_features, model.lm_head.out_features)
+    add_token_query(model)
+    request = Request(random_ids(6, 30), range(1, 30))
+    (values,) = scored(model, [request], 0.7)
+    with torch.no_grad():
+        hidden_TD = model.model(torch.tensor([request.ids[:-1]])).last_hidden_state[0].double()
+        logits_TV = hidden_TD @ model.lm_head.weight.double().T + model.lm_head.bias.double()
+    expected_TV = torch.log_softmax(logits_TV / 0.7, dim=1)
+    expected = [expected_TV[p - 1, request.ids[p]].item() for p in request.positions]
+    assert values.tolist() == pytest.approx(expected, abs=2e-5)
+
+
+def test_a_cpu_takes_small_passes_whatever_the_budget(model):
+    shapes = []
+
+    def counted(**kwargs):
+        shapes.append(kwargs["input_ids"].shape)
+        return model(**kwargs)
+
+    requests = [Request([1, 2] * 150, [299])] * 60
+    values = token_logprobs(counted, requests, temperature=1.0, tokens_per_batch=10**6, device=CPU)
+    assert len(values) == sum(rows for rows, _ in shapes) == 60
+    assert max(rows * tokens for rows, tokens in shapes) <= 8192 < 60 * 299
+
+
 def test_short_ranks_run_dummies(model):
     """Under ZeRO-3 each forward pass is collective: all ranks run as many as the busiest one."""
     calls, asked = [], []

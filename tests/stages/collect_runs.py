@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
-from stage_runs import ROOT
+from stage_runs import kill_when, later_win
 
 NUM_PROBLEMS = 30
 
@@ -36,7 +31,7 @@ def problem_file(path: Path) -> Path:
 
 def collect_words(teacher: Path, problems: Path, output: Path, *changes: str) -> list[str]:
     """Return what one would type for a small collection; later words win."""
-    words = [
+    return later_win(
         "run_cfg=collect_traces",
         f"model_name_or_path={teacher}",
         f"dataset_id_or_path={problems}",
@@ -47,9 +42,7 @@ def collect_words(teacher: Path, problems: Path, output: Path, *changes: str) ->
         "max_completion_length=32",
         "collect.num_samples=2",
         *changes,
-    ]
-    latest = dict(word.split("=", 1) for word in words)  # one word for each key
-    return [f"{key}={value}" for key, value in latest.items()]
+    )
 
 
 def lines_of(output: Path) -> list[dict[str, Any]]:
@@ -76,20 +69,4 @@ def killed_at(words: list[str], output: Path, num_lines: int) -> None:
     journal = output / "samples" / "journal.jsonl"
     if journal.exists():
         num_lines = max(num_lines, journal.read_bytes().count(b"\n") + 1)
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        end = time.monotonic() + 300
-        while not journal.exists() or journal.read_bytes().count(b"\n") < num_lines:
-            assert process.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < end, "too slow"
-            time.sleep(0.002)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    kill_when(words, lambda: journal.exists() and journal.read_bytes().count(b"\n") >= num_lines)

@@ -9,7 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -48,30 +49,35 @@ def rl_words(teacher: Path, student: Path, problems: Path, output: Path, *change
         "dataset_id_or_path": problems,
         "output_dir": output,
     }
-    words = [*SMALL_RL, *(f"{key}={value}" for key, value in files.items()), *changes]
-    latest = dict(word.split("=", 1) for word in words)  # one word for each key
-    return [f"{key}={value}" for key, value in latest.items()]
+    return later_win(*SMALL_RL, *(f"{key}={value}" for key, value in files.items()), *changes)
+
+
+SMALL_SFT = [
+    "model.dtype=float32",
+    "data.max_length=512",
+    "train_batch_size=4",
+    "per_device_train_batch_size=2",
+    "trainer.num_train_epochs=1",
+    "trainer.save_steps=0",
+    "report_to=null",
+]
+
+
+def sft_words(run_file: str, model: Path, data: Path, output: Path, *changes: str) -> list[str]:
+    """Return what one would type for a small run of a fine-tuning stage; later words win."""
+    files = (f"model_name_or_path={model}", f"dataset_id_or_path={data}", f"output_dir={output}")
+    return later_win(f"run_cfg={run_file}", *files, *SMALL_SFT, *changes)
 
 
 def student_words(model: Path, traces: Path, output: Path, *changes: str) -> list[str]:
     """Return what one would type for a small student_sft run; later words win."""
-    usual = {
-        "run_cfg": "student_sft",
-        "model_name_or_path": model,
-        "dataset_id_or_path": traces,
-        "output_dir": output,
-        "layout.student_prompt": "default",
-        "distill.turn_end": "end_of_turn",
-        "model.dtype": "float32",
-        "learning_rate": "1e-3",
-        "data.max_length": 512,
-        "train_batch_size": 4,
-        "per_device_train_batch_size": 2,
-        "trainer.num_train_epochs": 1,
-        "trainer.save_steps": 0,
-        "report_to": "null",
-    }
-    latest = usual | dict(change.split("=", 1) for change in changes)
+    usual = ("layout.student_prompt=default", "distill.turn_end=end_of_turn", "learning_rate=1e-3")
+    return sft_words("student_sft", model, traces, output, *usual, *changes)
+
+
+def later_win(*words: str) -> list[str]:
+    """Return one word for each key, the last one."""
+    latest = dict(word.split("=", 1) for word in words)
     return [f"{key}={value}" for key, value in latest.items()]
 
 
@@ -133,6 +139,27 @@ def run_command(command: Sequence[str], *, timeout: float, **env: str) -> subpro
         output, _ = process.communicate()
         raise AssertionError(f"not done within {timeout} s:\n{output[-4000:]}") from error
     return subprocess.CompletedProcess(command, process.returncode, output)
+
+
+def kill_when(words: Sequence[str], is_time: Callable[[], bool]) -> None:
+    """Start a run, and kill it with SIGKILL as soon as it is time."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        end = time.monotonic() + 300
+        while not is_time():
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < end, "too slow"
+            time.sleep(0.002)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def succeed(done: subprocess.CompletedProcess[str]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from rlt.config.compose import compose
 from rlt.data.kept import BadRow, KeptRows
@@ -55,6 +56,16 @@ def test_a_full_disk_is_one_sentence(tmp_path, write, what):
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["status"] == "failed"
     assert "No space left on device" in record["error"]
+
+
+def test_safetensors_tells_a_full_disk_in_its_own_words(tmp_path):
+    """Its words on a full tmpfs; /dev/full does not serve, as it renames a finished file onto its target."""
+    error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with (
+        pytest.raises(CheckpointError, match="a model's weights cannot be written"),
+        run_directory(config(tmp_path), {}),
+    ):
+        raise error
 
 
 def test_another_error_of_the_same_kind_stays_itself(tmp_path):

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from pyarrow import parquet
-from stage_runs import ROOT, run_here, run_processes, succeed
+from stage_runs import kill_when, run_here, run_processes, succeed
 
 from rlt.errors import CheckpointError, DataError
 from rlt.reporting.run_record import read_run
@@ -138,23 +133,12 @@ def test_parquet_holds_the_same_rows_and_the_card_the_table(scored):
 
 def killed_at(words: list[str], output: Path, num_shards: int) -> int:
     """Start the run, kill it once it has written so many shards, and return how many there are."""
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        end = time.monotonic() + 300
-        while len(list(output.glob("scores/shard_*.jsonl"))) < num_shards:
-            assert process.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < end, "too slow"
-            time.sleep(0.002)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    return len(list(output.glob("scores/shard_*.jsonl")))
+
+    def shards() -> int:
+        return len(list(output.glob("scores/shard_*.jsonl")))
+
+    kill_when(words, lambda: shards() >= num_shards)
+    return shards()
 
 
 def test_two_kills_on_the_way_change_no_byte_and_nothing_is_scored_twice(scored, words, tmp_path):

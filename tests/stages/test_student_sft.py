@@ -11,13 +11,16 @@ import torch
 from stage_runs import largest_difference, rows, run_here, student_words, weights
 
 from rlt.config.compose import compose
+from rlt.config.schema import DataSettings
 from rlt.data.prompts import student_prompt
+from rlt.data.traces import load_traces, number_traces
 from rlt.errors import CheckpointError, DataError, ModelError
 from rlt.formats.layout import StudentLayout
 from rlt.formats.prompts import default_student_prompt
 from rlt.formats.tags import TAG_STYLES
 from rlt.formats.turn_end import turn_end_token
 from rlt.stages.student_sft import check_stop, sft_rows
+from rlt.traces.trace_lengths import TraceLengths
 from rlt.traces.training import load_training_traces
 from rlt.trainers.sft import IGNORED
 
@@ -65,6 +68,9 @@ def test_the_loss_of_sky_t1_rows_counts_the_assistants_turn(sky_t1, qwen_tokeniz
     (tmp_path / "five.jsonl").write_text("".join(sky_t1.read_text().splitlines(keepends=True)[:5]))
     sources = [json.loads(line) for line in (tmp_path / "five.jsonl").read_text().splitlines()]
     table = laid_out(tmp_path / "five.jsonl", qwen_tokenizer, f"distill.turn_end={turn_end}")
+    lengths = TraceLengths(StudentLayout(qwen_tokenizer, TAGS, None))
+    loaded = load_traces(DataSettings(), str(tmp_path / "five.jsonl"), TAGS)
+    planned = [lengths(trace).total for trace in number_traces(loaded.values)]
     for number, source in enumerate(sources, start=1):
         row, (before, turn) = table.items[number], written(source)
         counted = [i for i in row["labels"] if i != IGNORED]
@@ -74,6 +80,7 @@ def test_the_loss_of_sky_t1_rows_counts_the_assistants_turn(sky_t1, qwen_tokeniz
         # One call of the tokenizer over the whole text gives the same ids, so the counts agree as well.
         whole = qwen_tokenizer(before + turn + ENDS[turn_end], add_special_tokens=False)["input_ids"]
         assert row["input_ids"] == whole
+        assert planned[number - 1] == len(whole)  # what plan_traces counts
         assert len(counted) == len(
             qwen_tokenizer(turn + ENDS[turn_end], add_special_tokens=False)["input_ids"]
         )
@@ -86,7 +93,7 @@ def test_a_truncated_row_teaches_no_end(tiny_tokenizer, toy_problems):
     cut = laid_out(toy_problems, tiny_tokenizer, *words, f"data.max_length={limit}").values[0]
     text = tiny_tokenizer.decode([i for i in cut["labels"] if i != IGNORED])
     assert cut["input_ids"] == whole["input_ids"][: len(cut["input_ids"])]
-    assert text.startswith("<|begin_of_thought|>\n\n0+0=0\n0*2=0"[:20])
+    assert text.startswith("<|begin_of_thought|>\n\n0+0=0\n0*2=0")
     assert "end_of_thought" not in text
 
 

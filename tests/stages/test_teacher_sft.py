@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from stage_runs import interrupted_copy, largest_difference, rows, run_here, weights
+from stage_runs import interrupted_copy, largest_difference, rows, run_here, sft_words, weights
 
 from rlt.config.compose import compose
 from rlt.data.kept import KeptRows
@@ -21,22 +22,7 @@ from rlt.trainers.sft import IGNORED
 TRACES = ["First 2 + 2.\nThat makes 4.", "Nothing to do: the answer stands there.", "é 😀 <|im_end|> 7*3=21"]
 
 
-def words(model: Path, data: Path, output: Path, *changes: str) -> list[str]:
-    usual = {
-        "run_cfg": "teacher_sft",
-        "model_name_or_path": model,
-        "dataset_id_or_path": data,
-        "output_dir": output,
-        "model.dtype": "float32",
-        "data.max_length": 512,
-        "train_batch_size": 4,
-        "per_device_train_batch_size": 2,
-        "trainer.num_train_epochs": 1,
-        "trainer.save_steps": 0,
-        "report_to": "null",
-    }
-    latest = usual | dict(change.split("=", 1) for change in changes)
-    return [f"{key}={value}" for key, value in latest.items()]
+words = partial(sft_words, "teacher_sft")
 
 
 def layout_of(tokenizer) -> TeacherLayout:

@@ -19,6 +19,11 @@ def test_a_length_is_that_of_the_whole_chat(qwen_tokenizer):
     assert length == Length(length.total - len(words), len(words))
 
 
+def test_a_solution_that_no_reward_could_score_has_a_length_all_the_same(qwen_tokenizer):
+    lengths = TraceLengths(StudentLayout(qwen_tokenizer, TAG_STYLES["bespoke"], ""))
+    assert lengths.around(Problem("p", "1+1?", ".")) == lengths.around(Problem("p", "1+1?", "2"))
+
+
 def test_a_place_without_an_explanation_has_no_length(tiny_tokenizer):
     lengths = TraceLengths(StudentLayout(tiny_tokenizer, TAG_STYLES["bespoke"], ""))
     assert lengths(Trace(PROBLEM, 0, None)).total is None

@@ -1,0 +1,130 @@
+"""README.md of a run directory that holds traces: a dataset card. What holds for card.py holds here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlt.reporting.card import (
+    NAME,
+    command_section,
+    facts_section,
+    hub_name,
+    in_words,
+    markdown_table,
+    versions_section,
+)
+from rlt.reporting.files import write_text
+from rlt.reporting.redact import redact, without_private_paths
+from rlt.reporting.run_record import read_run
+
+
+def write_traces_card(run_dir: str | Path) -> Path:
+    """Return the path of README.md for a run that collected traces, with their origin."""
+    run_dir = Path(run_dir)
+    run, config = read_run(run_dir), _config(run_dir)
+    results, generation, collect = run["results"], config["generation"], config["collect"]
+    introduction = (
+        f"{results['explanations']} explanations of {results['problems']} problems, written by a teacher "
+        "that had read each problem **and its solution**. They are the raw samples: none is left out, and "
+        "`well_formed` and `why` mark those that are cut, empty or without their closing tag. `messages` "
+        "holds each as a chat to train a student on."
+    )
+    counts = [("well formed", results["well_formed"]), *results["malformed"].items()]
+    counts += [(name, results[name]) for name in ("truncated", "tokens", "mean_tokens")]
+    counts.append(("rows left out (too long or bad)", run["skipped"]))
+    sampling = {
+        **{key: config[key] for key in ("temperature", "max_prompt_length", "max_completion_length", "seed")},
+        **{key: collect[key] for key in ("num_samples", "first_sample_index")},
+        **{key: generation[key] for key in ("backend", "top_p", "top_k", "min_p", "repetition_penalty")},
+        "stop_at_tag": generation["stop_at_tag"],
+    }
+    settings = [(f"`{key}`", f"`{value}`") for key, value in sampling.items()]
+    sections = (
+        "## Counts\n\n" + markdown_table(("what", "number"), [(name, str(n)) for name, n in counts]),
+        facts_section({}, run, title="Sources"),
+        _teacher_run(run),
+        "## Sampling\n\n" + markdown_table(("setting", "value"), settings),
+    )
+    return _write(run_dir, run, "traces.parquet", introduction, sections, "their source and of the teacher")
+
+
+def write_scores_card(run_dir: str | Path) -> Path:
+    """Return the path of README.md for a run that scored traces, with the table by rank."""
+    run_dir = Path(run_dir)
+    run, config = read_run(run_dir), _config(run_dir)
+    results = run["results"]
+    facts = {key: config[key] for key in ("answer_log_prob_coeff", "kl_penalty_reward_coeff", "temperature")}
+    introduction = (
+        f"{results['traces']} explanations of {results['problems']} problems, {results['scored']} of them "
+        "with a score: how likely a frozen student finds the solution after the explanation, minus how "
+        "unnatural it finds the explanation. `rank` orders those of one problem, `selected` marks the best."
+    )
+    table = (run_dir / "ranks.md").read_text(encoding="utf-8").strip()
+    sections = (f"## By rank\n\n{table}", facts_section(facts, run))
+    return _write(run_dir, run, "scores.parquet", introduction, sections)
+
+
+def write_selection_card(run_dir: str | Path) -> Path:
+    """Return the path of README.md for a run that selected traces, with selection.md."""
+    run_dir = Path(run_dir)
+    run, config = read_run(run_dir), _config(run_dir)
+    introduction = (
+        "Explanations of problems with known solutions. Train on the rows whose `selected` is true: "
+        "`messages` holds them as a student's own thought before the solution. The others are kept, and "
+        "`dropped.jsonl` says why each was left out."
+    )
+    report = (run_dir / "selection.md").read_text(encoding="utf-8").strip()
+    facts = [(role, in_words(described)) for role, described in run["inputs"].items()]
+    facts += [(f"`select.{key}`", f"`{value}`") for key, value in config["select"].items() if value]
+    facts.append(("`seed`", f"`{config['seed']}`"))
+    sections = (
+        f"#{report}",  # one heading below the card's own
+        "## Provenance\n\n" + markdown_table(("what", "value"), facts),
+    )
+    return _write(run_dir, run, "traces.parquet", introduction, sections)
+
+
+def _write(
+    run_dir: Path,
+    run: dict[str, Any],
+    data_file: str,
+    introduction: str,
+    sections: tuple[str, ...],
+    terms: str = "their source",
+) -> Path:
+    """Return the path of README.md: what the data is, its own sections, and what every card ends with."""
+    fields: dict[str, Any] = {
+        "tags": ["rlt", "reasoning-traces"],
+        "configs": [{"config_name": "default", "data_files": data_file}],
+    }
+    if data := hub_name(run["inputs"]["dataset"]):
+        fields["source_datasets"] = [data]
+    header = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    parts = (
+        f"# {run_dir.resolve().name}\n\n{introduction}\n\nMade with the Python package `rlt`.",
+        *sections,
+        command_section(run),
+        versions_section(run),
+        f"## Licence\n\nThe texts fall under the terms of {terms}; this card does not waive any.",
+    )
+    body = "\n\n".join(part for part in parts if part)
+    return write_text(run_dir / NAME, f"---\n{header}---\n\n{without_private_paths(redact(body))}\n")
+
+
+def _config(run_dir: Path) -> dict[str, Any]:
+    return yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+
+
+def _teacher_run(run: dict[str, Any]) -> str:
+    """Return where the teacher comes from, if a run of ours has written it."""
+    folder = run["inputs"]["teacher"].get("folder")
+    if not folder or not (Path(folder) / "run.json").is_file():
+        return ""
+    made = read_run(folder)
+    facts = [("stage", f"`{made.get('stage')}`"), ("ended", str(made.get("ended")))]
+    facts += [("commit", str(made["code"]["commit"]))] if made.get("code", {}).get("commit") else []
+    facts += [(role.replace("_", " "), in_words(of)) for role, of in made.get("inputs", {}).items()]
+    return "## The teacher's own run\n\n" + markdown_table(("what", "value"), facts)
