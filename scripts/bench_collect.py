@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,10 @@ from rlt.quickstart.tokenizer import build_tokenizer
 from rlt.quickstart.world import make_world, vocabulary
 from rlt.reporting.files import write_text
 from rlt.reporting.progress import SampleProgress
-from rlt.stages.collect_traces import from_servers, prompted_rows, read_layouts, save
+from rlt.stages.collect_traces import prompted_rows, read_layouts
 from rlt.stages.engine import make_sampling, server_pool
-from rlt.traces.collect import Sample, plan_samples
+from rlt.stages.sampling import from_servers, save
+from rlt.traces.collect import Sample, plan_samples, read_sample
 from rlt.traces.journal import Journal
 
 
@@ -66,7 +68,8 @@ def main() -> None:
                 todo = {i: [sample] for i, sample in enumerate(samples)}
                 journal = Journal(Path(folder) / str(turn), [[s.key] for s in samples], write_text)
                 clock = SampleProgress([], len(samples), options.in_flight, every=3600)
-                save(from_servers(pool, sampling, config.seed, todo), todo, journal, layout, clock)
+                drawn = from_servers(pool, sampling, config.seed, todo)
+                save(drawn, todo, journal, partial(read_sample, layout=layout), clock)
                 seconds["rlt"].append(time.perf_counter() - start)
                 pool.reset_prefix_cache()
                 start = time.perf_counter()

@@ -85,16 +85,22 @@ class VLLMPool:
         return run_all(tasks, max_threads=self.max_requests)
 
     def stream(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling | Sequence[Sampling],
+        seeds: Sequence[int],
     ) -> Iterator[tuple[int, Completion]]:
         """Yield (index of a prompt, its one completion) as each is done, without log-probabilities.
+
+        `sampling` is one for all prompts, or one for each.
 
         Many requests wait in a server's queue before they run, so none has a limit of its own: raises
         GenerationError when no server has finished anything for `timeout` seconds.
         """
-        assert len(prompts) == len(seeds), "one seed per prompt"
+        each = [sampling] * len(prompts) if isinstance(sampling, Sampling) else sampling
+        assert len(prompts) == len(each) == len(seeds), "one sampling and one seed per prompt"
 
-        def ask(prompt: Sequence[int], seed: int) -> Completion:
+        def ask(prompt: Sequence[int], sampling: Sampling, seed: int) -> Completion:
             return self.on_idlest(
                 lambda server: _complete(
                     server,
@@ -108,8 +114,8 @@ class VLLMPool:
             )[0]
 
         tasks = [
-            (f"prompt {i}", partial(ask, prompt, seed))
-            for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+            (f"prompt {i}", partial(ask, prompt, one, seed))
+            for i, (prompt, one, seed) in enumerate(zip(prompts, each, seeds, strict=True))
         ]
         return run_each(tasks, max_threads=self.max_requests, patience=self.timeout)
 

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -147,9 +147,18 @@ class SampleProgress:
     """
 
     def __init__(
-        self, done: Iterable[Mapping[str, Any]], total: int, at_once: int, *, every: float = 10.0
+        self,
+        done: Iterable[Mapping[str, Any]],
+        total: int,
+        at_once: int,
+        *,
+        what: str = "collecting",
+        noun: str = "explanations",
+        note: Callable[[], str] = str,
+        every: float = 10.0,
     ) -> None:
-        """Start the clock; `every` is the least number of seconds between two lines."""
+        """Start the clock; `every` is the least number of seconds between two lines, `note` ends each."""
+        self._what, self._noun, self._note = what, noun, note
         self._total = total
         self._at_once = at_once
         self._every = every
@@ -174,9 +183,9 @@ class SampleProgress:
         left = duration((self._total - self._done) * seconds / drawn) if drawn >= self._at_once else "?"
         share = self._done / max(self._total, 1)
         return (
-            f"collecting  {share:.0%}  {self._done:,} of {self._total:,} explanations"
+            f"{self._what}  {share:.0%}  {self._done:,} of {self._total:,} {self._noun}"
             f"  {self._tokens / max(seconds, 1e-9):,.0f} tokens/s  {left} left"
-            f"  {self._malformed:,} malformed, {self._truncated:,} cut by their length"
+            f"  {self._malformed:,} malformed, {self._truncated:,} cut by their length" + self._note()
         )
 
     def _count(self, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -7,16 +7,11 @@ fixed chunk move it by rounding.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
 
 from rlt.config.schema import Config
 from rlt.config.validate import check_lengths
@@ -27,13 +22,10 @@ from rlt.data.prompts import student_prompt, teacher_prompt
 from rlt.data.wanted import read_wanted, take_wanted
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
-from rlt.generation.collective import on_every_process
-from rlt.generation.transformers_backend import TransformersGenerator
-from rlt.generation.types import Generator, Sampling
-from rlt.generation.vllm_pool import VLLMPool
+from rlt.generation.types import Sampling
 from rlt.models.frozen import scoring_accelerator
-from rlt.models.load import load_context, load_eos_ids, load_model, load_tokenizer
-from rlt.records import Completion, Problem
+from rlt.models.load import load_context, load_eos_ids, load_tokenizer
+from rlt.records import Problem
 from rlt.reporting.dataset_card import write_traces_card
 from rlt.reporting.files import write_jsonl, write_text
 from rlt.reporting.hub import upload_dataset
@@ -43,16 +35,20 @@ from rlt.reporting.run_record import Source
 from rlt.reporting.samples import write_samples
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool
+from rlt.stages.sampling import (
+    from_servers,
+    in_process,
+    keys_of,
+    local_generator,
+    save,
+    still_to_draw,
+    units_of,
+)
 from rlt.traces.collect import Prompted, Sample, Wanted, plan_samples, read_sample, samples_digest, summarize
 from rlt.traces.journal import Journal
 from rlt.traces.table import as_columns, collected_row
 
-logger = logging.getLogger(__name__)
 PUBLISHED = ("README.md", "traces.parquet")
-Units = Mapping[int, Sequence[Sample]]
-"""Samples that are saved together, by their number."""
-Drawn = Iterator[tuple[int, list[Completion]]]
-"""Units as they are finished: the number, and a completion for each of the samples."""
 
 
 def run(config: Config) -> None:
@@ -88,26 +84,20 @@ def run(config: Config) -> None:
 
         # 3. What an earlier run has left to draw.
         size = 1 if pool else collect.samples_per_chunk
-        units = {i: samples[start : start + size] for i, start in enumerate(range(0, len(samples), size))}
-        keys = [[sample.key for sample in unit] for unit in units.values()]
-        journal = Journal(output / "samples", keys, write_text)
+        units = units_of(samples, size)
+        journal = Journal(output / "samples", keys_of(units), write_text)
         described = describe_input(teacher)
-        pending: list[Any] = [None]
-        if is_main_process():
-            pending = [journal.open(manifest(config, described, layout, sampling, samples))]
-            logger.info("%d of %d explanations are there already", len(journal.rows), len(samples))
-        (pending,) = broadcast_object_list(pending)
+        todo = still_to_draw(journal, units, lambda: manifest(config, described, layout, sampling, samples))
 
         # 4. Draw.
-        todo = {i: units[i] for i in pending}
         if todo:
             if pool:
                 drawn, at_once = from_servers(pool, sampling, config.seed, todo), pool.max_requests
             else:
-                generator = local_generator(config, layout, accelerator)
+                generator = local_generator(config, layout.tokenizer, size, accelerator)
                 drawn, at_once = in_process(generator, accelerator, sampling, config.seed, todo), size
             clock = SampleProgress(journal.rows.values(), len(samples), at_once)
-            save(drawn, todo, journal, layout, clock)
+            save(drawn, todo, journal, partial(read_sample, layout=layout), clock)
 
         # 5. Write.
         if is_main_process():
@@ -186,64 +176,3 @@ def manifest(
         **engine,
         "samples": samples_digest(samples),
     }
-
-
-def local_generator(config: Config, layout: TeacherLayout, accelerator: Accelerator) -> Generator:
-    """Return the teacher in this process."""
-    assert config.model_name_or_path is not None
-    tokenizer = layout.tokenizer
-    assert isinstance(tokenizer.pad_token_id, int), "load_tokenizer has seen to a pad token"
-    model: Any = load_model(
-        config.model_name_or_path,
-        dtype=config.model.dtype,
-        attn_implementation=config.model.attn_implementation,
-        revision=config.model.revision,
-        trust=config.model.trust_remote_code,
-    )
-    model.to(accelerator.device)
-    return TransformersGenerator(
-        lambda: nullcontext(model),
-        tokenizer.pad_token_id,
-        config.collect.samples_per_chunk,
-        decode=lambda ids: str(tokenizer.decode(ids)),
-    )
-
-
-def from_servers(pool: VLLMPool, sampling: Sampling, seed: int, todo: Units) -> Drawn:
-    """Yield units of one sample each; many are in flight, so that no server waits for work."""
-    numbers, samples = list(todo), [sample for (sample,) in todo.values()]
-    prompts, seeds = [s.row.prompt_ids for s in samples], [s.seed(seed) for s in samples]
-    for i, completion in pool.stream(prompts, sampling, seeds):
-        yield numbers[i], [completion]
-
-
-def in_process(
-    generator: Generator, accelerator: Accelerator, sampling: Sampling, seed: int, todo: Units
-) -> Drawn:
-    """Yield every unit on every process; each of them draws one unit a round."""
-    numbers = list(todo)
-    for start in range(0, len(numbers), accelerator.num_processes):
-        ours = numbers[start : start + accelerator.num_processes]
-        mine = ours[accelerator.process_index] if accelerator.process_index < len(ours) else None
-        samples = [] if mine is None else todo[mine]
-        prompts, seeds = [s.row.prompt_ids for s in samples], [s.seed(seed) for s in samples]
-        groups = on_every_process(accelerator, partial(generator.generate, prompts, 1, sampling, seeds))
-        results: Any = gather_object([(mine, [completion for (completion,) in groups])])
-        yield from (result for result in results if result[0] is not None)
-
-
-def save(drawn: Drawn, todo: Units, journal: Journal, layout: TeacherLayout, clock: SampleProgress) -> None:
-    """Write each unit to the journal as it is drawn; a process that does not write only takes part."""
-    if not is_main_process():
-        for _ in drawn:
-            pass
-        return
-    try:
-        with journal.appending() as append:
-            for number, completions in drawn:
-                pairs = zip(todo[number], completions, strict=True)
-                rows = [read_sample(sample, completion, layout) for sample, completion in pairs]
-                append(rows)
-                clock.add(rows, sum(len(completion.token_ids) for completion in completions))
-    finally:
-        logger.info("%d explanations are in %s", len(journal.rows), journal.path)

@@ -40,6 +40,11 @@ class Sample:
         """What a sample is known by."""
         return self.row.problem.id, self.sample_index
 
+    @property
+    def prompt_ids(self) -> list[int]:
+        """What the teacher is asked with."""
+        return self.row.prompt_ids
+
     def seed(self, seed: int) -> int:
         """Return the sample's own seed: no other sample's number, place or company moves it."""
         return spread_seed(seed, int(self.row.problem.id, 16), self.sample_index)

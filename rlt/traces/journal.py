@@ -20,18 +20,28 @@ from rlt.traces.manifest import Write, open_manifest
 logger = logging.getLogger(__name__)
 
 NAME = "journal.jsonl"
+FIELDS = ("problem_id", "sample_index")
 SYNC_EVERY = 1.0
 """Seconds: what a machine without power may lose. A killed process loses nothing that it has appended."""
-Key = tuple[str, int]
-"""problem_id and sample_index."""
+Key = tuple[str | int, ...]
+"""The values of a sample's `fields`: problem_id and sample_index, with others before them if need be."""
 Append = Callable[[Sequence[Mapping[str, Any]]], None]
 
 
 class Journal:
-    """The samples of one folder. `write` is passed in by the stage."""
+    """The samples of one folder, `what` they are called. `write` is passed in by the stage."""
 
-    def __init__(self, directory: Path, units: Sequence[Sequence[Key]], write: Write) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        units: Sequence[Sequence[Key]],
+        write: Write,
+        what: str = "explanations",
+        fields: Sequence[str] = FIELDS,
+    ) -> None:
         self.path = directory / NAME
+        self.what = what
+        self._fields = tuple(fields)
         self.rows: dict[Key, dict[str, Any]] = {}
         """Every finished sample."""
         self._units = units
@@ -39,13 +49,13 @@ class Journal:
 
     def open(self, manifest: Mapping[str, Any]) -> list[int]:
         """Return the units that are still to be drawn; raises CheckpointError in another run's folder."""
-        open_manifest(self.path.parent, manifest, self._write, "explanations")
+        open_manifest(self.path.parent, manifest, self._write, self.what)
         text = self.path.read_bytes() if self.path.is_file() else b""
         *lines, torn = text.split(b"\n")
         found: dict[Key, tuple[bytes, dict[str, Any]]] = {}
         for line in lines:
-            if (row := _parsed(line)) is not None:
-                found.setdefault(_key(row), (line, row))
+            if (row := self._parsed(line)) is not None:
+                found.setdefault(self._key(row), (line, row))
         pending = [i for i, unit in enumerate(self._units) if not all(key in found for key in unit)]
         whole = {key for unit in self._units for key in unit}
         whole -= {key for i in pending for key in self._units[i]}
@@ -69,7 +79,7 @@ class Journal:
                 lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
                 file.write("".join(lines).encode())
                 file.flush()
-                self.rows |= {_key(row): dict(row) for row in rows}
+                self.rows |= {self._key(row): dict(row) for row in rows}
                 if time.monotonic() - synced >= SYNC_EVERY:
                     os.fsync(file.fileno())
                     synced = time.monotonic()
@@ -77,17 +87,14 @@ class Journal:
             yield append
             os.fsync(file.fileno())
 
+    def _key(self, row: Mapping[str, Any]) -> Key:
+        return tuple(row[field] for field in self._fields)
 
-def _key(row: Mapping[str, Any]) -> Key:
-    return row["problem_id"], row["sample_index"]
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """Return a line's row, or None where a crash of the machine has damaged it."""
-    try:
-        row = json.loads(line)
-        return (
-            row if isinstance(row, dict) and all(isinstance(part, str | int) for part in _key(row)) else None
-        )
-    except (ValueError, KeyError):
-        return None
+    def _parsed(self, line: bytes) -> dict[str, Any] | None:
+        """Return a line's row, or None where a crash of the machine has damaged it."""
+        try:
+            row = json.loads(line)
+            is_whole = isinstance(row, dict) and all(isinstance(part, str | int) for part in self._key(row))
+        except (ValueError, KeyError):
+            return None
+        return row if is_whole else None

@@ -29,6 +29,22 @@ def written(tmp_path, *units):
     return first.path
 
 
+def test_samples_may_be_known_by_more_fields(tmp_path):
+    """The same problem in two tasks: what is done for one is not done for the other."""
+    units = [[("a", "p", 0)], [("b", "p", 0)]]
+    fields = ("task", "problem_id", "sample_index")
+    first = Journal(tmp_path, units, write_text, "answers", fields)
+    first.open(MANIFEST)
+    row = {"task": "b", "problem_id": "p", "sample_index": 0}
+    with first.appending() as append:
+        append([row])
+    again = Journal(tmp_path, units, write_text, "answers", fields)
+    assert again.open(MANIFEST) == [0]
+    assert again.rows == {("b", "p", 0): row}
+    with pytest.raises(CheckpointError, match="holds answers of another run"):
+        Journal(tmp_path, units, write_text, "answers", fields).open({**MANIFEST, "seed": 2})
+
+
 def test_what_is_finished_is_not_pending(tmp_path):
     path = written(tmp_path, 1)
     before = path.read_bytes()
