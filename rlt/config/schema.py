@@ -37,18 +37,25 @@ def setting(
 STAGES = (
     *("teacher_sft", "teacher_rl", "collect_traces", "student_sft", "infer"),
     *("score_traces", "show_traces", "select_traces", "plan_traces"),
-    "make_countdown",
+    *("make_countdown", "evaluate"),
 )
 SCORING_STAGES = ("score_traces", "show_traces")
 """Stages that read traces and train nothing; a teacher is optional."""
 PAID_STAGES = ("teacher_rl", *SCORING_STAGES)
 """Stages in which frozen students judge explanations."""
-GENERATING_STAGES = ("collect_traces",)
+GENERATING_STAGES = ("collect_traces", "evaluate")
 """Stages that train nothing and generate: every GPU is the engine's."""
 TEXT_STAGES = ("select_traces", "plan_traces")
 """Stages that read traces without any model; of the student no more than its tokenizer."""
 TRACE_STAGES = (*SCORING_STAGES, *TEXT_STAGES, "student_sft")
 """Stages whose rows are explanations."""
+BENCHMARKS = ("aime24", "math500", "gpqa_diamond", "gsm8k", "countdown")
+LOCAL_TASK = "problems"
+"""The task of `evaluate` that reads dataset_id_or_path."""
+SLOT = "{question}"
+"""Where the question stands in `evaluate.prompts`."""
+NO_DATASET = "none"
+"""dataset_id_or_path of a stage that reads nothing there."""
 SELECTION_RULES = ("none", "first", "best", "shortest", "random", "rank")
 OPERATIONS = ("+", "-", "*", "/")
 RECIPES = ("released", "modern")
@@ -361,6 +368,53 @@ class EvaluationSettings:
 
 
 @dataclass
+class EvaluateSettings:
+    """The stage evaluate: which questions, asked how, graded how. eval_cfg=skythought and =robust set it."""
+
+    tasks: list[str] = setting(
+        ["aime24", "math500", "gpqa_diamond"],
+        f"any of {', '.join(BENCHMARKS)}, and {LOCAL_TASK}: those of dataset_id_or_path",
+    )
+    paths: dict[str, str] = setting(
+        {}, "task -> a file with the dataset's own columns, to read instead of the Hub, e.g. {aime24: FILE}"
+    )
+    revisions: dict[str, str] = setting({}, "task -> branch, tag or commit of its dataset on the Hub")
+    prompts: dict[str, str] = setting(
+        {}, "task -> what the user's turn says, with {question} where the question goes; as it is if left out"
+    )
+    num_samples: int | None = setting(
+        None,
+        "answers to each problem; null: what the number of problems asks for (AIME 32, GPQA 8, MATH 2, else "
+        "1,000 over the number of problems, at most 32)",
+        gt=0,
+    )
+    option_order: str = setting(
+        "row",
+        "options of a question are shuffled by a random stream that runs through all rows, or by each row's "
+        "own seed",
+        choices=("stream", "row"),
+    )
+    unfinished: str = setting(
+        "wrong",
+        "a thought that never ends has no answer and is wrong, or the text is graded as a whole",
+        choices=("wrong", "whole"),
+    )
+    grader: str = setting(
+        "math",
+        f"kind of answers in {LOCAL_TASK}: mathematics, the letter of an option, or Countdown expressions",
+        choices=("math", "choice", "countdown"),
+    )
+    grading_seconds: float = setting(
+        5.0, "CPU seconds for grading an answer; one that needs more is wrong", gt=0
+    )
+    requests_per_server: int = setting(512, "vllm: requests in flight per server", gt=0)
+    samples_per_chunk: int = setting(
+        16, "transformers: answers of one batch, which is saved or lost as a whole", gt=0
+    )
+    reference: bool = setting(False, "show published accuracies beside ours in summary.md")
+
+
+@dataclass
 class MonitorSettings:
     """When teacher RL warns, with advice. The numbers are logged as monitor/NAME whatever is set here."""
 
@@ -584,6 +638,7 @@ class Config:
     reward: RewardSettings = setting(RewardSettings, "the reward")
     generation: GenerationSettings = setting(GenerationSettings, "the engine")
     evaluation: EvaluationSettings = setting(EvaluationSettings, "evaluation during training")
+    evaluate: EvaluateSettings = setting(EvaluateSettings, "benchmarks of a trained student")
     monitors: MonitorSettings = setting(MonitorSettings, "RL: warnings while training")
     collect: CollectSettings = setting(CollectSettings, "collecting explanations")
     score: ScoreSettings = setting(ScoreSettings, "scoring of existing traces")
