@@ -20,7 +20,7 @@ LAYERS = (
     ("config",),
     ("formats", "models", "tasks"),
     ("data", "rewards", "generation"),
-    ("trainers", "traces", "reporting"),
+    ("trainers", "traces", "evaluation", "reporting"),
     ("stages", "quickstart", "launch"),
 )
 LEVEL = {area: level for level, areas in enumerate(LAYERS) for area in areas}

@@ -18,6 +18,7 @@ _CHECKPOINT_END = "trainer_state.json"
 _EARLIER = {
     "teacher_rl": ("pre_rl_model", "teacher_sft", "the warm-up"),
     "collect_traces": ("teacher_rl", "teacher_rl", "teacher_rl"),
+    "evaluate": ("student_sft", "student_sft", "student_sft"),
 }
 """By stage: the folder of its default model, the run file that writes it, and how that is called."""
 _HUB_NAME = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
@@ -34,6 +35,8 @@ def check_files(config: Config) -> None:
     for setting, model in models.items():
         check_model(setting, model, needed)
     _check_data("dataset_id_or_path", config.dataset_id_or_path)
+    for task, path in config.evaluate.paths.items():
+        _check_data(f"evaluate.paths.{task}", path)
     for more in config.traces.more:
         _check_data("traces.more", more)
     if config.data.eval_path is not None:
@@ -60,6 +63,18 @@ def context_length(model: str) -> int | None:
         )
     limit = values.get("max_position_embeddings", inner.get("max_position_embeddings"))
     return limit if isinstance(limit, int) else None
+
+
+def sequence_length(config: Config) -> int | None:
+    """Return the tokens that prompt and completion may have together, None where the model's context decides.
+
+    An evaluation goes to the end of the context: what is asked for is more than many a model has.
+    """
+    need = config.max_prompt_length + config.max_completion_length
+    if config.stage != "evaluate":
+        return need
+    context = context_length(config.model_name_or_path) if config.model_name_or_path else None
+    return None if context is None else min(need, context)
 
 
 def looks_local(name: str) -> bool:

@@ -9,6 +9,7 @@ import logging
 import os
 from copy import deepcopy
 
+from rlt.config.check_evaluate import plain_task
 from rlt.config.schema import PROMPT_KEYWORDS, SCORING_STAGES, Config
 from rlt.config.tree import get
 
@@ -29,6 +30,8 @@ def resolve(config: Config) -> Config:
         config.report_to = None
     if config.stage in SCORING_STAGES:
         _choose_estimator(config)
+    if config.stage == "evaluate":
+        config.evaluate.tasks = [plain_task(task) for task in config.evaluate.tasks]
     if config.stage != "teacher_rl":
         return config
     trainer, reward = config.trainer, config.reward
@@ -68,6 +71,7 @@ def _expand_home(config: Config) -> None:
         section, _, leaf = name.rpartition(".")
         if path := get(config, name):
             setattr(get(config, section) if section else config, leaf, os.path.expanduser(path))
+    config.evaluate.paths = {t: os.path.expanduser(path) for t, path in config.evaluate.paths.items()}
     config.traces.more = [os.path.expanduser(path) for path in config.traces.more]
     for name in PROMPT_KEYWORDS:
         setattr(config.layout, name, _with_home(getattr(config.layout, name)))

@@ -17,6 +17,7 @@ from rlt.config.check_collect import check_collect
 from rlt.config.check_components import check_components
 from rlt.config.check_countdown import check_countdown
 from rlt.config.check_data import check_data
+from rlt.config.check_evaluate import check_evaluate
 from rlt.config.check_infer import check_infer
 from rlt.config.check_traces import check_traces
 from rlt.config.check_trainer import check_trainer
@@ -114,7 +115,10 @@ def check_generating(config: Config, num_processes: int) -> None:
             f"{config.stage} asks its servers from one process, got {num_processes}: start it with launch.sh "
             "or python train.py."
         )
-    check_collect(config)
+    if config.stage == "evaluate":
+        check_evaluate(config)
+    else:
+        check_collect(config)
 
 
 def _refuse_training(config: Config) -> None:
@@ -213,10 +217,11 @@ def _check_student_prompt(student: StudentSettings) -> None:
 
 def _check_own_prompt(config: Config) -> None:
     """Refuse to train or to ask a published student under another prompt than its own."""
-    is_student = config.stage == "student_sft" or (config.stage == "infer" and config.infer.solution is None)
+    is_student = config.stage in ("student_sft", "evaluate")
+    is_student |= config.stage == "infer" and config.infer.solution is None
     model, prompt = config.model_name_or_path, config.layout.student_prompt
     if is_student and model and _needs_own_prompt(model, prompt):
-        values = "file:PATH" if config.stage == "infer" else "from_dataset or file:PATH"
+        values = "from_dataset or file:PATH" if config.stage == "student_sft" else "file:PATH"
         raise ConfigError(
             f"`layout.student_prompt` must be {values} with model_name_or_path={model}, because it was "
             f"trained with a prompt that is data, got '{prompt[:40]}'."
@@ -306,7 +311,9 @@ def check_lengths(config: Config, context: int | None, students: Mapping[str, in
     """
     if config.stage in SCORING_STAGES:
         return  # traces that are too long are marked
-    if config.stage in ("teacher_rl", *GENERATING_STAGES):
+    if config.stage == "evaluate":  # an answer may go on to the end of the context
+        need, what = config.max_prompt_length + 1, f"max_prompt_length + 1 = {config.max_prompt_length} + 1"
+    elif config.stage in ("teacher_rl", *GENERATING_STAGES):
         prompt, completion = config.max_prompt_length, config.max_completion_length
         need = prompt + completion
         what = f"max_prompt_length + max_completion_length = {prompt} + {completion}"

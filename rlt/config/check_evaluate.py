@@ -1,0 +1,94 @@
+"""The rules of `evaluate`: which tasks, from where, and how often each is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from rlt.config.schema import BENCHMARKS, LOCAL_TASK, NO_DATASET, SLOT, Config
+from rlt.errors import ConfigError
+
+_TASKS = (*BENCHMARKS, LOCAL_TASK)
+_MADE_HERE = "countdown"
+_LIGHTEVAL = {"math_500": "math500", "gpqa:diamond": "gpqa_diamond"}
+"""Names of lighteval that are others than ours."""
+
+
+def plain_task(name: str) -> str:
+    """Return our name of a task that is written as in lighteval: `lighteval|math_500|0`, 0 examples."""
+    suite, *rest = name.split("|")
+    if suite != "lighteval" or len(rest) < 2 or rest[1] != "0":
+        return name
+    return _LIGHTEVAL.get(rest[0], rest[0])
+
+
+def check_evaluate(config: Config) -> None:
+    """Raise ConfigError for the first broken rule."""
+    evaluate = config.evaluate
+    if not evaluate.tasks:
+        raise ConfigError(f"`evaluate.tasks` is empty: give some of {', '.join(_TASKS)}.")
+    _check_names("evaluate.tasks", evaluate.tasks, _TASKS)
+    for task in evaluate.tasks:
+        if evaluate.tasks.count(task) > 1:
+            raise ConfigError(f"`evaluate.tasks` names {task} twice: name it once.")
+    for name, allowed in (("paths", BENCHMARKS), ("revisions", BENCHMARKS), ("prompts", _TASKS)):
+        _check_names(f"evaluate.{name}", getattr(evaluate, name), allowed)
+    for task, prompt in evaluate.prompts.items():
+        if prompt.count(SLOT) != 1:
+            raise ConfigError(
+                f"`evaluate.prompts.{task}` must hold {SLOT} once, where the question goes, got "
+                f"'{prompt[:40]}'."
+            )
+    if _MADE_HERE in evaluate.tasks and _MADE_HERE not in evaluate.paths:
+        raise ConfigError(
+            f"`evaluate.tasks` names {_MADE_HERE}, whose problems are made here: run `python train.py "
+            "run_cfg=make_countdown output_dir=data/countdown` and give "
+            "evaluate.paths={countdown: data/countdown/test.jsonl}."
+        )
+    _check_local(config)
+    _check_sampling(config)
+
+
+def _check_names(setting: str, names: Iterable[str], allowed: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in allowed:
+            near = get_close_matches(name, allowed, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"take some of {', '.join(allowed)}."
+            raise ConfigError(f"`{setting}` may name {', '.join(allowed)}, got '{name}': {hint}")
+
+
+def _check_local(config: Config) -> None:
+    is_asked, has_data = LOCAL_TASK in config.evaluate.tasks, config.dataset_id_or_path != NO_DATASET
+    if is_asked and not has_data:
+        raise ConfigError(
+            f"`evaluate.tasks` names {LOCAL_TASK}, which are those of dataset_id_or_path: give a file or a "
+            "Hub name there."
+        )
+    if has_data and not is_asked:
+        raise ConfigError(
+            f"`dataset_id_or_path={config.dataset_id_or_path}` is not read, because evaluate.tasks does not "
+            f"name {LOCAL_TASK}: add it, or give the files of benchmarks in evaluate.paths."
+        )
+    others = [task for task in config.evaluate.tasks if task != LOCAL_TASK]
+    if config.layout.student_prompt == "from_dataset" and others:
+        raise ConfigError(
+            f"`layout.student_prompt=from_dataset` finds no system prompt in the rows of {others[0]}: give "
+            "file:PATH with the prompt that the student was trained with."
+        )
+
+
+def _check_sampling(config: Config) -> None:
+    if config.temperature == 0 and config.evaluate.num_samples != 1:
+        raise ConfigError(
+            f"`evaluate.num_samples` must be 1 with temperature=0, because greedy answers are all the same, "
+            f"got {config.evaluate.num_samples or 'null'}."
+        )
+    if config.generation.stop_at_tag:
+        raise ConfigError(
+            "`generation.stop_at_tag` stops at a teacher's tag, which students do not write: leave it out."
+        )
+    if config.data.on_long_row == "drop":
+        raise ConfigError(
+            "`data.on_long_row=drop` would leave out problems without counting them as wrong: leave it at "
+            "error, and raise max_prompt_length where a prompt is too long."
+        )

@@ -1,0 +1,90 @@
+"""Grading beside the drawing: verdicts come in a thread of their own, for the running score."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from typing_extensions import Self
+
+from rlt.evaluation.verdicts import Verdict
+from rlt.formats.answer import read_answer
+from rlt.formats.tags import TagStyle
+
+Key = tuple[str | int, ...]
+Task = tuple[str, str, str]
+"""Answer, reference, kind."""
+Grade = Callable[[Sequence[Task]], list[Verdict]]
+UNFINISHED = "unfinished thought"
+"""The rule by which there is no answer in a thought that never ends."""
+_END = None
+
+
+class RunningScore:
+    """Grades turns of a student as they come.
+
+    `grades_unfinished` grades a thought that never ends as a whole; otherwise it is wrong. A failure of the
+    grader is raised where the verdicts are asked for.
+    """
+
+    def __init__(self, grade: Grade, tags: TagStyle, grades_unfinished: bool) -> None:
+        self._grade = grade
+        self._tags = tags
+        self._grades_unfinished = grades_unfinished
+        self._waiting: queue.SimpleQueue[tuple[Key, Task] | None] = queue.SimpleQueue()
+        self._verdicts: dict[Key, Verdict] = {}
+        self._num_right = 0
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True, name="rlt-grading")
+        self._thread.start()
+
+    def add(self, key: Key, turn: str, reference: str, kind: str) -> None:
+        """Hand in a turn."""
+        answer = read_answer(turn, self._tags)
+        if answer.is_unfinished and not self._grades_unfinished:
+            self._verdicts[key] = Verdict(False, None, UNFINISHED)
+        else:
+            self._waiting.put((key, (answer.text, reference, kind)))
+
+    def note(self) -> str:
+        """Return the score so far, as a progress line ends with it."""
+        graded = len(self._verdicts)
+        return f"  {self._num_right / graded:.1%} right of {graded:,}" if graded else ""
+
+    def verdicts(self) -> dict[Key, Verdict]:
+        """Return the verdict of every answer, once all are there."""
+        self._waiting.put(_END)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._verdicts
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._waiting.put(_END)
+
+    def _work(self) -> None:
+        try:
+            while (batch := self._next_batch()) is not None:
+                for (key, _), verdict in zip(batch, self._grade([task for _, task in batch]), strict=True):
+                    self._verdicts[key] = verdict
+                    self._num_right += verdict.correct
+        except BaseException as error:  # belongs to whoever asks for the verdicts
+            self._error = error
+
+    def _next_batch(self) -> list[tuple[Key, Task]] | None:
+        """Return what waits, at least one answer; None at the end."""
+        batch: list[tuple[Key, Task]] = []
+        while not batch or not self._waiting.empty():
+            one = self._waiting.get()
+            if one is _END:
+                self._waiting.put(_END)  # for the next call
+                return batch or None
+            batch.append(one)
+        return batch

@@ -1,0 +1,69 @@
+"""The numbers of an evaluation as Markdown tables, with published ones beside them where asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rlt.evaluation.published import PUBLISHED, TASKS, TRUST
+
+Summary = Mapping[str, Mapping[str, Any]]
+Rows = list[list[str]]
+Markdown = Callable[[Rows], str]
+
+
+def summary_page(
+    summary: Summary, model: str, sampling: Mapping[str, Any], *, markdown: Markdown, reference: bool
+) -> str:
+    """Return summary.md; `markdown` makes a table of rows, `reference` adds what others have published."""
+    shown = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed")
+    how = ", ".join(f"{name} {sampling[name]:g}" for name in shown)
+    parts = [f"# {model}", f"Sampled with {how}.", markdown(results(summary)).strip()]
+    if reference and has_published(list(summary)):
+        parts += ["## Beside published results", markdown(beside_published(summary, model)).strip(), legend()]
+    return "\n\n".join(parts) + "\n"
+
+
+def results(summary: Summary) -> Rows:
+    """Return one line per task, the head first; accuracies in percent."""
+    head = ["task", "problems", "k", "accuracy", "95 % interval", "well formed", "truncated", "mean tokens"]
+    return [head, *(_line(task, numbers) for task, numbers in summary.items())]
+
+
+def _line(task: str, numbers: Mapping[str, Any]) -> list[str]:
+    interval = numbers["interval_95"]
+    return [
+        task,
+        str(numbers["num_problems"]),
+        f"{numbers['samples_per_problem']:g}",
+        percent(numbers["accuracy"]),
+        "-" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}",
+        percent(numbers["well_formed"]),
+        percent(numbers["truncated"]),
+        f"{numbers['tokens']['mean']:.0f}",
+    ]
+
+
+def beside_published(summary: Summary, model: str) -> Rows:
+    """Return our accuracies above the published ones, in percent; only tasks that have such are shown."""
+    shown = [task for task in TASKS if task in summary]
+    ours = [percent(summary[task]["accuracy"]) for task in shown]
+    rows = [["model", *shown, "source"], [model, *ours, "this run"]]
+    for other in PUBLISHED:
+        rows.append([other.model, *(f"{other.accuracy(task):.1f}" for task in shown), other.trust])
+    return rows
+
+
+def legend() -> str:
+    """Return what the marks of published numbers mean."""
+    return "Published: " + "; ".join(f"{mark}, {what}" for mark, what in TRUST.items()) + "."
+
+
+def percent(share: float) -> str:
+    """Return a share in percent with one decimal."""
+    return f"{100 * share:.1f}"
+
+
+def has_published(tasks: Sequence[str]) -> bool:
+    """Whether any of these tasks has published numbers."""
+    return any(task in TASKS for task in tasks)

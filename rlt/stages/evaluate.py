@@ -1,0 +1,278 @@
+"""How many problems a student answers right, and how sure that is; nothing is trained.
+
+Every answer is on disk as soon as it is finished, and none is drawn twice. They are graded beside the
+drawing, all of them anew at every start: a verdict depends on the text alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rlt.config.schema import LOCAL_TASK, Config
+from rlt.config.validate import check_lengths
+from rlt.data.kept import KeptRows
+from rlt.data.lengths import LengthRule, fit_lengths
+from rlt.data.prompts import student_prompt
+from rlt.evaluation.grading import RunningScore
+from rlt.evaluation.items import (
+    Asked,
+    EvalSample,
+    Item,
+    load_items,
+    num_samples,
+    plan_samples,
+    prompts_digest,
+    task_source,
+)
+from rlt.evaluation.summary import summarize
+from rlt.evaluation.table import summary_page
+from rlt.evaluation.verdicts import GradingPool, Verdict
+from rlt.formats.answer import read_answer
+from rlt.formats.layout import StudentLayout
+from rlt.formats.tags import TAG_STYLES
+from rlt.generation.types import Sampling
+from rlt.models.frozen import scoring_accelerator
+from rlt.models.load import load_context, load_eos_ids, load_tokenizer
+from rlt.records import Completion
+from rlt.reporting.files import write_json, write_jsonl, write_text
+from rlt.reporting.inputs import describe_input, input_label
+from rlt.reporting.progress import SampleProgress
+from rlt.reporting.run_record import Source, code_version, library_versions
+from rlt.reporting.tables import markdown
+from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
+from rlt.stages.engine import check_servers, make_sampling, server_pool
+from rlt.stages.sampling import (
+    from_servers,
+    in_process,
+    keys_of,
+    local_generator,
+    save,
+    still_to_draw,
+    units_of,
+)
+from rlt.traces.journal import Journal
+
+logger = logging.getLogger(__name__)
+FIELDS = ("task", "problem_id", "sample_index")
+CUT = "cut by its length"
+NO_LAYOUT = "not one thought and one solution in their tags"
+Tables = Mapping[str, KeptRows[Asked]]
+"""The questions by task."""
+
+
+def run(config: Config) -> None:
+    """Write samples.jsonl, summary.json, summary.md and manifest.json to the run directory."""
+    assert config.model_name_or_path is not None, "validate() has asked for a model"
+    name, revision = config.model_name_or_path, config.model.revision
+    evaluate, output = config.evaluate, Path(config.output_dir)
+    sources: dict[str, Source | None] = {task: task_input(config, task) for task in evaluate.tasks}
+    with run_directory(config, {"model": (name, revision), **sources}, card=None) as record:
+        accelerator = scoring_accelerator()
+        pool = None
+        if config.generation.backend == "vllm":
+            pool = server_pool(config, evaluate.requests_per_server)
+            check_servers(pool, config, logprobs=False)
+
+        # 1. Text: the student's prompts, and where its answers end.
+        layout, context = read_layout(config)
+        own_stops = load_eos_ids(name, revision=revision, trust=config.model.trust_remote_code)
+        sampling = make_sampling(config, sorted({*layout.stop_token_ids, *own_stops}))
+
+        # 2. The questions of each task, and the answers to draw.
+        tables = {task: ask(config, task, layout) for task in evaluate.tasks}
+        num_skipped = write_skipped(config, *tables.values())
+        times = {task: num_samples(task, len(table.items), evaluate) for task, table in tables.items()}
+        samples = plan_samples([asked for table in tables.values() for asked in table.values], times)
+
+        # 3. What an earlier run has left to draw.
+        size = 1 if pool else evaluate.samples_per_chunk
+        units = units_of(samples, size)
+        journal = Journal(output / "samples", keys_of(units), write_text, "answers", FIELDS)
+        described = describe_input((name, revision))
+        facts = manifest(config, described, layout, sampling, tables, times)
+        todo = still_to_draw(journal, units, lambda: facts)
+
+        # 4. Draw, and grade.
+        with (
+            GradingPool(seconds=evaluate.grading_seconds) as graders,
+            RunningScore(graders.grade, layout.tags, evaluate.unfinished == "whole") as score,
+        ):
+            for sample in samples:
+                if row := journal.rows.get(sample.key):
+                    hand_in(score, sample, row)
+            if todo:
+                if pool:
+                    drawn = from_servers(pool, sampling, config.seed, todo, context)
+                else:
+                    generator = local_generator(config, layout.tokenizer, size, accelerator)
+                    drawn = in_process(generator, accelerator, sampling, config.seed, todo, context)
+                stop_ids = frozenset(sampling.stop_token_ids)
+                read = partial(read_sample, layout=layout, stop_ids=stop_ids, score=score)
+                at_once = pool.max_requests if pool else size
+                save(drawn, todo, journal, read, clock(journal, len(samples), at_once, score))
+            verdicts = score.verdicts()
+
+        # 5. Write.
+        if is_main_process():
+            graded = (sample_row(s, journal.rows[s.key], verdicts[s.key]) for s in samples)
+            write_jsonl(output / "samples.jsonl", graded)
+            numbers = write_numbers(config, sampling, input_label(described))
+            write_json(output / "manifest.json", {**facts, **origins(config, sources)})
+            record.update(results=numbers, skipped=num_skipped)
+
+
+def clock(journal: Journal, total: int, at_once: int, score: RunningScore) -> SampleProgress:
+    """Return the progress lines, with the running score at their end."""
+    return SampleProgress(
+        journal.rows.values(), total, at_once, what="evaluating", noun=journal.what, note=score.note
+    )
+
+
+def write_numbers(config: Config, sampling: Sampling, model: str) -> dict[str, Any]:
+    """Return the numbers of samples.jsonl, written to summary.json and, as a table, to summary.md."""
+    output = Path(config.output_dir)
+    with (output / "samples.jsonl").open(encoding="utf-8") as lines:
+        numbers = summarize([json.loads(line) for line in lines])
+    shaped = {**asdict(sampling), "seed": config.seed}
+    write_json(output / "summary.json", {"tasks": numbers, "sampling": shaped})
+    page = summary_page(numbers, model, shaped, markdown=markdown, reference=config.evaluate.reference)
+    write_text(output / "summary.md", page)
+    logger.info("%s", page)
+    return numbers
+
+
+def origins(config: Config, sources: Mapping[str, Source | None]) -> dict[str, Any]:
+    """Return what the numbers go back to besides the answers: data, grading, code and libraries."""
+    evaluate = config.evaluate
+    return {
+        "data": {task: describe_input(source) for task, source in sources.items() if source},
+        "grading": {"unfinished": evaluate.unfinished, "grading_seconds": evaluate.grading_seconds},
+        "code": code_version(),
+        "libraries": library_versions(),
+    }
+
+
+def task_input(config: Config, task: str) -> Source:
+    """Return where a task is read from, with the revision of what comes from the Hub."""
+    is_ours = task == LOCAL_TASK
+    revision = config.data.revision if is_ours else config.evaluate.revisions.get(task)
+    return task_source(task, config.evaluate, config.dataset_id_or_path), revision
+
+
+def read_layout(config: Config) -> tuple[StudentLayout, int | None]:
+    """Return the student's layout, with its own system prompt, and its context in tokens."""
+    assert config.model_name_or_path is not None
+    trust, revision = config.model.trust_remote_code, config.model.revision
+    tokenizer = load_tokenizer(config.model_name_or_path, revision=revision, trust=trust)
+    context = load_context(config.model_name_or_path, revision=revision, trust=trust)
+    check_lengths(config, context, {})
+    tags = TAG_STYLES[config.layout.tags]
+    return StudentLayout(tokenizer, tags, student_prompt(config.layout.student_prompt, tags)), context
+
+
+def ask(config: Config, task: str, layout: StudentLayout) -> KeptRows[Asked]:
+    """Return the questions of a task with their prompts; logs how long these are."""
+    evaluate, source = config.evaluate, config.dataset_id_or_path
+    items = load_items(task, evaluate, config.data, source, layout.tags, config.seed)
+
+    def lay_out(item: Item) -> Asked:
+        ids = layout.prompt_ids(item.problem)
+        text = str(layout.tokenizer.decode(ids))
+        return Asked(item, ids, hashlib.sha256(text.encode()).hexdigest())
+
+    asked = items.lay_out(lay_out, config.data, partial(progress, what=f"tokenising {task}"))
+    rule = LengthRule[Asked](
+        f"prompt tokens of {task}", lambda a: len(a.prompt_ids), config.max_prompt_length, "max_prompt_length"
+    )
+    return fit_lengths(asked, [rule], config.data)
+
+
+def manifest(
+    config: Config,
+    model: Mapping[str, Any],
+    layout: StudentLayout,
+    sampling: Sampling,
+    tables: Tables,
+    times: Mapping[str, int],
+) -> dict[str, Any]:
+    """Return everything that an answer depends on, the likeliest to change first."""
+    shaped = asdict(sampling)
+    if config.generation.backend == "vllm":
+        engine: dict[str, Any] = {"generation.dtype": config.generation.dtype}
+    else:
+        engine = {
+            "model.dtype": config.model.dtype,
+            "model.attn_implementation": config.model.attn_implementation,
+            "evaluate.samples_per_chunk": config.evaluate.samples_per_chunk,
+        }
+    prompt = layout.system_prompt
+    return {
+        "model": model.get("sha256") or model,
+        "seed": config.seed,
+        "max_completion_length": shaped.pop("max_tokens"),
+        **shaped,
+        "tasks": {
+            task: {
+                "num_problems": len(table.items),
+                "num_samples": times[task],
+                "prompts_sha256": prompts_digest(table.values),
+            }
+            for task, table in tables.items()
+        },
+        "evaluate.option_order": config.evaluate.option_order,
+        "layout.tags": layout.tags.name,
+        "student_prompt_sha256": None if prompt is None else hashlib.sha256(prompt.encode()).hexdigest(),
+        "generation.backend": config.generation.backend,
+        **engine,
+    }
+
+
+def read_sample(
+    sample: EvalSample,
+    completion: Completion,
+    layout: StudentLayout,
+    stop_ids: frozenset[int],
+    score: RunningScore,
+) -> dict[str, Any]:
+    """Return the answer's line of the journal, and hand it in for grading."""
+    ids = list(completion.token_ids)
+    while ids and ids[-1] in stop_ids:
+        ids.pop()
+    text = str(layout.tokenizer.decode(ids))
+    why = None if read_answer(text, layout.tags).is_well_formed else NO_LAYOUT
+    row = {
+        **dict(zip(FIELDS, sample.key, strict=True)),
+        "text": text,
+        "num_tokens": len(ids),
+        "finish_reason": completion.finish_reason,
+        "why": CUT if completion.finish_reason == "length" else why,
+    }
+    hand_in(score, sample, row)
+    return row
+
+
+def hand_in(score: RunningScore, sample: EvalSample, row: Mapping[str, Any]) -> None:
+    """Have an answer graded."""
+    item = sample.asked.item
+    score.add(sample.key, row["text"], item.problem.solution, item.grading)
+
+
+def sample_row(sample: EvalSample, drawn: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
+    """Return the row of an answer in samples.jsonl; the question is left out where it is private."""
+    asked, item = sample.asked, sample.asked.item
+    return {
+        **dict(zip(FIELDS, sample.key, strict=True)),
+        "prompt_sha256": asked.prompt_sha256,
+        "question": None if item.is_private else item.problem.question,
+        "option_order": item.order,
+        **{key: drawn[key] for key in ("text", "num_tokens", "finish_reason", "why")},
+        "reference": item.problem.solution,
+        **asdict(verdict),
+    }

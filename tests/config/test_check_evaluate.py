@@ -1,0 +1,71 @@
+"""What evaluate asks of a configuration, and what its presets mean."""
+
+import re
+
+import pytest
+
+from rlt.config.compose import compose
+from rlt.config.resolve import resolve
+from rlt.config.validate import validate
+from rlt.errors import ConfigError
+
+
+@pytest.fixture
+def words(place) -> list[str]:
+    """Return a command line of evaluate that passes every check."""
+    return ["run_cfg=evaluate", "model_name_or_path=model", "generation.backend=transformers"]
+
+
+def test_the_presets_are_the_protocols():
+    sky, robust = compose(["run_cfg=evaluate"]), compose(["run_cfg=evaluate", "eval_cfg=robust"])
+    assert (sky.temperature, sky.evaluate.num_samples, sky.seed) == (0.0, 1, 41)
+    assert (robust.temperature, robust.evaluate.num_samples, robust.generation.top_p) == (0.6, None, 0.95)
+    assert sky.max_completion_length == robust.max_completion_length == 32768
+    assert (sky.evaluate.option_order, robust.evaluate.option_order) == ("stream", "row")
+
+
+def test_a_model_is_enough_and_so_are_problems_of_ones_own(words):
+    """Its context holds 32,768 tokens; an answer of as many may go on to the end of it."""
+    validate(resolve(compose(words)), num_processes=3)
+    validate(resolve(compose([*words, "eval_cfg=robust"])))
+    own = ["evaluate.tasks=[problems]", "dataset_id_or_path=rows.jsonl"]
+    validate(resolve(compose([*words, *own, "layout.student_prompt=from_dataset"])))
+
+
+def test_tasks_may_be_named_as_in_lighteval(words):
+    theirs = "lighteval|aime24|0,lighteval|math_500|0|0,lighteval|gpqa:diamond|0"
+    config = resolve(compose([*words, f"evaluate.tasks=[{theirs}]"]))
+    assert config.evaluate.tasks == ["aime24", "math500", "gpqa_diamond"]
+    with pytest.raises(ConfigError, match=r"got 'lighteval\|gsm8k\|5'"):
+        validate(resolve(compose([*words, "evaluate.tasks=[lighteval|gsm8k|5]"])))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ("evaluate.tasks=[aime]", "got 'aime': did you mean aime24?"),
+        ("evaluate.tasks=[]", "`evaluate.tasks` is empty"),
+        ("evaluate.tasks=[gsm8k,gsm8k]", "names gsm8k twice"),
+        ("evaluate.tasks=[countdown]", "run `python train.py run_cfg=make_countdown"),
+        ("evaluate.tasks=[problems]", "give a file or a Hub name there"),
+        ("dataset_id_or_path=rows.jsonl", "is not read, because evaluate.tasks does not name problems"),
+        ("evaluate.paths={aime25: rows.jsonl}", "`evaluate.paths` may name"),
+        ("evaluate.paths={aime24: nowhere.jsonl}", "`evaluate.paths.aime24=nowhere.jsonl` does not exist"),
+        ("evaluate.prompts={aime24: Solve it.}", "must hold {question} once"),
+        ("temperature=0.7 evaluate.num_samples=0", "`evaluate.num_samples` must be greater than 0"),
+        ("evaluate.num_samples=4", "must be 1 with temperature=0"),
+        ("eval_cfg=robust temperature=0", "must be 1 with temperature=0, because greedy .* got null"),
+        ("layout.student_prompt=from_dataset", "finds no system prompt in the rows of aime24"),
+        ("generation.stop_at_tag=true", "stops at a teacher's tag"),
+        ("data.on_long_row=drop", "would leave out problems"),
+        ("resume_from=latest", "evaluate trains nothing"),
+        ("max_prompt_length=4096 model_name_or_path=small", "`max_prompt_length . 1 = 4096 . 1` must fit"),
+        ("model_name_or_path=SakanaAI/RLT-7B", "`layout.student_prompt` must be file:PATH"),
+    ],
+)
+def test_what_is_refused(words, place, changes, expected):
+    (place / "small").mkdir()
+    (place / "small" / "config.json").write_text('{"max_position_embeddings": 1024}')
+    latest = {word.split("=", 1)[0]: word for word in [*words, *re.split(r" (?=[a-z_.]+=)", changes)]}
+    with pytest.raises(ConfigError, match=expected):
+        validate(resolve(compose(list(latest.values()))))
