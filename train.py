@@ -28,10 +28,12 @@ def run(words: Sequence[str]) -> None:
     config = resolve(compose(overrides))
     if not options.cfg:
         validate(config, num_processes=int(os.environ.get("WORLD_SIZE", "1")))
-    if options.cfg or options.dry_run:
+    if config.stage == "pipeline" and not options.cfg:  # runs stages, each in a process of its own
+        import_module("rlt.pipeline.run").run(config, overrides, dry_run=options.dry_run)
+    elif options.cfg or options.dry_run:
         sys.stdout.write(to_yaml(config, options.package))
-        return
-    import_module(f"rlt.stages.{config.stage}").run(config)
+    else:
+        import_module(f"rlt.stages.{config.stage}").run(config)
 
 
 def read_options(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

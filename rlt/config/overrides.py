@@ -151,7 +151,7 @@ def _override(key: str, equals: str, value: str, dirs: Sequence[Path]) -> str:
 def _readable(name: str, value: str, row: Row) -> str:
     """Return the value so that Hydra reads what the user meant."""
     if name.startswith("layout.") and "${" in value and not value.startswith("file:"):
-        return _quoted(literal(value))  # a prompt about shell or templates, say
+        return quoted(literal(value))  # a prompt about shell or templates, say
     parsed = _parse(f"x={value}")
     if record_of(row.type):
         if parsed is None or parsed.is_sweep_override() or not fits(_plain(parsed.value()), row.type):
@@ -159,13 +159,13 @@ def _readable(name: str, value: str, row: Row) -> str:
         return value
     if row.is_text and row.name == name:
         # Prompts and paths hold commas, brackets, equal signs and digits: take them as they are.
-        return (
-            value if parsed is not None and (parsed.value() is None or _is_word(parsed)) else _quoted(value)
-        )
+        return value if parsed is not None and (parsed.value() is None or _is_word(parsed)) else quoted(value)
     if parsed is not None and not parsed.is_sweep_override():
         return value
     if row.type_name == "a list of texts" and value.startswith("[") and value.endswith("]"):
-        return "[" + ",".join(_quoted(part.strip()) for part in value[1:-1].split(",")) + "]"
+        return "[" + ",".join(quoted(part.strip()) for part in value[1:-1].split(",")) + "]"
+    if row.is_open and row.name != name:
+        return quoted(value)
     hint = (
         f"write a list as {name}=[{value}]"
         if row.type_name.startswith("a list")
@@ -199,7 +199,7 @@ def _is_word(parsed: Override) -> bool:
     return not parsed.is_sweep_override() and isinstance(parsed.value(), str | QuotedString)
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
     """Return a text in Hydra's quotes, where a backslash counts only before a quote."""
     escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
     return f"'{escaped}'"

@@ -19,6 +19,8 @@ _PATHS = (
     *("model_name_or_path", "dataset_id_or_path", "student_model", "data.eval_path"),
     *("results_dir", "output_dir", "resume_from", "generation.sync_dir", "collect.only"),
 )
+_WRITTEN = ("results_dir", "output_dir", "resume_from", "generation.sync_dir")
+"""Of these, the places that a run writes to or goes on from."""
 _FILE = "file:"
 
 
@@ -48,6 +50,21 @@ def resolve(config: Config) -> Config:
         _warn(f"reward.teacher_logprobs={reward.teacher_logprobs}", "kl_estimator=student_nll reads none")
         reward.teacher_logprobs = "policy"
     return config
+
+
+def input_paths(config: Config) -> dict[str, str]:
+    """Return what a configuration reads, a path or a Hub name, by the setting that names it."""
+    found = {name: get(config, name) for name in _PATHS if name not in _WRITTEN}
+    found |= {f"traces.more.{i}": path for i, path in enumerate(config.traces.more)}
+    found |= {f"reward.students.{s.name}.model": s.model for s in config.reward.students}
+    return {**{name: path for name, path in found.items() if path}, **prompt_files(config)}
+
+
+def prompt_files(config: Config) -> dict[str, str]:
+    """Return the files that system prompts are read from, by setting."""
+    prompts = {f"layout.{name}": getattr(config.layout, name) for name in PROMPT_KEYWORDS}
+    prompts |= {f"reward.students.{s.name}.prompt": s.prompt or "" for s in config.reward.students}
+    return {name: text.removeprefix(_FILE) for name, text in prompts.items() if text.startswith(_FILE)}
 
 
 def _choose_estimator(config: Config) -> None:

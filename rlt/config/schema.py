@@ -37,7 +37,7 @@ def setting(
 STAGES = (
     *("teacher_sft", "teacher_rl", "collect_traces", "student_sft", "infer"),
     *("score_traces", "show_traces", "select_traces", "plan_traces"),
-    *("make_countdown", "evaluate"),
+    *("make_countdown", "evaluate", "pipeline"),
 )
 SCORING_STAGES = ("score_traces", "show_traces")
 """Stages that read traces and train nothing; a teacher is optional."""
@@ -598,6 +598,26 @@ class CountdownSettings:
 
 
 @dataclass
+class PipelineSettings:
+    """Stages one after the other, each reading what earlier ones wrote."""
+
+    steps: dict[str, Any] = setting(
+        {},
+        "step -> its settings, e.g. student_sft: {dataset_id_or_path: '{collect_traces}/traces.jsonl'}; "
+        "'{STEP}' is a step's run directory, run_cfg its run file (by default that of its name), gpus and "
+        "strategy what the launcher gets (gpus: '4 4', strategy: offload)",
+    )
+    every: dict[str, Any] = setting({}, "settings of all steps that do not set them themselves")
+    prefix: str | None = setting(
+        None,
+        "run files with this before their name are taken where there are some: quickstart_ is the toy world",
+    )
+    ignore_code: bool = setting(
+        False, "let finished steps stand although the code has changed since; else they run again"
+    )
+
+
+@dataclass
 class Config:
     """The whole configuration. Root keys are what people type on the command line."""
 
@@ -649,6 +669,7 @@ class Config:
     distill: DistillSettings = setting(DistillSettings, "fine-tuning a student on traces")
     infer: InferSettings = setting(InferSettings, "one question to a trained model")
     countdown: CountdownSettings = setting(CountdownSettings, "making Countdown problems")
+    pipeline: PipelineSettings = setting(PipelineSettings, "stages one after the other")
     trainer_args: dict[str, Any] = setting(
         {}, "further arguments of TRL's SFTConfig or GRPOConfig, by their own names"
     )

@@ -92,6 +92,8 @@ def fits(value: Any, kind: Any) -> bool:
         )
     if get_origin(kind) is list:
         return isinstance(value, list) and all(fits(item, get_args(kind)[0]) for item in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict)
     if kind in (int, float):
         return isinstance(value, int | kind) and not isinstance(value, bool)
     return isinstance(value, kind)

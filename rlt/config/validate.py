@@ -19,6 +19,7 @@ from rlt.config.check_countdown import check_countdown
 from rlt.config.check_data import check_data
 from rlt.config.check_evaluate import check_evaluate
 from rlt.config.check_infer import check_infer
+from rlt.config.check_pipeline import check_pipeline
 from rlt.config.check_traces import check_traces
 from rlt.config.check_trainer import check_trainer
 from rlt.config.files import check_files, context_length
@@ -50,6 +51,10 @@ def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = F
     `num_processes` is the number of training processes. `servers_follow` is for the launcher, which
     validates before it has started the vLLM servers.
     """
+    if config.stage == "pipeline":
+        check_bounds(config)
+        check_pipeline(config)
+        return
     if config.stage == "make_countdown":
         check_bounds(config)
         check_countdown(config)

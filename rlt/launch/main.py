@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
@@ -25,7 +26,7 @@ from rlt.config.save import to_yaml
 from rlt.config.schema import GENERATING_STAGES, Config
 from rlt.config.validate import validate
 from rlt.errors import ConfigError, RLTError
-from rlt.launch.command import training_command, training_env
+from rlt.launch.command import PROJECT, training_command, training_env
 from rlt.launch.native_builds import remove_stale_locks
 from rlt.launch.plan import (
     STRATEGIES,
@@ -165,9 +166,30 @@ def parse(script: str, words: Sequence[str]) -> CommandLine:
     return CommandLine(counts, chosen[0] if chosen else None, overrides, "--dry-run" in rest, typed)
 
 
-def prepare(script: str, line: CommandLine) -> Launch:
-    """Return what would be started, with every check done that needs no model."""
-    config = resolve(compose(line.overrides))
+def become_pipeline(line: CommandLine) -> NoReturn:
+    """Go on as train.py, which starts a launcher for each step."""
+    given = " ".join([*map(str, line.counts), *filter(None, [line.word])])
+    if given:
+        key, value = ("gpus", given) if line.counts else ("strategy", line.word)
+        raise ConfigError(
+            f"`{given}` is for one stage, and a pipeline has several: write pipeline.every.{key}={value}, or "
+            f"pipeline.steps.STEP.{key}={value} for one of them."
+        )
+    words = [str(PROJECT / "train.py"), *line.overrides, *(["--dry-run"] if line.dry_run else [])]
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, *words], {**os.environ, COMMAND_VARIABLE: line.typed})
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a command line whose settings and devices fit together comes to."""
+
+    plan: Plan
+    needs_servers: bool
+
+
+def check(script: str, line: CommandLine, config: Config) -> Checked:
+    """Return who gets which device, with every check of the resolved `config` done; no data is read."""
     if config.stage == "infer":
         raise ConfigError("infer needs no launcher: run `python train.py run_cfg=infer …`.")
     generates = config.stage in ("teacher_rl", *GENERATING_STAGES) and config.generation.backend == "vllm"
@@ -176,10 +198,20 @@ def prepare(script: str, line: CommandLine) -> Launch:
         raise ConfigError(_needs_no_server(config))
     plan = plan_devices(config, line, needs_servers)
     validate(config, num_processes=plan.num_processes, servers_follow=needs_servers)
+    return Checked(plan, needs_servers)
+
+
+def prepare(script: str, line: CommandLine) -> Launch:
+    """Return what would be started, with every check done that needs no model."""
+    config = resolve(compose(line.overrides))
+    if config.stage == "pipeline":
+        become_pipeline(line)
+    checked = check(script, line, config)
+    plan = checked.plan
     run_directory = Path(config.output_dir)
     servers: list[ServerPlan] = []
     overrides = list(line.overrides)
-    if needs_servers:
+    if checked.needs_servers:
         if importlib.util.find_spec("vllm") is None:
             raise ConfigError(
                 "generation.backend=vllm needs vLLM, which is not installed: run scripts/setup.sh, or "

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from rlt.launch.descendants import GRACE
 from rlt.launch.process import Child
 
 _CHUNK = 65536
@@ -41,9 +42,9 @@ class TrainingProcess:
         """Return the exit code, None while it runs."""
         return self.child.poll()
 
-    def stop(self) -> None:
-        """End the training and everything it started; copy its last words."""
-        self.child.stop()
+    def stop(self, grace: float = GRACE) -> None:
+        """End the training and everything it started, by force after `grace` seconds; copy its last words."""
+        self.child.stop(grace)
         self.drain()
 
     def drain(self) -> None:

@@ -8,6 +8,7 @@ run apart.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -29,7 +30,7 @@ import psutil
 import rlt
 from rlt.errors import ConfigError, DataError
 from rlt.reporting.files import write_json
-from rlt.reporting.inputs import describe_input
+from rlt.reporting.inputs import describe_input, file_digest
 from rlt.reporting.redact import redact
 
 NAME = "run.json"
@@ -230,17 +231,26 @@ def command_line() -> str:
 
 
 def code_version() -> dict[str, Any]:
-    """Return package version, and commit with a dirty flag when the package runs from a checkout.
+    """Return package version, a hash of the package's sources, and in a checkout the commit and a dirty flag.
 
     Dirty means that code or configuration differs from the commit; other files in the checkout do not count.
     """
-    version = {"package": _version("rlt"), "commit": None, "dirty": None}
+    version = {"package": _version("rlt"), "sha256": source_digest(), "commit": None, "dirty": None}
     root = Path(rlt.__file__ or ".").resolve().parent.parent
     if not (root / ".git").exists():
         return version
     commit = _git(root, "rev-parse", "HEAD")
     changes = _git(root, "status", "--porcelain", "--", "rlt", "cfgs", "*.py", "*.sh")
     return {**version, "commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def source_digest() -> str:
+    """Return the sha256 over the names and texts of the package's Python files."""
+    package = Path(rlt.__file__ or ".").resolve().parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()}\0{file_digest(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def library_versions() -> dict[str, str]:

@@ -20,6 +20,7 @@ from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from rlt.config.resolve import prompt_files
 from rlt.config.save import save_config
 from rlt.config.schema import Config
 from rlt.data.kept import KeptRows
@@ -51,8 +52,9 @@ def run_directory(
     setup_logging(int(os.environ.get("RANK", "0")))
     directory = Path(config.output_dir)
     with only_run_in(directory) if is_main else nullcontext():
+        read = {**inputs, **prompt_files(config)}
         record = RunRecord.start(
-            directory, stage=config.stage, seed=config.seed, inputs=inputs, is_main=is_main
+            directory, stage=config.stage, seed=config.seed, inputs=read, is_main=is_main
         )
         if is_main:
             save_config(config, directory / "config.yaml")

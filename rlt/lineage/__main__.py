@@ -1,0 +1,72 @@
+"""Where a trace or a model comes from: `python -m rlt.lineage PROBLEM_ID[:SAMPLE] [FOLDER …]`.
+
+Runs are found by the content that they read and wrote, so moved and renamed directories keep their history.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlt.errors import DataError, RLTError
+from rlt.lineage.chain import history
+from rlt.lineage.runs import Run, Runs
+from rlt.lineage.text import history_text, trace_text
+from rlt.lineage.trace import find_traces, trace_lineage
+from rlt.reporting.inputs import describe_input
+
+
+def main(words: Sequence[str]) -> int:
+    """Print what is asked for; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rlt.lineage",
+        description="Where a trace or a model comes from, and what was made of it.",
+    )
+    parser.add_argument(
+        "what",
+        metavar="ID_OR_PATH",
+        help="problem_id or its beginning, with :SAMPLE for one of its explanations; or a model's folder, a "
+        "run directory, a file of traces",
+    )
+    parser.add_argument(
+        "folders", nargs="*", type=Path, default=[Path("results")], help="folders with run directories"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    typed = parser.parse_args(words)
+    try:
+        runs = Runs(typed.folders)
+        if Path(typed.what).exists():
+            told = history(run_behind(Path(typed.what), runs), runs)
+            text = history_text(told)
+        else:
+            problem, index = read_id(typed.what)
+            told = [trace_lineage(rows, runs) for rows in find_traces(problem, index, runs)]
+            text = "\n".join(map(trace_text, told))
+    except RLTError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    sys.stdout.write(json.dumps(told, indent=2, ensure_ascii=False) + "\n" if typed.json else text)
+    return 0
+
+
+def read_id(text: str) -> tuple[str, int | None]:
+    """Return problem_id and sample_index of what was typed."""
+    problem, colon, index = text.partition(":")
+    if not problem or (colon and not index.isdecimal()):
+        raise DataError(f"`{text}` is neither a path that exists nor PROBLEM_ID or PROBLEM_ID:SAMPLE")
+    return problem, int(index) if colon else None
+
+
+def run_behind(path: Path, runs: Runs) -> Run:
+    """Return the run that wrote a file or folder; DataError says where its history ends."""
+    origin = runs.origin(describe_input(str(path)))
+    if origin.run is None:
+        raise DataError(str(origin.end).rstrip("."))
+    return origin.run
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

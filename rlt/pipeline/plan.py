@@ -1,0 +1,165 @@
+"""What a pipeline will start: every step's command line, checked before anything runs, and what is there.
+
+A step reads what earlier ones have yet to write. Until then empty stand-ins take its place, so that the very
+checks that a stage makes of its configuration can be made of all steps at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlt.config.check_pipeline import INHERITED
+from rlt.config.compose import compose
+from rlt.config.pipeline_steps import Step, read_steps
+from rlt.config.resolve import resolve
+from rlt.config.schema import DATA_SUFFIXES, Config
+from rlt.config.tree import get, rows
+from rlt.errors import ConfigError, RLTError
+from rlt.launch.main import check, parse
+from rlt.launch.preflight import check_local_data
+
+_MODEL_FILES = ("config.json", "tokenizer.json")
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step with its place and its command."""
+
+    step: Step
+    config: Config
+    """As far as it is known: resolved, with real paths."""
+    words: tuple[str, ...]
+    """The launcher's name, then what it gets."""
+    needed: tuple[Path, ...]
+    """What later steps read of it."""
+
+    @property
+    def name(self) -> str:
+        """The step's name."""
+        return self.step.name
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        return Path(self.config.output_dir)
+
+    @property
+    def command(self) -> str:
+        """What a user would type."""
+        return shlex.join([f"./{self.words[0]}", *self.words[1:]])
+
+
+def make_plan(config: Config, dirs: Sequence[Path]) -> list[PlannedStep]:
+    """Return the steps in their order, all checked; raises RLTError naming the first that cannot run.
+
+    `dirs` are the folders of run files, ours last.
+    """
+    inherited = {name: get(config, name) for name in INHERITED if get(config, name) != rows()[name].default}
+    steps = read_steps(config.pipeline, config.output_dir, inherited, dirs)
+    folders = [f"--config-dir={folder}" for folder in dirs[:-1]]
+    directories: dict[str, str] = {}
+    plan: list[PlannedStep] = []
+    with tempfile.TemporaryDirectory(prefix="rlt-pipeline-") as scratch:
+        for step in steps:
+            stand_ins = StandIns(Path(scratch), directories)
+            with _named(step, stand_ins):
+                stage_config = _check(step, [*folders, *step.words(stand_ins.place)], stand_ins)
+            words = step.launch([*folders, *step.words(lambda name, rest: directories[name] + rest)])
+            directories[step.name] = stage_config.output_dir
+            needed = {rest for later in steps for name, rest in later.outputs() if name == step.name}
+            paths = tuple(Path(stage_config.output_dir + rest) for rest in sorted(needed))
+            plan.append(PlannedStep(step, stage_config, tuple(words), paths))
+    _keep_apart(plan, config.output_dir)
+    return plan
+
+
+class StandIns:
+    """Empty files and folders for what is not written yet."""
+
+    def __init__(self, scratch: Path, directories: Mapping[str, str]) -> None:
+        self._scratch = scratch
+        self._directories = directories
+        self.used = False
+
+    def place(self, name: str, rest: str) -> str:
+        """Return the path of a step's output, or of what stands there for now."""
+        real = Path(self._directories[name] + rest)
+        is_file = real.suffix in DATA_SUFFIXES
+        if real.is_file() or (not is_file and any((real / file).is_file() for file in _MODEL_FILES)):
+            return str(real)
+        self.used = True
+        path = Path(f"{self._stand_in(name)}{rest}")
+        if is_file:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+            for file in _MODEL_FILES:
+                (path / file).write_text("{}")
+        return str(path)
+
+    def real(self, text: str) -> str:
+        """Return a text with the paths that were stood in for."""
+        for name, directory in self._directories.items():
+            text = text.replace(self._stand_in(name), directory)
+        return text
+
+    def _stand_in(self, name: str) -> str:
+        return f"{self._scratch}/{name}.step"  # no other step's is a beginning of it
+
+
+def _check(step: Step, words: Sequence[str], stand_ins: StandIns) -> Config:
+    """Return the step's configuration, having checked it with its stand-ins in place."""
+    script, *typed = step.launch(words)
+    line = parse(script, typed)
+    config = resolve(compose(line.overrides))
+    if config.stage == "pipeline":
+        raise ConfigError("it is a pipeline itself: name its steps here instead.")
+    check(script, line, config)
+    if stand_ins.used:
+        return _with_texts(config, stand_ins.real)
+    check_local_data(config)
+    return config
+
+
+def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a configuration, or a value of it, with all of its texts changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_with_texts(item, change) for item in value]
+    if isinstance(value, dict):
+        return {key: _with_texts(item, change) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changed = {f.name: _with_texts(getattr(value, f.name), change) for f in dataclasses.fields(value)}
+        return dataclasses.replace(value, **changed)
+    return value
+
+
+@contextmanager
+def _named(step: Step, stand_ins: StandIns) -> Iterator[None]:
+    """Say which step an error is about."""
+    try:
+        yield
+    except RLTError as error:
+        text = stand_ins.real(str(error)).replace(" on the command line", "")
+        raise type(error)(f"step `{step.name}`: {text}") from None
+
+
+def _keep_apart(plan: Sequence[PlannedStep], output_dir: str) -> None:
+    seen = {Path(output_dir).resolve(): "the pipeline"}
+    for planned in plan:
+        place = planned.directory.resolve()
+        if place in seen:
+            raise ConfigError(
+                f"step `{planned.name}` would run in `output_dir={planned.config.output_dir}`, the directory "
+                f"of {seen[place]}: leave output_dir out, or give another."
+            )
+        seen[place] = f"step `{planned.name}`"
