@@ -1,0 +1,164 @@
+"""Chains of runs that are followed by content: moved, replaced, and from the Hub."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rlt.errors import DataError
+from rlt.lineage.__main__ import main
+from rlt.lineage.runs import Runs
+from rlt.lineage.trace import find_traces, trace_lineage
+from rlt.records import problem_id
+from rlt.reporting.run_record import RunRecord
+
+ID = problem_id("1+1?", "2")
+
+
+def model(folder: Path, weights: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_text(weights)
+    return folder
+
+
+def table(path: Path, *rows: dict) -> Path:
+    columns = {
+        "problem_id": ID,
+        "question": "1+1?",
+        "solution": "2",
+        "num_tokens": 3,
+        "finish_reason": "stop",
+    }
+    columns |= {"teacher": "t", "sampling": {"temperature": 0.7}, "well_formed": True}
+    columns |= dict.fromkeys(("score", "selected"))
+    path.write_text("".join(json.dumps({**columns, **row}) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return run directories: warm-up, RL, traces, a selection, a student of each of its two tables."""
+    monkeypatch.chdir(tmp_path)
+    results = Path("results")
+    with RunRecord.start(
+        results / "pre_rl_model", stage="teacher_sft", seed=1, inputs={"model": ("owner/base", "v1")}
+    ):
+        model(results / "pre_rl_model", "warm")
+    with RunRecord.start(
+        results / "teacher_rl", stage="teacher_rl", seed=2, inputs={"model": str(results / "pre_rl_model")}
+    ):
+        model(results / "teacher_rl", "paid")
+    inputs = {"teacher": str(results / "teacher_rl")}
+    with RunRecord.start(results / "traces", stage="collect_traces", seed=3, inputs=inputs):
+        texts = ("one and one is two", "1+1=2")
+        table(
+            results / "traces/traces.jsonl",
+            *({"sample_index": i, "explanation": t} for i, t in enumerate(texts)),
+        )
+    inputs = {"dataset": str(results / "traces/traces.jsonl")}
+    with RunRecord.start(results / "chosen", stage="select_traces", seed=3, inputs=inputs):
+        rows = [{"sample_index": 4, "explanation": texts[0], "selected": False}]
+        rows += [
+            {"sample_index": 5, "explanation": texts[1], "selected": True}
+        ]  # numbered on, as a join does
+        table(results / "chosen/traces.jsonl", *rows)
+        dropped = {
+            "problem_id": ID,
+            "sample_index": 4,
+            "why": "another explanation was chosen",
+            "detail": None,
+        }
+        (results / "chosen/dropped.jsonl").write_text(json.dumps(dropped) + "\n")
+    from rlt.config.compose import compose
+    from rlt.config.save import save_config
+
+    for name, source in (("all", "traces"), ("best", "chosen")):
+        inputs = {"dataset": str(results / source / "traces.jsonl")}
+        with RunRecord.start(results / name, stage="student_sft", seed=3, inputs=inputs):
+            model(results / name, name)
+            save_config(compose(["run_cfg=student_sft"]), results / name / "config.yaml")
+    return results
+
+
+def told(results: Path, index: int) -> dict:
+    runs = Runs([results])
+    (rows,) = find_traces(ID[:6], index, runs)
+    return trace_lineage(rows, runs)
+
+
+def test_a_trace_is_followed_through_tables_that_number_it_otherwise(results):
+    first, second = told(results, 0), told(results, 1)
+    assert first["selected"] == [
+        {
+            "table": "results/chosen/traces.jsonl",
+            "selected": False,
+            "why": "another explanation was chosen",
+        }
+    ]
+    assert {r["directory"]: r["left_out"] for r in first["readers"]} == {
+        "results/all": None,
+        "results/best": "it was not selected",
+    }
+    assert [r["trained"] for r in second["readers"]] == [True, True]
+    assert second["explanation"]["explanation"] == "1+1=2"
+
+
+def test_the_chain_leads_back_to_the_hub_though_directories_have_moved(results, tmp_path):
+    Path("results").rename("old")
+    Path("old/pre_rl_model").rename("old/warm_up.1")
+    history = told(Path("old"), 0)["history"]
+    assert [(run["directory"], run["stage"]) for run in history] == [
+        ("old/traces", "collect_traces"),
+        ("old/teacher_rl", "teacher_rl"),
+        ("old/warm_up.1", "teacher_sft"),
+    ]
+    assert history[1]["inputs"][0]["recorded"] == "results/pre_rl_model"
+    assert history[1]["inputs"][0]["path"] == "old/warm_up.1"
+    assert history[2]["inputs"][0]["end"] == "owner/base at v1 is from the Hub."
+
+
+def test_a_checkpoint_that_was_replaced_is_not_taken_for_the_teacher(results):
+    model(results / "teacher_rl", "PAID")  # of the same size
+    teacher = told(results, 0)["teacher"]
+    assert teacher["run"] is None
+    assert teacher["end"].startswith(
+        "results/teacher_rl holds something else by now, and no run under results"
+    )
+    shutil.rmtree(results / "teacher_rl")
+    assert told(results, 0)["teacher"]["end"].startswith("results/teacher_rl does not exist any more")
+
+
+def test_what_is_typed_and_what_is_printed(results, capsys):
+    assert main([f"{ID}:0"]) == 0
+    text = capsys.readouterr().out
+    assert f"problem {ID}, explanation 0" in text
+    assert (
+        "results/best (finished) from results/chosen/traces.jsonl, not trained on it: it was not selected"
+        in text
+    )
+    assert "owner/base at v1 is from the Hub. The chain ends here." in text
+    assert main([ID, "results", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 2
+    assert main(["results/best"]) == 0
+    assert [
+        line.split(":")[0].strip() for line in capsys.readouterr().out.splitlines() if "seed" in line
+    ] == [
+        *("results/best", "results/chosen", "results/traces", "results/teacher_rl", "results/pre_rl_model"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("feedfeed", "no run under results holds an explanation of problem feedfeed"),
+        (f"{ID}:7", f"problem {ID} has no explanation 7, only [0, 1]"),
+        ("x:y", "`x:y` is neither a path that exists nor PROBLEM_ID"),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(results, typed, sentence, capsys):
+    assert main([typed]) == DataError.exit_code
+    assert sentence in capsys.readouterr().err

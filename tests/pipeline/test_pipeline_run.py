@@ -1,0 +1,258 @@
+"""Pipelines as a user types them: real launchers, real stages, tiny models."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from rlt.config.compose import compose
+from rlt.config.resolve import resolve
+from rlt.pipeline.decide import decide
+from rlt.pipeline.plan import PlannedStep, make_plan
+from rlt.reporting.inputs import describe_input
+from rlt.reporting.run_record import read_run
+
+ROOT = Path(__file__).parents[2]
+ENV = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+pytestmark = pytest.mark.slow
+
+
+def write(path: Path, steps: dict, **every) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fields = {
+        "stage": "pipeline",
+        "model_name_or_path": None,
+        "dataset_id_or_path": "none",
+        "output_dir": "out",
+    }
+    fields["pipeline"] = {"every": every, "steps": steps}
+    path.write_text(yaml.safe_dump(fields, sort_keys=False))
+    return path
+
+
+def launch(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [str(ROOT / "launch.sh"), *map(str, words)]
+    return subprocess.run(
+        command, env={**os.environ, **ENV}, capture_output=True, text=True, timeout=500, check=False
+    )
+
+
+def statuses(output: Path) -> dict[str, str]:
+    record = json.loads((output / "pipeline.json").read_text())
+    return {step["name"]: step["status"] for step in record["steps"]}
+
+
+@pytest.fixture(scope="module")
+def chain(tiny_teacher: Path, tiny_student: Path, toy_problems: Path, tmp_path_factory) -> Path:
+    """Return the folder of a chain that has run: `run_cfg/chain.yaml`, `out/`, `first.txt`."""
+    folder = tmp_path_factory.mktemp("chain")
+    shutil.copy(toy_problems, folder / "problems.jsonl")
+    steps = {
+        "student": {  # written first, runs last
+            "run_cfg": "student_sft",
+            "model_name_or_path": str(tiny_student),
+            "dataset_id_or_path": "{chosen}/traces.jsonl",
+            "data": {"max_length": 512},
+            "trainer": {"num_train_epochs": 1, "save_steps": 0},
+            "train_batch_size": 4,
+            "per_device_train_batch_size": 2,
+        },
+        "traces": {
+            "run_cfg": "collect_traces",
+            "model_name_or_path": str(tiny_teacher),
+            "dataset_id_or_path": str(folder / "problems.jsonl"),
+            "generation.backend": "transformers",
+            "max_prompt_length": 200,
+            "max_completion_length": 12,
+            "collect.num_samples": 2,
+        },
+        "scores": {
+            "run_cfg": "score_traces",
+            "student_model": str(tiny_student),
+            "dataset_id_or_path": "{traces}/traces.jsonl",
+            "reward.dtype": "float32",
+        },
+        "chosen": {
+            "run_cfg": "select_traces",
+            "dataset_id_or_path": "{scores}/scores.jsonl",
+            "select.rule": "best",
+        },
+    }
+    every = {"model.dtype": "float32", "layout.student_prompt": "default", "report_to": None}
+    run_file = write(folder / "run_cfg/chain.yaml", steps, **every)
+    done = launch(run_file, f"output_dir={folder / 'out'}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "first.txt").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture
+def moved(chain: Path, tmp_path: Path) -> Path:
+    """Return a copy of the chain's folder at another place."""
+    return shutil.copytree(chain, tmp_path / "elsewhere")
+
+
+def planned(folder: Path, *words: str) -> dict[str, PlannedStep]:
+    run_file = folder / "run_cfg/chain.yaml"
+    config = resolve(compose([str(run_file), f"output_dir={folder / 'out'}", *words]))
+    return {step.name: step for step in make_plan(config, [folder, ROOT / "cfgs"])}
+
+
+def test_a_chain_runs_in_order_each_step_reading_the_one_before(chain):
+    out = chain / "out"
+    assert list(statuses(out).items()) == [(n, "finished") for n in ("traces", "scores", "chosen", "student")]
+    for name in ("traces", "scores", "chosen", "student"):
+        assert read_run(out / name)["command"].startswith("./launch.sh "), name
+        assert (out / "logs" / f"{name}.log").stat().st_size
+    read = read_run(out / "student")["inputs"]["dataset"]["sha256"]
+    assert read == describe_input(str(out / "chosen/traces.jsonl"))["sha256"]
+    table = [line for line in (chain / "first.txt").read_text().splitlines() if line.startswith("|")]
+    assert len(table) == 2 + 4
+    assert "| finished |" in table[2]
+
+
+def test_finished_steps_stand_wherever_they_lie(moved):
+    before = {path: path.stat().st_mtime_ns for path in (moved / "out").glob("*/run.json")}
+    done = launch(moved / "run_cfg/chain.yaml", f"output_dir={moved / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert set(statuses(moved / "out").values()) == {"skipped"}
+    assert done.stderr.count("and nothing has changed since") == 4
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_changed_step_runs_again_and_the_next_only_if_its_input_differs(moved):
+    out = moved / "out"
+    change = "pipeline.steps.chosen.seed=7"  # which the best by score does not depend on
+    dry = launch(moved / "run_cfg/chain.yaml", f"output_dir={out}", change, "--dry-run")
+    assert "chosen runs again: seed was 42 and is 7" in dry.stdout
+    assert "student depends on what chosen will have written" in dry.stdout
+    assert not (out / "chosen.1").exists()
+    done = launch(moved / "run_cfg/chain.yaml", f"output_dir={out}", change)
+    assert done.returncode == 0, done.stderr
+    assert statuses(out) == {
+        "traces": "skipped",
+        "scores": "skipped",
+        "chosen": "finished",
+        "student": "skipped",
+    }
+    assert "chosen runs again: seed was 42 and is 7" in done.stderr
+    assert read_run(out / "chosen.1")["seed"] == 42
+    assert read_run(out / "chosen")["seed"] == 7
+
+
+def test_the_line_says_what_has_changed(moved):
+    out = moved / "out"
+    steps = planned(moved)
+    assert not decide(steps["student"], ignore_code=False).runs
+
+    traces = out / "chosen/traces.jsonl"
+    traces.write_text(traces.read_text().splitlines(keepends=True)[0])
+    text = decide(steps["student"], ignore_code=False).text
+    assert text.startswith("runs again: dataset_id_or_path was ")
+    assert describe_input(str(traces))["sha256"][:12] in text
+
+    run = json.loads((out / "scores/run.json").read_text())
+    run["code"]["sha256"] = "0" * 64
+    (out / "scores/run.json").write_text(json.dumps(run))
+    assert "the code is another one" in decide(steps["scores"], ignore_code=False).text
+    assert not decide(steps["scores"], ignore_code=True).runs
+
+    (out / "traces/traces.jsonl").unlink()
+    assert "traces.jsonl is missing" in decide(planned(moved)["traces"], ignore_code=False).text
+
+    decision = decide(planned(moved, "pipeline.every.temperature=0.9")["scores"], ignore_code=True)
+    assert (decision.aside, decision.why) == (True, "temperature was 0.7 and is 0.9")
+
+
+def test_what_failed_goes_on_although_the_code_was_mended(moved):
+    student = moved / "out/student"
+    run = json.loads((student / "run.json").read_text())
+    run |= {"status": "failed", "error": "ValueError: no", "code": {"sha256": "0"}}
+    (student / "run.json").write_text(json.dumps(run))
+    decision = decide(planned(moved)["student"], ignore_code=False)
+    assert (decision.aside, decision.from_checkpoint) == (False, False)
+    assert decision.text == "runs: the last run is failed (ValueError: no)"
+    (student / "checkpoint-2").mkdir()
+    (student / "checkpoint-2/trainer_state.json").write_text("{}")
+    assert decide(planned(moved)["student"], ignore_code=False).from_checkpoint
+
+
+def test_a_step_that_fails_ends_the_pipeline_with_its_reason(chain, tmp_path):
+    unscored = {"run_cfg": "select_traces", "dataset_id_or_path": str(chain / "out/traces/traces.jsonl")}
+    after = {"run_cfg": "select_traces", "dataset_id_or_path": "{best}/traces.jsonl"}
+    run_file = write(
+        tmp_path / "run_cfg/fails.yaml", {"best": {**unscored, "select.rule": "best"}, "after": after}
+    )
+    done = launch(run_file, f"output_dir={tmp_path / 'out'}")
+    assert done.returncode == 1
+    assert "error: step `best` ended with exit code 3 (DataError: " in done.stderr
+    assert "no column `score`" in done.stderr
+    assert statuses(tmp_path / "out") == {"best": "failed", "after": "waiting"}
+    assert "no column `score`" in (tmp_path / "out/logs/best.log").read_text()
+
+
+def test_an_interrupted_training_goes_on_from_its_checkpoint(chain, tiny_student, tmp_path):
+    student = {
+        "run_cfg": "student_sft",
+        "model_name_or_path": str(tiny_student),
+        "dataset_id_or_path": str(chain / "out/chosen/traces.jsonl"),
+        "layout.student_prompt": "default",
+        "model.dtype": "float32",
+        "data.max_length": 512,
+        "train_batch_size": 2,
+        "per_device_train_batch_size": 2,
+        "trainer": {"max_steps": 60, "save_steps": 2, "save_total_limit": 2},
+        "report_to": None,
+    }
+    words = [write(tmp_path / "run_cfg/long.yaml", {"student": student}), f"output_dir={tmp_path / 'out'}"]
+    command = [str(ROOT / "launch.sh"), *map(str, words)]
+    with (tmp_path / "log.txt").open("wb") as log:
+        process = subprocess.Popen(command, env={**os.environ, **ENV}, stdout=log, stderr=log)
+    end = time.monotonic() + 300
+    while not list((tmp_path / "out/student").glob("checkpoint-*/trainer_state.json")):
+        assert process.poll() is None, (tmp_path / "log.txt").read_text()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 128 + signal.SIGTERM
+    assert not psutil.wait_procs(children, timeout=30)[1]
+    assert statuses(tmp_path / "out") == {"student": "interrupted"}
+    assert read_run(tmp_path / "out/student")["status"] == "interrupted"
+
+    done = launch(*words)
+    assert done.returncode == 0, done.stderr
+    assert "student goes on from its last checkpoint: the last run is interrupted" in done.stderr
+    run = read_run(tmp_path / "out/student")
+    assert (run["status"], run["earlier"][0]["status"]) == ("finished", "interrupted")
+    steps = [json.loads(line)["step"] for line in (tmp_path / "out/student/metrics.jsonl").open()]
+    assert max(steps) == 60
+    assert launch(*words).stderr.count("student skipped") == 1
+
+
+def test_lineage_of_a_trace_after_all_directories_have_moved(moved, tiny_teacher):
+    row = json.loads((moved / "out/chosen/traces.jsonl").read_text().splitlines()[0])
+    asked = f"{row['problem_id']}:{row['sample_index']}"
+    command = [sys.executable, "-m", "rlt.lineage", asked, str(moved / "out"), "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    (told,) = json.loads(done.stdout)
+    assert told["table"] == str(moved / "out/traces/traces.jsonl")
+    assert told["problem"]["question"] == row["question"]
+    assert told["scores"][0]["score"] == row["score"]
+    assert told["selected"][-1]["selected"] is row["selected"]
+    (student,) = [reader for reader in told["readers"] if reader["stage"] == "student_sft"]
+    assert student["directory"] == str(moved / "out/student")
+    assert student["trained"] is row["selected"]
+    assert told["teacher"]["sha256"] == describe_input(str(tiny_teacher))["sha256"]
+    assert told["teacher"]["end"].endswith(f"was written by no run under {moved / 'out'}.")

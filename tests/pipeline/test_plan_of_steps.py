@@ -1,0 +1,106 @@
+"""A pipeline is checked as a whole before anything runs: every step by its own stage's rules."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlt.config.compose import compose
+from rlt.config.overrides import CONFIG_DIR
+from rlt.config.resolve import resolve
+from rlt.errors import ConfigError, DataError
+from rlt.pipeline.plan import make_plan
+
+SHIPPED = [
+    path.stem
+    for path in sorted((CONFIG_DIR / "run_cfg").glob("*.yaml"))
+    if "stage: pipeline" in path.read_text()
+]
+FILE = "dataset_id_or_path"
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with rows and the model folders that shipped pipelines start from, without GPUs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for folder in ("base", "teacher_rl"):
+        (tmp_path / "results" / folder).mkdir(parents=True)
+        (tmp_path / "results" / folder / "config.json").write_text("{}")
+    (tmp_path / "results/world").mkdir()
+    (tmp_path / "rows.jsonl").write_text(
+        '{"question": "1+1?", "solution": "2", "explanation": "one and one"}\n'
+    )
+    for name in ("train", "held_out"):
+        row = '{"question": "1+1?", "solution": "2", "reasoning_trace": "1+1=2"}\n'
+        (tmp_path / f"results/world/{name}.jsonl").write_text(row)
+    return tmp_path
+
+
+def plan(*words: str):
+    config = resolve(compose(words))
+    return make_plan(config, [CONFIG_DIR])
+
+
+def plan_of(place: Path, steps: dict):
+    (place / "run_cfg").mkdir(exist_ok=True)
+    run_file = place / "run_cfg" / "mine.yaml"
+    fields = {"stage": "pipeline", "model_name_or_path": None, FILE: "none", "output_dir": "out"}
+    run_file.write_text(yaml.safe_dump({**fields, "pipeline": {"steps": steps}}, sort_keys=False))
+    return plan(str(run_file))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("toy", [False, True])
+def test_every_step_of_every_shipped_pipeline_can_run(name, toy, place):
+    words = ["pipeline.prefix=quickstart_", "results_dir=results/."] if toy else []
+    found = plan(f"run_cfg={name}", *words)
+    assert len(found) > 2
+    assert {f"{step.directory}" for step in found} == {f"results/{name}/{step.name}" for step in found}
+    assert not (place / "results" / name).exists()
+    assert any("quickstart_" in step.command for step in found) == toy
+
+
+def test_settings_of_the_pipeline_reach_its_steps_and_commands():
+    found = plan(
+        "run_cfg=pipeline", "seed=3", "results_dir=elsewhere", "pipeline.steps.teacher_rl.gpus='1 2'"
+    )
+    assert [step.config.seed for step in found] == [3, 3, 3, 3]
+    assert found[1].command == (
+        "./launch_with_server.sh 1 2 run_cfg=teacher_rl results_dir=elsewhere seed=3 "
+        "output_dir=elsewhere/pipeline/teacher_rl model_name_or_path=elsewhere/pipeline/teacher_sft"
+    )
+    assert found[1].config.model_name_or_path == "elsewhere/pipeline/teacher_sft"
+    assert [str(path) for path in found[2].needed] == ["elsewhere/pipeline/collect_traces/traces.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "sentence"),
+    [
+        (
+            {"b": {"run_cfg": "select_traces", FILE: "{a}/x.jsonl", "select.rule": "bst"}},
+            "`select.rule` must be one",
+        ),
+        ({"b": {"run_cfg": "select_trace", FILE: "{a}/x.jsonl"}}, "run_cfg=select_trace does not exist"),
+        ({"b": {"run_cfg": "select_traces", FILE: "{a}/x.txt"}}, "out/a/x.txt"),
+        ({"b": {"run_cfg": "pipeline"}}, "it is a pipeline itself"),
+        ({"b": {"run_cfg": "make_countdown", "output_dir": "out/a"}}, "the directory of step `a`"),
+        ({"b": {"run_cfg": "make_countdown", "strategy": "zero9"}}, "zero9"),
+        (
+            {"b": {"run_cfg": "student_sft", FILE: "{a}/x.jsonl", "trainer": 3}},
+            "`trainer` is a section",
+        ),
+    ],
+)
+def test_the_step_that_cannot_run_is_named_before_any_runs(steps, sentence, place):
+    with pytest.raises(ConfigError) as caught:
+        plan_of(place, {"a": {"run_cfg": "make_countdown"}, **steps})
+    assert sentence in str(caught.value)
+    assert str(caught.value).startswith("step `b`")
+    assert not (place / "out").exists()
+
+
+def test_rows_that_are_there_already_are_read(place):
+    (place / "rows.jsonl").write_text('{"question": "1+1?"}\n')
+    with pytest.raises(DataError, match=r"^step `a`: .*rows\.jsonl"):
+        plan_of(place, {"a": {"run_cfg": "select_traces", FILE: "rows.jsonl"}})
