@@ -19,7 +19,7 @@ from rlt.config.check_pipeline import INHERITED
 from rlt.config.compose import compose
 from rlt.config.pipeline_steps import Step, read_steps
 from rlt.config.resolve import resolve
-from rlt.config.schema import DATA_SUFFIXES, Config
+from rlt.config.schema import Config
 from rlt.config.tree import get, rows
 from rlt.errors import ConfigError, RLTError
 from rlt.launch.main import check, parse
@@ -91,7 +91,7 @@ class StandIns:
     def place(self, name: str, rest: str) -> str:
         """Return the path of a step's output, or of what stands there for now."""
         real = Path(self._directories[name] + rest)
-        is_file = real.suffix in DATA_SUFFIXES
+        is_file = bool(real.suffix)  # `/traces.jsonl`, not the run directory or `/checkpoint-25`
         if real.is_file() or (not is_file and any((real / file).is_file() for file in _MODEL_FILES)):
             return str(real)
         self.used = True

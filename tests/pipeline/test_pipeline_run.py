@@ -15,10 +15,6 @@ import psutil
 import pytest
 import yaml
 
-from rlt.config.compose import compose
-from rlt.config.resolve import resolve
-from rlt.pipeline.decide import decide
-from rlt.pipeline.plan import PlannedStep, make_plan
 from rlt.reporting.inputs import describe_input
 from rlt.reporting.run_record import read_run
 
@@ -102,12 +98,6 @@ def moved(chain: Path, tmp_path: Path) -> Path:
     return shutil.copytree(chain, tmp_path / "elsewhere")
 
 
-def planned(folder: Path, *words: str) -> dict[str, PlannedStep]:
-    run_file = folder / "run_cfg/chain.yaml"
-    config = resolve(compose([str(run_file), f"output_dir={folder / 'out'}", *words]))
-    return {step.name: step for step in make_plan(config, [folder, ROOT / "cfgs"])}
-
-
 def test_a_chain_runs_in_order_each_step_reading_the_one_before(chain):
     out = chain / "out"
     assert list(statuses(out).items()) == [(n, "finished") for n in ("traces", "scores", "chosen", "student")]
@@ -148,43 +138,6 @@ def test_a_changed_step_runs_again_and_the_next_only_if_its_input_differs(moved)
     assert "chosen runs again: seed was 42 and is 7" in done.stderr
     assert read_run(out / "chosen.1")["seed"] == 42
     assert read_run(out / "chosen")["seed"] == 7
-
-
-def test_the_line_says_what_has_changed(moved):
-    out = moved / "out"
-    steps = planned(moved)
-    assert not decide(steps["student"], ignore_code=False).runs
-
-    traces = out / "chosen/traces.jsonl"
-    traces.write_text(traces.read_text().splitlines(keepends=True)[0])
-    text = decide(steps["student"], ignore_code=False).text
-    assert text.startswith("runs again: dataset_id_or_path was ")
-    assert describe_input(str(traces))["sha256"][:12] in text
-
-    run = json.loads((out / "scores/run.json").read_text())
-    run["code"]["sha256"] = "0" * 64
-    (out / "scores/run.json").write_text(json.dumps(run))
-    assert "the code is another one" in decide(steps["scores"], ignore_code=False).text
-    assert not decide(steps["scores"], ignore_code=True).runs
-
-    (out / "traces/traces.jsonl").unlink()
-    assert "traces.jsonl is missing" in decide(planned(moved)["traces"], ignore_code=False).text
-
-    decision = decide(planned(moved, "pipeline.every.temperature=0.9")["scores"], ignore_code=True)
-    assert (decision.aside, decision.why) == (True, "temperature was 0.7 and is 0.9")
-
-
-def test_what_failed_goes_on_although_the_code_was_mended(moved):
-    student = moved / "out/student"
-    run = json.loads((student / "run.json").read_text())
-    run |= {"status": "failed", "error": "ValueError: no", "code": {"sha256": "0"}}
-    (student / "run.json").write_text(json.dumps(run))
-    decision = decide(planned(moved)["student"], ignore_code=False)
-    assert (decision.aside, decision.from_checkpoint) == (False, False)
-    assert decision.text == "runs: the last run is failed (ValueError: no)"
-    (student / "checkpoint-2").mkdir()
-    (student / "checkpoint-2/trainer_state.json").write_text("{}")
-    assert decide(planned(moved)["student"], ignore_code=False).from_checkpoint
 
 
 def test_a_step_that_fails_ends_the_pipeline_with_its_reason(chain, tmp_path):

@@ -16,6 +16,7 @@ SHIPPED = [
     for path in sorted((CONFIG_DIR / "run_cfg").glob("*.yaml"))
     if "stage: pipeline" in path.read_text()
 ]
+TOY = {path.stem.removeprefix("quickstart_") for path in (CONFIG_DIR / "run_cfg").glob("quickstart_*.yaml")}
 FILE = "dataset_id_or_path"
 
 
@@ -58,7 +59,8 @@ def test_every_step_of_every_shipped_pipeline_can_run(name, toy, place):
     assert len(found) > 2
     assert {f"{step.directory}" for step in found} == {f"results/{name}/{step.name}" for step in found}
     assert not (place / "results" / name).exists()
-    assert any("quickstart_" in step.command for step in found) == toy
+    taken = {step.step.run_cfg.removeprefix("quickstart_") for step in found if "quickstart_" in step.command}
+    assert taken == {step.config.stage for step in found if toy and step.config.stage in TOY}
 
 
 def test_settings_of_the_pipeline_reach_its_steps_and_commands():
