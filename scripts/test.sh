@@ -49,7 +49,8 @@ if [[ -n "${HF_HUB_OFFLINE:-}" ]] || ! has_hub; then
     export HF_HUB_OFFLINE=1 # nothing waits for a Hub that is not there
 fi
 # A test file stays in one process, which shares its models and servers; four processes fit into 24 GiB.
-check pytest python -m pytest -n logical --maxprocesses 4 --dist loadfile ${selection:+-m "$selection"} "$@"
+# The files that take longest start first (tests/conftest.py).
+check pytest python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder ${selection:+-m "$selection"} "$@"
 
 if ((${#failed[@]})); then
     echo "== failed: ${failed[*]}"

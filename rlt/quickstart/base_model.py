@@ -85,10 +85,9 @@ class Corpus:
         return Sample(self._teacher.prompt_ids(problem), self._teacher.completion_ids(row.reasoning_trace))
 
     def in_student_layout(self, row: ToyRow) -> Sample:
-        """Return a row as the student writes it: the solution follows the explanation."""
-        problem = Problem("", row.question, row.solution)
-        thought = self._student.explanation_ids(row.reasoning_trace)
-        return Sample(self._student.prefix_ids(problem), thought + self._student.suffix(problem).ids)
+        """Return a row as the student writes it, from the opening of its thought to the end of its turn."""
+        turn = self._student.turn(Problem("", row.question, row.solution), row.reasoning_trace)
+        return Sample(turn.prompt_ids, turn.completion_ids)
 
 
 def make_base(

@@ -1,4 +1,4 @@
-"""The quickstart over several seeds, paired by seed: does RL make the teacher better, or was it luck?
+"""The quickstart over several seeds, paired by seed: does RL make teacher and student better, or was it luck?
 
     python -m rlt.quickstart.claim --seeds 5 --output results/claim
 
@@ -20,8 +20,9 @@ from statistics import fmean
 
 from rlt.errors import RLTError
 from rlt.quickstart.intervals import Interval, mean_interval
-from rlt.quickstart.report import RESULT, Change, change_cells, markdown_table, percent
+from rlt.quickstart.report import RESULT, Change, change_cells, markdown_table, percent, percent_interval
 from rlt.quickstart.stages import interrupt_on_sigterm, run_to_end
+from rlt.quickstart.students import AFTER, Students, compare_students
 from rlt.reporting.files import write_json, write_text
 from rlt.reporting.progress import setup_logging
 
@@ -38,6 +39,7 @@ class SeedResult:
     seed: int
     is_real: bool
     changes: dict[str, Change]
+    students: Students
 
 
 def run_claim(output: Path, seeds: Sequence[int], words: Sequence[str]) -> tuple[list[SeedResult], list[int]]:
@@ -59,9 +61,13 @@ def read_result(path: Path, seed: int) -> SeedResult:
     values = json.loads(path.read_text())
     changes = {
         name: Change(change["before"], change["after"], Interval(**change["difference"]))
-        for name, change in values["changes"].items()
+        for name, change in values["teacher"]["changes"].items()
     }
-    return SeedResult(seed, values["is_real"], changes)
+    accuracy, lead = (
+        {name: Interval(**interval) for name, interval in values["students"][part].items()}
+        for part in ("accuracy", "lead")
+    )
+    return SeedResult(seed, values["is_real"], changes, Students(accuracy, lead))
 
 
 def over_seeds(results: Sequence[SeedResult]) -> dict[str, Change]:
@@ -76,33 +82,47 @@ def over_seeds(results: Sequence[SeedResult]) -> dict[str, Change]:
     return changes
 
 
+def students_over_seeds(results: Sequence[SeedResult]) -> Students:
+    """Return the students' mean accuracy over seeds, and the lead paired by seed."""
+    by_student: dict[str, dict[str, float]] = {}
+    for result in results:
+        for name, accuracy in result.students.accuracy.items():
+            by_student.setdefault(name, {})[str(result.seed)] = accuracy.mean
+    return compare_students(by_student)
+
+
 def claim_text(results: Sequence[SeedResult]) -> str:
     """Return the claim as markdown: a line a seed, then the change over seeds and one sentence."""
-    lines = [
-        (
-            "seed",
-            "tag closed",
-            "r_SS before",
-            "r_SS after",
-            "change, paired by problem",
-            "good before",
-            "good after",
-        )
-    ]
+    students = list(results[0].students.accuracy)
+    head = (
+        "tag closed",
+        "r_SS before",
+        "r_SS after",
+        "change, paired by problem",
+        "good before",
+        "good after",
+    )
+    lines = [("seed", *head)]
+    answers = [("seed", *students, *(f"lead over {name}" for name in students if name != AFTER))]
     for result in results:
         r_ss, good = result.changes["r_SS"], result.changes["good explanations"]
         closed = percent(result.changes["closes its tag"].before)
         scores = (f"{r_ss.before:+.3f}", f"{r_ss.after:+.3f}", str(r_ss.difference))
         lines.append((str(result.seed), closed, *scores, percent(good.before), percent(good.after)))
+        answers.append(_student_cells(str(result.seed), result.students))
+    if len(results) > 1:
+        answers.append(_student_cells("mean", students_over_seeds(results)))
     blocks = [markdown_table(lines)]
     if len(results) > 1:
         totals = [("mean over seeds", "before RL", "after RL", "change, paired by seed [95 % interval]")]
         totals += [change_cells(name, change) for name, change in over_seeds(results).items()]
         blocks.append(markdown_table(totals))
+    blocks.append(markdown_table(answers))
     real = sum(result.is_real for result in results)
     blocks.append(
         f"In {real} of {len(results)} seeds the warm-up teacher closed its tag in at least 95 % of its "
-        "explanations and held-out r_SS rose with a paired 95 % interval above 0."
+        "explanations, held-out r_SS rose, and the student of the teacher after RL was ahead of both others, "
+        "each with a paired 95 % interval above 0."
     )
     return "\n\n".join(blocks) + "\n"
 
@@ -127,6 +147,7 @@ def main(words: Sequence[str]) -> int:
         values = {"seeds": [asdict(result) for result in results], "failed": failed}
         if len(results) > 1:
             values["over_seeds"] = {name: asdict(change) for name, change in over_seeds(results).items()}
+            values["students_over_seeds"] = asdict(students_over_seeds(results))
         write_json(typed.output / "claim.json", values)
     except RLTError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -136,6 +157,11 @@ def main(words: Sequence[str]) -> int:
         return 130
     sys.stdout.write(f"\n{text}")
     return 0 if not failed and all(result.is_real for result in results) else 1
+
+
+def _student_cells(first: str, students: Students) -> tuple[str, ...]:
+    shares = (percent(accuracy.mean) for accuracy in students.accuracy.values())
+    return (first, *shares, *map(percent_interval, students.lead.values()))
 
 
 def _run_seed(output: Path, seed: int, words: Sequence[str], place: str) -> bool:

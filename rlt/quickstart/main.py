@@ -1,9 +1,10 @@
-"""The quickstart: a toy world, a tiny base model, then the real warm-up and the real RL, and what came of it.
+"""The quickstart: a toy world, a tiny base model, then the real stages from warm-up to students' answers.
 
     python -m rlt.quickstart --output results/quickstart --seed 0
 
 Everything of a seed is in `OUTPUT/seed_N`: `world/` (problems), `base/` (the student, and what the warm-up
-starts from), `pre_rl_model/` and `teacher_rl/` (run directories), `quickstart.md`, `.json` and `.png`.
+starts from), `pre_rl_model/` and `teacher_rl/` (run directories), `students/` (a pipeline: traces, students,
+answers), `quickstart.md`, `.json` and `.png`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rlt.config.compose import compose
@@ -23,16 +24,19 @@ from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.quickstart.base_model import BaseSettings, Corpus, make_base
 from rlt.quickstart.plot import write_plot
-from rlt.quickstart.report import Comparison, compare, evaluations, example, summary, table, write_files
+from rlt.quickstart.report import RESULT, Comparison, compare, evaluations, example, summary, table
 from rlt.quickstart.stages import choose_backend, interrupt_on_sigterm, run_stage
+from rlt.quickstart.students import Students, read_students, students_summary, students_table
 from rlt.quickstart.tokenizer import build_tokenizer
 from rlt.quickstart.world import make_world, vocabulary
+from rlt.reporting.files import write_json, write_text
 from rlt.reporting.metrics import read_metrics
 from rlt.reporting.progress import setup_logging
 
 logger = logging.getLogger(__name__)
 
 SFT, RL = "cfgs/run_cfg/quickstart_teacher_sft.yaml", "cfgs/run_cfg/quickstart_teacher_rl.yaml"
+STUDENTS = "cfgs/run_cfg/quickstart_students.yaml"
 NUM_TRAIN = 2000
 BASE = BaseSettings()
 
@@ -47,7 +51,7 @@ class Options:
     problems: int = 64
     """Held-out problems."""
     overrides: tuple[str, ...] = ()
-    """Further settings for both stages, e.g. `trainer.max_steps=5`."""
+    """Further settings: of the teacher's two stages, and those under `pipeline` of the students' pipeline."""
     base: BaseSettings = BASE
 
     def __post_init__(self) -> None:
@@ -57,8 +61,21 @@ class Options:
             )
 
 
-def run(options: Options) -> Comparison:
-    """Return before and after RL for one seed, having done everything that leads there."""
+@dataclass(frozen=True)
+class Result:
+    """What one seed shows: the teacher before and after RL, and the students of both."""
+
+    teacher: Comparison
+    students: Students
+
+    @property
+    def is_real(self) -> bool:
+        """RL made the explanations better, and the student that learns from them."""
+        return self.teacher.is_real and self.students.is_real
+
+
+def run(options: Options) -> Result:
+    """Return what came of one seed, having done everything that leads there."""
     directory = options.output / f"seed_{options.seed}"
     backend = choose_backend(options.backend)
     seconds: dict[str, float] = {}
@@ -68,9 +85,10 @@ def run(options: Options) -> Comparison:
         make_student(directory, options)
 
     # 2. The warm-up: explain like the corpus, which is mostly vague.
-    common = [f"results_dir={directory}", f"seed={options.seed}", *options.overrides]
+    common = [f"results_dir={directory}", f"seed={options.seed}"]
+    of_teacher, of_students = split_overrides(options.overrides)
     with _timed("warm-up", seconds):
-        run_stage(["./launch.sh", "1", SFT, *common], directory / "pre_rl_model/logs/train.log")
+        run_stage(["./launch.sh", "1", SFT, *common, *of_teacher], directory / "pre_rl_model/logs/train.log")
 
     # 3. RL: explain so that the student finds the solution.
     with _timed("RL", seconds):
@@ -78,22 +96,38 @@ def run(options: Options) -> Comparison:
         launcher = ["./launch_with_server.sh", "1", "1", RL]
         if backend.name == "transformers":
             launcher = ["./launch.sh", "1", RL, "generation.backend=transformers"]
-        run_stage([*launcher, *common], directory / "teacher_rl/logs/train.log", on_gpus=backend.on_gpus)
+        log_path = directory / "teacher_rl/logs/train.log"
+        run_stage([*launcher, *common, *of_teacher], log_path, on_gpus=backend.on_gpus)
 
-    # 4. What came of it.
+    # 4. Students: what are the traces of both teachers worth?
+    with _timed("traces and students", seconds):
+        run_stage(["./launch.sh", STUDENTS, *common, *of_students], directory / "students/logs")
+
+    # 5. What came of it.
     by_step = evaluations(directory / "teacher_rl")
-    comparison = compare(by_step)
-    write_files(comparison, by_step, directory)
+    result = Result(compare(by_step), read_students(directory / "students"))
     metrics = read_metrics(directory / "teacher_rl/metrics.jsonl")
-    plot = write_plot(directory / "quickstart.png", comparison, by_step, metrics)
+    plot = write_plot(directory / "quickstart.png", result.teacher, result.students, by_step, metrics)
+    tables = (table(result.teacher), students_table(result.students))
+    shown = example(by_step)
+    said = f"{summary(result.teacher)}\n\n{students_summary(result.students)}"
+    write_json(directory / RESULT, asdict(result) | {"is_real": result.is_real})
+    write_text(directory / "quickstart.md", "\n\n".join([*tables, said, f"```\n{shown}\n```\n"]))
     spent = ", ".join(f"{what} {time_:.0f} s" for what, time_ in seconds.items())
-    _say(table(comparison), example(by_step), summary(comparison), f"plot: {plot}\ntime: {spent}")
-    return comparison
+    _say(*tables, shown, said, f"plot: {plot}\ntime: {spent}")
+    return result
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return what is meant for the teacher's stages, and what for the students' pipeline."""
+    of_students = [word for word in words if word.startswith("pipeline.")]
+    return [word for word in words if word not in of_students], of_students
 
 
 def make_student(directory: Path, options: Options) -> None:
     """Write the problems to `directory/world`, and base model and tokenizer to `directory/base`."""
-    layouts = [compose([name, f"results_dir={directory}", *options.overrides]).layout for name in (SFT, RL)]
+    words = [f"results_dir={directory}", *split_overrides(options.overrides)[0]]
+    layouts = [compose([name, *words]).layout for name in (SFT, RL)]
     if layouts[0] != layouts[1]:
         raise ConfigError(
             f"{SFT} and {RL} differ in `layout`, but one base model serves both: make them equal"
@@ -114,25 +148,30 @@ def make_student(directory: Path, options: Options) -> None:
 
 def main(words: Sequence[str], base: BaseSettings = BASE) -> int:
     """Run the quickstart as the command line says; return 0 only if it shows an improvement."""
-    parser = argparse.ArgumentParser(prog="quickstart", description="Teacher warm-up and RL on tiny models.")
+    parser = argparse.ArgumentParser(prog="quickstart", description="Teacher and students on tiny models.")
     parser.add_argument("--output", type=Path, default=Path("results/quickstart"), help="folder of the runs")
     parser.add_argument("--seed", type=int, default=0, help="seed of world, models and sampling")
     parser.add_argument("--backend", choices=("auto", "vllm", "transformers"), default="auto")
     parser.add_argument("--problems", type=int, default=64, help="held-out problems (at least 2)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="further settings of both stages")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="further settings of both teacher stages, or pipeline.…",
+    )
     typed = parser.parse_args(words)
     setup_logging()
     interrupt_on_sigterm()
     try:
         overrides = tuple(typed.overrides)
-        comparison = run(Options(typed.output, typed.seed, typed.backend, typed.problems, overrides, base))
+        result = run(Options(typed.output, typed.seed, typed.backend, typed.problems, overrides, base))
     except RLTError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
-    return 0 if comparison.is_real else 1
+    return 0 if result.is_real else 1
 
 
 @contextmanager

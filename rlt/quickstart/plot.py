@@ -1,4 +1,4 @@
-"""The quickstart's plot: held-out reward and its parts before and after RL, and what kinds of explanation."""
+"""The quickstart's plot: held-out reward and its parts, kinds of explanation, the students' right answers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from rlt.quickstart.intervals import mean_interval
 from rlt.quickstart.report import MEASURES, Comparison, Row, by_problem
+from rlt.quickstart.students import Students
 from rlt.reporting.files import write_atomically
 from rlt.reporting.metrics import series
 
@@ -25,18 +26,24 @@ _KINDS = {"good": "#2d8050", "vague": "#9a9a9a", "faulty": "#c2571a"}
 
 
 def write_plot(
-    path: Path, comparison: Comparison, by_step: Mapping[int, list[Row]], metrics: list[Row]
+    path: Path,
+    comparison: Comparison,
+    students: Students,
+    by_step: Mapping[int, list[Row]],
+    metrics: list[Row],
 ) -> Path:
     """Return `path`, holding the plot as a PNG."""
-    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    figure = Figure(figsize=(14, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = list(figure.subplots(2, 2).flat)
-    for axes, name in zip(panels, _METRICS, strict=False):
+    (reward, r_ss, answers), (r_kl, kinds, unused) = figure.subplots(2, 3)
+    for axes, name in zip((reward, r_ss, r_kl), _METRICS, strict=True):
         _draw_measure(axes, name, by_step, metrics)
-    _draw_kinds(panels[-1], comparison)
+    _draw_kinds(kinds, comparison)
+    _draw_students(answers, students)
+    unused.remove()
     figure.suptitle(
-        f"Teacher RL on the toy world: {comparison.num_problems} held-out problems, "
-        f"{comparison.num_samples} explanations each, {comparison.step} steps"
+        f"The toy world: {comparison.num_problems} held-out problems, "
+        f"{comparison.num_samples} explanations each, {comparison.step} RL steps"
     )
     return write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=120))
 
@@ -74,3 +81,14 @@ def _draw_kinds(axes: Axes, comparison: Comparison) -> None:
     axes.invert_yaxis()
     axes.set_title("kinds of explanation, % of held-out samples", loc="left", fontsize=10)
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1))
+
+
+def _draw_students(axes: Axes, students: Students) -> None:
+    names, points = list(students.accuracy), list(students.accuracy.values())
+    below = [100 * (point.mean - point.low) for point in points]
+    above = [100 * (point.high - point.mean) for point in points]
+    colors = ["#9a9a9a", "#9bb7d4", "#1f5fa8"]
+    axes.bar(names, [100 * p.mean for p in points], yerr=[below, above], color=colors, capsize=4)
+    axes.set_ylim(0, 100)
+    axes.set_title("students: right answers in %, 95 % interval", loc="left", fontsize=10)
+    axes.grid(alpha=0.25, axis="y")

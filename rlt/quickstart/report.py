@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,7 +18,6 @@ from rlt.errors import DataError
 from rlt.quickstart.intervals import Interval, paired_interval
 from rlt.quickstart.world import classify
 from rlt.reporting.console import printable
-from rlt.reporting.files import write_json, write_text
 from rlt.reporting.samples import read_samples, sample_files
 
 Row = dict[str, Any]
@@ -111,9 +110,9 @@ def table(comparison: Comparison) -> str:
 
 def change_cells(name: str, change: Change) -> tuple[str, str, str, str]:
     """Return the cells of a measure: rewards as numbers, shares as percentages."""
-    is_share = not name.startswith("r")
-    show = percent if is_share else "{:+.3f}".format
-    return name, show(change.before), show(change.after), _interval(change.difference, is_share)
+    if name.startswith("r"):
+        return name, f"{change.before:+.3f}", f"{change.after:+.3f}", str(change.difference)
+    return name, percent(change.before), percent(change.after), percent_interval(change.difference)
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
@@ -130,6 +129,12 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
 def percent(share: float) -> str:
     """Return a share of 1 as a percentage."""
     return f"{100 * share:.1f} %"
+
+
+def percent_interval(interval: Interval) -> str:
+    """Return a difference of shares with its interval, in percentage points."""
+    mean, low, high = (100 * value for value in (interval.mean, interval.low, interval.high))
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}] %"
 
 
 def example(by_step: Mapping[int, list[Row]]) -> str:
@@ -163,18 +168,3 @@ def summary(comparison: Comparison) -> str:
     if comparison.is_real:
         return f"The explanations became better: {said}."
     return f"An improvement is NOT shown: {said}; it needs {percent(LEAST_CLOSED)} and an interval above 0."
-
-
-def write_files(comparison: Comparison, by_step: Mapping[int, list[Row]], directory: Path) -> None:
-    """Write the result as JSON and as `quickstart.md`."""
-    values = asdict(comparison) | {"is_real": comparison.is_real}
-    write_json(directory / RESULT, values)
-    text = f"{table(comparison)}\n\n{summary(comparison)}\n\n```\n{example(by_step)}\n```\n"
-    write_text(directory / "quickstart.md", text)
-
-
-def _interval(interval: Interval, is_share: bool) -> str:
-    if not is_share:
-        return str(interval)
-    mean, low, high = (100 * value for value in (interval.mean, interval.low, interval.high))
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}] %"

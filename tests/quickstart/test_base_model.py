@@ -46,9 +46,10 @@ def test_samples_are_the_two_layouts(tokenizer):
     )
     assert tokenizer.decode(sample.target) == "2+3=5\n5*4=0\n\n<|end_of_explanation|><|im_end|>"
     sample = made.in_student_layout(row)
-    assert tokenizer.decode(sample.context).endswith("<|im_start|>assistant\n<|begin_of_thought|>\n\n")
+    assert tokenizer.decode(sample.context).endswith("<|im_start|>assistant\n")
     assert tokenizer.decode(sample.target) == (
-        "2+3=5\n5*4=0\n\n<|end_of_thought|>\n\n<|begin_of_solution|>\n\n0\n\n<|end_of_solution|><|im_end|>"
+        "<|begin_of_thought|>\n\n2+3=5\n5*4=0\n\n<|end_of_thought|>\n\n"
+        "<|begin_of_solution|>\n\n0\n\n<|end_of_solution|><|im_end|>"
     )
 
 

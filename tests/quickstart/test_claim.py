@@ -5,9 +5,10 @@ from dataclasses import asdict
 
 import pytest
 
-from rlt.quickstart.claim import claim_text, over_seeds, read_result, run_claim
+from rlt.quickstart.claim import claim_text, over_seeds, read_result, run_claim, students_over_seeds
 from rlt.quickstart.intervals import Interval
 from rlt.quickstart.report import MEASURES, Change, Comparison
+from rlt.quickstart.students import compare_students
 from rlt.reporting.files import write_json
 
 
@@ -17,7 +18,13 @@ def output(tmp_path):
     for seed in range(3):
         change = Change(-2.0 - seed / 2, -1.0, Interval(1 + seed / 2, 0.5, 2.5))
         comparison = Comparison(20, 64, 4, dict.fromkeys(MEASURES, change))
-        values = asdict(comparison) | {"is_real": seed != 1}
+        right = {  # of two problems; the lead over the base is 0.5, that over the other 0.25, 0.3, 0.35
+            "base": {"a": 0.25, "b": 0.25},
+            "taught before RL": {"a": 0.5 - seed / 20, "b": 0.5 - seed / 20},
+            "taught after RL": {"a": 0.75, "b": 0.75},
+        }
+        values = {"teacher": asdict(comparison), "students": asdict(compare_students(right))}
+        values["is_real"] = seed != 1
         write_json(tmp_path / f"seed_{seed}" / "quickstart.json", values)
     return tmp_path
 
@@ -43,10 +50,20 @@ def test_the_change_is_paired_by_seed(output):
     assert r_ss.difference.low == pytest.approx(0.2579, abs=1e-4)
 
 
+def test_students_are_paired_by_seed(output):
+    students = students_over_seeds(run_claim(output, range(3), [])[0])
+    assert students.accuracy["taught before RL"].mean == pytest.approx(0.45)
+    lead = students.lead["taught before RL"]
+    # 0.25, 0.3, 0.35: mean 0.3, standard deviation 0.05, half width 4.3027 · 0.05/sqrt(3) = 0.1242
+    assert (lead.mean, lead.low) == (pytest.approx(0.3), pytest.approx(0.1758, abs=1e-4))
+    assert students.is_real
+
+
 def test_the_text_counts_the_seeds_that_show_it(output):
     text = claim_text(run_claim(output, range(3), [])[0])
     assert "In 2 of 3 seeds" in text
     assert "+1.500 [+0.258, +2.742]" in text
+    assert "+30.0 [+17.6, +42.4] %" in text
 
 
 def test_a_result_comes_back_as_written(output):

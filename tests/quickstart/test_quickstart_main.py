@@ -19,6 +19,9 @@ SMALL = (
     "per_device_train_batch_size=8",
     "num_generations=4",
     "evaluation.num_generations=2",
+    "pipeline.every.data.subset.n=8",
+    "pipeline.steps.traces_before_rl.collect.samples_per_chunk=8",
+    "pipeline.steps.traces_after_rl.collect.samples_per_chunk=8",
 )
 
 
@@ -29,15 +32,23 @@ def test_every_step_runs_and_leaves_its_files(tmp_path):
     assert main(words, base) == 1  # five steps teach nothing, and the report says so
     directory = tmp_path / "seed_3"
     result = json.loads((directory / RESULT).read_text())
-    assert (result["step"], result["num_problems"], result["num_samples"]) == (2, 2, 2)
+    teacher, students = result["teacher"], result["students"]
+    assert (teacher["step"], teacher["num_problems"], teacher["num_samples"]) == (2, 2, 2)
     assert result["is_real"] is False
-    assert result["changes"]["closes its tag"]["before"] < 0.95
+    assert teacher["changes"]["closes its tag"]["before"] < 0.95
+    assert list(students["accuracy"]) == ["base", "taught before RL", "taught after RL"]
+    answers = (directory / "students/answers_after_rl/samples.jsonl").read_text().splitlines()
+    right = [json.loads(line)["correct"] for line in answers]
+    assert students["accuracy"]["taught after RL"]["mean"] == sum(right) / len(right)
+    assert len(right) == 2 * 8
     for name in (
         "quickstart.md",
         "quickstart.png",
         "base/config.json",
         "pre_rl_model/config.json",
         "teacher_rl/run.json",
+        "students/traces_before_rl/traces.jsonl",
+        "students/student_after_rl/config.json",
     ):
         assert (directory / name).is_file(), name
 

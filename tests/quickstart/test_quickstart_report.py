@@ -1,6 +1,5 @@
 """The report: pairs by problem, shares of kinds, a verdict that can fail, and a plot."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +7,8 @@ import pytest
 
 from rlt.errors import DataError
 from rlt.quickstart.plot import write_plot
-from rlt.quickstart.report import (
-    compare,
-    evaluations,
-    example,
-    markdown_table,
-    summary,
-    table,
-    write_files,
-)
+from rlt.quickstart.report import compare, evaluations, example, markdown_table, summary, table
+from rlt.quickstart.students import STUDENTS, compare_students
 from rlt.reporting.samples import write_samples
 
 GOOD, VAGUE = "2+3=5\n5*4=0", "The rest is clear."
@@ -138,14 +130,9 @@ def test_the_table_shows_shares_in_percent(run_dir):
     assert lines[5].split("|")[2].strip() == "100.0 %"
 
 
-def test_files_are_written(run_dir, tmp_path):
+def test_a_plot_is_drawn(run_dir, tmp_path):
     by_step = evaluations(run_dir)
-    comparison = compare(by_step)
-    write_files(comparison, by_step, tmp_path)
-    values = json.loads((tmp_path / "quickstart.json").read_text())
-    assert values["changes"]["r_SS"]["difference"]["mean"] == pytest.approx(2.0)
-    assert values["is_real"] is False
-    assert "| r_SS" in (tmp_path / "quickstart.md").read_text()
+    right = {name: {"a": 0.5, "b": 0.75} for name in STUDENTS}
     metrics = [{"step": 1, "time": 0.0, "reward": -1.0, "r_ss": -0.9, "r_kl": 0.1}]
-    plot = write_plot(tmp_path / "plot.png", comparison, by_step, metrics)
+    plot = write_plot(tmp_path / "plot.png", compare(by_step), compare_students(right), by_step, metrics)
     assert plot.read_bytes().startswith(b"\x89PNG")

@@ -59,9 +59,10 @@ def journal_rows(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def kill_moments(total: int, seed: int) -> list[int]:
-    """Return five numbers of journal lines to kill at: as soon as there is a journal, and at random."""
-    return [0, *sorted(random.Random(seed).sample(range(1, 2 * total // 3), 4))]
+def kill_moments(total: int, num_kills: int, seed: int) -> list[int]:
+    """Return so many numbers of journal lines to kill at, at random; of several, the first is 0."""
+    moments = sorted(random.Random(seed).sample(range(1, 2 * total // 3), num_kills))
+    return [0, *moments[1:]] if num_kills > 1 else moments
 
 
 def killed_at(words: list[str], output: Path, num_lines: int) -> None:

@@ -110,15 +110,15 @@ def test_load_traces_and_score_traces_read_it(collected, tiny_student, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("temperature", "num_samples"), [(0.7, 2), (0, 1)])
-def test_five_kills_change_no_byte_and_nothing_is_drawn_twice(
-    collected, words, tmp_path, temperature, num_samples
+@pytest.mark.parametrize(("temperature", "num_samples", "num_kills"), [(0.7, 2, 5), (0, 1, 1)])
+def test_kills_change_no_byte_and_nothing_is_drawn_twice(
+    collected, words, tmp_path, temperature, num_samples, num_kills
 ):
     changes = (f"temperature={temperature}", f"collect.num_samples={num_samples}")
     whole = collected if temperature else run_here(words(tmp_path / "whole", *changes), STAGE)
     output, total = tmp_path / "run", num_samples * NUM_PROBLEMS
     journals = []
-    for moment in kill_moments(total, seed=3):
+    for moment in kill_moments(total, num_kills, seed=3):
         killed_at(words(output, *changes), output, moment)
         lines = (output / "samples" / "journal.jsonl").read_bytes().splitlines(keepends=True)
         journals.append(b"".join(lines[: len(lines) // CHUNK * CHUNK]))
@@ -130,7 +130,7 @@ def test_five_kills_change_no_byte_and_nothing_is_drawn_twice(
     assert len(keys) == len(set(keys)) == total
     last = (output / "samples" / "journal.jsonl").read_bytes()
     assert all(last.startswith(earlier) for earlier in journals)  # no chunk that was there was drawn again
-    assert len(read_run(output)["earlier"]) == len(journals) == 5
+    assert len(read_run(output)["earlier"]) == len(journals) == num_kills
 
 
 def test_the_same_command_again_draws_nothing_and_another_setting_is_refused(collected, words):

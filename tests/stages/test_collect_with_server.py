@@ -44,15 +44,15 @@ def collected(words, tmp_path_factory) -> Path:
     return run_here(words(tmp_path_factory.mktemp("collected") / "run"), STAGE)
 
 
-@pytest.mark.parametrize(("temperature", "num_samples"), [(0.7, 4), (0, 1)])
-def test_five_kills_change_no_byte_and_nothing_is_drawn_twice(
-    collected, words, tmp_path, temperature, num_samples
+@pytest.mark.parametrize(("temperature", "num_samples", "num_kills"), [(0.7, 4, 5), (0, 1, 1)])
+def test_kills_change_no_byte_and_nothing_is_drawn_twice(
+    collected, words, tmp_path, temperature, num_samples, num_kills
 ):
     changes = (f"temperature={temperature}", f"collect.num_samples={num_samples}")
     whole = collected if temperature else run_here(words(tmp_path / "whole", *changes), STAGE)
     output, total = tmp_path / "run", num_samples * NUM_PROBLEMS
     kept = b""
-    for moment in kill_moments(total, seed=4):
+    for moment in kill_moments(total, num_kills, seed=4):
         killed_at(words(output, *changes), output, moment)
         journal = (output / "samples" / "journal.jsonl").read_bytes()
         assert journal.startswith(kept)

@@ -1,0 +1,87 @@
+"""What the teachers' traces are worth: students trained on them answer the held-out problems.
+
+One student learns from the teacher before RL, one from the teacher after it, with the same problems and the
+same budget; the base that both start from answers too. All is read from the runs of
+`cfgs/run_cfg/quickstart_students.yaml`, so it can be compared again at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from rlt.errors import DataError
+from rlt.quickstart.intervals import Interval, mean_interval, paired_interval
+from rlt.quickstart.report import markdown_table, percent, percent_interval
+
+AFTER = "taught after RL"
+STUDENTS = {
+    "base": "answers_base",
+    "taught before RL": "answers_before_rl",
+    AFTER: "answers_after_rl",
+}
+"""Name in the table -> the pipeline's step in which this student answers."""
+
+
+@dataclass(frozen=True)
+class Students:
+    """How often each student is right, and how far ahead the RL teacher's one is."""
+
+    accuracy: dict[str, Interval]
+    """By name; each problem counts with its share of right answers."""
+    lead: dict[str, Interval]
+    """Of the student taught after RL over each other one, paired by problem."""
+
+    @property
+    def is_real(self) -> bool:
+        """The RL teacher's student is ahead of every other one, by more than noise."""
+        return all(interval.low > 0 for interval in self.lead.values())
+
+
+def read_students(directory: Path) -> Students:
+    """Return the comparison, read from the pipeline's directory."""
+    shares = {name: right_by_problem(directory / step) for name, step in STUDENTS.items()}
+    return compare_students(shares)
+
+
+def compare_students(shares: Mapping[str, Mapping[str, float]]) -> Students:
+    """Return the comparison of students, given by name as problem_id -> share of right answers."""
+    best = dict(shares[AFTER])
+    return Students(
+        {name: mean_interval(list(share.values())) for name, share in shares.items()},
+        {name: paired_interval(dict(share), best) for name, share in shares.items() if name != AFTER},
+    )
+
+
+def right_by_problem(run: Path) -> dict[str, float]:
+    """Return each problem's share of right answers in an evaluation."""
+    verdicts: dict[str, list[bool]] = defaultdict(list)
+    for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        verdicts[row["problem_id"]].append(row["correct"])
+    if not verdicts:
+        raise DataError(f"{run}/samples.jsonl holds no answers: delete {run}, and run the command again")
+    return {key: fmean(group) for key, group in verdicts.items()}
+
+
+def students_table(students: Students) -> str:
+    """Return the comparison as a markdown table."""
+    lines = [("student", "right answers [95 % interval]", f"lead of the one {AFTER}")]
+    for name, accuracy in students.accuracy.items():
+        share = f"{percent(accuracy.mean)} [{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}]"
+        lead = students.lead.get(name)
+        lines.append((name, share, percent_interval(lead) if lead else ""))
+    return markdown_table(lines)
+
+
+def students_summary(students: Students) -> str:
+    """Return one sentence: whether the RL teacher's student is the better one."""
+    leads = " and ".join(f"{percent_interval(lead)} over {name}" for name, lead in students.lead.items())
+    said = f"the student {AFTER} leads by {leads} (paired by problem)"
+    if students.is_real:
+        return f"The RL teacher's student is better: {said}."
+    return f"A better student is NOT shown: {said}; both intervals need to lie above 0."
