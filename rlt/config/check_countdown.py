@@ -26,6 +26,12 @@ def check_countdown(config: Config) -> None:
             "`countdown.operations` must hold some of + - * /, each once, such as ['+','-'], "
             f"got {countdown.operations}."
         )
+    for slot in ("{numbers}", "{target}"):
+        if countdown.question is not None and slot not in countdown.question:
+            raise ConfigError(
+                f"`countdown.question` must hold {slot}, which no question can do without: put it where it "
+                "goes."
+            )
     highest = _highest_target(countdown)
     if countdown.min_target > highest:
         raise ConfigError(

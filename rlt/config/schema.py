@@ -595,6 +595,9 @@ class CountdownSettings:
     operations: list[str] = setting(
         list(OPERATIONS), "what a reference solution may use; answers may use all four"
     )
+    question: str | None = setting(
+        None, "the question, with {numbers} and {target} where they go; null: one in words with an example"
+    )
 
 
 @dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 from rlt.config.schema import Config, CountdownSettings
 from rlt.reporting.files import write_jsonl
 from rlt.stages.common import is_main_process, run_directory
-from rlt.tasks.countdown_problems import Difficulty, make_problems
+from rlt.tasks.countdown_problems import QUESTION, Difficulty, make_problems
 
 
 def run(config: Config) -> None:
@@ -22,9 +22,9 @@ def run(config: Config) -> None:
         )
 
         # 2. The first are held out: the same ones however many there are to train on.
-        output = Path(config.output_dir)
-        write_jsonl(output / "test.jsonl", [problem.row() for problem in problems[:num_test]])
-        write_jsonl(output / "train.jsonl", [problem.row() for problem in problems[num_test:]])
+        output, question = Path(config.output_dir), config.countdown.question or QUESTION
+        write_jsonl(output / "test.jsonl", [problem.row(question) for problem in problems[:num_test]])
+        write_jsonl(output / "train.jsonl", [problem.row(question) for problem in problems[num_test:]])
         record.update(results={"train": len(problems) - num_test, "test": num_test})
 
 

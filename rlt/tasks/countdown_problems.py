@@ -24,6 +24,12 @@ Part = tuple[str, int]
 _NUMBER = 3
 
 
+QUESTION = (
+    "Use the numbers {numbers}, each exactly once, to make an expression that equals {target}. You may use "
+    "+, -, *, / and parentheses. Answer with the expression alone, for example (1 + 2) / 3."
+)
+
+
 @dataclass(frozen=True)
 class Difficulty:
     """How hard problems are."""
@@ -46,13 +52,14 @@ class CountdownProblem:
     target: int
     solution: str
 
-    def row(self) -> dict[str, object]:
-        """Return the problem as a line of a problem file; the answer is a reference for the grader."""
-        *others, last = (str(number) for number in self.numbers)
+    def row(self, question: str = QUESTION) -> dict[str, object]:
+        """Return the problem as a line of a problem file; the answer is a reference for the grader.
+
+        `{numbers}` and `{target}` in `question` stand for the problem's own.
+        """
+        numbers = ", ".join(str(number) for number in self.numbers)
         return {
-            "question": f"Use the numbers {', '.join(others)} and {last}, each exactly once, to make an "
-            f"expression that equals {self.target}. You may use +, -, *, / and parentheses. Answer with the "
-            "expression alone, for example (1 + 2) / 3.",
+            "question": question.replace("{numbers}", numbers).replace("{target}", str(self.target)),
             "solution": self.solution,
             "answer": self.solution,
             "numbers": list(self.numbers),

@@ -19,6 +19,7 @@ from rlt.tasks.graders import GRADERS
         (["countdown.operations=[+,+]"], "must hold some of"),
         (["countdown.operations=['^']"], "must hold some of"),
         (["countdown.operations=[]"], "must hold some of"),
+        (["countdown.question='make {target}'"], r"`countdown.question` must hold \{numbers\}"),
         (
             ["countdown.min_target=50", "countdown.max_number=10", "countdown.operations=['+','-']"],
             "`countdown.min_target=50` is more than 4 numbers up to 10 can make with .* take at most 40",
