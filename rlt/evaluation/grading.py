@@ -19,7 +19,6 @@ Task = tuple[str, str, str]
 Grade = Callable[[Sequence[Task]], list[Verdict]]
 UNFINISHED = "unfinished thought"
 """The rule by which there is no answer in a thought that never ends."""
-_END = None
 
 
 class RunningScore:
@@ -33,7 +32,7 @@ class RunningScore:
         self._grade = grade
         self._tags = tags
         self._grades_unfinished = grades_unfinished
-        self._waiting: queue.SimpleQueue[tuple[Key, Task] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[Key, Task] | None] = queue.SimpleQueue()  # None is the end
         self._verdicts: dict[Key, Verdict] = {}
         self._num_right = 0
         self._error: BaseException | None = None
@@ -55,7 +54,7 @@ class RunningScore:
 
     def verdicts(self) -> dict[Key, Verdict]:
         """Return the verdict of every answer, once all are there."""
-        self._waiting.put(_END)
+        self._waiting.put(None)
         self._thread.join()
         if self._error is not None:
             raise self._error
@@ -67,7 +66,7 @@ class RunningScore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._waiting.put(_END)
+        self._waiting.put(None)
 
     def _work(self) -> None:
         try:
@@ -83,8 +82,8 @@ class RunningScore:
         batch: list[tuple[Key, Task]] = []
         while not batch or not self._waiting.empty():
             one = self._waiting.get()
-            if one is _END:
-                self._waiting.put(_END)  # for the next call
+            if one is None:
+                self._waiting.put(None)  # for the next call
                 return batch or None
             batch.append(one)
         return batch

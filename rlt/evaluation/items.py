@@ -90,7 +90,8 @@ def load_items(
         raise DataError(f"{where} holds no row of {name}: give another file in evaluate.paths")
     if task.num_problems not in (None, len(kept)):
         logger.warning("%s has %d problems here, and %d in all", name, len(kept), task.num_problems)
-    return take_subset(replace(items, items=kept), data.subset)
+    whole = KeptRows(items.source, items.unit, kept, items.total, items.skipped)
+    return take_subset(whole, data.subset)
 
 
 def _read_file(path: str, data: DataSettings) -> SourceTable:

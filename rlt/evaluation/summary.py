@@ -10,6 +10,7 @@ from typing import Any
 
 Row = Mapping[str, Any]
 Z_95 = 1.959963984540054
+"""Half the width of the normal distribution's middle 95 %, in standard deviations."""
 
 
 def summarize(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
@@ -21,14 +22,19 @@ def summarize(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 
 def summarize_task(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the numbers of one task; its samples come as written to samples.jsonl."""
-    problems: dict[str, list[Row]] = defaultdict(list)
+    """Return the numbers of one task, from its rows of samples.jsonl.
+
+    The samples of a problem are no independent witnesses: the error is that of the mean over problems.
+    """
+    by_problem: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        problems[row["problem_id"]].append(row)
-    scores = [fmean(row["correct"] for row in samples) for samples in problems.values()]
-    mean = fmean(scores)
-    error = stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else None
-    lengths = sorted(row["num_tokens"] for row in rows)
+        by_problem[row["problem_id"]].append(row)
+    problems = list(by_problem.values())
+    accuracies = [fmean(row["correct"] for row in samples) for samples in problems]
+    mean = fmean(accuracies)
+    error = stdev(accuracies) / math.sqrt(len(problems)) if len(problems) > 1 else None
+    lengths = [row["num_tokens"] for row in rows]
+    least = min(len(samples) for samples in problems)
     return {
         "num_problems": len(problems),
         "num_samples": len(rows),
@@ -36,9 +42,36 @@ def summarize_task(rows: Sequence[Row]) -> dict[str, Any]:
         "accuracy": mean,
         "standard_error": error,
         "interval_95": None if error is None else [mean - Z_95 * error, mean + Z_95 * error],
+        "pass_at": {str(k): pass_at(k, problems) for k in _sizes(least)},
+        "majority": fmean(majority_is_right(samples) for samples in problems),
         "truncated": fmean(row["finish_reason"] == "length" for row in rows),
         "well_formed": fmean(row["why"] is None for row in rows),
         "no_answer": fmean(row["extracted"] is None for row in rows),
-        "tokens": {"mean": fmean(lengths), "median": median(lengths), "max": lengths[-1]},
+        "tokens": {"mean": fmean(lengths), "median": median(lengths), "max": max(lengths)},
         "rules": dict(sorted(Counter(row["rule"] for row in rows).items())),
     }
+
+
+def pass_at(k: int, problems: Sequence[Sequence[Row]]) -> float:
+    """Return the share of problems that k samples solve, without bias (Chen et al. 2021, equation 1)."""
+    return fmean(
+        1 - math.comb(len(samples) - sum(row["correct"] for row in samples), k) / math.comb(len(samples), k)
+        for samples in problems
+    )
+
+
+def majority_is_right(samples: Sequence[Row]) -> bool:
+    """Whether the answer that most samples give is right; of equally frequent ones the first counts.
+
+    Answers are the same where their texts are; a sample without an answer has no vote.
+    """
+    votes = Counter(row["extracted"] for row in samples if row["extracted"] is not None)
+    if not votes:
+        return False
+    winner = max(votes, key=lambda answer: votes[answer])  # the first of the highest, in order of appearance
+    return any(row["correct"] for row in samples if row["extracted"] == winner)
+
+
+def _sizes(most: int) -> list[int]:
+    """Return 1, 2, 4, … up to `most`, and `most` itself."""
+    return sorted({2**i for i in range(most.bit_length())} | {most})

@@ -18,7 +18,11 @@ def summary_page(
     """Return summary.md; `markdown` makes a table of rows, `reference` adds what others have published."""
     shown = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed")
     how = ", ".join(f"{name} {sampling[name]:g}" for name in shown)
-    parts = [f"# {model}", f"Sampled with {how}.", markdown(results(summary)).strip()]
+    parts = [
+        f"# {model}",
+        f"Sampled with {how}. Shares in percent; k samples of each problem.",
+        markdown(results(summary)).strip(),
+    ]
     if reference and has_published(list(summary)):
         parts += ["## Beside published results", markdown(beside_published(summary, model)).strip(), legend()]
     return "\n\n".join(parts) + "\n"
@@ -26,7 +30,8 @@ def summary_page(
 
 def results(summary: Summary) -> Rows:
     """Return one line per task, the head first; accuracies in percent."""
-    head = ["task", "problems", "k", "accuracy", "95 % interval", "well formed", "truncated", "mean tokens"]
+    head = ["task", "problems", "k", "accuracy", "95 % interval", "pass@k", "majority@k"]
+    head += ["well formed", "truncated", "mean tokens"]
     return [head, *(_line(task, numbers) for task, numbers in summary.items())]
 
 
@@ -38,6 +43,8 @@ def _line(task: str, numbers: Mapping[str, Any]) -> list[str]:
         f"{numbers['samples_per_problem']:g}",
         percent(numbers["accuracy"]),
         "-" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}",
+        percent(list(numbers["pass_at"].values())[-1]),
+        percent(numbers["majority"]),
         percent(numbers["well_formed"]),
         percent(numbers["truncated"]),
         f"{numbers['tokens']['mean']:.0f}",

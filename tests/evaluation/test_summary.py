@@ -1,0 +1,67 @@
+"""The numbers of a task against enumeration, and by hand."""
+
+from itertools import combinations
+from statistics import mean
+
+import pytest
+
+from rlt.evaluation.summary import majority_is_right, pass_at, summarize
+
+
+def rows(*problems, task="t"):
+    """Return the samples of problems, each given as what its samples answered; `4` is right."""
+    return [
+        {
+            "task": task,
+            "problem_id": str(i),
+            "extracted": answer,
+            "correct": answer == "4",
+            "rule": "boxed" if answer else "none",
+            "why": None if answer else "cut",
+            "finish_reason": "stop" if answer else "length",
+            "num_tokens": 10 * (i + 1),
+        }
+        for i, answers in enumerate(problems)
+        for answer in answers
+    ]
+
+
+def test_numbers_by_hand():
+    numbers = summarize(rows("4455", ["4", None, "5", "5"], "4444"))["t"]
+    # problems 1/2, 1/4, 1: mean 7/12, variance 7/48, standard error sqrt(7/144)
+    assert numbers["accuracy"] == pytest.approx(7 / 12)
+    assert numbers["standard_error"] == pytest.approx(7**0.5 / 12)
+    low, high = numbers["interval_95"]
+    assert (low + high) / 2 == pytest.approx(7 / 12)
+    assert high - low == pytest.approx(2 * 1.96 * 7**0.5 / 12, rel=1e-4)
+    assert (numbers["num_problems"], numbers["num_samples"], numbers["samples_per_problem"]) == (3, 12, 4)
+    assert numbers["truncated"] == numbers["no_answer"] == pytest.approx(1 / 12)
+    assert numbers["well_formed"] == pytest.approx(11 / 12)
+    assert numbers["tokens"] == {"mean": 20, "median": 20, "max": 30}
+    assert numbers["rules"] == {"boxed": 11, "none": 1}
+    assert numbers["majority"] == pytest.approx(2 / 3)  # a tie goes to the answer that came first
+    assert list(numbers["pass_at"]) == ["1", "2", "4"]
+    assert numbers["pass_at"]["1"] == pytest.approx(numbers["accuracy"])
+
+
+def test_tasks_are_apart_and_one_problem_has_no_error():
+    both = summarize(rows("4", task="a") + rows("5", "4", task="b"))
+    assert list(both) == ["a", "b"]
+    assert (both["a"]["accuracy"], both["a"]["standard_error"], both["a"]["interval_95"]) == (1, None, None)
+    assert both["b"]["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_pass_at_k_is_the_share_of_all_choices(k):
+    answers = ["45555", "44445", "55555", "44444", "54545"]
+    exact = mean(any(a == "4" for a in chosen) for p in answers for chosen in combinations(p, k))
+    problems = [rows(p) for p in answers]
+    assert pass_at(k, problems) == pytest.approx(exact)
+
+
+@pytest.mark.parametrize(
+    ("answers", "right"),
+    [("445", True), ("455", False), ("54", False), ("45", True), ([None, None, "4"], True), ([None], False)],
+)
+def test_majority(answers, right):
+    assert majority_is_right(rows(answers)) is right
