@@ -41,7 +41,7 @@ def summarize_task(rows: Sequence[Row]) -> dict[str, Any]:
         "samples_per_problem": len(rows) / len(problems),
         "accuracy": mean,
         "standard_error": error,
-        "interval_95": None if error is None else [mean - Z_95 * error, mean + Z_95 * error],
+        "interval_95": None if error is None else interval(mean, error, len(problems)),
         "pass_at": {str(k): pass_at(k, problems) for k in _sizes(least)},
         "majority": fmean(majority_is_right(samples) for samples in problems),
         "truncated": fmean(row["finish_reason"] == "length" for row in rows),
@@ -50,6 +50,18 @@ def summarize_task(rows: Sequence[Row]) -> dict[str, Any]:
         "tokens": {"mean": fmean(lengths), "median": median(lengths), "max": max(lengths)},
         "rules": dict(sorted(Counter(row["rule"] for row in rows).items())),
     }
+
+
+def interval(mean: float, error: float, num_problems: int) -> list[float]:
+    """Return the 95 % confidence interval of an accuracy, within 0 and 1.
+
+    Where no sample is right, or none is wrong, there is no error to go by: then the exact bound for as many
+    problems counts (Clopper and Pearson 1934).
+    """
+    if mean in (0, 1):
+        bound = 1 - 0.025 ** (1 / num_problems)
+        return [0.0, bound] if mean == 0 else [1 - bound, 1.0]
+    return [max(0.0, mean - Z_95 * error), min(1.0, mean + Z_95 * error)]
 
 
 def pass_at(k: int, problems: Sequence[Sequence[Row]]) -> float:

@@ -1,4 +1,4 @@
-"""Verdicts of answers by the graders of rlt/tasks, one after the other."""
+"""Verdicts of answers: what is taken out of a text, and what the graders of rlt/tasks say to it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from rlt.tasks.graders import GRADERS
 
+_BRACES = re.compile(r"\\boxed\s*\{|[{}]")
 _LETTER = re.compile(r"(?<![A-Za-z0-9])[A-D](?![A-Za-z0-9])")
 
 
@@ -39,9 +40,11 @@ class GradingPool:
             letters = _LETTER.findall(text)
             extracted = letters[-1] if letters else None
             return Verdict(extracted == reference, extracted, "last letter" if letters else "none")
-        if not text.strip():
+        boxed = last_boxed(text)
+        extracted, rule = (text.strip(), "whole text") if boxed is None else (boxed, "last boxed")
+        if not extracted:
             return Verdict(False, None, "none")
-        return Verdict(self._graders[kind](text, reference), text.strip(), "whole text")
+        return Verdict(self._graders[kind](extracted, reference), extracted, rule)
 
     def close(self) -> None:
         """End the graders' processes."""
@@ -55,3 +58,15 @@ class GradingPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def last_boxed(text: str) -> str | None:
+    r"""Return what stands in the last `\boxed{…}` that is closed, or None; in one pass over the text."""
+    opened: list[int | None] = []  # where the content of a box starts, None for any other brace
+    best: tuple[int, int] | None = None
+    for match in _BRACES.finditer(text):
+        if match[0] != "}":
+            opened.append(match.end() if len(match[0]) > 1 else None)
+        elif opened and (start := opened.pop()) is not None:
+            best = max(best or (0, 0), (start, match.start()))
+    return best and text[slice(*best)].strip()

@@ -131,6 +131,11 @@ class VLLMPool:
         if logprobs:
             self.on_all("check of the log-probabilities", _check_logprobs)
 
+    def versions(self) -> list[str]:
+        """Return the versions of vLLM that the servers run, each once."""
+        found = self.on_all("version", lambda s: s.get("/version", timeout=CONTROL_TIMEOUT, missing_ok=True))
+        return sorted({answer["version"] for answer in found if answer})
+
     def reset_prefix_cache(self, timeout: float = CONTROL_TIMEOUT) -> None:
         """Make every server forget cached keys and values."""
         self.on_all("reset of the prefix cache", lambda server: server.reset_prefix_cache(timeout))

@@ -38,6 +38,7 @@ from rlt.formats.answer import read_answer
 from rlt.formats.layout import StudentLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.generation.types import Sampling
+from rlt.generation.vllm_pool import VLLMPool
 from rlt.models.frozen import scoring_accelerator
 from rlt.models.load import load_context, load_eos_ids, load_tokenizer
 from rlt.records import Completion
@@ -124,7 +125,7 @@ def run(config: Config) -> None:
             graded = (sample_row(s, journal.rows[s.key], verdicts[s.key]) for s in samples)
             write_jsonl(output / "samples.jsonl", graded)
             numbers = write_numbers(config, sampling, input_label(described))
-            write_json(output / "manifest.json", {**facts, **origins(config, sources)})
+            write_json(output / "manifest.json", {**facts, **origins(config, sources, pool)})
             record.update(results=numbers, skipped=num_skipped)
 
 
@@ -148,14 +149,15 @@ def write_numbers(config: Config, sampling: Sampling, model: str) -> dict[str, A
     return numbers
 
 
-def origins(config: Config, sources: Mapping[str, Source | None]) -> dict[str, Any]:
-    """Return what the numbers go back to besides the answers: data, grading, code and libraries."""
+def origins(config: Config, sources: Mapping[str, Source | None], pool: VLLMPool | None) -> dict[str, Any]:
+    """Return what the numbers go back to besides the answers: data, grading, code, libraries, servers."""
     evaluate = config.evaluate
     return {
         "data": {task: describe_input(source) for task, source in sources.items() if source},
         "grading": {"unfinished": evaluate.unfinished, "grading_seconds": evaluate.grading_seconds},
         "code": code_version(),
         "libraries": library_versions(),
+        "vllm_servers": pool.versions() if pool else None,
     }
 
 

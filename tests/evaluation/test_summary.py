@@ -31,9 +31,9 @@ def test_numbers_by_hand():
     # problems 1/2, 1/4, 1: mean 7/12, variance 7/48, standard error sqrt(7/144)
     assert numbers["accuracy"] == pytest.approx(7 / 12)
     assert numbers["standard_error"] == pytest.approx(7**0.5 / 12)
-    low, high = numbers["interval_95"]
-    assert (low + high) / 2 == pytest.approx(7 / 12)
-    assert high - low == pytest.approx(2 * 1.96 * 7**0.5 / 12, rel=1e-4)
+    assert numbers["interval_95"] == pytest.approx(
+        [(7 - 1.96 * 7**0.5) / 12, 1], abs=1e-4
+    )  # no share is above 1
     assert (numbers["num_problems"], numbers["num_samples"], numbers["samples_per_problem"]) == (3, 12, 4)
     assert numbers["truncated"] == numbers["no_answer"] == pytest.approx(1 / 12)
     assert numbers["well_formed"] == pytest.approx(11 / 12)
@@ -49,6 +49,15 @@ def test_tasks_are_apart_and_one_problem_has_no_error():
     assert list(both) == ["a", "b"]
     assert (both["a"]["accuracy"], both["a"]["standard_error"], both["a"]["interval_95"]) == (1, None, None)
     assert both["b"]["accuracy"] == 0.5
+
+
+def test_nothing_right_is_no_certainty():
+    """Of 30 problems none is right: with more than 11.6 % right that happens in less than one of 40 times."""
+    low, high = summarize(rows(*["5"] * 30))["t"]["interval_95"]
+    assert low == 0
+    assert (1 - high) ** 30 == pytest.approx(0.025)
+    assert high == pytest.approx(0.1157, abs=1e-4)
+    assert summarize(rows(*["4"] * 30))["t"]["interval_95"] == pytest.approx([1 - high, 1])
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5])

@@ -89,5 +89,6 @@ def test_an_evaluation_from_the_same_server(words, tmp_path):
     rows = [json.loads(line) for line in (runs[0] / "samples.jsonl").read_text().splitlines()]
     assert [row["sample_index"] for row in rows] == [0, 1, 2] * NUM_PROBLEMS
     assert len({row["text"] for row in rows}) > NUM_PROBLEMS
+    assert len(json.loads((runs[0] / "manifest.json").read_text())["vllm_servers"]) == 1
     for name in ("samples.jsonl", "summary.json"):
         assert (runs[0] / name).read_bytes() == (runs[1] / name).read_bytes(), name
