@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rlt.config.compose import compose
+from rlt.config.save import save_config
 from rlt.errors import DataError
 from rlt.lineage.__main__ import main
 from rlt.lineage.runs import Runs
@@ -41,7 +43,7 @@ def table(path: Path, *rows: dict) -> Path:
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return run directories: warm-up, RL, traces, a selection, a student of each of its two tables."""
+    """Return run directories: warm-up, RL, traces, scores, a selection, a student of each of two tables."""
     monkeypatch.chdir(tmp_path)
     results = Path("results")
     with RunRecord.start(
@@ -73,9 +75,12 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "detail": None,
         }
         (results / "chosen/dropped.jsonl").write_text(json.dumps(dropped) + "\n")
-    from rlt.config.compose import compose
-    from rlt.config.save import save_config
-
+    inputs = {"dataset": str(results / "traces/traces.jsonl"), "teacher": str(results / "teacher_rl")}
+    with RunRecord.start(results / "scores", stage="score_traces", seed=3, inputs=inputs):
+        rows = [
+            {"sample_index": i, "explanation": t, "score": -i, "rank": 1 + i} for i, t in enumerate(texts)
+        ]
+        table(results / "scores/scores.jsonl", *rows)
     for name, source in (("all", "traces"), ("best", "chosen")):
         inputs = {"dataset": str(results / source / "traces.jsonl")}
         with RunRecord.start(results / name, stage="student_sft", seed=3, inputs=inputs):
@@ -103,6 +108,9 @@ def test_a_trace_is_followed_through_tables_that_number_it_otherwise(results):
         "results/all": None,
         "results/best": "it was not selected",
     }
+    assert second["scores"] == [
+        {"table": "results/scores/scores.jsonl", "score": -1, "rank": 2, "breakdown": None}
+    ]
     assert [r["trained"] for r in second["readers"]] == [True, True]
     assert second["explanation"]["explanation"] == "1+1=2"
 
@@ -140,6 +148,7 @@ def test_what_is_typed_and_what_is_printed(results, capsys):
         "results/best (finished) from results/chosen/traces.jsonl, not trained on it: it was not selected"
         in text
     )
+    assert "+0.0000      results/scores/scores.jsonl, rank 1 of its problem" in text
     assert "owner/base at v1 is from the Hub. The chain ends here." in text
     assert main([ID, "results", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2

@@ -16,22 +16,29 @@ from rlt.pipeline.plan import PlannedStep, make_plan
 from rlt.reporting.inputs import file_digest
 from rlt.reporting.run_record import RunRecord
 
-RUN = Path("results/pipeline/student_sft")
+RUN = Path("out/student_sft")
+RUN_FILE = """\
+stage: pipeline
+model_name_or_path: null
+dataset_id_or_path: none
+output_dir: out
+pipeline:
+  steps:
+    student_sft:
+      model_name_or_path: base
+      layout.student_prompt: file:prompt.txt
+      dataset_id_or_path: rows.jsonl
+"""
 
 
-def step(*words: str) -> PlannedStep:
-    usual = [
-        "model_name_or_path=base",
-        "layout.student_prompt=file:prompt.txt",
-        "dataset_id_or_path=rows.jsonl",
-    ]
-    typed = [f"pipeline.steps.student_sft.{word}" for word in (*usual, *words)]
-    config = resolve(compose(["run_cfg=pipeline", *typed]))
-    return {planned.name: planned for planned in make_plan(config, [CONFIG_DIR])}["student_sft"]
+def plan(*words: str) -> list[PlannedStep]:
+    config = resolve(compose(["run_cfg/mine.yaml", *words]))
+    return make_plan(config, [Path.cwd(), CONFIG_DIR])
 
 
 def decided(*words: str, ignore_code: bool = False) -> Decision:
-    return decide(step(*words), ignore_code=ignore_code)
+    (step,) = plan(*(f"pipeline.steps.student_sft.{word}" for word in words))
+    return decide(step, ignore_code=ignore_code)
 
 
 @pytest.fixture
@@ -39,13 +46,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the directory of a finished student_sft step."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    Path("run_cfg").mkdir()
+    Path("run_cfg/mine.yaml").write_text(RUN_FILE)
     Path("base").mkdir()
     Path("base/config.json").write_text("{}")
     Path("prompt.txt").write_text("Think.")
     Path("rows.jsonl").write_text('{"question": "1+1?", "solution": "2", "explanation": "one and one"}\n')
     inputs = {"model": "base", "dataset": "rows.jsonl", "layout.student_prompt": "prompt.txt"}
     with RunRecord.start(RUN, stage="student_sft", seed=42, inputs=inputs):
-        save_config(step().config, RUN / "config.yaml")
+        save_config(plan()[0].config, RUN / "config.yaml")
     return RUN
 
 
@@ -92,20 +101,9 @@ def test_another_stage_in_its_directory(run):
 
 
 def test_what_a_later_step_reads_must_be_there(run):
-    later = {"run_cfg": "select_traces", "dataset_id_or_path": "{student_sft}/x.jsonl"}
-    words = [f"pipeline.steps.later.{key}={value}" for key, value in later.items()]
-    usual = [
-        "model_name_or_path=base",
-        "layout.student_prompt=file:prompt.txt",
-        "dataset_id_or_path=rows.jsonl",
-    ]
-    words += [f"pipeline.steps.student_sft.{word}" for word in usual]
-    plan = make_plan(resolve(compose(["run_cfg=pipeline", *words])), [CONFIG_DIR])
-    student = next(planned for planned in plan if planned.name == "student_sft")
-    assert (
-        decide(student, ignore_code=False).text
-        == "runs again: results/pipeline/student_sft/x.jsonl is missing"
-    )
+    later = ["run_cfg=select_traces", "dataset_id_or_path={student_sft}/x.jsonl"]
+    student, _ = plan(*(f"pipeline.steps.later.{word}" for word in later))
+    assert decide(student, ignore_code=False).text == "runs again: out/student_sft/x.jsonl is missing"
     (run / "x.jsonl").touch()
     assert not decide(student, ignore_code=False).runs
 

@@ -72,16 +72,10 @@ def chain(tiny_teacher: Path, tiny_student: Path, toy_problems: Path, tmp_path_f
             "max_completion_length": 12,
             "collect.num_samples": 2,
         },
-        "scores": {
-            "run_cfg": "score_traces",
-            "student_model": str(tiny_student),
-            "dataset_id_or_path": "{traces}/traces.jsonl",
-            "reward.dtype": "float32",
-        },
         "chosen": {
             "run_cfg": "select_traces",
-            "dataset_id_or_path": "{scores}/scores.jsonl",
-            "select.rule": "best",
+            "dataset_id_or_path": "{traces}/traces.jsonl",
+            "select.rule": "first",
         },
     }
     every = {"model.dtype": "float32", "layout.student_prompt": "default", "report_to": None}
@@ -100,15 +94,15 @@ def moved(chain: Path, tmp_path: Path) -> Path:
 
 def test_a_chain_runs_in_order_each_step_reading_the_one_before(chain):
     out = chain / "out"
-    assert list(statuses(out).items()) == [(n, "finished") for n in ("traces", "scores", "chosen", "student")]
-    for name in ("traces", "scores", "chosen", "student"):
+    assert list(statuses(out).items()) == [(n, "finished") for n in ("traces", "chosen", "student")]
+    for name in ("traces", "chosen", "student"):
         assert read_run(out / name)["command"].startswith("./launch.sh "), name
         assert (out / "logs" / f"{name}.log").stat().st_size
     read = read_run(out / "student")["inputs"]["dataset"]["sha256"]
     assert read == describe_input(str(out / "chosen/traces.jsonl"))["sha256"]
-    head, _, *table = (chain / "first.txt").read_text().splitlines()[-6:]
+    head, _, *table = (chain / "first.txt").read_text().splitlines()[-5:]
     assert head.split() == ["|", "step", "|", "stage", "|", "status", "|", "time", "|", "directory", "|"]
-    assert [line.split()[1] for line in table] == ["traces", "scores", "chosen", "student"]
+    assert [line.split()[1] for line in table] == ["traces", "chosen", "student"]
     assert all("| finished |" in line for line in table)
 
 
@@ -117,13 +111,13 @@ def test_finished_steps_stand_wherever_they_lie(moved):
     done = launch(moved / "run_cfg/chain.yaml", f"output_dir={moved / 'out'}")
     assert done.returncode == 0, done.stderr
     assert set(statuses(moved / "out").values()) == {"skipped"}
-    assert done.stderr.count("and nothing has changed since") == 4
+    assert done.stderr.count("and nothing has changed since") == 3
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_a_changed_step_runs_again_and_the_next_only_if_its_input_differs(moved):
     out = moved / "out"
-    change = "pipeline.steps.chosen.seed=7"  # which the best by score does not depend on
+    change = "pipeline.steps.chosen.seed=7"  # which the first of each problem does not depend on
     dry = launch(moved / "run_cfg/chain.yaml", f"output_dir={out}", change, "--dry-run")
     assert "chosen runs again: seed was 42 and is 7" in dry.stdout
     assert "student depends on what chosen will have written" in dry.stdout
@@ -203,7 +197,6 @@ def test_lineage_of_a_trace_after_all_directories_have_moved(moved, tiny_teacher
     (told,) = json.loads(done.stdout)
     assert told["table"] == str(moved / "out/traces/traces.jsonl")
     assert told["problem"]["question"] == row["question"]
-    assert told["scores"][0]["score"] == row["score"]
     assert told["selected"][-1]["selected"] is row["selected"]
     (student,) = [reader for reader in told["readers"] if reader["stage"] == "student_sft"]
     assert student["directory"] == str(moved / "out/student")
