@@ -1,8 +1,7 @@
-"""The rules of a pipeline that can be told from its own configuration; each step's are those of its stage."""
+"""The rule of a pipeline's own settings; its steps are read and checked, all together, in rlt/pipeline."""
 
 from __future__ import annotations
 
-from rlt.config.pipeline_steps import read_steps
 from rlt.config.schema import Config
 from rlt.config.tree import get, rows
 from rlt.errors import ConfigError
@@ -14,7 +13,7 @@ _NOTHING = (None, "none")
 
 
 def check_pipeline(config: Config) -> None:
-    """Raise ConfigError for the first broken rule; no step is composed."""
+    """Raise ConfigError for a setting that no step would get."""
     for row in rows().values():
         if row.section or row.name in _OWN or row.name.startswith("pipeline."):
             continue
@@ -24,4 +23,3 @@ def check_pipeline(config: Config) -> None:
                 f"`{row.name}` has no effect in a pipeline: write pipeline.steps.STEP.{row.name}=… for one "
                 f"step, or pipeline.every.{row.name}=… for all that do not set it."
             )
-    read_steps(config.pipeline, config.output_dir)

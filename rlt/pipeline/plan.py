@@ -17,13 +17,13 @@ from typing import Any
 
 from rlt.config.check_pipeline import INHERITED
 from rlt.config.compose import compose
-from rlt.config.pipeline_steps import Step, read_steps
 from rlt.config.resolve import resolve
 from rlt.config.schema import Config
 from rlt.config.tree import get, rows
 from rlt.errors import ConfigError, RLTError
 from rlt.launch.main import check, parse
 from rlt.launch.preflight import check_local_data
+from rlt.pipeline.steps import Step, read_steps
 
 _MODEL_FILES = ("config.json", "tokenizer.json")
 

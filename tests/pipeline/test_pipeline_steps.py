@@ -3,10 +3,10 @@
 import pytest
 
 from rlt.config.compose import compose
-from rlt.config.pipeline_steps import read_steps
 from rlt.config.schema import PipelineSettings
 from rlt.config.validate import validate
 from rlt.errors import ConfigError
+from rlt.pipeline.steps import read_steps
 
 
 def steps(described: dict, **settings):
