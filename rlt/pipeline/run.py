@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 NAME = "pipeline.json"
 _GRACE = 120.0
 """Seconds that a launcher gets to end its servers and its training."""
+_ERROR = "error: "
+"""What the launchers' one sentence begins with."""
 
 
 @dataclass
@@ -111,7 +113,9 @@ class Pipeline:
                 raise
             finally:
                 outcome.seconds = round(time.monotonic() - clock, 1)
-                outcome.error = _error_of(planned.directory) if outcome.status != "finished" else None
+                outcome.error = (
+                    _error_of(planned.directory, self._log(planned)) if outcome.status != "finished" else None
+                )
                 self._write({"finished": "running"}.get(outcome.status, outcome.status))
             if outcome.exit_code:
                 reason = f" ({outcome.error})" if outcome.error else ""
@@ -180,9 +184,14 @@ def describe(plan: Sequence[PlannedStep], *, ignore_code: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _error_of(directory: Path) -> str | None:
-    """Return what run.json says went wrong; a launcher that refused has written none."""
-    return read_run(directory).get("error") if (directory / RUN_FILE).exists() else None
+def _error_of(directory: Path, log: Path) -> str | None:
+    """Return what went wrong: as run.json says, or the launcher, which may have refused before that."""
+    recorded = read_run(directory).get("error") if (directory / RUN_FILE).exists() else None
+    if recorded or not log.is_file():
+        return recorded
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    told = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    return told[-1] if told else None
 
 
 def _duration(seconds: float) -> str:

@@ -75,7 +75,7 @@ def chain(tiny_teacher: Path, tiny_student: Path, toy_problems: Path, tmp_path_f
         "chosen": {
             "run_cfg": "select_traces",
             "dataset_id_or_path": "{traces}/traces.jsonl",
-            "select.rule": "first",
+            "select.rule": "none",
         },
     }
     every = {"model.dtype": "float32", "layout.student_prompt": "default", "report_to": None}
@@ -117,7 +117,7 @@ def test_finished_steps_stand_wherever_they_lie(moved):
 
 def test_a_changed_step_runs_again_and_the_next_only_if_its_input_differs(moved):
     out = moved / "out"
-    change = "pipeline.steps.chosen.seed=7"  # which the first of each problem does not depend on
+    change = "pipeline.steps.chosen.seed=7"  # which a selection of all does not depend on
     dry = launch(moved / "run_cfg/chain.yaml", f"output_dir={out}", change, "--dry-run")
     assert "chosen runs again: seed was 42 and is 7" in dry.stdout
     assert "student depends on what chosen will have written" in dry.stdout
@@ -126,7 +126,6 @@ def test_a_changed_step_runs_again_and_the_next_only_if_its_input_differs(moved)
     assert done.returncode == 0, done.stderr
     assert statuses(out) == {
         "traces": "skipped",
-        "scores": "skipped",
         "chosen": "finished",
         "student": "skipped",
     }
