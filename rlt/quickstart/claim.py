@@ -102,8 +102,10 @@ def claim_text(results: Sequence[SeedResult]) -> str:
         "good before",
         "good after",
     )
-    lines = [("seed", *head)]
-    answers = [("seed", *students, *(f"lead over {name}" for name in students if name != AFTER))]
+    lines: list[tuple[str, ...]] = [("seed", *head)]
+    answers: list[tuple[str, ...]] = [
+        ("seed", *students, *(f"lead over {name}" for name in students if name != AFTER))
+    ]
     for result in results:
         r_ss, good = result.changes["r_SS"], result.changes["good explanations"]
         closed = percent(result.changes["closes its tag"].before)
