@@ -41,10 +41,13 @@ from rlt.quickstart.tokenizer import build_tokenizer
 from rlt.quickstart.world import make_world, vocabulary
 from rlt.records import Problem
 from rlt.stages.components import load_outside_parts
+from rlt.stages.engine import server_pool
+from rlt.stages.rl import make_engine, rl_settings
 from rlt.stages.student import read_students
-from rlt.stages.teacher_rl import make_engine, make_reward, prompted_problems, rl_settings, server_pool
+from rlt.stages.teacher_rl import make_reward, prompted_problems
 from rlt.trainers.arguments import RunContext, grpo_arguments
-from rlt.trainers.teacher_rl import PromptedProblem, RLData, RLParts, TeacherRLTrainer
+from rlt.trainers.rl import PromptedProblem, RLData, RLParts
+from rlt.trainers.teacher_rl import TeacherReward, TeacherRLTrainer
 
 
 def main() -> None:
@@ -156,9 +159,13 @@ def make_ours(config: Config, problems: list[PromptedProblem]) -> GRPOTrainer:
         arguments(config),
         layout=layout,
         data=RLData(problems, []),
+        reward=TeacherReward(
+            make=partial(make_reward, students=students, outside=outside, config=config),
+            teacher_logprobs=config.reward.teacher_logprobs,
+            tokens_per_batch=config.reward.tokens_per_batch,
+        ),
         parts=RLParts(
             make_engine=partial(make_engine, pool=server_pool(config), config=config),
-            make_reward=partial(make_reward, students=students, outside=outside, config=config),
             write_samples=lambda name, rows: None,  # noqa: ARG005
         ),
         settings=rl_settings(config),

@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Sequence
 from functools import partial
-from hashlib import sha256
-from pathlib import Path
-from typing import Any
 
-from rlt.config.schema import PLAIN_SAMPLING, Config
+from rlt.config.schema import Config
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths
-from rlt.data.load import count_overlap, load_eval_problems, load_problems
+from rlt.data.load import load_eval_problems, load_problems
 from rlt.data.prompts import teacher_prompt
-from rlt.errors import DataError
 from rlt.formats.encode import TokenBytes
 from rlt.formats.layout import TeacherLayout
 from rlt.formats.tags import TAG_STYLES
-from rlt.generation.vllm_pool import VLLMPool
-from rlt.generation.weight_sync import make_weight_sync
 from rlt.models.load import load_context, load_tokenizer
 from rlt.records import Problem
-from rlt.reporting.samples import format_sample, prepare_samples, write_samples
 from rlt.rewards.likelihood import Reward
 from rlt.rewards.student import StudentText
-from rlt.stages.common import (
-    is_main_process,
-    observe,
-    progress,
-    resume_point,
-    run_context,
-    run_directory,
-    set_later_checkpoints_aside,
-    start_step,
-    write_skipped,
-)
+from rlt.stages.common import is_main_process, progress, run_context, run_directory, write_skipped
 from rlt.stages.components import (
     OutsideParts,
     answer_room,
@@ -45,19 +26,22 @@ from rlt.stages.components import (
     load_outside_parts,
     with_components,
 )
-from rlt.stages.engine import check_servers, make_sampling, server_pool
+from rlt.stages.rl import (
+    keep_earlier_run_apart,
+    open_pool,
+    rl_data,
+    rl_parts,
+    rl_resume_point,
+    rl_settings,
+    train_and_save,
+)
 from rlt.stages.student import read_students, student_inputs, student_reward
 from rlt.stages.student_placement import verify_student_servers
 from rlt.trainers.arguments import grpo_arguments
-from rlt.trainers.engine import Engine, LocalEngine, ServerEngine
-from rlt.trainers.epochs import train
-from rlt.trainers.final_model import generation_config, save_final_model
+from rlt.trainers.final_model import generation_config
 from rlt.trainers.lora import lora_config
-from rlt.trainers.reference import require_reference
-from rlt.trainers.teacher_rl import PromptedProblem, RLData, RLParts, RLSettings, TeacherRLTrainer
-
-logger = logging.getLogger(__name__)
-SHOW_SAMPLE_EVERY = 10
+from rlt.trainers.rl import PromptedProblem
+from rlt.trainers.teacher_rl import TeacherReward, TeacherRLTrainer
 
 
 def run(config: Config) -> None:
@@ -72,12 +56,8 @@ def run(config: Config) -> None:
     }
     with run_directory(config, inputs) as record:
         # 0. What would fail after minutes of loading models fails now.
-        checkpoint = resume_point(config)
-        if checkpoint and config.trainer.beta and config.trainer.ref_sync_steps:
-            require_reference(checkpoint)
-        pool = server_pool(config) if config.generation.backend == "vllm" else None
-        if pool and is_main_process():
-            check_servers(pool, config)
+        checkpoint = rl_resume_point(config)
+        pool = open_pool(config)
         outside = load_outside_parts(config, is_main=is_main_process())
 
         # 1. Text: tokenizers and layouts of teacher and student.
@@ -95,46 +75,31 @@ def run(config: Config) -> None:
         train_rows = prompted(load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False))
         eval_rows = prompted(held_out) if held_out else None
         num_skipped = write_skipped(config, train_rows, eval_rows)
-        data = RLData(train_rows.values, eval_rows.values if eval_rows else [])
-        count_overlap([p.problem for p in data.train], [p.problem for p in data.held_out])
+        data = rl_data(train_rows, eval_rows, config)
         check_columns(outside, [item.problem for item in (*data.train, *data.held_out)])
-        require_full_step(len(data.train), config)
         if config.reward.placement == "server" and config.reward.verify_server and is_main_process():
             verify_student_servers(config, students[0].layout, [p.problem for p in data.train])
 
         # 3. Trainer: policy, reference, frozen student, engine.
-        output = Path(config.output_dir)
-        if is_main_process():
-            prepare_samples(output / "samples", start_step(checkpoint))
-            set_later_checkpoints_aside(output, start_step(checkpoint))
+        keep_earlier_run_apart(config, checkpoint)
         trainer = TeacherRLTrainer(
             config.model_name_or_path,
             grpo_arguments(config, run_context(config)),
             layout=teacher_layout,
             data=data,
-            parts=RLParts(
-                make_engine=partial(make_engine, pool=pool, config=config),
-                make_reward=partial(make_reward, students=students, outside=outside, config=config),
-                write_samples=partial(store_samples, output / "samples"),
+            reward=TeacherReward(
+                make=partial(make_reward, students=students, outside=outside, config=config),
+                teacher_logprobs=config.reward.teacher_logprobs,
+                tokens_per_batch=config.reward.tokens_per_batch,
             ),
+            parts=rl_parts(pool, config),
             settings=rl_settings(config),
             peft_config=lora_config(config.model.lora),
         )
-        trainer.policy.generation_config = generation_config(
-            tokenizer, trainer.stop_token_ids, config.temperature
-        )
-        observe(trainer, config)
-        if checkpoint:
-            trainer.monitors.load(checkpoint)
-        if checkpoint and trainer.reference is not None:
-            trainer.reference.load(checkpoint)
 
         # 4. Train, and write the model.
-        try:
-            train(trainer, checkpoint)
-        finally:
-            trainer.engine.close()
-        save_final_model(trainer.policy, trainer.accelerator, tokenizer, output)
+        generation = generation_config(tokenizer, trainer.stop_token_ids, config.temperature)
+        train_and_save(trainer, config, checkpoint, generation)
         record.update(problems=len(data.train), held_out=len(data.held_out), skipped=num_skipped)
 
 
@@ -172,16 +137,6 @@ def _length_of(index: int, row: tuple[PromptedProblem, list[int]]) -> int:
     return row[1][index]
 
 
-def require_full_step(num_problems: int, config: Config) -> None:
-    """Raise DataError when the problems do not fill one step: training would end before it began."""
-    needed = config.train_batch_size // config.num_generations
-    if num_problems < needed:
-        raise DataError(
-            f"{config.dataset_id_or_path} leaves {num_problems} problems to train on, but one step needs "
-            f"train_batch_size / num_generations = {needed}: add problems, or lower train_batch_size"
-        )
-
-
 def make_reward(
     trainer: TeacherRLTrainer, *, students: Sequence[StudentText], outside: OutsideParts, config: Config
 ) -> Reward:
@@ -197,67 +152,3 @@ def make_reward(
         accelerator=trainer.accelerator,
         config=config,
     )
-
-
-def make_engine(trainer: TeacherRLTrainer, *, pool: VLLMPool | None, config: Config) -> Engine:
-    """Return the source of completions: a pool of servers, or the policy itself."""
-    sampling = make_sampling(config, trainer.stop_token_ids)
-    if pool is None:
-        return LocalEngine(
-            trainer.policy_for_generation,
-            trainer.accelerator,
-            sampling=sampling,
-            tokenizer=trainer.layout.tokenizer,
-            batch_size=config.per_device_train_batch_size,
-        )
-    sync = make_weight_sync(
-        config.generation.weight_sync,
-        pool,
-        device=trainer.accelerator.device,
-        directory=sync_directory(config),
-        timeout=config.generation.sync_timeout,
-    )
-    return ServerEngine(trainer.policy, trainer.accelerator, generator=pool, sync=sync, sampling=sampling)
-
-
-def sync_directory(config: Config) -> Path:
-    """Return this run's own folder for the checkpoint sync; generation.sync_dir may be shared by runs."""
-    output = Path(config.output_dir).resolve()
-    if config.generation.sync_dir is None:
-        return output / "weight_sync"
-    return Path(config.generation.sync_dir) / f"{output.name}-{sha256(bytes(output)).hexdigest()[:8]}"
-
-
-def store_samples(directory: Path, name: str, rows: list[dict[str, Any]]) -> None:
-    """Write a table of samples, and show one of it now and then."""
-    write_samples(directory, name, rows)
-    step = int(name.rpartition("_")[2])
-    if not name.startswith("eval") and step % SHOW_SAMPLE_EVERY == 1:
-        logger.info("a sample of step %d\n%s", step, format_sample(rows[0]))
-
-
-def rl_settings(config: Config) -> RLSettings:
-    """Return what the trainer reads of the configuration besides TRL's arguments."""
-    return RLSettings(
-        tokens_per_batch=config.reward.tokens_per_batch,
-        teacher_logprobs=config.reward.teacher_logprobs,
-        ref_sync_steps=config.trainer.ref_sync_steps,
-        ref_mixup=config.trainer.ref_mixup,
-        drift_limit=drift_limit(config),
-        drift_error=1e-3 if config.reward.teacher_logprobs == "engine" else None,
-        mask_truncated=config.trainer.mask_truncated,
-        eval_num_generations=config.evaluation.num_generations,
-        monitors=config.monitors,
-    )
-
-
-def drift_limit(config: Config) -> float:
-    """Return the mean drift above which to warn: what rounding explains, or what the user set."""
-    generation = config.generation
-    if any(getattr(generation, name) != off for name, off in PLAIN_SAMPLING.items()):
-        return math.inf  # the samples are not the policy's own, so the two differ by design
-    if generation.drift_limit is not None:
-        return generation.drift_limit
-    on_server = generation.backend == "vllm"
-    exact = config.model.dtype == "float32" and (not on_server or generation.dtype == "float32")
-    return 0.001 if exact else 0.05

@@ -1,7 +1,8 @@
-"""Monitors of teacher RL: what goes wrong while the reward still looks well, with advice.
+"""Monitors of RL: what goes wrong while the reward still looks well, with advice.
 
-They read the rows of `sample_rows`, those of all processes, and change nothing in training. Engine drift
-has its own place, `drift_log.py`, and shares the alarms.
+They read the rows of samples, those of all processes, and change nothing in training. What is measured is
+what the rows have; what is warned of stands in `monitor_limits.py`. Engine drift has its own place,
+`drift_log.py`, and shares the alarms.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from rlt.config.schema import MonitorSettings
 from rlt.errors import CheckpointError
 from rlt.trainers.alarms import Alarms
+from rlt.trainers.monitor_limits import Limit, LimitsOf, teacher_limits
 
 logger = logging.getLogger(__name__)
 
@@ -28,25 +29,14 @@ _ROUNDING = 1e-6
 Rows = Sequence[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class _Limit:
-    monitor: str
-    side: str
-    """`max` or `min`."""
-    value: float | None
-    advice: str
-
-    @property
-    def setting(self) -> str:
-        return f"{self.side}_{self.monitor}"
-
-
 class Monitors:
     """Numbers of each step, and a line of advice when one passes its limit."""
 
-    def __init__(self, settings: MonitorSettings, alarms: Alarms, *, group: int) -> None:
+    def __init__(
+        self, settings: MonitorSettings, alarms: Alarms, *, group: int, limits: LimitsOf = teacher_limits
+    ) -> None:
         """`group` consecutive rows are the completions of one problem."""
-        self._limits = [limit for limit in _limits(settings) if limit.value is not None]
+        self._limits = [limit for limit in limits(settings) if limit.value is not None]
         self._alarms = alarms
         self._group = group
         self._baseline_steps = settings.baseline_steps
@@ -55,10 +45,11 @@ class Monitors:
     def observe(self, rows: Rows, step: int) -> dict[str, float]:
         """Return `monitor/NAME` of a step for what the step has; warns where a limit is passed."""
         values = {
-            "solution_copied": _mean(row["solution_copied"] for row in rows),
-            "solution_first": _mean(row["solution_first"] for row in rows),
+            "solution_copied": _mean(row.get("solution_copied") for row in rows),
+            "solution_first": _mean(row.get("solution_first") for row in rows),
             "length_ratio": self._length_ratio(rows),
-            "missing_tag": _mean(row["missing_tag"] for row in rows),
+            "missing_tag": _mean(row.get("missing_tag") for row in rows),
+            "malformed": _mean(not row["well_formed"] if "well_formed" in row else None for row in rows),
             "truncated": _mean(row["finish_reason"] == "length" for row in rows),
             "zero_variance": zero_variance(self._groups(rows)),
             "kl_share": kl_share(self._groups(rows)),
@@ -111,7 +102,7 @@ class Monitors:
     def _groups(self, rows: Rows) -> list[Rows]:
         return [rows[i : i + self._group] for i in range(0, len(rows), self._group)]
 
-    def _check(self, limit: _Limit, value: float, step: int) -> None:
+    def _check(self, limit: Limit, value: float, step: int) -> None:
         assert limit.value is not None
         watch, where = (self._alarms.over, "above") if limit.side == "max" else (self._alarms.under, "below")
         warning = (
@@ -130,80 +121,15 @@ def kl_share(groups: Sequence[Rows]) -> float | None:
     """Return the share of r_KL in the reward's variance within groups: V(r_KL) / (V(r_SS) + V(r_KL)).
 
     0.5 is balance; near 1 the student's understanding hardly counts, near 0 its surprise. None where
-    neither varies, or where r_KL is off.
+    neither varies, or where r_KL is off or no part of the reward.
     """
+    if not all("r_kl" in row for group in groups for row in group):
+        return None
     squares_ss = sum(_squares([row["r_ss"] for row in _scorable(group)]) for group in groups)
     squares_kl = sum(_squares([row["r_kl"] for row in _scorable(group)]) for group in groups)
     is_off = not any(row["r_kl"] for group in groups for row in group)
     both = squares_ss + squares_kl
     return None if is_off or both < _ROUNDING**2 else squares_kl / both
-
-
-def _limits(settings: MonitorSettings) -> list[_Limit]:
-    stronger_kl = "raise kl_penalty_reward_coeff"
-    return [
-        _Limit(
-            "solution_copied",
-            "max",
-            settings.max_solution_copied,
-            f"explanations repeat the solution's wording, which pays without explaining: {stronger_kl}, and "
-            "read samples/ for what is copied",
-        ),
-        _Limit(
-            "solution_first",
-            "max",
-            settings.max_solution_first,
-            f"explanations begin with the answer instead of leading to it: {stronger_kl}, or warm the "
-            "teacher up longer (teacher_sft)",
-        ),
-        _Limit(
-            "length_ratio",
-            "max",
-            settings.max_length_ratio,
-            "explanations grow, and hard tokens drown in the mean: raise the weights of min in "
-            "answer_log_prob_coeff and of max in kl_penalty_reward_coeff",
-        ),
-        _Limit(
-            "length_ratio",
-            "min",
-            settings.min_length_ratio,
-            "explanations shrink: if only r_kl gains by it and r_ss does not, lower kl_penalty_reward_coeff",
-        ),
-        _Limit(
-            "missing_tag",
-            "max",
-            settings.max_missing_tag,
-            "explanations lack the closing tag: raise max_completion_length if they are cut, else warm the "
-            "teacher up longer (teacher_sft) or lower temperature",
-        ),
-        _Limit(
-            "truncated",
-            "max",
-            settings.max_truncated,
-            "completions are cut by their length: raise max_completion_length, or keep them out of the loss "
-            "with trainer.mask_truncated=true",
-        ),
-        _Limit(
-            "zero_variance",
-            "max",
-            settings.max_zero_variance,
-            "whole groups earn the same and teach nothing: raise temperature or num_generations, and look "
-            "in samples/ whether completions are all alike",
-        ),
-        _Limit(
-            "kl_share",
-            "max",
-            settings.max_kl_share,
-            "r_kl alone decides which explanation of a problem wins, whether or not it helps the student: "
-            "lower kl_penalty_reward_coeff",
-        ),
-        _Limit(
-            "kl_share",
-            "min",
-            settings.min_kl_share,
-            f"r_kl decides nothing, so nothing keeps the teacher from restating the solution: {stronger_kl}",
-        ),
-    ]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

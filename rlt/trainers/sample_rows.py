@@ -1,4 +1,4 @@
-"""Sampled explanations with their scores as table rows, and the means of scores."""
+"""Samples with their scores as table rows, and the means of scores."""
 
 from __future__ import annotations
 
@@ -6,39 +6,22 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from rlt.formats.layout import TeacherLayout
-from rlt.formats.leakage import copied_share, states_first
 from rlt.records import Completion, Problem, Score
 from rlt.rewards.likelihood import is_scorable
 
 
-def sample_rows(
-    layout: TeacherLayout,
-    problems: Sequence[Problem],
-    completions: Sequence[Completion],
-    scores: Sequence[Score],
-) -> list[dict[str, Any]]:
-    """Return one row per completion: problem, text, lengths, reward and its parts, what it gives away."""
-    decode = layout.tokenizer.decode
-    explanations = [str(decode(list(layout.split(c.token_ids).token_ids))) for c in completions]
-    return [
-        {
-            "problem_id": problem.id,
-            "question": problem.question,
-            "solution": problem.solution,
-            "explanation": explanation,
-            "completion": decode(list(completion.token_ids)),
-            "num_tokens": len(completion.token_ids),
-            "finish_reason": completion.finish_reason,
-            "reward": score.reward,
-            **score.parts,
-            "solution_copied": copied_share(problem.solution, explanation),
-            "solution_first": states_first(problem.question, problem.solution, explanation),
-        }
-        for problem, completion, score, explanation in zip(
-            problems, completions, scores, explanations, strict=True
-        )
-    ]
+def sample_row(problem: Problem, completion: Completion, text: str, score: Score) -> dict[str, Any]:
+    """Return a completion's row: problem, text, length, reward and its parts."""
+    return {
+        "problem_id": problem.id,
+        "question": problem.question,
+        "solution": problem.solution,
+        "completion": text,
+        "num_tokens": len(completion.token_ids),
+        "finish_reason": completion.finish_reason,
+        "reward": score.reward,
+        **score.parts,
+    }
 
 
 def number_samples(rows: Sequence[dict[str, Any]]) -> None:

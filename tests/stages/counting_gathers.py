@@ -52,7 +52,7 @@ class CountingReference(MovingReference):
 
 
 if __name__ == "__main__":
-    import rlt.trainers.teacher_rl
+    import rlt.trainers.rl
 
-    rlt.trainers.teacher_rl.MovingReference = CountingReference  # pyright: ignore[reportAttributeAccessIssue]
+    rlt.trainers.rl.MovingReference = CountingReference  # pyright: ignore[reportAttributeAccessIssue]
     sys.exit(train.main(sys.argv[1:]))

@@ -20,9 +20,11 @@ from rlt.models.load import load_tokenizer
 from rlt.records import Problem, Score
 from rlt.rewards.student import StudentText
 from rlt.stages.common import run_context
-from rlt.stages.teacher_rl import make_engine, prompted_problems, rl_settings, run
+from rlt.stages.rl import make_engine, rl_settings
+from rlt.stages.teacher_rl import prompted_problems, run
 from rlt.trainers.arguments import grpo_arguments
-from rlt.trainers.teacher_rl import PromptedProblem, RLData, RLParts, TeacherRLTrainer
+from rlt.trainers.rl import PromptedProblem, RLData, RLParts
+from rlt.trainers.teacher_rl import TeacherReward, TeacherRLTrainer
 
 BESPOKE = TAG_STYLES["bespoke"]
 ROW = {"question": "2+2", "solution": "4", "system": "Think."}
@@ -150,10 +152,9 @@ def test_every_column_reaches_the_reward(prompted, words, tmp_path, tiny_teacher
         grpo_arguments(config, run_context(config)),
         layout=TeacherLayout(load_tokenizer(str(tiny_teacher)), BESPOKE, "Teach."),
         data=RLData(data[:2], []),
+        reward=TeacherReward(lambda _: reward, teacher_logprobs="policy", tokens_per_batch=4096),
         parts=RLParts(
-            make_engine=partial(make_engine, pool=None, config=config),
-            make_reward=lambda _: reward,
-            write_samples=lambda *_: None,
+            make_engine=partial(make_engine, pool=None, config=config), write_samples=lambda *_: None
         ),
         settings=rl_settings(config),
     )

@@ -33,7 +33,7 @@ def server_words(words, tmp_path_factory) -> Iterator[Any]:
 
 def test_drift_and_a_tensor_left_out_of_the_sync(server_words, tmp_path: Path, monkeypatch):
     """One test, since the server comes with right weights only once: the faulty run goes first."""
-    import rlt.stages.teacher_rl as stage
+    import rlt.stages.rl as stage
 
     left_out = "model.layers.1.mlp.down_proj.weight"
     make_sync = stage.make_weight_sync

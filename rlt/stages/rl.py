@@ -1,0 +1,170 @@
+"""What the two RL stages share: engine, settings, and the run from the resume point to the final model."""
+
+from __future__ import annotations
+
+import logging
+import math
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig
+
+from rlt.config.schema import PLAIN_SAMPLING, Config
+from rlt.data.kept import KeptRows
+from rlt.data.load import count_overlap
+from rlt.errors import DataError
+from rlt.generation.vllm_pool import VLLMPool
+from rlt.generation.weight_sync import make_weight_sync
+from rlt.reporting.samples import format_sample, prepare_samples, write_samples
+from rlt.stages.common import (
+    is_main_process,
+    observe,
+    resume_point,
+    set_later_checkpoints_aside,
+    start_step,
+)
+from rlt.stages.engine import check_servers, make_sampling, server_pool
+from rlt.trainers.engine import Engine, LocalEngine, ServerEngine
+from rlt.trainers.epochs import train
+from rlt.trainers.final_model import save_final_model
+from rlt.trainers.reference import require_reference
+from rlt.trainers.rl import PromptedProblem, RLData, RLParts, RLSettings, RLTrainer
+
+logger = logging.getLogger(__name__)
+SHOW_SAMPLE_EVERY = 10
+
+
+def rl_resume_point(config: Config) -> Path | None:
+    """Return the checkpoint to resume from, which holds the moved reference where there is one."""
+    checkpoint = resume_point(config)
+    if checkpoint and config.trainer.beta and config.trainer.ref_sync_steps:
+        require_reference(checkpoint)
+    return checkpoint
+
+
+def open_pool(config: Config) -> VLLMPool | None:
+    """Return the servers that generate, each of which has answered; None where the policy itself does."""
+    pool = server_pool(config) if config.generation.backend == "vllm" else None
+    if pool and is_main_process():
+        check_servers(pool, config)
+    return pool
+
+
+def rl_data(
+    train_rows: KeptRows[PromptedProblem], eval_rows: KeptRows[PromptedProblem] | None, config: Config
+) -> RLData:
+    """Return the problems of a run; DataError when they do not fill one step."""
+    data = RLData(train_rows.values, eval_rows.values if eval_rows else [])
+    count_overlap([p.problem for p in data.train], [p.problem for p in data.held_out])
+    require_full_step(len(data.train), config)
+    return data
+
+
+def require_full_step(num_problems: int, config: Config) -> None:
+    """Raise DataError when the problems do not fill one step: training would end before it began."""
+    needed = config.train_batch_size // config.num_generations
+    if num_problems < needed:
+        raise DataError(
+            f"{config.dataset_id_or_path} leaves {num_problems} problems to train on, but one step needs "
+            f"train_batch_size / num_generations = {needed}: add problems, or lower train_batch_size"
+        )
+
+
+def rl_parts(pool: VLLMPool | None, config: Config) -> RLParts:
+    """Return what the trainer is given from outside."""
+    return RLParts(
+        make_engine=partial(make_engine, pool=pool, config=config),
+        write_samples=partial(store_samples, Path(config.output_dir) / "samples"),
+    )
+
+
+def make_engine(trainer: RLTrainer[Any], *, pool: VLLMPool | None, config: Config) -> Engine:
+    """Return the source of completions: a pool of servers, or the policy itself."""
+    sampling = make_sampling(config, trainer.stop_token_ids)
+    if pool is None:
+        return LocalEngine(
+            trainer.policy_for_generation,
+            trainer.accelerator,
+            sampling=sampling,
+            tokenizer=trainer.layout.tokenizer,
+            batch_size=config.per_device_train_batch_size,
+        )
+    sync = make_weight_sync(
+        config.generation.weight_sync,
+        pool,
+        device=trainer.accelerator.device,
+        directory=sync_directory(config),
+        timeout=config.generation.sync_timeout,
+    )
+    return ServerEngine(trainer.policy, trainer.accelerator, generator=pool, sync=sync, sampling=sampling)
+
+
+def sync_directory(config: Config) -> Path:
+    """Return this run's own folder for the checkpoint sync; generation.sync_dir may be shared by runs."""
+    output = Path(config.output_dir).resolve()
+    if config.generation.sync_dir is None:
+        return output / "weight_sync"
+    return Path(config.generation.sync_dir) / f"{output.name}-{sha256(bytes(output)).hexdigest()[:8]}"
+
+
+def store_samples(directory: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    """Write a table of samples, and show one of it now and then."""
+    write_samples(directory, name, rows)
+    step = int(name.rpartition("_")[2])
+    if not name.startswith("eval") and step % SHOW_SAMPLE_EVERY == 1:
+        logger.info("a sample of step %d\n%s", step, format_sample(rows[0]))
+
+
+def rl_settings(config: Config) -> RLSettings:
+    """Return what the trainer reads of the configuration besides TRL's arguments."""
+    return RLSettings(
+        ref_sync_steps=config.trainer.ref_sync_steps,
+        ref_mixup=config.trainer.ref_mixup,
+        drift_limit=drift_limit(config),
+        drift_error=1e-3 if config.reward.teacher_logprobs == "engine" else None,
+        mask_truncated=config.trainer.mask_truncated,
+        eval_num_generations=config.evaluation.num_generations,
+        monitors=config.monitors,
+    )
+
+
+def drift_limit(config: Config) -> float:
+    """Return the mean drift above which to warn: what rounding explains, or what the user set."""
+    generation = config.generation
+    if any(getattr(generation, name) != off for name, off in PLAIN_SAMPLING.items()):
+        return math.inf  # the samples are not the policy's own, so the two differ by design
+    if generation.drift_limit is not None:
+        return generation.drift_limit
+    on_server = generation.backend == "vllm"
+    exact = config.model.dtype == "float32" and (not on_server or generation.dtype == "float32")
+    return 0.001 if exact else 0.05
+
+
+def keep_earlier_run_apart(config: Config, checkpoint: Path | None) -> None:
+    """Make the run directory fit a run that starts at a checkpoint, or anew."""
+    if is_main_process():
+        output, step = Path(config.output_dir), start_step(checkpoint)
+        prepare_samples(output / "samples", step)
+        set_later_checkpoints_aside(output, step)
+
+
+def train_and_save(
+    trainer: RLTrainer[Any], config: Config, checkpoint: Path | None, generation: GenerationConfig
+) -> None:
+    """Train from the model or from a checkpoint of the run, and write the model to its directory.
+
+    `generation` is saved with the model: its sampling defaults, and the tokens it stops at.
+    """
+    trainer.policy.generation_config = generation
+    observe(trainer, config)
+    if checkpoint:
+        trainer.monitors.load(checkpoint)
+    if checkpoint and trainer.reference is not None:
+        trainer.reference.load(checkpoint)
+    try:
+        train(trainer, checkpoint)
+    finally:
+        trainer.engine.close()
+    save_final_model(trainer.policy, trainer.accelerator, trainer.layout.tokenizer, Path(config.output_dir))

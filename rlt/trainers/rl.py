@@ -1,0 +1,360 @@
+"""GRPO as both RL stages run it: a thin subclass of TRL's trainer that does not know what is paid for.
+
+What differs from `GRPOTrainer`:
+- prompts are token ids made by a layout, never re-tokenised text;
+- completions come from our engine (any number of servers, or the policy itself);
+- the reference moves by `MovingReference`, and checkpoints hold it;
+- engine drift is measured in the loss pass, without a further forward, under every recipe;
+- monitors read each step's samples and warn with advice;
+- a completion is truncated when its engine says so: one that was stopped at its tag is whole;
+- evaluation samples held-out problems with seeds of its own, each problem counted once.
+
+Not reachable by extension: with a GPU but no Triton, and on a CPU, TRL's loss projects every position.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl.models.utils import unwrap_model_for_generation
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from rlt.config.schema import MonitorSettings
+from rlt.formats.layout import StudentLayout, TeacherLayout
+from rlt.generation.collective import on_main_process
+from rlt.generation.seeds import spread_seed
+from rlt.models.gather import max_over_processes
+from rlt.records import Completion, Problem, Score
+from rlt.rewards.likelihood import is_scorable
+from rlt.trainers.alarms import Alarms
+from rlt.trainers.drift_log import DriftLog
+from rlt.trainers.engine import Engine
+from rlt.trainers.epochs import EpochSampler
+from rlt.trainers.monitor_limits import LimitsOf
+from rlt.trainers.monitors import Monitors
+from rlt.trainers.reference import MovingReference
+from rlt.trainers.sample_rows import mean_parts, number_samples, sample_row
+
+SampleSink = Callable[[str, list[dict[str, Any]]], None]
+"""Takes the name of a table (`step_000001`) and its rows; called on the main process."""
+Layout = TypeVar("Layout", TeacherLayout, StudentLayout)
+_TRAIN, _EVAL = 0, 1
+
+
+@dataclass(frozen=True)
+class PromptedProblem:
+    """A problem with the token ids of the policy's prompt."""
+
+    problem: Problem
+    prompt_ids: list[int]
+
+
+@dataclass(frozen=True)
+class RLSettings:
+    """What the trainer needs besides TRL's arguments."""
+
+    ref_sync_steps: int
+    ref_mixup: float
+    drift_limit: float
+    """Warn above this mean |policy - sampled|; infinite where the two are not meant to agree."""
+    drift_error: float | None
+    """Stop above this maximum, where the reward reads the sampled log-probabilities."""
+    mask_truncated: bool
+    """Completions that were cut by their length get no loss."""
+    eval_num_generations: int
+    monitors: MonitorSettings
+
+
+@dataclass(frozen=True)
+class RLData:
+    """Problems to train on, and held-out ones to evaluate on (may be empty)."""
+
+    train: Sequence[PromptedProblem]
+    held_out: Sequence[PromptedProblem]
+
+
+@dataclass(frozen=True)
+class RLParts:
+    """What the trainer is given from outside; the engine needs its model to be made."""
+
+    make_engine: Callable[[RLTrainer[Any]], Engine]
+    write_samples: SampleSink
+
+
+class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
+    """Trains a policy by RL; a subclass says what a completion earns and what is told of it."""
+
+    limits: ClassVar[LimitsOf]
+    """What the monitors warn of."""
+
+    def __init__(
+        self,
+        model: str,
+        arguments: dict[str, Any],
+        *,
+        layout: Layout,
+        data: RLData,
+        parts: RLParts,
+        settings: RLSettings,
+        peft_config: Any = None,
+    ) -> None:
+        """`arguments` are those of TRL's GRPOConfig (see arguments.py)."""
+        super().__init__(
+            model,
+            reward_funcs=[self.rlt],
+            args=GRPOConfig(**arguments),
+            train_dataset=_indexed(data.train),
+            eval_dataset=_indexed(data.held_out) if data.held_out else None,
+            processing_class=layout.tokenizer,
+            peft_config=peft_config,
+        )
+        self.layout = layout
+        self.stop_token_ids = sorted({*self.eos_token_ids, *layout.stop_token_ids})
+        self.settings = settings
+        self._data = data
+        self._write_samples = parts.write_samples
+        self._batch: list[PromptedProblem] = []
+        self.policy: Any = self.model
+        self.engine = parts.make_engine(self)
+        # TRL was built without vLLM so that it opens no connection of its own; from here on it takes the
+        # branches that expect sampled log-probabilities, the importance-sampling correction among them.
+        self.use_vllm = True
+        if data.held_out:
+            self.add_callback(_EvaluateAtTheEnd())
+        self._last_loaded_step = -1
+        alarms = Alarms(speaks=self.accelerator.is_main_process)
+        self._drift = DriftLog(alarms, settings.drift_limit, settings.drift_error)
+        assert self.num_generations is not None
+        limits = type(self).limits
+        self.monitors = Monitors(settings.monitors, alarms, group=self.num_generations, limits=limits)
+        self.reference: MovingReference | None = None
+        if self.ref_model is not None and settings.ref_sync_steps:
+            self.reference = MovingReference(
+                self.policy,
+                self.ref_model,
+                self.accelerator,
+                every=settings.ref_sync_steps,
+                share=settings.ref_mixup,
+            )
+            self.add_callback(self.reference)
+
+    @abstractmethod
+    def score(self, items: Sequence[PromptedProblem], completions: Sequence[Completion]) -> list[Score]:
+        """Return what each completion earns; every process calls it, each with its own rows."""
+
+    @abstractmethod
+    def tell(self, problem: Problem, completion: Completion) -> dict[str, Any]:
+        """Return the columns of a sample's row that depend on the layout: its texts, and what they show."""
+
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+        sampler: Any = super()._get_train_sampler(dataset)
+        return EpochSampler(sampler, lambda: int(self.state.epoch or 0))
+
+    # ---- generation -------------------------------------------------------------------------------
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._batch = [self._data.train[row["index"]] for row in inputs]
+        output = super()._generate_and_score_completions(inputs)
+        if self.settings.mask_truncated:
+            is_whole = [c.finish_reason != "length" for c in self._completions]
+            output["completion_mask"] *= torch.tensor(is_whole, device=self.accelerator.device).unsqueeze(1)
+            counted: Any = self.accelerator.gather(output["completion_mask"].sum())
+            output["num_items_in_batch"] = counted.sum()
+        rows = self._rows(self._batch, self._completions, self._scores)
+        for row, advantage in zip(rows, output["advantages"].tolist(), strict=True):
+            row["advantage"] = advantage
+        step = self.state.global_step + 1
+        for name, value in self.monitors.observe(self._store(f"step_{step:06d}", rows), step).items():
+            self._metrics["train"][name].append(value)
+        return output
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        assert len(prompts) == len(self._batch), "one prompt per row of the batch"
+        return [item.prompt_ids for item in self._batch], None, {}
+
+    def _generate(self, prompts: list[Any]) -> Any:
+        """Generate, and log what was cut: TRL takes every completion without end-of-turn token for cut."""
+        output = super()._generate(prompts)
+        found = [(c.finish_reason == "length", len(c.token_ids)) for c in self._completions]
+        rows: list[tuple[bool, int]] = gather_object(found)
+        whole = [length for is_cut, length in rows if not is_cut] or [0]
+        for name, value in (
+            ("clipped_ratio", sum(is_cut for is_cut, _ in rows) / len(rows)),
+            ("mean_terminated_length", sum(whole) / len(whole)),
+            ("min_terminated_length", min(whole)),
+            ("max_terminated_length", max(whole)),
+        ):
+            self._metrics["train"][f"completions/{name}"][-1] = float(value)
+        return output
+
+    def policy_for_generation(self) -> AbstractContextManager[Any]:
+        """Return a context with the plain policy, its weights gathered under ZeRO-3."""
+        wrapped: Any = self.model_wrapped
+        return unwrap_model_for_generation(wrapped, self.accelerator)
+
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], *_: Any, **__: Any
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        first_row = self.accelerator.process_index * len(prompt_ids)
+        seeds = [self._seed(_TRAIN, first_row + i) for i in range(len(prompt_ids))]
+        assert self.num_generations is not None
+        self._completions = self._sample(prompt_ids, seeds, self.num_generations, "train")
+        return [list(c.token_ids) for c in self._completions], [list(c.logprobs) for c in self._completions]
+
+    def _sample(self, prompts: list[list[int]], seeds: list[int], group: int, mode: str) -> list[Completion]:
+        if self._last_loaded_step != self.state.global_step:
+            with self._timed("time/sync", mode):
+                self.engine.sync_weights()
+            self._last_loaded_step = self.state.global_step
+        with self._timed("time/generate", mode):
+            return self.engine.sample(prompts, seeds, group)
+
+    def _seed(self, phase: int, row: int) -> int:
+        return spread_seed(self.args.seed, phase, self.state.global_step, row)
+
+    # ---- reward -----------------------------------------------------------------------------------
+
+    def rlt(
+        self, *, completion_ids: list[list[int]], log_metric: Callable[[str, float], None], **_: Any
+    ) -> list[float | None]:
+        """Return the reward of each completion; TRL calls this. None where it is no number."""
+        assert len(completion_ids) == len(self._batch), "one completion per row of the batch"
+        with self._timed("time/reward", "train"):
+            self._scores = self.score(self._batch, self._completions)
+        for score in self._scores:
+            if is_scorable(score):
+                for name, value in score.parts.items():
+                    log_metric(name, value)
+            log_metric("unscorable", float(not is_scorable(score)))
+        return [score.reward if is_scorable(score) else None for score in self._scores]
+
+    def max_over_processes(self, value: int) -> int:
+        """Return the largest of the processes' values; collective."""
+        return max_over_processes(self.accelerator, value)
+
+    # ---- loss, drift, logs ------------------------------------------------------------------------
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        if torch.is_grad_enabled():
+            self._loss_logprobs = result[0].detach()
+        return result
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        loss = super()._compute_loss(model, inputs)
+        if self._last_loaded_step == self.state.global_step:  # the engine holds this very policy
+            sampled, mask = inputs["sampling_per_token_logps"], inputs["completion_mask"].bool()
+            self._drift.add(self._loss_logprobs, sampled, mask)
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the engine drift since the last call, and warn when it passes its limit."""
+        if self.policy.training and "loss" in logs:
+            logs.update(self._drift.metrics())
+        super().log(logs, start_time)
+
+    @contextmanager
+    def _timed(self, name: str, mode: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._metrics[mode][name].append(time.perf_counter() - start)
+
+    # ---- samples ----------------------------------------------------------------------------------
+
+    def _rows(
+        self,
+        items: Sequence[PromptedProblem],
+        completions: Sequence[Completion],
+        scores: Sequence[Score],
+    ) -> list[dict[str, Any]]:
+        """Return one row for each completion."""
+        decode = self.layout.tokenizer.decode
+        return [
+            sample_row(i.problem, c, str(decode(list(c.token_ids))), s) | self.tell(i.problem, c)
+            for i, c, s in zip(items, completions, scores, strict=True)
+        ]
+
+    def _store(self, name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Write the rows of all processes, and return them."""
+        gathered: list[dict[str, Any]] = gather_object(rows)
+        if self.accelerator.is_main_process:
+            number_samples(gathered)
+            self._write_samples(name, gathered)
+        return gathered
+
+    # ---- evaluation -------------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,  # noqa: ARG002 - held-out problems are given to the constructor
+        ignore_keys: list[str] | None = None,  # noqa: ARG002
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Return the mean reward and its parts over the held-out problems, each counted once.
+
+        Samples depend on the run's seed, the problem and the weights only; no generator of the training
+        run is read or moved.
+        """
+        group = self.settings.eval_num_generations
+        mine = range(self.accelerator.process_index, len(self._data.held_out), self.accelerator.num_processes)
+        items = [self._data.held_out[i] for i in mine for _ in range(group)]
+        # The seed leaves the step out: the same randomness before and after training pairs the samples.
+        seeds = [spread_seed(self.args.seed, _EVAL, i, k) for i in mine for k in range(group)]
+        start = time.perf_counter()
+        completions = self._sample([item.prompt_ids for item in items], seeds, group, "eval")
+        scores = self.score(items, completions)
+        rows = self._rows(items, completions, scores)
+        self._store(f"eval_step_{self.state.global_step:06d}", rows)
+        metrics = mean_parts(gather_object(scores), metric_key_prefix)
+        metrics[f"{metric_key_prefix}_runtime"] = time.perf_counter() - start
+        self._metrics["eval"].clear()
+        super(GRPOTrainer, self).log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # ---- checkpoints ------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # First: transformers writes the file that marks a whole checkpoint, then removes older ones.
+        assert self.args.output_dir is not None
+        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        on_main_process(self.accelerator, lambda: self.monitors.save(folder))
+        if self.reference is not None:
+            self.reference.save(folder)
+        super()._save_checkpoint(model, trial)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write none: the stage writes the run's card."""
+
+
+def _indexed(problems: Sequence[PromptedProblem]) -> Dataset:
+    """Return rows as TRL wants them, with a `prompt`; problem and ids are looked up by `index`."""
+    return Dataset.from_dict({"prompt": [""] * len(problems), "index": list(range(len(problems)))})
+
+
+class _EvaluateAtTheEnd(TrainerCallback):
+    """Evaluates after the last step, whatever eval_steps is."""
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,  # noqa: ARG002
+    ) -> None:
+        """Ask for an evaluation after the last step."""
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = True
