@@ -29,6 +29,11 @@ class Problem:
     extra: dict[str, Any] = field(default_factory=dict)
     """Columns that the framework does not know, as they were; rewards read them from the problem."""
 
+    @property
+    def reference(self) -> str:
+        """What an answer is graded against: the row's own answer, else its solution."""
+        return self.answer or self.solution
+
 
 @dataclass(frozen=True)
 class Explanation:

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 
 from rlt.config.schema import (
-    GENERATING_STAGES,
+    ENGINE_STAGES,
     OPTIONAL_FIELDS,
     PROMPT_KEYWORDS,
     REQUIRED_FIELDS,
+    RL_STAGES,
     SCORING_STAGES,
     TEXT_STAGES,
     TRACE_FIELDS,
@@ -36,8 +37,8 @@ def check_data(config: Config) -> None:
             f"`data.missing_trace={config.data.missing_trace}` does not hold for student_sft, because a "
             "student that is taught the solution as its thought learns not to think: leave it at error."
         )
-    if config.stage in ("teacher_rl", *GENERATING_STAGES) and config.data.on_long_row == "truncate":
-        rows = "RL rows" if config.stage == "teacher_rl" else f"rows of {config.stage}"
+    if config.stage in ENGINE_STAGES and config.data.on_long_row == "truncate":
+        rows = "RL rows" if config.stage in RL_STAGES else f"rows of {config.stage}"
         raise ConfigError(
             f"`data.on_long_row=truncate` cuts explanations, which {rows} do not have: take drop or error."
         )

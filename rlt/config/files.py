@@ -19,6 +19,7 @@ _EARLIER = {
     "teacher_rl": ("pre_rl_model", "teacher_sft", "the warm-up"),
     "collect_traces": ("teacher_rl", "teacher_rl", "teacher_rl"),
     "evaluate": ("student_sft", "student_sft", "student_sft"),
+    "student_rl": ("student_sft", "student_sft", "student_sft"),
 }
 """By stage: the folder of its default model, the run file that writes it, and how that is called."""
 _HUB_NAME = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)

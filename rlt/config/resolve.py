@@ -10,7 +10,7 @@ import os
 from copy import deepcopy
 
 from rlt.config.check_evaluate import plain_task
-from rlt.config.schema import PROMPT_KEYWORDS, SCORING_STAGES, Config
+from rlt.config.schema import PROMPT_KEYWORDS, RL_STAGES, SCORING_STAGES, Config
 from rlt.config.tree import get
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def resolve(config: Config) -> Config:
         _choose_estimator(config)
     if config.stage == "evaluate":
         config.evaluate.tasks = [plain_task(task) for task in config.evaluate.tasks]
-    if config.stage != "teacher_rl":
+    if config.stage not in RL_STAGES:
         return config
     trainer, reward = config.trainer, config.reward
     if trainer.ref_sync_steps and trainer.beta == 0:

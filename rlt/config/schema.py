@@ -35,16 +35,20 @@ def setting(
 
 
 STAGES = (
-    *("teacher_sft", "teacher_rl", "collect_traces", "student_sft", "infer"),
+    *("teacher_sft", "teacher_rl", "collect_traces", "student_sft", "student_rl", "infer"),
     *("score_traces", "show_traces", "select_traces", "plan_traces"),
     *("make_countdown", "evaluate", "pipeline"),
 )
 SCORING_STAGES = ("score_traces", "show_traces")
 """Stages that read traces and train nothing; a teacher is optional."""
+RL_STAGES = ("teacher_rl", "student_rl")
+"""Stages that train on what their own model has just written."""
 PAID_STAGES = ("teacher_rl", *SCORING_STAGES)
 """Stages in which frozen students judge explanations."""
 GENERATING_STAGES = ("collect_traces", "evaluate")
 """Stages that train nothing and generate: every GPU is the engine's."""
+ENGINE_STAGES = (*RL_STAGES, *GENERATING_STAGES)
+"""Stages that `generation` and the lengths of prompt and completion hold for."""
 TEXT_STAGES = ("select_traces", "plan_traces")
 """Stages that read traces without any model; of the student no more than its tokenizer."""
 TRACE_STAGES = (*SCORING_STAGES, *TEXT_STAGES, "student_sft")
@@ -318,8 +322,26 @@ class RewardSettings:
 
 
 @dataclass
+class CorrectnessSettings:
+    """What student_rl pays for: right answers, and the form of an answer that is wrong."""
+
+    weight: float = setting(1.0, "reward of a right answer", gt=0)
+    format_weight: float = setting(
+        0.1, "reward of a wrong answer whose thought and solution stand in the student's tags", ge=0
+    )
+    grader: str = setting(
+        "math",
+        "math: equal by math-verify; countdown: the reference's numbers, each once, and its value",
+        choices=("math", "countdown"),
+    )
+    grading_seconds: float = setting(
+        5.0, "CPU seconds for grading an answer; one that needs more is wrong", gt=0
+    )
+
+
+@dataclass
 class GenerationSettings:
-    """The engine that writes the explanations. Temperature and lengths are root keys."""
+    """The engine that writes completions. Temperature and lengths are root keys."""
 
     backend: str = setting("vllm", "engine", choices=("vllm", "transformers"))
     top_p: float = setting(1.0, "nucleus sampling; 1 is off", gt=0, le=1)
@@ -416,7 +438,7 @@ class EvaluateSettings:
 
 @dataclass
 class MonitorSettings:
-    """When teacher RL warns, with advice. The numbers are logged as monitor/NAME whatever is set here."""
+    """When RL warns, with advice. The numbers are logged as monitor/NAME whatever is set here."""
 
     max_solution_copied: float | None = setting(
         0.5,
@@ -441,6 +463,13 @@ class MonitorSettings:
     baseline_steps: int = setting(5, "first steps whose mean length stands for the start", gt=0)
     max_missing_tag: float | None = setting(
         0.2, "warn when more than this share lacks the closing explanation tag; null: never", ge=0, le=1
+    )
+    max_malformed: float | None = setting(
+        0.2,
+        "student_rl: warn when more than this share is no thought with an answer, ended by the student; "
+        "null: never",
+        ge=0,
+        le=1,
     )
     max_truncated: float | None = setting(
         0.2, "warn when more than this share is cut by max_completion_length; null: never", ge=0, le=1
@@ -632,7 +661,9 @@ class Config:
         "the teacher, null for none",
     )
     dataset_id_or_path: str = setting(MISSING, "the problems: a file, a folder or a Hub name")
-    student_model: str | None = setting(None, "RL and scoring: the frozen student that pays the reward")
+    student_model: str | None = setting(
+        None, "teacher_rl and scoring: the frozen student that pays the reward"
+    )
     learning_rate: float = setting(1e-6, "peak learning rate", gt=0)
     train_batch_size: int = setting(
         16, "rows (SFT) or completions (RL) of one optimizer step, over all processes", gt=0
@@ -645,7 +676,7 @@ class Config:
     max_prompt_length: int = setting(
         16384, "RL and collecting: tokens of a prompt; see data.on_long_row", gt=0
     )
-    max_completion_length: int = setting(16384, "RL and collecting: tokens that the teacher may write", gt=0)
+    max_completion_length: int = setting(16384, "RL and collecting: tokens that the model may write", gt=0)
     answer_log_prob_coeff: list[float] = setting([1.0, 0.01], "weights of reward.answer_reductions in r_SS")
     kl_penalty_reward_coeff: list[float] = setting([3.0, 0.03], "weights of reward.kl_reductions in r_KL")
     results_dir: str = setting("results", "folder that holds the run directories")
@@ -658,7 +689,8 @@ class Config:
     data: DataSettings = setting(DataSettings, "reading problems")
     layout: LayoutSettings = setting(LayoutSettings, "tags and prompts")
     trainer: TrainerSettings = setting(TrainerSettings, "optimisation")
-    reward: RewardSettings = setting(RewardSettings, "the reward")
+    reward: RewardSettings = setting(RewardSettings, "the reward of explanations")
+    correctness: CorrectnessSettings = setting(CorrectnessSettings, "student_rl: the reward of answers")
     generation: GenerationSettings = setting(GenerationSettings, "the engine")
     evaluation: EvaluationSettings = setting(EvaluationSettings, "evaluation during training")
     evaluate: EvaluateSettings = setting(EvaluateSettings, "benchmarks of a trained student")

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from rlt.config.bounds import check_bounds
 from rlt.config.check_collect import check_collect
 from rlt.config.check_components import check_components
+from rlt.config.check_correctness import check_correctness
 from rlt.config.check_countdown import check_countdown
 from rlt.config.check_data import check_data
 from rlt.config.check_evaluate import check_evaluate
@@ -24,10 +25,12 @@ from rlt.config.check_traces import check_traces
 from rlt.config.check_trainer import check_trainer
 from rlt.config.files import check_files, context_length
 from rlt.config.schema import (
+    ENGINE_STAGES,
     GENERATING_STAGES,
     PAID_STAGES,
     PLAIN_SAMPLING,
     REDUCTIONS,
+    RL_STAGES,
     SCORING_STAGES,
     TEXT_STAGES,
     Config,
@@ -86,13 +89,15 @@ def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = F
         _check_reward(config)
         check_components(config)
         _check_student(config)
-    if config.stage in ("teacher_rl", *GENERATING_STAGES):
+    if config.stage == "student_rl":
+        check_correctness(config)
+    if config.stage in ENGINE_STAGES:
         _check_generation(config)
     check_files(config)
     context = context_length(config.model_name_or_path) if config.model_name_or_path else None
     students = all_students(config) if config.stage in PAID_STAGES else []
     check_lengths(config, context, {s.model: context_length(s.model) for s in students})
-    if config.stage in ("teacher_rl", *GENERATING_STAGES):
+    if config.stage in ENGINE_STAGES:
         _check_servers(config, servers_follow)
 
 
@@ -149,7 +154,7 @@ def _refuse_greedy(config: Config) -> None:
 
 def _check_batch(config: Config, num_processes: int) -> None:
     batch, unit = config.train_batch_size, config.per_device_train_batch_size * num_processes
-    group = config.num_generations if config.stage == "teacher_rl" else 1
+    group = config.num_generations if config.stage in RL_STAGES else 1
     good = lcm(unit, group)
     lower, upper = batch // good * good, (batch // good + 1) * good
     remedy = f"take {' or '.join(str(n) for n in (lower, upper) if n)}"
@@ -222,7 +227,7 @@ def _check_student_prompt(student: StudentSettings) -> None:
 
 def _check_own_prompt(config: Config) -> None:
     """Refuse to train or to ask a published student under another prompt than its own."""
-    is_student = config.stage in ("student_sft", "evaluate")
+    is_student = config.stage in ("student_sft", "student_rl", "evaluate")
     is_student |= config.stage == "infer" and config.infer.solution is None
     model, prompt = config.model_name_or_path, config.layout.student_prompt
     if is_student and model and _needs_own_prompt(model, prompt):
@@ -318,7 +323,7 @@ def check_lengths(config: Config, context: int | None, students: Mapping[str, in
         return  # traces that are too long are marked
     if config.stage == "evaluate":  # an answer may go on to the end of the context
         need, what = config.max_prompt_length + 1, f"max_prompt_length + 1 = {config.max_prompt_length} + 1"
-    elif config.stage in ("teacher_rl", *GENERATING_STAGES):
+    elif config.stage in ENGINE_STAGES:
         prompt, completion = config.max_prompt_length, config.max_completion_length
         need = prompt + completion
         what = f"max_prompt_length + max_completion_length = {prompt} + {completion}"

@@ -23,7 +23,7 @@ from typing import NoReturn
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
-from rlt.config.schema import GENERATING_STAGES, Config
+from rlt.config.schema import ENGINE_STAGES, GENERATING_STAGES, RL_STAGES, Config
 from rlt.config.validate import validate
 from rlt.errors import ConfigError, RLTError
 from rlt.launch.command import PROJECT, training_command, training_env
@@ -59,10 +59,11 @@ USAGE = {
     "launch.sh": """\
 usage: ./launch.sh [N] cfgs/run_cfg/NAME.yaml [WORD] [KEY=VALUE …] [--dry-run]
 
-Train on N GPUs (default: all visible ones). teacher_rl takes half of them for vLLM servers, and
-collect_traces and evaluate, which train nothing, all of them, unless generation.servers=[ADDRESS,…] names
-running ones or generation.backend=transformers needs none. On a machine without GPUs, N counts training
-processes (default 1), beside one server; in collect_traces and evaluate it counts servers.
+Train on N GPUs (default: all visible ones). teacher_rl and student_rl take half of them for vLLM
+servers, and collect_traces and evaluate, which train nothing, all of them, unless
+generation.servers=[ADDRESS,…] names running ones or generation.backend=transformers needs none. On a
+machine without GPUs, N counts training processes (default 1), beside one server; in collect_traces and
+evaluate it counts servers.
 """,
     "launch_with_server.sh": """\
 usage: ./launch_with_server.sh GENERATION TRAINING cfgs/run_cfg/NAME.yaml [WORD] [KEY=VALUE …] [--dry-run]
@@ -192,7 +193,7 @@ def check(script: str, line: CommandLine, config: Config) -> Checked:
     """Return who gets which device, with every check of the resolved `config` done; no data is read."""
     if config.stage == "infer":
         raise ConfigError("infer needs no launcher: run `python train.py run_cfg=infer …`.")
-    generates = config.stage in ("teacher_rl", *GENERATING_STAGES) and config.generation.backend == "vllm"
+    generates = config.stage in ENGINE_STAGES and config.generation.backend == "vllm"
     needs_servers = generates and not config.generation.servers
     if script == "launch_with_server.sh" and (not needs_servers or config.stage in GENERATING_STAGES):
         raise ConfigError(_needs_no_server(config))
@@ -344,7 +345,7 @@ def _needs_no_server(config: Config) -> str:
             f"launch_with_server.sh shares GPUs out between generation and training, but {config.stage} "
             "trains nothing: use launch.sh."
         )
-    if config.stage != "teacher_rl":
+    if config.stage not in RL_STAGES:
         reason = f"stage {config.stage} generates nothing"
     elif config.generation.servers:
         reason = "generation.servers names running servers"

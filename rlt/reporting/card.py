@@ -24,6 +24,8 @@ _WHAT = {
     "explanation that leads from one to the other. It is the starting point of the reinforcement learning.",
     "student_sft": "a student: a model that thinks first and answers then, fine-tuned on explanations as its "
     "own thoughts.",
+    "student_rl": "a student: a model that thinks first and answers then. Reinforcement learning paid it for "
+    "right answers, as a grader judges them.",
     "teacher_rl": "a Reinforcement-Learned Teacher: it reads a question **and its solution** and writes an "
     "explanation. It was rewarded for how likely a frozen student then finds the solution, minus how "
     "unnatural the student finds the explanation.",
@@ -41,8 +43,12 @@ _RECIPE_KEYS = (
     "kl_penalty_reward_coeff",
     "seed",
 )
+_OF_EXPLANATIONS = ("student_model", "answer_log_prob_coeff", "kl_penalty_reward_coeff")
+"""Those of a reward that student_rl does not have."""
 _METRICS = (
     "reward",
+    "correct",
+    "well_formed",
     "r_ss",
     "r_kl",
     "missing_tag",
@@ -129,7 +135,11 @@ def facts_section(config: dict[str, Any], run: dict[str, Any], title: str = "Rec
     """Return the run's inputs and the settings among `config` that make a recipe."""
     inputs = run.get("inputs", {})
     facts = [(role.replace("_", " "), in_words(described)) for role, described in inputs.items()]
-    facts += [(f"`{key}`", f"`{config[key]}`") for key in _RECIPE_KEYS if config.get(key) is not None]
+    pays_answers = run.get("stage") == "student_rl"
+    keys = [key for key in _RECIPE_KEYS if not (pays_answers and key in _OF_EXPLANATIONS)]
+    facts += [(f"`{key}`", f"`{config[key]}`") for key in keys if config.get(key) is not None]
+    if pays_answers:
+        facts += [(f"`correctness.{k}`", f"`{v}`") for k, v in (config.get("correctness") or {}).items()]
     trainer = config.get("trainer") or {}
     facts += [
         (f"`trainer.{key}`", f"`{trainer[key]}`")

@@ -37,7 +37,8 @@ class Panel:
 
 _COMPONENT = "component/"
 PANELS = (
-    Panel("reward", ("reward",), "r_ss - r_kl + format, mean over the batch"),
+    Panel("reward", ("reward",), "mean over the batch; of explanations it is r_ss - r_kl + format"),
+    Panel("right answers", ("correct",), "share of completions that a grader takes for right"),
     Panel("r_ss", ("r_ss",), "how likely the student finds the solution; higher is better"),
     Panel("r_kl", ("r_kl",), "how unnatural the student finds the explanation; lower is better"),
     Panel("hardest tokens", ("r_ss_min", "r_kl_max"), "the worst token of solution and explanation"),
@@ -45,8 +46,8 @@ PANELS = (
     Panel("length (tokens)", ("explanation_tokens", "completions/mean_length", "solution_tokens")),
     Panel(
         "share of completions",
-        ("missing_tag", "completions/clipped_ratio", "text_after_tag"),
-        "without the end tag, cut at the limit, with text after the tag",
+        ("missing_tag", "monitor/malformed", "completions/clipped_ratio", "text_after_tag"),
+        "without the end tag, or not in a student's form; cut at the limit; with text after the tag",
     ),
     Panel(
         "solution given away",

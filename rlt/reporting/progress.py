@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 # (names in the logs, the first found counts; label in the line)
 LINE_KEYS = (
     ("reward", "reward"),
+    ("correct", "correct"),
     ("r_ss", "r_ss"),
     ("r_kl", "r_kl"),
     ("missing_tag", "no tag"),

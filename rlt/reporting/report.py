@@ -17,7 +17,7 @@ from rlt.reporting.page import escaped, figure, html_page
 from rlt.reporting.progress import duration
 from rlt.reporting.redact import redact
 from rlt.reporting.run_record import read_run
-from rlt.reporting.samples import SCORE_KEYS, read_samples, sample_files
+from rlt.reporting.samples import SCORE_KEYS, TEXTS, read_samples, sample_files
 
 NAME = "report.html"
 _NUM_SAMPLES = 3
@@ -132,9 +132,9 @@ def _sample(row: dict[str, Any], kind: str) -> str:
         f"{key} <b>{row[key]:.4g}</b>" for key in SCORE_KEYS if isinstance(row.get(key), int | float)
     )
     texts = "".join(
-        f'<div class="label">{label}</div><pre>{escaped(shorten_middle(str(row[label]), 4000))}</pre>'
-        for label in ("question", "solution", "explanation")
-        if row.get(label) is not None
+        f'<div class="label">{label}</div><pre>{escaped(shorten_middle(str(row[key]), 4000))}</pre>'
+        for key, label in TEXTS.items()
+        if row.get(key) is not None
     )
     place = escaped(f"{kind} · problem {row.get('problem_id', '?')} · sample {row.get('sample_index', '?')}")
     return f'<div class="sample {kind}"><div class="label">{place}</div><div>{scores}</div>{texts}</div>'

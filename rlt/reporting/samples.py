@@ -1,8 +1,9 @@
-"""Samples on disk (parquet) and in the console: what the teacher wrote, and what it earned.
+"""Samples on disk (parquet) and in the console: what the policy wrote, and what it earned.
 
 A row has `problem_id, sample_index, step, question, solution, explanation, reward`, the parts of the score
 under their own names (`r_ss`, `r_kl_mean`, …), and anything else the trainer knows. Files are named by
-step: `step_000012`, and `eval_step_000012` for held-out problems.
+step: `step_000012`, and `eval_step_000012` for held-out problems. Of a student the explanation is its own
+thought, and `student_answer` follows it.
 """
 
 from __future__ import annotations
@@ -27,9 +28,18 @@ SCORE_KEYS = (
     "r_kl_mean",
     "r_kl_max",
     "format",
+    "correct",
+    "well_formed",
     "explanation_tokens",
     "solution_tokens",
 )
+TEXTS = {
+    "question": "question",
+    "solution": "solution",
+    "explanation": "explanation",
+    "student_answer": "answer",
+}
+"""Columns that a person reads, with what they are called there."""
 _NAME = re.compile(r"(?P<kind>\w*?)step_(?P<step>\d+)\.parquet")
 
 
@@ -90,7 +100,7 @@ def prepare_samples(directory: str | Path, step: int) -> None:
 
 
 def format_sample(row: dict[str, Any], width: int | None = None, explanation_limit: int = 1200) -> str:
-    """Return a console block for one sample: question, solution, explanation, and the aligned score."""
+    """Return a console block for one sample: its texts, and the aligned score."""
     width = max(40, min(width or shutil.get_terminal_size((100, 24)).columns, 120))
     place = [
         f"{label} {row[key]}"
@@ -99,9 +109,10 @@ def format_sample(row: dict[str, Any], width: int | None = None, explanation_lim
     ]
     title = printable(" · ".join(place) or "sample").replace("\n", " ")
     parts = [f"── {title} ".ljust(width, "─")]
-    for label, limit in (("question", 600), ("solution", 600), ("explanation", explanation_limit)):
-        if row.get(label) is not None:
-            parts.append(_paragraph(label, shorten_middle(printable(str(row[label])).strip(), limit), width))
+    for key, label in TEXTS.items():
+        limit = explanation_limit if key == "explanation" else 600
+        if row.get(key) is not None:
+            parts.append(_paragraph(label, shorten_middle(printable(str(row[key])).strip(), limit), width))
     scores = {key: row[key] for key in SCORE_KEYS if isinstance(row.get(key), int | float)}
     return "\n".join(parts + _score_lines(scores, width))
 

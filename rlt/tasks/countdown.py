@@ -8,6 +8,7 @@ one reads the text by itself, in time linear in a bounded length, and computes w
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import TracebackType
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing_extensions import Self
 
 from rlt.errors import DataError
+from rlt.records import Problem
 
 MAX_CHARACTERS = 512
 """Longer texts are no expressions; six numbers take a tenth of it."""
@@ -124,6 +126,15 @@ def apply(operator: str, left: Fraction | None, right: Fraction | None) -> Fract
     return left * right if operator == "*" else left / right
 
 
+def is_countdown(problem: Problem) -> bool:
+    """Whether a problem carries the `numbers` and the `target` that its reference is made of and makes."""
+    numbers, target = problem.extra.get("numbers"), problem.extra.get("target")
+    wanted = parse_expression(problem.reference)
+    if wanted is None or not isinstance(numbers, list):
+        return False
+    return Counter(wanted.numbers) == Counter(numbers) and wanted.value == target
+
+
 class CountdownGrader:
     """Grades one answer at a time, with the face of `MathGrader`.
 
@@ -131,12 +142,16 @@ class CountdownGrader:
     may use all four operations, whichever the reference uses.
     """
 
-    undecided = 0
+    undecided: int = 0
     """No answer is left undecided."""
 
     def __call__(self, answer: str, reference: str) -> bool:
         """Whether `answer` uses the numbers of `reference`, each exactly once, and has its value."""
         return tinyzero_reward(answer, reference) == 1.0
+
+    def is_answer(self, text: str) -> bool:
+        """Whether a text is an expression."""
+        return parse_expression(text) is not None
 
     def close(self) -> None:
         """Do nothing: there is no process to end."""
@@ -157,7 +172,7 @@ def tinyzero_reward(answer: str, reference: str) -> float:
         raise DataError(
             f"the reference {reference[:80]!r} must be an expression such as (1 + 2) / 3, because the "
             "countdown grader reads numbers and target from it; make problems with run_cfg=make_countdown, "
-            "or grade with reward.answers.grader=math"
+            "or take the grader math"
         )
     given = parse_expression(answer)
     if given is None:

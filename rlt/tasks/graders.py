@@ -1,14 +1,40 @@
-"""The graders by name; each takes an answer and a reference and says whether the answer is right."""
+"""The graders by name: each says whether an answer is right, the same when it pays and when it evaluates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol
+
+from typing_extensions import Self
 
 from rlt.tasks.countdown import CountdownGrader
 from rlt.tasks.math_grader import MathGrader
 
-GRADERS: dict[str, Callable[[float], Callable[[str, str], bool]]] = {
+
+class Grader(Protocol):
+    """Grades one answer at a time. As a context it ends what it has started."""
+
+    undecided: int
+    """Answers that could not be graded, which count as wrong."""
+
+    def __call__(self, answer: str, reference: str) -> bool:
+        """Whether an answer is right; DataError for a reference that it cannot read."""
+        ...
+
+    def is_answer(self, text: str) -> bool:
+        """Whether a text has the form of an answer, right or wrong."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+GRADERS: dict[str, Callable[[float], Grader]] = {
     "math": MathGrader,
     "countdown": lambda _: CountdownGrader(),  # takes no time that needs a limit
 }
-"""Name (`reward.answers.grader`) -> the grader for the CPU seconds that an answer may take."""
+"""Name (`reward.answers.grader`, `correctness.grader`) -> the grader for an answer's CPU seconds."""

@@ -61,6 +61,10 @@ class MathGrader:
             )
         return False
 
+    def is_answer(self, text: str) -> bool:
+        """Whether a text says anything."""
+        return bool(text.strip())
+
     def close(self) -> None:
         """End the child process."""
         with self._lock:

@@ -93,3 +93,45 @@ def teacher_limits(settings: MonitorSettings) -> list[Limit]:
             f"r_kl decides nothing, so nothing keeps the teacher from restating the solution: {stronger_kl}",
         ),
     ]
+
+
+def student_limits(settings: MonitorSettings) -> list[Limit]:
+    """Return the limits of student RL."""
+    return [
+        Limit(
+            "length_ratio",
+            "max",
+            settings.max_length_ratio,
+            "thoughts grow: good while `correct` rises with them, else lower temperature or take "
+            "trainer.loss_type=dapo, under which long wrong answers cost as much a token as short ones",
+        ),
+        Limit(
+            "length_ratio",
+            "min",
+            settings.min_length_ratio,
+            "thoughts shrink: read samples/ whether the student guesses; problems that it can guess need no "
+            "thought, so take harder ones, or raise trainer.beta",
+        ),
+        Limit(
+            "malformed",
+            "max",
+            settings.max_malformed,
+            "completions lack the student's tags or do not end by themselves: raise max_completion_length if "
+            "they are cut, else fine-tune the student on traces first (student_sft), under the same "
+            "layout.student_prompt and layout.tags",
+        ),
+        Limit(
+            "truncated",
+            "max",
+            settings.max_truncated,
+            "completions are cut by their length, and earn nothing: raise max_completion_length, or keep "
+            "them out of the loss with trainer.mask_truncated=true",
+        ),
+        Limit(
+            "zero_variance",
+            "max",
+            settings.max_zero_variance,
+            "whole groups earn the same and teach nothing: take easier problems if `correct` is near 0 and "
+            "harder ones if it is near 1, or raise num_generations",
+        ),
+    ]

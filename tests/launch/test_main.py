@@ -26,6 +26,7 @@ EIGHT_GPUS = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
 NO_GPUS = {"CUDA_VISIBLE_DEVICES": ""}
 SFT = "cfgs/run_cfg/teacher_sft.yaml"
 RL = "cfgs/run_cfg/teacher_rl.yaml"
+STUDENT_RL = "cfgs/run_cfg/student_rl.yaml"
 COLLECT = "cfgs/run_cfg/collect_traces.yaml"
 HUB_MODEL = "model_name_or_path=Qwen/Qwen2.5-7B-Instruct"
 
@@ -77,6 +78,16 @@ def test_the_split_by_hand_and_the_words_of_the_original():
     assert len(servers) == 4
     assert "cfgs/accelerate/zero1.yaml" in training
     assert "/tmp/x/teacher_rl/logs/vllm-" in servers[0]
+
+
+def test_student_rl_is_launched_like_teacher_rl():
+    words = ["2", "4", STUDENT_RL, HUB_MODEL, "dataset_id_or_path=openai/gsm8k", "--dry-run"]
+    result = launch("launch_with_server.sh", *words, env=EIGHT_GPUS)
+    assert "student_model: null" in result.stdout
+    servers, training = commands(result)
+    assert all(f"CUDA_VISIBLE_DEVICES={gpu} " in line for gpu, line in zip("01", servers, strict=True))
+    assert "CUDA_VISIBLE_DEVICES=2,3,4,5 RLT_NUM_GPUS=6 " in training
+    assert "--num_processes 4" in training
 
 
 def test_without_gpus_two_processes_train_under_zero3_beside_one_server():

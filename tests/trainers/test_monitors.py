@@ -14,6 +14,7 @@ import pytest
 from rlt.config.schema import MonitorSettings
 from rlt.errors import CheckpointError
 from rlt.trainers.alarms import Alarms
+from rlt.trainers.monitor_limits import student_limits
 from rlt.trainers.monitors import FILE, Monitors, kl_share, zero_variance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
@@ -76,6 +77,20 @@ def test_what_a_step_does_not_have_is_left_out(monitors):
         f"monitor/{name}"
         for name in ("length_ratio", "missing_tag", "truncated", "zero_variance", "kl_share")
     }
+
+
+def test_a_students_rows_have_monitors_of_their_own(caplog):
+    usual = {"explanation_tokens": 9.0, "finish_reason": "stop", "well_formed": True}
+    rows = [{**usual, "reward": reward} for reward in (1.0, 0.1, 0.1, 0.1)]
+    rows[3]["well_formed"] = False
+    monitors = Monitors(MonitorSettings(), Alarms(speaks=True), group=2, limits=student_limits)
+    found = {"length_ratio": 1.0, "malformed": 0.25, "truncated": 0.0, "zero_variance": 0.5}
+    with caplog.at_level(logging.WARNING):
+        assert monitors.observe(rows, 7) == {f"monitor/{name}": value for name, value in found.items()}
+    said = [record.getMessage() for record in caplog.records]
+    assert [message.partition(":")[0] for message in said] == ["step 7", "step 7"]
+    assert "monitor/malformed is 0.25, above monitors.max_malformed=0.2" in said[0]
+    assert "monitor/zero_variance is 0.5, above monitors.max_zero_variance=0.25" in said[1]
 
 
 def test_zero_variance_counts_groups():

@@ -67,9 +67,8 @@ class CorrectAnswers:
         return [self._share(row.problem, group) for row, group in zip(rows, groups, strict=True)]
 
     def _share(self, problem: Problem, completions: Sequence[Completion]) -> float:
-        reference = problem.answer or problem.solution
         answers = [self._read(completion) for completion in completions]
-        return sum(a is not None and self._grade(a, reference) for a in answers) / len(answers)
+        return sum(a is not None and self._grade(a, problem.reference) for a in answers) / len(answers)
 
     def _row_seed(self, row: Explained) -> int:
         what = f"{self._seed} {row.problem.id} {row.explanation.token_ids}"

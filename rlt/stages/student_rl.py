@@ -1,0 +1,120 @@
+"""Student RL: GRPO with the task's grader as reward, from any checkpoint that thinks before it answers.
+
+The student is asked as it is when it is evaluated: system prompt and question, nothing of its turn. It writes
+thought and solution in its tags, and is paid for the solution (rlt/rewards/correctness.py).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from rlt.config.schema import Config
+from rlt.config.validate import check_lengths
+from rlt.data.kept import KeptRows
+from rlt.data.lengths import LengthRule, fit_lengths
+from rlt.data.load import load_eval_problems, load_problems
+from rlt.data.prompts import student_prompt
+from rlt.errors import DataError
+from rlt.formats.layout import StudentLayout
+from rlt.formats.tags import TAG_STYLES
+from rlt.models.load import load_context, load_tokenizer
+from rlt.records import Problem
+from rlt.rewards.correctness import CorrectnessReward, CorrectnessWeights
+from rlt.stages.common import progress, run_context, run_directory, write_skipped
+from rlt.stages.rl import (
+    keep_earlier_run_apart,
+    open_pool,
+    rl_data,
+    rl_parts,
+    rl_resume_point,
+    rl_settings,
+    train_and_save,
+)
+from rlt.tasks.countdown import is_countdown
+from rlt.tasks.graders import GRADERS, Grader
+from rlt.trainers.arguments import grpo_arguments
+from rlt.trainers.final_model import generation_config
+from rlt.trainers.lora import lora_config
+from rlt.trainers.rl import PromptedProblem
+from rlt.trainers.student_rl import StudentRLTrainer
+
+
+def run(config: Config) -> None:
+    """Train the student by RL and write it at the top of the run directory."""
+    assert config.model_name_or_path is not None, "validate() has asked for a model"
+    inputs = {
+        "model": (config.model_name_or_path, config.model.revision),
+        "dataset": (config.dataset_id_or_path, config.data.revision),
+        "held_out": config.data.eval_path,
+    }
+    settings = config.correctness
+    with (
+        run_directory(config, inputs) as record,
+        GRADERS[settings.grader](settings.grading_seconds) as grader,
+    ):
+        # 0. What would fail after minutes of loading models fails now.
+        checkpoint = rl_resume_point(config)
+        pool = open_pool(config)
+
+        # 1. Text: tokenizer and layout.
+        trust = config.model.trust_remote_code
+        tokenizer = load_tokenizer(config.model_name_or_path, revision=config.model.revision, trust=trust)
+        tags = TAG_STYLES[config.layout.tags]
+        layout = StudentLayout(tokenizer, tags, student_prompt(config.layout.student_prompt, tags))
+
+        # 2. Problems that fit the context, each with a reference that the grader reads.
+        context = load_context(config.model_name_or_path, revision=config.model.revision, trust=trust)
+        check_lengths(config, context, {})
+        held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
+        prompted = partial(prompted_problems, layout=layout, grader=grader, config=config)
+        train_rows = prompted(load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False))
+        eval_rows = prompted(held_out) if held_out else None
+        num_skipped = write_skipped(config, train_rows, eval_rows)
+        data = rl_data(train_rows, eval_rows, config)
+
+        # 3. Trainer: policy, reference, grader, engine.
+        keep_earlier_run_apart(config, checkpoint)
+        trainer = StudentRLTrainer(
+            config.model_name_or_path,
+            grpo_arguments(config, run_context(config)),
+            layout=layout,
+            data=data,
+            reward=CorrectnessReward(
+                grader, CorrectnessWeights(right=settings.weight, form=settings.format_weight)
+            ),
+            parts=rl_parts(pool, config),
+            settings=rl_settings(config),
+            peft_config=lora_config(config.model.lora),
+        )
+
+        # 4. Train, and write the model, which goes on to end its turn with the token that it was taught.
+        stop_ids = list(dict.fromkeys([*trainer.eos_token_ids, *trainer.stop_token_ids]))
+        generation = generation_config(tokenizer, stop_ids, config.temperature)
+        train_and_save(trainer, config, checkpoint, generation)
+        record.update(
+            problems=len(data.train),
+            held_out=len(data.held_out),
+            skipped=num_skipped,
+            undecided_answers=grader.undecided,
+        )
+
+
+def prompted_problems(
+    problems: KeptRows[Problem], *, layout: StudentLayout, grader: Grader, config: Config
+) -> KeptRows[PromptedProblem]:
+    """Return the problems that fit, with their prompt ids; logs how long they are."""
+
+    def lay_out(problem: Problem) -> PromptedProblem:
+        grader("", problem.reference)  # a row whose reference it cannot read is a bad one
+        if config.correctness.grader == "math" and is_countdown(problem):
+            raise DataError(
+                f"problem {problem.id} is a Countdown problem, for which the grader math would take any "
+                "number or formula of the right value: take correctness.grader=countdown"
+            )
+        return PromptedProblem(problem, layout.prompt_ids(problem))
+
+    laid_out = problems.lay_out(lay_out, config.data, partial(progress, what="tokenising"))
+    rule = LengthRule[PromptedProblem](
+        "prompt tokens", lambda row: len(row.prompt_ids), config.max_prompt_length, "max_prompt_length"
+    )
+    return fit_lengths(laid_out, [rule], config.data)

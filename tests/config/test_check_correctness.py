@@ -1,0 +1,73 @@
+"""What student_rl asks of a configuration."""
+
+import pytest
+
+from rlt.config.compose import compose
+from rlt.config.resolve import resolve
+from rlt.config.validate import validate
+from rlt.errors import ConfigError
+
+
+@pytest.fixture
+def words(place) -> list[str]:
+    """Return a command line of student_rl that passes every check."""
+    return [
+        "run_cfg=student_rl",
+        "model_name_or_path=model",
+        "dataset_id_or_path=rows.jsonl",
+        "generation.backend=transformers",
+    ]
+
+
+@pytest.mark.parametrize("recipe", ["released", "modern"])
+def test_a_model_and_problems_are_enough(words, recipe):
+    config = resolve(compose([*words, f"recipe={recipe}"]))
+    validate(config)
+    assert (config.correctness.weight, config.correctness.format_weight) == (1, 0.1)
+    assert config.student_model is None
+
+
+def test_the_default_model_is_what_student_sft_writes(place):
+    config = compose(["run_cfg=student_rl", "dataset_id_or_path=rows.jsonl"])
+    assert config.model_name_or_path == compose(["run_cfg=student_sft"]).output_dir
+    with pytest.raises(
+        ConfigError, match=r"student_rl starts from what student_sft writes, so run `\./launch"
+    ):
+        validate(config, servers_follow=True)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("student_model=student", "`student_model` has no effect, because student_rl is paid by a grader"),
+        ("reward.answers.grader=countdown", "`reward.answers.grader` has no effect"),
+        ("reward.length.weight=1", "`reward.length.weight` has no effect"),
+        ("kl_penalty_reward_coeff=[1,0]", "`kl_penalty_reward_coeff` has no effect"),
+        ("layout.teacher_prompt=Teach.", "`layout.teacher_prompt` has no effect"),
+        ("monitors.max_kl_share=0.9", "`monitors.max_kl_share` has no effect"),
+        (
+            "correctness.format_weight=1",
+            "`correctness.format_weight=1` must be less than correctness.weight=1",
+        ),
+        ("correctness.weight=0", "`correctness.weight` must be greater than 0"),
+        ("correctness.grader=eval", "`correctness.grader` must be one of math, countdown, got 'eval'"),
+        ("generation.stop_at_tag=true", "has to learn to end its turn by itself"),
+        ("data.on_long_row=truncate", "RL rows do not have: take drop or error"),
+        ("train_batch_size=1000", "so that every group is whole: take 992 or 1008"),
+        ("temperature=0", "`temperature` must be greater than 0 in student_rl"),
+        ("model.lora.dropout=0.1", "`model.lora.dropout=0.1` must be 0"),
+        ("max_completion_length=32768", "must fit the context of model"),
+        ("generation.backend=vllm", "needs running servers: start through ./launch.sh"),
+        ("+trainer_args.packing=true", "is not an argument of TRL's GRPOConfig"),
+        ("model_name_or_path=SakanaAI/RLT-7B", "`layout.student_prompt` must be from_dataset or file:PATH"),
+    ],
+)
+def test_rules(words, word, expected):
+    with pytest.raises(ConfigError) as caught:
+        validate(resolve(compose([*words, *(["model.lora.rank=4"] if "lora" in word else []), word])))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_pointless_settings_of_the_reference_are_switched_off(words):
+    assert resolve(compose([*words, "trainer.beta=0"])).trainer.ref_sync_steps == 0
