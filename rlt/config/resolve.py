@@ -56,6 +56,7 @@ def input_paths(config: Config) -> dict[str, str]:
     """Return what a configuration reads, a path or a Hub name, by the setting that names it."""
     found = {name: get(config, name) for name in _PATHS if name not in _WRITTEN}
     found |= {f"traces.more.{i}": path for i, path in enumerate(config.traces.more)}
+    found |= {f"evaluate.paths.{task}": path for task, path in config.evaluate.paths.items()}
     found |= {f"reward.students.{s.name}.model": s.model for s in config.reward.students}
     return {**{name: path for name, path in found.items() if path}, **prompt_files(config)}
 

@@ -25,7 +25,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder with rows and the model folders that shipped pipelines start from, without GPUs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    for folder in ("base", "teacher_rl"):
+    for folder in ("base", "pre_rl_model", "teacher_rl"):
         (tmp_path / "results" / folder).mkdir(parents=True)
         (tmp_path / "results" / folder / "config.json").write_text("{}")
     (tmp_path / "results/world").mkdir()
@@ -33,8 +33,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         '{"question": "1+1?", "solution": "2", "explanation": "one and one"}\n'
     )
     for name in ("train", "held_out"):
-        row = '{"question": "1+1?", "solution": "2", "reasoning_trace": "1+1=2"}\n'
-        (tmp_path / f"results/world/{name}.jsonl").write_text(row)
+        row = '{"question": "%d+1?", "solution": "2", "reasoning_trace": "1+1=2"}\n'
+        (tmp_path / f"results/world/{name}.jsonl").write_text("".join(row % i for i in range(1000)))
     return tmp_path
 
 
@@ -51,14 +51,17 @@ def plan_of(place: Path, steps: dict):
     return plan(str(run_file))
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-@pytest.mark.parametrize("toy", [False, True])
+@pytest.mark.parametrize(
+    ("name", "toy"),
+    [(name, toy) for name in SHIPPED for toy in (False, True) if toy or "quickstart_" not in name],
+)
 def test_every_step_of_every_shipped_pipeline_can_run(name, toy, place):
     words = ["pipeline.prefix=quickstart_", "results_dir=results/."] if toy else []
+    output = Path(compose([f"run_cfg={name}", *words]).output_dir)
     found = plan(f"run_cfg={name}", *words)
     assert len(found) > 2
-    assert {f"{step.directory}" for step in found} == {f"results/{name}/{step.name}" for step in found}
-    assert not (place / "results" / name).exists()
+    assert {step.directory for step in found} == {output / step.name for step in found}
+    assert not (place / output).exists()
     taken = {step.step.run_cfg.removeprefix("quickstart_") for step in found if "quickstart_" in step.command}
     assert taken == {step.config.stage for step in found if toy and step.config.stage in TOY}
 
