@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median, stdev
 from typing import Any
 
+from rlt.evaluation.intervals import mean_interval
+
 Row = Mapping[str, Any]
-Z_95 = 1.959963984540054
-"""Half the width of the normal distribution's middle 95 %, in standard deviations."""
 
 
 def summarize(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
@@ -41,7 +41,7 @@ def summarize_task(rows: Sequence[Row]) -> dict[str, Any]:
         "samples_per_problem": len(rows) / len(problems),
         "accuracy": mean,
         "standard_error": error,
-        "interval_95": None if error is None else interval(mean, error, len(problems)),
+        "interval_95": None if error is None else interval(accuracies),
         "pass_at": {str(k): pass_at(k, problems) for k in _sizes(least)},
         "majority": fmean(majority_is_right(samples) for samples in problems),
         "truncated": fmean(row["finish_reason"] == "length" for row in rows),
@@ -52,16 +52,19 @@ def summarize_task(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def interval(mean: float, error: float, num_problems: int) -> list[float]:
-    """Return the 95 % confidence interval of an accuracy, within 0 and 1.
+def interval(accuracies: Sequence[float]) -> list[float]:
+    """Return the 95 % confidence interval of the mean accuracy over problems, within 0 and 1.
 
-    Where no sample is right, or none is wrong, there is no error to go by: then the exact bound for as many
-    problems counts (Clopper and Pearson 1934).
+    Student's t over the problems' accuracies, since the samples of a problem depend on each other. Where no
+    sample is right, or none is wrong, there is no spread to go by: then the exact bound for as many problems
+    counts (Clopper and Pearson 1934).
     """
+    mean = fmean(accuracies)
     if mean in (0, 1):
-        bound = 1 - 0.025 ** (1 / num_problems)
+        bound = 1 - 0.025 ** (1 / len(accuracies))
         return [0.0, bound] if mean == 0 else [1 - bound, 1.0]
-    return [max(0.0, mean - Z_95 * error), min(1.0, mean + Z_95 * error)]
+    found = mean_interval(accuracies)
+    return [max(0.0, found.low), min(1.0, found.high)]
 
 
 def pass_at(k: int, problems: Sequence[Sequence[Row]]) -> float:

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean
 
 from rlt.errors import RLTError
-from rlt.quickstart.intervals import Interval, mean_interval
+from rlt.evaluation.intervals import Interval, mean_interval
 from rlt.quickstart.report import RESULT, Change, change_cells, markdown_table, percent, percent_interval
 from rlt.quickstart.stages import interrupt_on_sigterm, run_to_end
 from rlt.quickstart.students import AFTER, Students, compare_students

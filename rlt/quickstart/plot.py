@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rlt.quickstart.intervals import mean_interval
+from rlt.evaluation.intervals import mean_interval
 from rlt.quickstart.report import MEASURES, Comparison, Row, by_problem
 from rlt.quickstart.students import Students
 from rlt.reporting.files import write_atomically

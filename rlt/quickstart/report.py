@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from rlt.errors import DataError
-from rlt.quickstart.intervals import Interval, paired_interval
+from rlt.evaluation.intervals import Interval, paired_interval
 from rlt.quickstart.world import classify
 from rlt.reporting.console import printable
 from rlt.reporting.samples import read_samples, sample_files

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 
 from rlt.errors import DataError
-from rlt.quickstart.intervals import Interval, mean_interval, paired_interval
+from rlt.evaluation.intervals import Interval, mean_interval, paired_interval
 from rlt.quickstart.report import markdown_table, percent, percent_interval
 
 AFTER = "taught after RL"

@@ -5,7 +5,7 @@ from statistics import mean
 
 import pytest
 
-from rlt.evaluation.summary import majority_is_right, pass_at, summarize
+from rlt.evaluation.summary import interval, majority_is_right, pass_at, summarize
 
 
 def rows(*problems, task="t"):
@@ -31,9 +31,7 @@ def test_numbers_by_hand():
     # problems 1/2, 1/4, 1: mean 7/12, variance 7/48, standard error sqrt(7/144)
     assert numbers["accuracy"] == pytest.approx(7 / 12)
     assert numbers["standard_error"] == pytest.approx(7**0.5 / 12)
-    assert numbers["interval_95"] == pytest.approx(
-        [(7 - 1.96 * 7**0.5) / 12, 1], abs=1e-4
-    )  # no share is above 1
+    assert numbers["interval_95"] == [0, 1]  # 7/12 -+ 4.3027 · sqrt(7)/12 is wider than a share can be
     assert (numbers["num_problems"], numbers["num_samples"], numbers["samples_per_problem"]) == (3, 12, 4)
     assert numbers["truncated"] == numbers["no_answer"] == pytest.approx(1 / 12)
     assert numbers["well_formed"] == pytest.approx(11 / 12)
@@ -49,6 +47,11 @@ def test_tasks_are_apart_and_one_problem_has_no_error():
     assert list(both) == ["a", "b"]
     assert (both["a"]["accuracy"], both["a"]["standard_error"], both["a"]["interval_95"]) == (1, None, None)
     assert both["b"]["accuracy"] == 0.5
+
+
+def test_the_interval_is_students_t_over_problems():
+    # deviation 0.1, so the half width is 4.3027 · 0.1/sqrt(3) = 0.2484
+    assert interval([0.4, 0.5, 0.6]) == pytest.approx([0.2516, 0.7484], abs=1e-4)
 
 
 def test_nothing_right_is_no_certainty():

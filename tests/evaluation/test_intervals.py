@@ -3,7 +3,7 @@
 import pytest
 
 from rlt.errors import DataError
-from rlt.quickstart.intervals import mean_interval, paired_interval, t_quantile
+from rlt.evaluation.intervals import mean_interval, paired_interval, t_quantile
 
 
 @pytest.mark.parametrize(
