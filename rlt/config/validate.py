@@ -231,7 +231,7 @@ def _check_own_prompt(config: Config) -> None:
     is_student |= config.stage == "infer" and config.infer.solution is None
     model, prompt = config.model_name_or_path, config.layout.student_prompt
     if is_student and model and _needs_own_prompt(model, prompt):
-        values = "from_dataset or file:PATH" if config.stage == "student_sft" else "file:PATH"
+        values = "from_dataset or file:PATH" if config.stage in ("student_sft", "student_rl") else "file:PATH"
         raise ConfigError(
             f"`layout.student_prompt` must be {values} with model_name_or_path={model}, because it was "
             f"trained with a prompt that is data, got '{prompt[:40]}'."

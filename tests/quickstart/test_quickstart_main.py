@@ -19,9 +19,8 @@ SMALL = (
     "per_device_train_batch_size=8",
     "num_generations=4",
     "evaluation.num_generations=2",
-    "pipeline.every.data.subset.n=8",
-    "pipeline.steps.traces_before_rl.collect.samples_per_chunk=8",
-    "pipeline.steps.traces_after_rl.collect.samples_per_chunk=8",
+    "pipeline.steps.traces_before_rl.data.subset.n=8",
+    "pipeline.steps.traces_after_rl.data.subset.n=8",
 )
 
 
