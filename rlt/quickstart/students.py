@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import fmean
 
 from rlt.errors import DataError
-from rlt.evaluation.intervals import Interval, mean_interval, paired_interval
+from rlt.evaluation.intervals import Interval, paired_interval
+from rlt.evaluation.summary import interval
 from rlt.quickstart.report import markdown_table, percent, percent_interval
 
 AFTER = "taught after RL"
@@ -52,7 +53,10 @@ def compare_students(shares: Mapping[str, Mapping[str, float]]) -> Students:
     """Return the comparison of students, given by name as problem_id -> share of right answers."""
     best = dict(shares[AFTER])
     return Students(
-        {name: mean_interval(list(share.values())) for name, share in shares.items()},
+        {
+            name: Interval(fmean(share.values()), *interval(list(share.values())))
+            for name, share in shares.items()
+        },
         {name: paired_interval(dict(share), best) for name, share in shares.items() if name != AFTER},
     )
 
