@@ -674,9 +674,11 @@ class Config:
         0.7, "sampling temperature; 2 is the most vLLM takes, 0 (greedy) is for collecting alone", ge=0, le=2
     )
     max_prompt_length: int = setting(
-        16384, "RL and collecting: tokens of a prompt; see data.on_long_row", gt=0
+        16384, "RL, collecting, evaluating: tokens of a prompt; see data.on_long_row", gt=0
     )
-    max_completion_length: int = setting(16384, "RL and collecting: tokens that the model may write", gt=0)
+    max_completion_length: int = setting(
+        16384, "RL, collecting, evaluating: tokens that the model may write", gt=0
+    )
     answer_log_prob_coeff: list[float] = setting([1.0, 0.01], "weights of reward.answer_reductions in r_SS")
     kl_penalty_reward_coeff: list[float] = setting([3.0, 0.03], "weights of reward.kl_reductions in r_KL")
     results_dir: str = setting("results", "folder that holds the run directories")

@@ -82,9 +82,7 @@ def compare(first: Mapping[str, Shares], second: Mapping[str, Shares]) -> list[P
 
 def read_shares(run: Path) -> dict[str, Shares]:
     """Return an evaluation's share of right answers, by task and problem."""
-    path = run / "samples.jsonl"
-    if not path.is_file():
-        raise DataError(f"{path} does not exist: give the run directory of a finished evaluation")
+    path = _written(run, "samples.jsonl")
     verdicts: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     with path.open(encoding="utf-8") as lines:
         for row in map(json.loads, lines):
@@ -95,13 +93,31 @@ def read_shares(run: Path) -> dict[str, Shares]:
     }
 
 
+def read_manifest(run: Path) -> dict[str, Any]:
+    """Return what an evaluation's answers depend on."""
+    return json.loads(_written(run, "manifest.json").read_text(encoding="utf-8"))
+
+
+def _written(run: Path, name: str) -> Path:
+    if not (run / name).is_file():
+        raise DataError(f"{run / name} does not exist: give the run directory of a finished evaluation")
+    return run / name
+
+
 def differences_of_protocol(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """Return what two manifests do not have in common besides the model."""
-    return [
+    found = [
         f"{name} is {json.dumps(first.get(name))} and {json.dumps(second.get(name))}"
         for name in _PROTOCOL
         if first.get(name) != second.get(name)
     ]
+    tasks, others = first.get("tasks", {}), second.get("tasks", {})
+    asked_otherwise = [
+        task
+        for task in tasks
+        if task in others and tasks[task]["prompts_sha256"] != others[task]["prompts_sha256"]
+    ]
+    return found + [f"{task} was asked in other words" for task in asked_otherwise]
 
 
 def page(pairs: Sequence[Paired]) -> str:
@@ -132,7 +148,7 @@ def main(words: Sequence[str]) -> int:
     typed = parser.parse_args(words)
     try:
         pairs = compare(read_shares(typed.first), read_shares(typed.second))
-        manifests = [json.loads((run / "manifest.json").read_text()) for run in (typed.first, typed.second)]
+        manifests = [read_manifest(run) for run in (typed.first, typed.second)]
     except RLTError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

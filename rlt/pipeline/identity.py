@@ -26,7 +26,8 @@ _PLACES = {
     *("generation.servers", "generation.sync_dir", "generation.host", "generation.base_port"),
     *("generation.allow_remote_hosts", "generation.request_timeout", "generation.sync_timeout"),
     *("generation.startup_timeout", "generation.gpu_memory_utilization", "generation.server_args"),
-    *("collect.requests_per_server", "reward.servers", "reward.answers.servers"),
+    *("collect.requests_per_server", "evaluate.requests_per_server"),
+    *("reward.servers", "reward.answers.servers"),
 }
 """Settings of where and by what a run is made, which do not shape its result."""
 

@@ -53,6 +53,8 @@ def read_buckets(pipeline: Path) -> list[Bucket]:
             )
         rows = [json.loads(line) for line in traces.read_text(encoding="utf-8").split("\n") if line]
         scores = [row["score"] for row in rows if row["selected"]]
+        if not scores:
+            raise DataError(f"{traces} holds no trace of rank {rank}: collect more explanations of each row")
         tasks = json.loads((summary / "summary.json").read_text())["tasks"]
         accuracy = {task: numbers["accuracy"] for task, numbers in tasks.items()}
         buckets.append(Bucket(rank, len(scores), fmean(scores), accuracy))

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).resolve().parents[2]
 STAGE_TIMEOUT = 3600.0
-"""Seconds one stage may take; it needs about two minutes."""
+"""Seconds that one command may take; each needs a few minutes."""
 _GRACE = 90.0
 """Seconds a command gets to end what it started after it was asked to stop."""
 

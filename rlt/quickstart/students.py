@@ -7,14 +7,13 @@ same budget; the base that both start from answers too. All is read from the run
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from rlt.errors import DataError
+from rlt.evaluation.compare import Shares, read_shares
 from rlt.evaluation.intervals import Interval, paired_interval
 from rlt.evaluation.summary import interval
 from rlt.quickstart.report import markdown_table, percent, percent_interval
@@ -45,31 +44,26 @@ class Students:
 
 def read_students(directory: Path) -> Students:
     """Return the comparison, read from the pipeline's directory."""
-    shares = {name: right_by_problem(directory / step) for name, step in STUDENTS.items()}
-    return compare_students(shares)
+    return compare_students({name: right_by_problem(directory / step) for name, step in STUDENTS.items()})
 
 
-def compare_students(shares: Mapping[str, Mapping[str, float]]) -> Students:
-    """Return the comparison of students, given by name as problem_id -> share of right answers."""
-    best = dict(shares[AFTER])
+def compare_students(shares: Mapping[str, Shares]) -> Students:
+    """Return the comparison of students, given by name."""
     return Students(
         {
             name: Interval(fmean(share.values()), *interval(list(share.values())))
             for name, share in shares.items()
         },
-        {name: paired_interval(dict(share), best) for name, share in shares.items() if name != AFTER},
+        {name: paired_interval(share, shares[AFTER]) for name, share in shares.items() if name != AFTER},
     )
 
 
-def right_by_problem(run: Path) -> dict[str, float]:
-    """Return each problem's share of right answers in an evaluation."""
-    verdicts: dict[str, list[bool]] = defaultdict(list)
-    for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        verdicts[row["problem_id"]].append(row["correct"])
-    if not verdicts:
+def right_by_problem(run: Path) -> Shares:
+    """Return each problem's share of right answers in an evaluation of one task."""
+    tasks = list(read_shares(run).values())
+    if not tasks:
         raise DataError(f"{run}/samples.jsonl holds no answers: delete {run}, and run the command again")
-    return {key: fmean(group) for key, group in verdicts.items()}
+    return tasks[0]
 
 
 def students_table(students: Students) -> str:

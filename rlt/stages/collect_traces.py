@@ -36,6 +36,7 @@ from rlt.reporting.samples import write_samples
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool
 from rlt.stages.sampling import (
+    engine_facts,
     from_servers,
     in_process,
     keys_of,
@@ -154,14 +155,6 @@ def manifest(
 ) -> dict[str, Any]:
     """Return everything that a sample depends on, the likeliest to change first."""
     shaped = asdict(sampling)
-    if config.generation.backend == "vllm":
-        engine: dict[str, Any] = {"generation.dtype": config.generation.dtype}
-    else:
-        engine = {
-            "model.dtype": config.model.dtype,
-            "model.attn_implementation": config.model.attn_implementation,
-            "collect.samples_per_chunk": config.collect.samples_per_chunk,
-        }
     return {
         "teacher": teacher.get("sha256") or teacher,
         "seed": config.seed,
@@ -172,7 +165,6 @@ def manifest(
         "collect.only": config.collect.only and describe_input(config.collect.only)["sha256"],
         "layout.tags": layout.tags.name,
         "teacher_prompt": layout.system_prompt,
-        "generation.backend": config.generation.backend,
-        **engine,
+        **engine_facts(config, "collect"),
         "samples": samples_digest(samples),
     }

@@ -50,6 +50,7 @@ from rlt.reporting.tables import markdown
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool
 from rlt.stages.sampling import (
+    engine_facts,
     from_servers,
     in_process,
     keys_of,
@@ -206,14 +207,6 @@ def manifest(
 ) -> dict[str, Any]:
     """Return everything that an answer depends on, the likeliest to change first."""
     shaped = asdict(sampling)
-    if config.generation.backend == "vllm":
-        engine: dict[str, Any] = {"generation.dtype": config.generation.dtype}
-    else:
-        engine = {
-            "model.dtype": config.model.dtype,
-            "model.attn_implementation": config.model.attn_implementation,
-            "evaluate.samples_per_chunk": config.evaluate.samples_per_chunk,
-        }
     prompt = layout.system_prompt
     return {
         "model": model.get("sha256") or model,
@@ -231,8 +224,7 @@ def manifest(
         "evaluate.option_order": config.evaluate.option_order,
         "layout.tags": layout.tags.name,
         "student_prompt_sha256": None if prompt is None else hashlib.sha256(prompt.encode()).hexdigest(),
-        "generation.backend": config.generation.backend,
-        **engine,
+        **engine_facts(config, "evaluate"),
     }
 
 

@@ -18,6 +18,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from transformers import PreTrainedTokenizerBase
 
 from rlt.config.schema import Config
+from rlt.config.tree import get
 from rlt.generation.collective import on_every_process
 from rlt.generation.transformers_backend import TransformersGenerator
 from rlt.generation.types import Generator, Sampling
@@ -77,6 +78,14 @@ def still_to_draw(
         logger.info("%d of %d %s are there already", len(journal.rows), total, journal.what)
     (pending,) = broadcast_object_list(pending)
     return {i: units[i] for i in pending}
+
+
+def engine_facts(config: Config, section: str) -> dict[str, Any]:
+    """Return what of the engine a sample depends on, by setting; `section` is the stage's own."""
+    names = ["generation.dtype"]
+    if config.generation.backend != "vllm":
+        names = ["model.dtype", "model.attn_implementation", f"{section}.samples_per_chunk"]
+    return {name: get(config, name) for name in ("generation.backend", *names)}
 
 
 def local_generator(

@@ -59,10 +59,15 @@ def test_two_run_directories(tmp_path, capsys):
             for i in range(4)
         ]
         (run / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (run / "manifest.json").write_text(json.dumps({"temperature": temperature}))
+        tasks = {"t": {"prompts_sha256": name}}
+        (run / "manifest.json").write_text(json.dumps({"temperature": temperature, "tasks": tasks}))
     assert main([str(tmp_path / "one"), str(tmp_path / "two")]) == 0
     output = capsys.readouterr().out
     assert "| t | 43.8 | 68.8 | +25.0 [-7.5, +57.5] | 3 / 0 | 0.25 |" in output
     assert "Note: temperature is 0.6 and 0.0, so the models are not all that differs." in output
+    assert "Note: t was asked in other words, so the models are not all that differs." in output
     assert main([str(tmp_path / "one"), str(tmp_path / "none")]) == 3
+    assert "give the run directory of a finished evaluation" in capsys.readouterr().err
+    (tmp_path / "two" / "manifest.json").unlink()
+    assert main([str(tmp_path / "one"), str(tmp_path / "two")]) == 3
     assert "give the run directory of a finished evaluation" in capsys.readouterr().err

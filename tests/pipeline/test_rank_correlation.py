@@ -40,6 +40,12 @@ def test_it_is_printed_and_written(pipeline, capsys):
     assert capsys.readouterr().out == (pipeline / "rank_correlation.md").read_text()
 
 
+def test_a_rank_without_traces_is_refused(pipeline):
+    (pipeline / "rank_3" / "traces.jsonl").write_text('{"score": -9.0, "selected": false}\n')
+    with pytest.raises(DataError, match="holds no trace of rank 3"):
+        read_buckets(pipeline)
+
+
 def test_an_unfinished_pipeline_is_refused(pipeline, capsys):
     (pipeline / "answers_2" / "summary.json").unlink()
     with pytest.raises(DataError, match="no traces and answers of rank 2"):

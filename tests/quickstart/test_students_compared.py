@@ -23,7 +23,7 @@ AFTER = {"a": 1.0, "b": 1.0, "c": 1.0}
 def write_answers(directory, shares):
     directory.mkdir()
     rows = [
-        {"problem_id": problem, "sample_index": index, "correct": index < 4 * share}
+        {"task": "problems", "problem_id": problem, "sample_index": index, "correct": index < 4 * share}
         for problem, share in shares.items()
         for index in range(4)
     ]
