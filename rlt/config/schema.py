@@ -421,6 +421,12 @@ class EvaluateSettings:
         "a thought that never ends has no answer and is wrong, or the text is graded as a whole",
         choices=("wrong", "whole"),
     )
+    extraction: str = setting(
+        "lenient",
+        "rules that find the answer in a text, in order: those of SkyThought (last box, answer phrase, last "
+        "number; last letter), or more careful ones (a formula alone, the letter in a box, ...)",
+        choices=("skythought", "lenient"),
+    )
     grader: str = setting(
         "math",
         f"kind of answers in {LOCAL_TASK}: mathematics, the letter of an option, or Countdown expressions",

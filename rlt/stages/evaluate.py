@@ -59,6 +59,7 @@ from rlt.stages.sampling import (
     still_to_draw,
     units_of,
 )
+from rlt.tasks.extraction import ORDERS
 from rlt.traces.journal import Journal
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ def run(config: Config) -> None:
 
         # 4. Draw, and grade.
         with (
-            GradingPool(seconds=evaluate.grading_seconds) as graders,
+            GradingPool(ORDERS[evaluate.extraction], seconds=evaluate.grading_seconds) as graders,
             RunningScore(graders.grade, layout.tags, evaluate.unfinished == "whole") as score,
         ):
             for sample in samples:
@@ -155,7 +156,9 @@ def origins(config: Config, sources: Mapping[str, Source | None], pool: VLLMPool
     evaluate = config.evaluate
     return {
         "data": {task: describe_input(source) for task, source in sources.items() if source},
-        "grading": {"unfinished": evaluate.unfinished, "grading_seconds": evaluate.grading_seconds},
+        "grading": {
+            name: getattr(evaluate, name) for name in ("unfinished", "extraction", "grading_seconds")
+        },
         "code": code_version(),
         "libraries": library_versions(),
         "vllm_servers": pool.versions() if pool else None,

@@ -145,6 +145,7 @@ def test_ones_own_problems_are_graded_by_their_answers(words, tmp_path):
     problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
     changes = [
         "eval_cfg=skythought",
+        "evaluate.extraction=lenient",
         "evaluate.num_samples=1",
         "evaluate.tasks=[problems]",
         "evaluate.paths={}",
