@@ -39,3 +39,10 @@ def test_bench_scorer_runs_without_a_gpu():
     size = ["--shapes", "tiny", "--completions", "2", "--tokens", "16", "--repeats", "1"]
     (line,) = run("bench_scorer.py", *size).splitlines()
     assert json.loads(line)["shapes"]["tiny"]["tokens_per_second"] > 0
+
+
+def test_bench_grading_knows_what_is_right():
+    (line,) = run("bench_grading.py", "--answers", "200", "--repeats", "1").splitlines()
+    found = json.loads(line)
+    assert found["unexpected_verdicts"] == 0
+    assert found["verdicts_per_second"] > 0

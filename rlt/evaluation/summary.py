@@ -9,6 +9,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from rlt.evaluation.intervals import mean_interval
+from rlt.tasks.normal_form import normal_form
 
 Row = Mapping[str, Any]
 
@@ -78,13 +79,14 @@ def pass_at(k: int, problems: Sequence[Sequence[Row]]) -> float:
 def majority_is_right(samples: Sequence[Row]) -> bool:
     """Whether the answer that most samples give is right; of equally frequent ones the first counts.
 
-    Answers are the same where their texts are; a sample without an answer has no vote.
+    Answers are the same where their normal forms are; a sample without an answer has no vote.
     """
-    votes = Counter(row["extracted"] for row in samples if row["extracted"] is not None)
+    forms = [None if row["extracted"] is None else normal_form(row["extracted"]) for row in samples]
+    votes = Counter(form for form in forms if form is not None)
     if not votes:
         return False
-    winner = max(votes, key=lambda answer: votes[answer])  # the first of the highest, in order of appearance
-    return any(row["correct"] for row in samples if row["extracted"] == winner)
+    winner = max(votes, key=lambda form: votes[form])  # the first of the highest, in order of appearance
+    return any(row["correct"] for row, form in zip(samples, forms, strict=True) if form == winner)
 
 
 def _sizes(most: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -11,6 +12,9 @@ from typing_extensions import Self
 
 from rlt.tasks.extraction import Orders, extract
 from rlt.tasks.graders import GRADERS
+
+CHOICE = "choice"
+"""The kind whose answers are letters, which need no grader."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,20 @@ class GradingPool:
 
     def grade(self, tasks: Sequence[tuple[str, str, str]]) -> list[Verdict]:
         """Return the verdict of each (text, reference, kind)."""
-        return [self._grade(*task) for task in tasks]
+        found = [extract(text, self._orders[kind]) for text, _, kind in tasks]
+        pairs: dict[str, dict[int, tuple[str, str]]] = defaultdict(dict)  # kind -> place -> pair
+        for place, ((_, reference, kind), (answer, _)) in enumerate(zip(tasks, found, strict=True)):
+            if answer is not None:
+                pairs[kind][place] = answer, reference
+        right: dict[int, bool] = {}
+        for kind, of_kind in pairs.items():
+            right.update(zip(of_kind, self._grade(kind, list(of_kind.values())), strict=True))
+        return [Verdict(right.get(place, False), *one) for place, one in enumerate(found)]
 
-    def _grade(self, text: str, reference: str, kind: str) -> Verdict:
-        extracted, rule = extract(text, self._orders[kind])
-        if extracted is None:
-            return Verdict(False, None, rule)
-        is_right = extracted == reference if kind == "choice" else self._graders[kind](extracted, reference)
-        return Verdict(is_right, extracted, rule)
+    def _grade(self, kind: str, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        if kind == CHOICE:
+            return [answer == reference for answer, reference in pairs]
+        return self._graders[kind].grade(pairs)
 
     def close(self) -> None:
         """End the graders' processes."""

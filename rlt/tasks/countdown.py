@@ -8,6 +8,7 @@ one reads the text by itself, in time linear in a bounded length, and computes w
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import TracebackType
@@ -147,6 +148,10 @@ class CountdownGrader:
     def __call__(self, answer: str, reference: str) -> bool:
         """Whether `answer` uses the numbers of `reference`, each exactly once, and has its value."""
         return tinyzero_reward(answer, reference) == 1.0
+
+    def grade(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """Return for each (answer, reference) whether it is right."""
+        return [self(*pair) for pair in pairs]
 
     def is_answer(self, text: str) -> bool:
         """Whether a text is an expression."""

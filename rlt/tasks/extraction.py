@@ -27,7 +27,11 @@ _PHRASE_END = re.compile(
 )
 _FORMULA = re.compile(r"\$\$([^$]+)\$\$|\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _NUMBER = re.compile(r"(?:(?<![\w)}])[-\u2212])?(?:\d+(?:,\d{3}(?!\d))*(?:\.\d+)?|\.\d+)(?:/\d+)?")
-_NO_WORD = re.compile(r"\\(?:text|textbf|mathrm|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+")
+_NO_WORD = re.compile(
+    r"\\(?:text|textbf|mathrm|mbox|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+|\b(?:sqrt|sin|cos|tan|log|ln|pi|or|and)\b"
+)
+_QUANTITY = re.compile(r"[-+]?\$?[\d.,/]+ ?[A-Za-z/]+(?: [a-z/]+)?(?:\^\d)?\.?")
+_WORD = re.compile(r"\\(?:text|textbf|mathrm|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _LETTER = re.compile(r"(?<![A-Za-z0-9])[A-D](?![A-Za-z0-9])")
 _ONE_LETTER = re.compile(r"(?:\\[a-z]+\{|[\s({*])*([A-D])(?:[\s)}*.]*|[\s)}*]*[).:].*)", re.DOTALL)
@@ -71,9 +75,11 @@ def last_number(text: str) -> str | None:
 
 
 def whole_formula(text: str) -> str | None:
-    r"""Return a text that is one line without words, such as `\frac{1}{2}` or `5\text{ cm}`."""
+    r"""Return a text that is one line without words but for units, such as `\frac{1}{2}` or `5 cm`."""
     line = one_line(text)
-    return line if line and not _WORD.search(_NO_WORD.sub(" ", line)) else None
+    if line is None or (_WORD.search(_NO_WORD.sub(" ", line)) and not _QUANTITY.fullmatch(line)):
+        return None
+    return line
 
 
 def one_line(text: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol
 
@@ -13,13 +13,17 @@ from rlt.tasks.math_grader import MathGrader
 
 
 class Grader(Protocol):
-    """Grades one answer at a time. As a context it ends what it has started."""
+    """Grades answers. As a context it ends what it has started."""
 
     undecided: int
     """Answers that could not be graded, which count as wrong."""
 
     def __call__(self, answer: str, reference: str) -> bool:
         """Whether an answer is right; DataError for a reference that it cannot read."""
+        ...
+
+    def grade(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """Return for each (answer, reference) whether it is right."""
         ...
 
     def is_answer(self, text: str) -> bool:

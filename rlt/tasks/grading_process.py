@@ -1,4 +1,4 @@
-"""The child process of `MathGrader`: reads [answer, reference] lines, writes true or false.
+"""The child process of `GradingChild`: reads [answer, reference] lines, writes true or false.
 
 Computer algebra of text that a model wrote may run for ever inside one C call, which no signal handler and
 no thread can end. Here the kernel ends the process when a pair takes more CPU time than allowed.
@@ -15,12 +15,20 @@ import re
 import resource
 import signal
 import sys
+from typing import Any
+
+from rlt.tasks.normal_form import plain_text
 
 MEMORY = 4 * 2**30
 """Bytes of address space: an answer such as 9^9^9^9 must not fill the machine."""
 _DELIMITERS = ("$", r"\(", r"\[", r"\boxed")
 _NO_LIMIT = 0  # math-verify's own could not end a C call
 _FINAL = "####"
+_COMMAND = re.compile(r"\\[A-Za-z]+(?:\s*\{[a-z]+\})?")
+_WORDS = re.compile(r"[^\W\d_]{3,}|\s[^\W\d_]{2,}")
+_DIGITS = 25
+_DIFFERENT = 1e-9
+"""Relative difference of values that no rounding explains."""
 
 
 def is_correct(answer: str, reference: str) -> bool:
@@ -28,7 +36,31 @@ def is_correct(answer: str, reference: str) -> bool:
     from math_verify import parse, verify
 
     gold, given = (parse(as_math(text), parsing_timeout=_NO_LIMIT) for text in (reference, answer))
+    if gold and given and have_other_values(gold[0], given[0]):
+        return False
     return verify(gold, given, timeout_seconds=_NO_LIMIT)
+
+
+def have_other_values(gold: Any, given: Any) -> bool:
+    """Whether two exact expressions in the same symbols surely differ, by their values at one point.
+
+    Most wrong answers do, and math-verify would try to simplify the difference to zero at length.
+    """
+    import sympy
+
+    slow = (sympy.Float, sympy.Integral, sympy.Sum, sympy.Product, sympy.Derivative, sympy.Limit)
+    for side in (gold, given):
+        if not isinstance(side, sympy.Expr) or side.has(*slow):
+            return False
+    symbols = sorted(gold.free_symbols, key=str)
+    if gold.free_symbols != given.free_symbols or "i" in map(str, symbols):  # which may be imaginary
+        return False
+    point = {symbol: sympy.Rational(37 + 6 * i, 29) for i, symbol in enumerate(symbols)}
+    values = [side.evalf(_DIGITS, subs=point) for side in (gold, given)]
+    if not all(value.is_number and value.is_finite for value in values):
+        return False
+    first, second = map(complex, values)
+    return abs(first - second) > _DIFFERENT * max(1.0, abs(first), abs(second))
 
 
 def as_math(text: str) -> str:
@@ -38,10 +70,10 @@ def as_math(text: str) -> str:
     What follows a `####` is the answer, as GSM8K writes it.
     """
     text = text.rpartition(_FINAL)[2].strip()
-    has_words = re.search(r"[^\W\d_]{2,}", re.sub(r"\\[A-Za-z]+", "", text))
-    if has_words or "\n" in text or any(d in text for d in _DELIMITERS):
+    if "\n" in text or any(d in text for d in _DELIMITERS):
         return text
-    return f"${text}$"
+    plain = plain_text(text)
+    return text if _WORDS.search(_COMMAND.sub("", plain)) else f"${plain}$"
 
 
 def main() -> None:

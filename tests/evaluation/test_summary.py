@@ -77,3 +77,9 @@ def test_pass_at_k_is_the_share_of_all_choices(k):
 )
 def test_majority(answers, right):
     assert majority_is_right(rows(answers)) is right
+
+
+def test_a_majority_may_write_one_answer_in_several_ways():
+    answers = ["5", "5", r"\frac{8}{2}", "4.0", "4"]
+    samples = [{**row, "correct": row["extracted"] != "5"} for row in rows(answers)]
+    assert majority_is_right(samples)

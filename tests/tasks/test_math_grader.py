@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+import psutil
 import pytest
 
 from rlt.tasks.grading_process import as_math
@@ -13,7 +14,7 @@ from rlt.tasks.math_grader import MathGrader
 
 @pytest.fixture(scope="module")
 def grader():
-    with MathGrader(seconds=1) as grader:
+    with MathGrader(seconds=1, most_children=1) as grader:
         yield grader
 
 
@@ -88,13 +89,35 @@ def test_a_time_limit_holds_in_any_thread():
         assert grader("2/2", "1")
 
 
-def test_a_child_that_was_killed_is_started_again(grader):
-    assert grader("1/2", "0.5")
-    before = grader.undecided
-    grader._child.kill()
-    grader._child.wait()
-    assert grader("1/2", "0.5")
-    assert grader.undecided == before
+def test_a_child_that_was_killed_is_started_again():
+    others = children()
+    with MathGrader(seconds=5, most_children=1) as grader:
+        assert grader("x+x", "2x")
+        (pid,) = children() - others
+        child = psutil.Process(pid)
+        child.kill()
+        child.wait(10)
+        assert grader("y+y", "2y")
+        assert len(children() - others - {pid}) == 1
+        assert grader.undecided == 0
+    assert children() == others
+
+
+def children() -> set[int]:
+    """Return the grading processes of this one."""
+    found = psutil.Process().children()
+    return {p.pid for p in found if p.status() != "zombie" and "rlt.tasks.grading_process" in p.cmdline()}
+
+
+def test_an_answer_that_ends_its_child_takes_no_other_with_it():
+    """More pairs than children, in one call; each verdict is that of its own pair."""
+    pairs = [(f"x+{i}x" if i % 3 else "y", f"{i + 1}x") for i in range(40)]
+    pairs[17] = ("9^{9^{9^{9}}}", "$9^{9^{9^{8}}}$")
+    with MathGrader(seconds=1) as grader:
+        assert grader.grade(pairs) == [bool(i % 3) and i != 17 for i in range(40)]
+        assert grader.undecided == 1
+        assert grader.grade(pairs)[17] is False
+        assert grader.undecided == 1, "what ended a child once is not tried again"
 
 
 def test_what_has_no_words_is_read_as_one_formula():
