@@ -1,4 +1,4 @@
-"""Answers beside references, with the verdict that a person gives them. All of them are our own.
+"""Answers beside references, with a label set by hand. All of them are our own.
 
 Conventions where people differ: units, degree signs, currency and the base of a number may be left out on
 one side; 50% is 50 or 1/2, as the reference has it; a whole number before a proper fraction is a mixed

@@ -1,4 +1,4 @@
-"""The grader beside a person: every pair, known limits, and random texts that must not stop it."""
+"""The grader beside labels set by hand: every pair, known limits, and random texts that must not stop it."""
 
 import os
 import random
@@ -21,7 +21,7 @@ def pool():
         yield pool
 
 
-def test_the_grader_agrees_with_people(pool):
+def test_the_grader_agrees_with_the_labels(pool):
     verdicts = pool.grade([(answer, reference, "math") for answer, reference, _ in PAIRS])
     others = {
         (answer, reference)
