@@ -31,7 +31,6 @@ _NO_WORD = re.compile(
     r"\\(?:text|textbf|mathrm|mbox|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+|\b(?:sqrt|sin|cos|tan|log|ln|pi|or|and)\b"
 )
 _QUANTITY = re.compile(r"[-+]?\$?[\d.,/]+ ?[A-Za-z/]+(?: [a-z/]+)?(?:\^\d)?\.?")
-_WORD = re.compile(r"\\(?:text|textbf|mathrm|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _LETTER = re.compile(r"(?<![A-Za-z0-9])[A-D](?![A-Za-z0-9])")
 _ONE_LETTER = re.compile(r"(?:\\[a-z]+\{|[\s({*])*([A-D])(?:[\s)}*.]*|[\s)}*]*[).:].*)", re.DOTALL)

@@ -46,9 +46,7 @@ class MathGrader:
         self._lock = threading.Lock()
         self._known: dict[Pair, bool] = {}
         self._num_children = min(most_children, len(os.sched_getaffinity(0)))
-        self._children: queue.LifoQueue[GradingChild] = (
-            queue.LifoQueue()
-        )  # those that have started come first
+        self._children: queue.LifoQueue[GradingChild] = queue.LifoQueue()  # first out: one that has started
         for _ in range(self._num_children):
             self._children.put(GradingChild(seconds))
 
