@@ -17,11 +17,10 @@ import random
 import statistics
 import time
 
-from rlt.evaluation.verdicts import GradingPool
+from rlt.evaluation.verdicts import GradingPool, Ungraded
 from rlt.tasks.extraction import ORDERS
 from rlt.tasks.math_grader import MOST_CHILDREN
 
-Task = tuple[str, str, str]
 THOUGHT = "We add what is given, and take half of it. "
 KINDS = ("whole", "decimal", "fraction", "latex")
 
@@ -40,7 +39,7 @@ def main() -> None:
         rng = random.Random(repeat)
         made = [make(rng, i, options) for i in range(options.answers)]
         with GradingPool(ORDERS["lenient"]) as pool:
-            pool.grade([(f"{i}x+x", f"{i + 1}x", "math") for i in range(64 * MOST_CHILDREN)])
+            pool.grade([ungraded(f"{i}x+x", f"{i + 1}x") for i in range(64 * MOST_CHILDREN)])
             start = time.perf_counter()
             verdicts = pool.grade([task for task, _ in made])
             seconds.append(time.perf_counter() - start)
@@ -56,7 +55,7 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def make(rng: random.Random, number: int, options: argparse.Namespace) -> tuple[Task, bool]:
+def make(rng: random.Random, number: int, options: argparse.Namespace) -> tuple[Ungraded, bool]:
     """Return an answer with its reference, and whether it is right; one in two is."""
     right = rng.random() < 0.5
     kind = "algebra" if rng.random() < options.algebra else rng.choice(KINDS)
@@ -69,7 +68,12 @@ def make(rng: random.Random, number: int, options: argparse.Namespace) -> tuple[
         "algebra": (rf"\sqrt{{{4 * n * n + 4}}}", rf"2\sqrt{{{other * other + 1}}}"),
     }[kind]
     right = right or kind == "latex"
-    return (THOUGHT * options.sentences + rf"So it is \boxed{{{said}}}.", reference, "math"), right
+    return ungraded(THOUGHT * options.sentences + rf"So it is \boxed{{{said}}}.", reference), right
+
+
+def ungraded(text: str, reference: str) -> Ungraded:
+    """Return an answer without a thought before it."""
+    return Ungraded(text, reference, "math", text)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,12 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from rlt.evaluation.verdicts import Verdict
+from rlt.evaluation.verdicts import Ungraded, Verdict
 from rlt.formats.answer import read_answer
 from rlt.formats.tags import TagStyle
 
 Key = tuple[str | int, ...]
-Task = tuple[str, str, str]
-"""Answer, reference, kind."""
-Grade = Callable[[Sequence[Task]], list[Verdict]]
-UNFINISHED = "unfinished thought"
-"""The rule by which there is no answer in a thought that never ends."""
+Grade = Callable[[Sequence[Ungraded]], list[Verdict]]
 
 
 class RunningScore:
@@ -32,7 +28,7 @@ class RunningScore:
         self._grade = grade
         self._tags = tags
         self._grades_unfinished = grades_unfinished
-        self._waiting: queue.SimpleQueue[tuple[Key, Task] | None] = queue.SimpleQueue()  # None is the end
+        self._waiting: queue.SimpleQueue[tuple[Key, Ungraded] | None] = queue.SimpleQueue()  # None is the end
         self._verdicts: dict[Key, Verdict] = {}
         self._num_right = 0
         self._error: BaseException | None = None
@@ -42,10 +38,8 @@ class RunningScore:
     def add(self, key: Key, turn: str, reference: str, kind: str) -> None:
         """Hand in a turn."""
         answer = read_answer(turn, self._tags)
-        if answer.is_unfinished and not self._grades_unfinished:
-            self._verdicts[key] = Verdict(False, None, UNFINISHED)
-        else:
-            self._waiting.put((key, (answer.text, reference, kind)))
+        text = None if answer.is_unfinished and not self._grades_unfinished else answer.text
+        self._waiting.put((key, Ungraded(text, reference, kind, turn)))
 
     def note(self) -> str:
         """Return the score so far, as a progress line ends with it."""
@@ -71,15 +65,15 @@ class RunningScore:
     def _work(self) -> None:
         try:
             while (batch := self._next_batch()) is not None:
-                for (key, _), verdict in zip(batch, self._grade([task for _, task in batch]), strict=True):
+                for (key, _), verdict in zip(batch, self._grade([one for _, one in batch]), strict=True):
                     self._verdicts[key] = verdict
                     self._num_right += verdict.correct
         except BaseException as error:  # belongs to whoever asks for the verdicts
             self._error = error
 
-    def _next_batch(self) -> list[tuple[Key, Task]] | None:
+    def _next_batch(self) -> list[tuple[Key, Ungraded]] | None:
         """Return what waits, at least one answer; None at the end."""
-        batch: list[tuple[Key, Task]] = []
+        batch: list[tuple[Key, Ungraded]] = []
         while not batch or not self._waiting.empty():
             one = self._waiting.get()
             if one is None:

@@ -43,6 +43,7 @@ def summarize_task(rows: Sequence[Row]) -> dict[str, Any]:
         "accuracy": mean,
         "standard_error": error,
         "interval_95": None if error is None else interval(accuracies),
+        "accuracy_skythought": by_skythought(rows),
         "pass_at": {str(k): pass_at(k, problems) for k in _sizes(least)},
         "majority": fmean(majority_is_right(samples) for samples in problems),
         "truncated": fmean(row["finish_reason"] == "length" for row in rows),
@@ -51,6 +52,12 @@ def summarize_task(rows: Sequence[Row]) -> dict[str, Any]:
         "tokens": {"mean": fmean(lengths), "median": median(lengths), "max": max(lengths)},
         "rules": dict(sorted(Counter(row["rule"] for row in rows).items())),
     }
+
+
+def by_skythought(rows: Sequence[Row]) -> float | None:
+    """Return the share of answers that SkyThought would call right; None for a task that it has not."""
+    verdicts = [row["correct_skythought"] for row in rows]
+    return None if None in verdicts else fmean(verdicts)
 
 
 def interval(accuracies: Sequence[float]) -> list[float]:

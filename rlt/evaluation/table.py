@@ -20,7 +20,8 @@ def summary_page(
     how = ", ".join(f"{name} {sampling[name]:g}" for name in shown)
     parts = [
         f"# {model}",
-        f"Sampled with {how}. Shares in percent; k samples of each problem.",
+        f"Sampled with {how}. Shares in percent; k samples of each problem. The accuracy is our grader's; "
+        "beside it stands that of SkyThought's rules (rlt/tasks/skythought.py).",
         markdown(results(summary)).strip(),
     ]
     if reference and has_published(list(summary)):
@@ -30,19 +31,20 @@ def summary_page(
 
 def results(summary: Summary) -> Rows:
     """Return one line per task, the head first; accuracies in percent."""
-    head = ["task", "problems", "k", "accuracy", "95 % interval", "pass@k", "majority@k"]
+    head = ["task", "problems", "k", "accuracy", "95 % interval", "by SkyThought", "pass@k", "majority@k"]
     head += ["well formed", "truncated", "mean tokens"]
     return [head, *(_line(task, numbers) for task, numbers in summary.items())]
 
 
 def _line(task: str, numbers: Mapping[str, Any]) -> list[str]:
-    interval = numbers["interval_95"]
+    interval, theirs = numbers["interval_95"], numbers["accuracy_skythought"]
     return [
         task,
         str(numbers["num_problems"]),
         f"{numbers['samples_per_problem']:g}",
         percent(numbers["accuracy"]),
         "-" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}",
+        "-" if theirs is None else percent(theirs),
         percent(list(numbers["pass_at"].values())[-1]),
         percent(numbers["majority"]),
         percent(numbers["well_formed"]),

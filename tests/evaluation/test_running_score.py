@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlt.evaluation.grading import UNFINISHED, RunningScore
+from rlt.evaluation.grading import RunningScore
 from rlt.evaluation.verdicts import Verdict
 from rlt.formats.tags import TAG_STYLES
 
@@ -10,9 +10,9 @@ TAGS = TAG_STYLES["bespoke"]
 CUT = f"{TAGS.thought.open} so it is 4"
 
 
-def same(tasks):
+def same(answers):
     """Grade by equality."""
-    return [Verdict(text == reference, text, kind) for text, reference, kind in tasks]
+    return [Verdict(a.text == a.reference, a.text, a.kind) for a in answers]
 
 
 def test_every_turn_gets_its_verdict():
@@ -23,7 +23,7 @@ def test_every_turn_gets_its_verdict():
         verdicts = score.verdicts()
     assert sum(verdict.correct for verdict in verdicts.values()) == 25
     assert verdicts["t", "5"] == Verdict(True, "1", "math")
-    assert verdicts["t", "cut"] == Verdict(False, None, UNFINISHED)
+    assert verdicts["t", "cut"] == Verdict(False, None, "math")
     assert score.note() == "  24.8% right of 101"
 
 
@@ -34,8 +34,8 @@ def test_a_cut_thought_is_graded_as_a_whole_where_that_is_asked_for():
 
 
 def test_a_failing_grader_fails_the_run():
-    def broken(tasks):
-        raise OSError(f"no grader for {len(tasks)}")
+    def broken(answers):
+        raise OSError(f"no grader for {len(answers)}")
 
     with RunningScore(broken, TAGS, False) as score:
         score.add(("t", "1"), "1", "1", "math")

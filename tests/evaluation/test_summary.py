@@ -16,6 +16,7 @@ def rows(*problems, task="t"):
             "problem_id": str(i),
             "extracted": answer,
             "correct": answer == "4",
+            "correct_skythought": answer in ("4", "5"),
             "rule": "boxed" if answer else "none",
             "why": None if answer else "cut",
             "finish_reason": "stop" if answer else "length",
@@ -37,6 +38,7 @@ def test_numbers_by_hand():
     assert numbers["well_formed"] == pytest.approx(11 / 12)
     assert numbers["tokens"] == {"mean": 20, "median": 20, "max": 30}
     assert numbers["rules"] == {"boxed": 11, "none": 1}
+    assert numbers["accuracy_skythought"] == pytest.approx(11 / 12)
     assert numbers["majority"] == pytest.approx(2 / 3)  # a tie goes to the answer that came first
     assert list(numbers["pass_at"]) == ["1", "2", "4"]
     assert numbers["pass_at"]["1"] == pytest.approx(numbers["accuracy"])

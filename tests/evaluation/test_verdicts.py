@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlt.evaluation.verdicts import GradingPool
+from rlt.evaluation.verdicts import UNFINISHED, GradingPool, Ungraded, Verdict
 from rlt.tasks.extraction import ORDERS
 
 
@@ -28,7 +28,36 @@ def pool():
     ],
 )
 def test_verdicts(pool, text, reference, kind, correct, extracted):
-    (verdict,) = pool.grade([(text, reference, kind)])
+    (verdict,) = pool.grade([Ungraded(text, reference, kind, text)])
     assert verdict.correct is correct
     if extracted is not None or not correct:
         assert verdict.extracted == extracted
+
+
+def test_a_thought_that_never_ends_has_no_answer_but_for_skythought(pool):
+    turn = r"it may be \boxed{4}"
+    (verdict,) = pool.grade([Ungraded(None, "4", "math", turn)])
+    assert verdict == Verdict(False, None, UNFINISHED, correct_skythought=True)
+
+
+def test_both_verdicts_stand_side_by_side(pool):
+    answers = [
+        Ungraded(text, reference, kind, text)
+        for text, reference, kind in [
+            (r"\boxed{0.25}", "25", "math"),  # a hundredth passes there
+            (r"\boxed{(0, 1]}", "[0, 1)", "math"),  # brackets do not count there
+            (r"\boxed{\sqrt{8}}", r"2\sqrt{2}", "math"),  # for computer algebra
+            (r"\boxed{\sqrt{8}}", r"3\sqrt{2}", "math"),
+            (r"\boxed{C}, not a surprise", "C", "choice"),  # the article is option A there
+            ("1 + 2", "2 + 1", "countdown"),  # no task of SkyThought's
+        ]
+    ]
+    verdicts = [(v.correct, v.correct_skythought) for v in pool.grade(answers)]
+    assert verdicts == [
+        (False, True),
+        (False, True),
+        (True, True),
+        (False, False),
+        (True, False),
+        (True, None),
+    ]
