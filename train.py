@@ -16,7 +16,7 @@ from rlt.config.explain import explain, help_page
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
 from rlt.config.validate import validate
-from rlt.errors import ConfigError, RLTError
+from rlt.errors import ConfigError, Paused, RLTError
 
 
 def run(words: Sequence[str]) -> None:
@@ -68,6 +68,10 @@ def main(words: Sequence[str]) -> int:
     who = "" if rank == "0" else f" (process {rank} on {platform.node()})"
     try:
         run(words)
+    except Paused as paused:
+        sys.stderr.write(f"{paused}\n" if rank == "0" else "")
+        # torchrun would take another code than 0 for a failure; the launcher reads run.json.
+        return 0 if "TORCHELASTIC_RUN_ID" in os.environ else paused.exit_code
     except RLTError as error:
         sys.stderr.write(f"error{who}: {error}\n" if speaks else "")
         return error.exit_code

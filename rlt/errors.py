@@ -40,6 +40,15 @@ class GenerationError(RLTError, RuntimeError):
     exit_code = 5
 
 
+class Paused(RLTError):
+    """A run has saved a checkpoint and left before its end, as it was told to; not a failure.
+
+    The exit code is that of sysexits' EX_TEMPFAIL, by which a queue can tell that the job wants to go on.
+    """
+
+    exit_code = 75
+
+
 class CheckpointError(RLTError, RuntimeError):
     """A checkpoint cannot be written, or cannot be resumed from without changing the result."""
 

@@ -156,11 +156,16 @@ def _keep_apart(output_dir: str, setting: str, model: str) -> None:
         )
 
 
+def has_checkpoint(directory: str) -> bool:
+    """Whether a run directory holds a whole checkpoint."""
+    return any(Path(directory).glob(f"checkpoint-*/{_CHECKPOINT_END}"))
+
+
 def _check_resume(config: Config) -> None:
     if config.resume_from is None:
         return
     if config.resume_from == "latest":
-        if not any(Path(config.output_dir).glob(f"checkpoint-*/{_CHECKPOINT_END}")):
+        if not has_checkpoint(config.output_dir):
             raise ConfigError(
                 f"`resume_from=latest` finds no whole checkpoint-N in {config.output_dir}: leave it out to "
                 "start afresh."

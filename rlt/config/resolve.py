@@ -10,6 +10,7 @@ import os
 from copy import deepcopy
 
 from rlt.config.check_evaluate import plain_task
+from rlt.config.files import has_checkpoint
 from rlt.config.schema import PROMPT_KEYWORDS, RL_STAGES, SCORING_STAGES, Config
 from rlt.config.tree import get
 
@@ -30,6 +31,8 @@ def resolve(config: Config) -> Config:
     _expand_home(config)
     if config.report_to is not None and config.report_to.lower() == "none":
         config.report_to = None
+    if config.resume_from == "auto":
+        config.resume_from = "latest" if has_checkpoint(config.output_dir) else None
     if config.stage in SCORING_STAGES:
         _choose_estimator(config)
     if config.stage == "evaluate":

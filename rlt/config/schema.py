@@ -43,6 +43,7 @@ SCORING_STAGES = ("score_traces", "show_traces")
 """Stages that read traces and train nothing; a teacher is optional."""
 RL_STAGES = ("teacher_rl", "student_rl")
 """Stages that train on what their own model has just written."""
+TRAINING_STAGES = ("teacher_sft", "student_sft", *RL_STAGES)
 PAID_STAGES = ("teacher_rl", *SCORING_STAGES)
 """Stages in which frozen students judge explanations."""
 GENERATING_STAGES = ("collect_traces", "evaluate")
@@ -193,6 +194,17 @@ class TrainerSettings:
     )
     logging_steps: int = setting(1, "write metrics every so many steps", gt=0)
     save_steps: int = setting(25, "checkpoint every so many steps; 0 keeps only the final model", ge=0)
+    max_hours: float | None = setting(
+        None,
+        "hours, from the launcher's start, after which a run saves a checkpoint and leaves with exit code "
+        "75; no step is begun that would not fit",
+        gt=0,
+    )
+    save_on_sigterm: bool = setting(
+        False,
+        "a first SIGTERM to the launcher asks for a checkpoint after the step, as SIGUSR1 does, and ends the "
+        "run then",
+    )
     save_total_limit: int | None = setting(None, "checkpoints kept; null keeps all", gt=0)
     eval_steps: int = setting(0, "evaluate held-out problems every so many steps; 0 is off", ge=0)
     per_device_eval_batch_size: int = setting(8, "rows of one forward pass in SFT evaluation", gt=0)
@@ -689,7 +701,10 @@ class Config:
     kl_penalty_reward_coeff: list[float] = setting([3.0, 0.03], "weights of reward.kl_reductions in r_KL")
     results_dir: str = setting("results", "folder that holds the run directories")
     output_dir: str = setting(MISSING, "this run's directory")
-    resume_from: str | None = setting(None, "checkpoint folder, or `latest` for the newest in output_dir")
+    resume_from: str | None = setting(
+        None,
+        "checkpoint folder, `latest` for the newest in output_dir, or `auto` for that one where there is any",
+    )
     seed: int = setting(42, "seed of everything random", ge=0, lt=2**32)
     report_to: str | None = setting(None, "experiment tracker besides metrics.jsonl", choices=TRACKERS)
     wandb_project: str = setting("rlt", "project name for wandb")

@@ -23,9 +23,9 @@ from typing import NoReturn
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
-from rlt.config.schema import ENGINE_STAGES, GENERATING_STAGES, RL_STAGES, Config
+from rlt.config.schema import ENGINE_STAGES, GENERATING_STAGES, RL_STAGES, TRAINING_STAGES, Config
 from rlt.config.validate import validate
-from rlt.errors import ConfigError, RLTError
+from rlt.errors import ConfigError, Paused, RLTError
 from rlt.launch.command import PROJECT, training_command, training_env
 from rlt.launch.native_builds import remove_stale_locks
 from rlt.launch.plan import (
@@ -50,7 +50,9 @@ from rlt.reporting.run_record import (
     COMMAND_VARIABLE,
     finish_abandoned,
     one_line,
+    read_run,
 )
+from rlt.reporting.stop_file import LAUNCHED_VARIABLE, ask_to_stop
 
 logger = logging.getLogger("rlt.launch")
 _WORK = {"collect_traces": "collecting", "evaluate": "evaluating"}
@@ -282,7 +284,12 @@ def run_and_record(launch: Launch) -> int:
     """Return the training's exit code; see that run.json tells an end that the training could not write."""
     status, reason = "interrupted", None
     try:
-        return run(launch)
+        code = run(launch)
+        return (
+            Paused.exit_code
+            if code == 0 and read_run(launch.config.output_dir)["status"] == "paused"
+            else code
+        )
     except RLTError as error:
         status, reason = "failed", one_line(error)
         raise
@@ -297,14 +304,17 @@ def run(launch: Launch) -> int:
     """Return the training's exit code, with servers around it; nothing of ours is left behind."""
     logger.info(plan_line(launch))
     stop_on_signals()
+    if launch.config.stage in TRAINING_STAGES:
+        save_on_signals(launch.config)
     remove_stale_locks(os.environ)
+    launched = time.time()
     with ExitStack() as stack:
         try:
             servers = start_servers(launch.servers, stack)
             if servers:
                 logger.info("logs: %s", launch.log_path.parent)
                 wait_for_servers(servers, launch.config)
-            env = {**launch.env, COMMAND_VARIABLE: launch.typed}
+            env = {**launch.env, COMMAND_VARIABLE: launch.typed, LAUNCHED_VARIABLE: str(launched)}
             training = TrainingProcess(launch.command, env, launch.log_path)
             stack.callback(training.stop)
             return supervise(training, servers)
@@ -337,6 +347,20 @@ def stop_on_signals() -> None:
     handler: Callable[[int, FrameType | None], None] = stop
     for number in numbers:
         signal.signal(number, handler)
+
+
+def save_on_signals(config: Config) -> None:
+    """Make SIGUSR1, and the first SIGTERM where that is wanted, ask the run for a checkpoint and its end."""
+    end_at_once = signal.getsignal(signal.SIGTERM)
+
+    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is Python's
+        logger.warning("%s: saving a checkpoint after this step, then ending", signal.Signals(number).name)
+        ask_to_stop(config.output_dir)
+        signal.signal(signal.SIGTERM, end_at_once)
+
+    signal.signal(signal.SIGUSR1, ask)
+    if config.trainer.save_on_sigterm:
+        signal.signal(signal.SIGTERM, ask)
 
 
 def _needs_no_server(config: Config) -> str:

@@ -7,6 +7,8 @@ changed runs again; what it made before is kept beside it.
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from rlt.config.overrides import read
 from rlt.config.schema import Config
-from rlt.errors import RLTError
+from rlt.errors import Paused, RLTError
 from rlt.launch.command import PROJECT
 from rlt.launch.main import Stopped, stop_on_signals
 from rlt.launch.training import TrainingProcess
@@ -117,6 +119,8 @@ class Pipeline:
                     _error_of(planned.directory, self._log(planned)) if outcome.status != "finished" else None
                 )
                 self._write({"finished": "running"}.get(outcome.status, outcome.status))
+            if outcome.exit_code == Paused.exit_code:
+                raise Paused(f"step `{planned.name}`: {outcome.error}")
             if outcome.exit_code:
                 reason = f" ({outcome.error})" if outcome.error else ""
                 raise RLTError(
@@ -142,12 +146,14 @@ class Pipeline:
         words = [*planned.words, *(["resume_from=latest"] if decision.from_checkpoint else [])]
         logger.info("$ %s", planned.command + " resume_from=latest" * decision.from_checkpoint)
         process = TrainingProcess([str(PROJECT / words[0]), *words[1:]], {}, self._log(planned))
+        signal.signal(signal.SIGUSR1, lambda *_: os.kill(process.child.pid, signal.SIGUSR1))
         try:
             while (code := process.poll()) is None:
                 time.sleep(0.1)
             process.drain()
             return code
         finally:
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # of a process that has ended
             if process.poll() is None:
                 logger.warning("ending step %s …", planned.name)
                 process.stop(_GRACE)

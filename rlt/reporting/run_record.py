@@ -28,7 +28,7 @@ from typing import Any
 import psutil
 
 import rlt
-from rlt.errors import ConfigError, DataError
+from rlt.errors import ConfigError, DataError, Paused
 from rlt.reporting.files import write_json
 from rlt.reporting.inputs import describe_input, file_digest
 from rlt.reporting.redact import redact
@@ -148,6 +148,8 @@ class RunRecord:
             self.finish("finished")
         elif isinstance(error, KeyboardInterrupt):
             self.finish("interrupted")
+        elif isinstance(error, Paused):
+            self.finish("paused", one_line(error))
         else:
             self.finish("failed", one_line(error))
 

@@ -32,6 +32,7 @@ from rlt.reporting.progress import install_progress, setup_logging
 from rlt.reporting.report import write_report
 from rlt.reporting.run_record import RunRecord, Source, only_run_in
 from rlt.reporting.trackers import resolve_report_to
+from rlt.stages.pause import PauseWhenTold
 from rlt.trainers.arguments import RunContext
 
 logger = logging.getLogger(__name__)
@@ -179,7 +180,10 @@ def progress(items: Sequence[T], what: str) -> Iterable[T]:
     return tqdm(items, desc=what, disable=None if is_main_process() else True, leave=False)
 
 
-def observe(trainer: Trainer, config: Config) -> None:
-    """Give a trainer our progress display and metrics.jsonl."""
+def observe(trainer: Trainer, config: Config) -> PauseWhenTold:
+    """Give a trainer our progress display, metrics.jsonl, and the way to end early, which is returned."""
     install_progress(trainer)
     trainer.add_callback(MetricsFile(config.output_dir))
+    pause = PauseWhenTold(trainer.accelerator, Path(config.output_dir), config.trainer.max_hours)
+    trainer.add_callback(pause)
+    return pause

@@ -158,7 +158,7 @@ def train_and_save(
     `generation` is saved with the model: its sampling defaults, and the tokens it stops at.
     """
     trainer.policy.generation_config = generation
-    observe(trainer, config)
+    pause = observe(trainer, config)
     if checkpoint:
         trainer.monitors.load(checkpoint)
     if checkpoint and trainer.reference is not None:
@@ -167,4 +167,5 @@ def train_and_save(
         train(trainer, checkpoint)
     finally:
         trainer.engine.close()
+    pause.leave()
     save_final_model(trainer.policy, trainer.accelerator, trainer.layout.tokenizer, Path(config.output_dir))

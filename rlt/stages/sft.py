@@ -106,6 +106,7 @@ def fine_tune(
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # under adapters
     plain.generation_config = generation
     plain.config.eos_token_id, plain.config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
-    observe(trainer, config)
+    pause = observe(trainer, config)
     train(trainer, checkpoint)
+    pause.leave()
     save_final_model(model, trainer.accelerator, tokenizer, output)

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import yaml
 
+from rlt.errors import Paused
 from rlt.reporting.inputs import describe_input
 from rlt.reporting.run_record import read_run
 
@@ -185,6 +186,44 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(chain, tiny_student
     steps = [json.loads(line)["step"] for line in (tmp_path / "out/student/metrics.jsonl").open()]
     assert max(steps) == 60
     assert launch(*words).stderr.count("student skipped") == 1
+
+
+def test_a_run_that_is_asked_to_save_goes_on_after_that_step(chain, tiny_student, tmp_path):
+    student = {
+        "run_cfg": "student_sft",
+        "gpus": 2,
+        "strategy": "ddp",
+        "model_name_or_path": str(tiny_student),
+        "dataset_id_or_path": str(chain / "out/chosen/traces.jsonl"),
+        "layout.student_prompt": "default",
+        "model.dtype": "float32",
+        "data.max_length": 512,
+        "train_batch_size": 2,
+        "per_device_train_batch_size": 1,
+        "trainer": {"max_steps": 300, "save_steps": 0},
+        "report_to": None,
+    }
+    words = [write(tmp_path / "run_cfg/long.yaml", {"student": student}), f"output_dir={tmp_path / 'out'}"]
+    command = [str(ROOT / "launch.sh"), *map(str, words)]
+    with (tmp_path / "log.txt").open("wb") as log:
+        process = subprocess.Popen(command, env={**os.environ, **ENV}, stdout=log, stderr=log)
+    metrics, end = tmp_path / "out/student/metrics.jsonl", time.monotonic() + 300
+    while not (metrics.is_file() and metrics.stat().st_size):
+        assert process.poll() is None, (tmp_path / "log.txt").read_text()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(timeout=120) == Paused.exit_code, (tmp_path / "log.txt").read_text()
+    console = (tmp_path / "log.txt").read_text()
+    assert "SIGUSR1: saving a checkpoint after this step, then ending" in console
+    assert "ChildFailedError" not in console
+    run = read_run(tmp_path / "out/student")
+    (checkpoint,) = (tmp_path / "out/student").glob("checkpoint-*")
+    assert run["status"] == "paused"
+    assert f"{checkpoint} is whole" in run["error"]
+    assert (checkpoint / "trainer_state.json").is_file()
+    assert not (tmp_path / "out/student/stop").exists()
+    assert not (tmp_path / "out/student/model.safetensors").exists()
 
 
 def test_lineage_of_a_trace_after_all_directories_have_moved(moved, tiny_teacher):

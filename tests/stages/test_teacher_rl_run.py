@@ -28,7 +28,8 @@ from stage_runs import (
 )
 
 from rlt.config.compose import compose
-from rlt.errors import CheckpointError, DataError, ModelError
+from rlt.errors import CheckpointError, DataError, ModelError, Paused
+from rlt.reporting.run_record import read_run
 from rlt.reporting.samples import read_samples, sample_files
 from rlt.stages.common import resume_point
 
@@ -112,6 +113,23 @@ def test_a_resumed_run_equals_the_uninterrupted_one(run: Path, words, tmp_path: 
     ours_4, theirs_4 = resumed / "checkpoint-4" / "reference", run / "checkpoint-4" / "reference"
     assert largest_difference(weights(ours_4), weights(theirs_4)) == 0
     assert list(sample_files(resumed / "samples")) == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_a_run_of_many_short_jobs_equals_the_uninterrupted_one(run: Path, words, tmp_path: Path):
+    """No step fits into the hours, so each start takes the one it cannot do without."""
+    output = tmp_path / "jobs"
+    job = words(output, "trainer.save_steps=2", "trainer.max_hours=1e-6", "resume_from=auto")
+    for step in (1, 2, 3):
+        with pytest.raises(Paused, match=f"paused after step {step} of 4"):
+            run_here(job)
+        assert read_run(output)["status"] == "paused"
+        assert not (output / "config.json").exists()
+    run_here(job)
+    ours = [row for row in rows(output) if "train_loss" not in row]
+    assert ours == [row for row in rows(run) if "train_loss" not in row]
+    assert largest_difference(weights(output), weights(run)) == 0
+    assert list(sample_files(output / "samples")) == [1, 2, 3, 4]
 
 
 @pytest.mark.slow
