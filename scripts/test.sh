@@ -35,7 +35,7 @@ check() { # check NAME COMMAND…
 check ruff ruff check rlt tests scripts train.py
 check format ruff format --check rlt tests scripts train.py
 check pyright pyright
-check shellcheck shellcheck ./*.sh scripts/*.sh .ci/run
+check shellcheck shellcheck ./*.sh scripts/*.sh scripts/slurm/*.sbatch .ci/run
 
 selection="" # pytest's -m
 leave_out() { selection="${selection:+$selection and }not $1"; }
