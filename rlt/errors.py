@@ -49,6 +49,10 @@ class Paused(RLTError):
     exit_code = 75
 
 
+class ServerLost(GenerationError):
+    """A server broke off, or says that it is broken; when it comes back, the work can be repeated."""
+
+
 class CheckpointError(RLTError, RuntimeError):
     """A checkpoint cannot be written, or cannot be resumed from without changing the result."""
 

@@ -375,6 +375,12 @@ class GenerationSettings:
     )
     request_timeout: float = setting(1800.0, "seconds that one request to a server may take", gt=0)
     sync_timeout: float = setting(600.0, "seconds that one weight sync may take", gt=0)
+    max_restarts: int = setting(
+        1,
+        "RL: times that servers which have ended are started again by the launcher; the trainer waits for "
+        "them, pushes its weights and repeats what was lost",
+        ge=0,
+    )
     startup_timeout: float = setting(900.0, "seconds a server may take to answer its first token", gt=0)
     drift_limit: float | None = setting(
         None,

@@ -76,6 +76,10 @@ class NCCLSync:
         self._post_all("/finish_weight_update")
         self._pool.reset_prefix_cache()
 
+    def reconnect(self) -> None:
+        """Leave the group; the next push makes a new one with the servers, all of them started again."""
+        self._communicator = None
+
     def close(self) -> None:
         """Leave the group; its socket would keep the servers waiting."""
         self._communicator = None

@@ -9,12 +9,13 @@ import logging
 import os
 import resource
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlt.errors import GenerationError
+from rlt.errors import GenerationError, ServerLost
 from rlt.generation.parallel import run_all, run_each
 from rlt.generation.seeds import spread_seed
 from rlt.generation.types import Sampling
@@ -28,6 +29,7 @@ REQUESTS_PER_SERVER = 64
 """Prompts in flight per server: each brings n samples, so the engine's own queue is never empty."""
 CONTROL_TIMEOUT = 60.0
 """Seconds for requests that compute nothing: health, model name, prefix cache."""
+_SAY_EVERY = 15.0
 _OTHER_FILES = 512
 """Open files that are left for everything but connections."""
 _IN_QUEUE = 7 * 24 * 3600.0
@@ -130,6 +132,22 @@ class VLLMPool:
         self.on_all("check", lambda server: _check(server, expected_model, min_context, self.timeout))
         if logprobs:
             self.on_all("check of the log-probabilities", _check_logprobs)
+
+    def wait_until_back(self, expected_model: str | None, timeout: float) -> None:
+        """Return once every server generates with the expected model; ServerLost after `timeout` seconds."""
+        start = said = time.monotonic()
+        while True:
+            try:
+                self.check(expected_model, logprobs=False)
+                return
+            except ServerLost:
+                now = time.monotonic()
+                if now - start > timeout:
+                    raise
+            if now - said > _SAY_EVERY:
+                said = now
+                logger.warning("waiting for the servers for %.0f s, at most %g s", now - start, timeout)
+            time.sleep(0.5)
 
     def versions(self) -> list[str]:
         """Return the versions of vLLM that the servers run, each once."""

@@ -12,7 +12,7 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from rlt.errors import GenerationError
+from rlt.errors import GenerationError, ServerLost
 
 API_KEY_VARIABLE = "VLLM_API_KEY"
 """Environment variable with the key that servers demand; vLLM reads it too, and it never reaches a config."""
@@ -72,12 +72,14 @@ class VLLMServer:
         request = f"POST {path}" + (f" ({what})" if what else "")
         return self._request("POST", path, request, timeout, retry=retry, json=body)
 
-    def failure(self, sentence: str, *, with_log: bool = True) -> GenerationError:
+    def failure(
+        self, sentence: str, *, with_log: bool = True, kind: type[GenerationError] = GenerationError
+    ) -> GenerationError:
         """Return an error that names this server and ends with the last lines of its log."""
         message = f"the vLLM server at {self.address} {sentence}"
         if with_log and self.log_path is not None:
             message += f"\nlast lines of {self.log_path}:\n{log_tail(self.log_path)}"
-        return GenerationError(message)
+        return kind(message)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -105,7 +107,9 @@ class VLLMServer:
             raise self.failure(f"did not answer {request} within {timeout:g} s") from None
         except requests.exceptions.ConnectTimeout:
             waited = time.monotonic() - start
-            raise self.failure(f"accepted no connection within {waited:.0f} s for {request}") from None
+            raise self.failure(
+                f"accepted no connection within {waited:.0f} s for {request}", kind=ServerLost
+            ) from None
         except requests.exceptions.RequestException as error:
             if retry and isinstance(error, requests.exceptions.ConnectionError):
                 # The server closes idle connections, now and then just as one is used again.
@@ -113,14 +117,18 @@ class VLLMServer:
                     method, path, request, timeout, retry=False, missing_ok=missing_ok, **kwargs
                 )
             waited = time.monotonic() - start
-            raise self.failure(f"broke off {request} after {waited:.1f} s: {_reason(error)}") from None
+            raise self.failure(
+                f"broke off {request} after {waited:.1f} s: {_reason(error)}", kind=ServerLost
+            ) from None
         if response.status_code == 404 and missing_ok:
             return None
         if response.status_code != 200:
             waited = time.monotonic() - start
             sentence = f"answered {request} with HTTP {response.status_code} after {waited:.1f} s: "
             # A refusal explains itself; for an internal error the reason is in the log.
-            raise self.failure(sentence + response.text.strip()[:2000], with_log=response.status_code >= 500)
+            is_broken = response.status_code >= 500
+            kind = ServerLost if is_broken else GenerationError
+            raise self.failure(sentence + response.text.strip()[:2000], with_log=is_broken, kind=kind)
         if not response.content:
             return None
         try:

@@ -40,6 +40,10 @@ class WeightSync(Protocol):
         """
         ...
 
+    def reconnect(self) -> None:
+        """Forget what is known of the servers: they have been started again."""
+        ...
+
     def close(self) -> None:
         """Release files and connections."""
         ...
@@ -98,6 +102,9 @@ class CheckpointSync:
         )
         self._pool.reset_prefix_cache()
         self._delete_versions(keep=folder)
+
+    def reconnect(self) -> None:
+        """Nothing to do: each push finds the servers anew."""
 
     def close(self) -> None:
         """Delete the last version, which the servers have read, and the folder if nothing else is in it."""

@@ -25,7 +25,7 @@ from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
 from rlt.config.schema import ENGINE_STAGES, GENERATING_STAGES, RL_STAGES, TRAINING_STAGES, Config
 from rlt.config.validate import validate
-from rlt.errors import ConfigError, Paused, RLTError
+from rlt.errors import ConfigError, GenerationError, Paused, RLTError
 from rlt.launch.command import PROJECT, training_command, training_env
 from rlt.launch.native_builds import remove_stale_locks
 from rlt.launch.plan import (
@@ -317,20 +317,49 @@ def run(launch: Launch) -> int:
             env = {**launch.env, COMMAND_VARIABLE: launch.typed, LAUNCHED_VARIABLE: str(launched)}
             training = TrainingProcess(launch.command, env, launch.log_path)
             stack.callback(training.stop)
-            return supervise(training, servers)
+            restarts = launch.config.generation.max_restarts if launch.config.stage in RL_STAGES else 0
+            return supervise(training, servers, restarts, together=syncs_in_a_group(launch))
         except Stopped as stopped:
             logger.warning("%s: ending servers and training …", signal.Signals(stopped.number).name)
             raise
 
 
-def supervise(training: TrainingProcess, servers: Sequence[ServerProcess]) -> int:
-    """Return the training's exit code; raise GenerationError as soon as a server ends before it."""
+def supervise(
+    training: TrainingProcess, servers: list[ServerProcess], restarts: int = 0, *, together: bool = False
+) -> int:
+    """Return the training's exit code.
+
+    Servers that end before it are started again, all of them where they depend on each other (`together`);
+    after `restarts` times, raise GenerationError with the last words of the next.
+    """
     while (code := training.poll()) is None:
-        for server in servers:
-            server.check()
+        if any(server.poll() is not None for server in servers):
+            restart(servers, restarts, together=together)
+            restarts -= 1
         time.sleep(0.2)
     training.drain()
     return code
+
+
+def restart(servers: list[ServerProcess], restarts: int, *, together: bool) -> None:
+    """Replace the servers that have ended by new ones; raise GenerationError when no restart is left."""
+    ended = [server for server in servers if server.poll() is not None]
+    try:
+        ended[0].check()
+    except GenerationError as error:
+        if restarts < 1:
+            raise
+        logger.warning("%s\nstarting it again (generation.max_restarts)", error)
+    for index, server in enumerate(servers):
+        if together or server in ended:
+            server.child.stop()  # what it may have left behind holds its memory
+            servers[index] = ServerProcess(server.plan)
+
+
+def syncs_in_a_group(launch: Launch) -> bool:
+    """Whether weights go to all servers in one NCCL group, which none can leave or join alone."""
+    kind = launch.config.generation.weight_sync
+    return kind == "nccl" or (kind == "auto" and not launch.plan.on_cpu)
 
 
 def stop_on_signals() -> None:

@@ -26,8 +26,8 @@ _PLACES = {
     *("generation.servers", "generation.sync_dir", "generation.host", "generation.base_port"),
     *("generation.allow_remote_hosts", "generation.request_timeout", "generation.sync_timeout"),
     *("generation.startup_timeout", "generation.gpu_memory_utilization", "generation.server_args"),
+    *("generation.max_restarts", "trainer.max_hours", "trainer.save_on_sigterm"),
     *("collect.requests_per_server", "evaluate.requests_per_server"),
-    *("trainer.max_hours", "trainer.save_on_sigterm"),
     *("reward.servers", "reward.answers.servers"),
 }
 """Settings of where and by what a run is made, which do not shape its result."""

@@ -98,7 +98,17 @@ def make_engine(trainer: RLTrainer[Any], *, pool: VLLMPool | None, config: Confi
         directory=sync_directory(config),
         timeout=config.generation.sync_timeout,
     )
-    return ServerEngine(trainer.policy, trainer.accelerator, generator=pool, sync=sync, sampling=sampling)
+    return ServerEngine(
+        trainer.policy,
+        trainer.accelerator,
+        generator=pool,
+        sync=sync,
+        sampling=sampling,
+        wait_for_servers=partial(
+            pool.wait_until_back, config.model_name_or_path, config.generation.startup_timeout
+        ),
+        max_restarts=config.generation.max_restarts,
+    )
 
 
 def sync_directory(config: Config) -> Path:

@@ -7,6 +7,7 @@ constructor, so it is not used.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -16,6 +17,7 @@ from accelerate.utils import gather_object
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlt.errors import ServerLost
 from rlt.generation.collective import consume_on_main_process, on_every_process, on_main_process
 from rlt.generation.transformers_backend import TransformersGenerator
 from rlt.generation.types import Generator, Sampling
@@ -23,6 +25,7 @@ from rlt.generation.weight_sync import WeightSync
 from rlt.generation.weights import model_weights
 from rlt.records import Completion
 
+logger = logging.getLogger(__name__)
 Rows = Sequence[Sequence[int]]
 
 
@@ -57,7 +60,12 @@ class ServerEngine:
         generator: Generator,
         sync: WeightSync,
         sampling: Sampling,
+        wait_for_servers: Callable[[], None],
+        max_restarts: int,
     ) -> None:
+        """`wait_for_servers` returns once lost servers are back, which may happen `max_restarts` times."""
+        self._wait_for_servers = wait_for_servers
+        self._restarts_left = max_restarts
         self._accelerator = accelerator
         self._generator = generator
         self._sync = sync
@@ -66,20 +74,50 @@ class ServerEngine:
 
     def sync_weights(self) -> None:
         """Push the policy's weights to every server; gathering them is collective under ZeRO-3."""
-        consume_on_main_process(self._accelerator, model_weights(self._model), self._sync.push)
+        while not self._survives(self._push):
+            pass
 
     def sample(self, prompts: Rows, seeds: Sequence[int], group: int) -> list[Completion]:
         """Return one completion per row of this process; raises GenerationError on every process."""
         rows_per_process = gather_object([len(prompts)])
         all_prompts = gather_object([list(p) for p in prompts])
         all_seeds = gather_object(list(seeds))
-        groups = on_main_process(
-            self._accelerator,
-            lambda: self._generator.generate(all_prompts[::group], group, self._sampling, all_seeds[::group]),
-        )
+        groups: list[list[Completion]] = []
+
+        def ask() -> None:
+            groups[:] = on_main_process(
+                self._accelerator,
+                lambda: self._generator.generate(
+                    all_prompts[::group], group, self._sampling, all_seeds[::group]
+                ),
+            )
+
+        while not self._survives(ask):
+            self.sync_weights()  # those that have come back hold the model's first weights
         completions = [completion for members in groups for completion in members]
         start = sum(rows_per_process[: self._accelerator.process_index])
         return completions[start : start + len(prompts)]
+
+    def _push(self) -> None:
+        consume_on_main_process(self._accelerator, model_weights(self._model), self._sync.push)
+
+    def _survives(self, call: Callable[[], None]) -> bool:
+        """Return whether a collective call was done; False after a lost server has come back.
+
+        Every process sees the same error, so all of them wait, and repeat, together.
+        """
+        try:
+            call()
+            return True
+        except ServerLost as error:
+            if not self._restarts_left:
+                raise
+            self._restarts_left -= 1
+            if self._accelerator.is_main_process:
+                logger.warning("%s\nwaiting for it to come back, to repeat what was lost", error)
+            on_main_process(self._accelerator, self._wait_for_servers)
+            self._sync.reconnect()
+            return False
 
     def close(self) -> None:
         """Delete the files of the last weight sync and close the connections."""

@@ -350,8 +350,9 @@ class Launcher:
 def start_launcher(tmp_path):
     started: list[Launcher] = []
 
-    def start(*words: str) -> Launcher:
-        started.append(Launcher(tmp_path / "run", *words))
+    def start(*words: str, under: Path = tmp_path) -> Launcher:
+        under.mkdir(exist_ok=True)
+        started.append(Launcher(under / "run", *words))
         return started[-1]
 
     yield start
@@ -393,7 +394,8 @@ def test_servers_and_training_end_even_when_the_launcher_is_killed(start_launche
 @pytest.mark.slow
 @pytest.mark.vllm
 def test_a_server_that_dies_during_training_ends_it_with_its_last_lines(start_launcher, rl_words):
-    launcher = start_launcher("1", "2", *rl_words)  # under ZeRO-3: torchrun's workers leave the process group
+    words = [*rl_words, "generation.max_restarts=0"]
+    launcher = start_launcher("1", "2", *words)  # under ZeRO-3: torchrun's workers leave the process group
     launcher.wait_for("the first step", launcher.has_stepped, 500)
     server = next(p for p in launcher.descendants() if "vllm.entrypoints.openai.api_server" in p.cmdline())
     server.kill()
@@ -403,6 +405,35 @@ def test_a_server_that_dies_during_training_ends_it_with_its_last_lines(start_la
     assert launcher.descendants() == []
     assert "last lines of" in launcher.console()
     assert (launcher.run / "logs" / "train.log").stat().st_size > 0
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_a_server_that_dies_comes_back_and_the_result_is_that_of_an_undisturbed_run(
+    start_launcher, rl_words, tmp_path
+):
+    words = [*rl_words, "trainer.max_steps=6", "trainer.ref_sync_steps=2"]
+    launcher = start_launcher("1", "1", *words)
+    launcher.wait_for("the first step", launcher.has_stepped, 500)
+    server = next(p for p in launcher.descendants() if "vllm.entrypoints.openai.api_server" in p.cmdline())
+    server.kill()
+    assert launcher.popen.wait(timeout=500) == 0, launcher.console()
+    assert "starting it again" in launcher.console()
+    assert "waiting for it to come back" in launcher.console()
+    undisturbed = start_launcher("1", "1", *words, under=tmp_path / "calm")
+    assert undisturbed.popen.wait(timeout=500) == 0, undisturbed.console()
+    assert steps(launcher.run) == steps(undisturbed.run)
+    assert [row["step"] for row in steps(launcher.run)] == [1, 2, 3, 4, 5, 6]
+
+
+def steps(run: Path) -> list[dict]:
+    """Return what a run logged of each step, clocks apart."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {key: value for key, value in row.items() if "time" not in key and "second" not in key}
+        for row in rows
+        if "train_loss" not in row
+    ]
 
 
 @pytest.mark.slow
