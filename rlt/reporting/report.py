@@ -1,4 +1,4 @@
-"""report.html: one file that tells what a run did, from what is in its directory. Works for SFT and RL runs.
+"""report.html of a training run: one file that tells what it did, from what is in its directory; SFT and RL.
 
 Plots are inline images; what comes from models, datasets and settings is escaped (page.py).
 """
@@ -10,16 +10,13 @@ from typing import Any
 
 from rlt.reporting.console import shorten_middle
 from rlt.reporting.curves import draw_panel, panels_of
-from rlt.reporting.files import write_text
 from rlt.reporting.metrics import NAME as METRICS_NAME
 from rlt.reporting.metrics import read_metrics, series
-from rlt.reporting.page import escaped, figure, html_page
-from rlt.reporting.progress import duration
-from rlt.reporting.redact import redact
+from rlt.reporting.page import escaped, figure
+from rlt.reporting.run_page import configuration, inputs, to_run_again, versions, write_run_page
 from rlt.reporting.run_record import read_run
 from rlt.reporting.samples import SCORE_KEYS, TEXTS, read_samples, sample_files
 
-NAME = "report.html"
 _NUM_SAMPLES = 3
 _ENDS = 5
 """Logged steps averaged at either end of a run in the summary."""
@@ -32,31 +29,16 @@ def write_report(run_dir: str | Path) -> Path:
     metrics_path = run_dir / METRICS_NAME
     rows = read_metrics(metrics_path) if metrics_path.exists() else []
     last_step = max((row["step"] for row in rows), default=None)
-    title = f"{run.get('stage', 'run')} · {run_dir.resolve().name}"
-    body = [
-        _header(title, run, last_step),
+    sections = [
         _summary(rows),
         _plots(rows),
         _samples(run_dir / "samples", last_step),
-        _reproduce(run),
-        _facts(run),
-        _config(run_dir / "config.yaml"),
+        to_run_again(run),
+        inputs(run),
+        versions(run),
+        configuration(run_dir / "config.yaml"),
     ]
-    return write_text(run_dir / NAME, html_page(title, body))
-
-
-def _header(title: str, run: dict[str, Any], last_step: int | None) -> str:
-    status = str(run.get("status"))
-    pieces = [f'<span class="{escaped(status)}">{escaped(status)}</span>']
-    if last_step is not None:
-        pieces.append(f"{last_step} steps")
-    if run.get("seconds"):
-        pieces.append(duration(run["seconds"]))
-    if run.get("gpu_hours"):
-        pieces.append(f"{run['gpu_hours']:.2f} GPU hours")
-    pieces.append(f"started {escaped(run.get('started'))}")
-    error = f'<pre class="failed">{escaped(run["error"])}</pre>' if run.get("error") else ""
-    return f'<h1>{escaped(title)}</h1><p class="status">{" · ".join(pieces)}</p>{error}'
+    return write_run_page(run_dir, run, sections, note="" if last_step is None else f"{last_step} steps")
 
 
 def _summary(rows: list[dict[str, Any]]) -> str:
@@ -138,53 +120,3 @@ def _sample(row: dict[str, Any], kind: str) -> str:
     )
     place = escaped(f"{kind} · problem {row.get('problem_id', '?')} · sample {row.get('sample_index', '?')}")
     return f'<div class="sample {kind}"><div class="label">{place}</div><div>{scores}</div>{texts}</div>'
-
-
-def _reproduce(run: dict[str, Any]) -> str:
-    code = run.get("code", {})
-    commands = []
-    if code.get("commit"):
-        commands.append(
-            f"git checkout {code['commit']}" + ("  # plus uncommitted changes" if code["dirty"] else "")
-        )
-    if run.get("command"):
-        commands.append(run["command"])
-    note = (
-        f"<p class='label'>Processes: {escaped(run.get('processes'))}. Seed: {escaped(run.get('seed'))}.</p>"
-    )
-    return f"<h2>To run it again</h2><pre>{escaped(redact(chr(10).join(commands)))}</pre>{note}"
-
-
-def _facts(run: dict[str, Any]) -> str:
-    inputs = [
-        (
-            role,
-            f"{d.get('hub') or d.get('folder') or d.get('file')}  {d.get('commit') or d.get('sha256') or ''}",
-        )
-        for role, d in run.get("inputs", {}).items()
-    ]
-    machine = run.get("machine", {})
-    facts = [
-        ("CPUs", machine.get("cpus")),
-        ("GPUs", ", ".join(machine.get("gpus", [])) or "none"),
-        ("rlt", run.get("code", {}).get("package")),
-        *run.get("versions", {}).items(),
-    ]
-    tables = [
-        f"<h2>{name}</h2>{_table(rows)}" for name, rows in (("Inputs", inputs), ("Versions", facts)) if rows
-    ]
-    return "".join(tables)
-
-
-def _table(rows: list[tuple[str, Any]]) -> str:
-    cells = "".join(
-        f'<tr><td>{escaped(k)}</td><td class="path">{escaped(redact(str(v)))}</td></tr>' for k, v in rows
-    )
-    return f"<table>{cells}</table>"
-
-
-def _config(path: Path) -> str:
-    if not path.exists():
-        return ""
-    text = escaped(redact(path.read_text(encoding="utf-8")))
-    return f"<h2>Configuration</h2><details><summary>config.yaml</summary><pre>{text}</pre></details>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rlt.reporting.page import escaped
 
@@ -35,6 +35,12 @@ def html_table(rows: Rows) -> str:
 
     body = (line(row, "th" if i == 0 else "td") for i, row in enumerate(rows))
     return "<table>" + "".join(f"<tr>{row}</tr>" for row in body) + "</table>"
+
+
+def named_values(rows: Iterable[tuple[str, str]]) -> str:
+    """Return an HTML table of names with their values, which may be long and are broken anywhere."""
+    cells = (f"<tr><td>{escaped(name)}</td><td>{escaped(value)}</td></tr>" for name, value in rows)
+    return f'<table class="named">{"".join(cells)}</table>'
 
 
 def _is_right(rows: Rows, column: int) -> bool:

@@ -29,15 +29,15 @@ _TERMINAL_TOKENS = 600
 
 _STYLE = """
 .tokens { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.9; padding: 10px;
- border: 1px solid #ddd; font: 14px/1.9 ui-monospace, monospace; unicode-bidi: isolate }
+ border: 1px solid var(--line); font: 14px/1.9 ui-monospace, monospace; unicode-bidi: isolate }
 .tokens span { padding: 2px 0; border-radius: 2px }
-.tokens .extreme { outline: 2px solid #1c1c1c }
+.tokens .extreme { outline: 2px solid var(--ink) }
 .tokens sup { font: bold 10px system-ui; padding-left: 1px }
 .gain:checked ~ .tokens span { background: var(--gain) }
 .with:checked ~ .tokens span { background: var(--with) }
 .without:checked ~ .tokens span { background: var(--without) }
 .side { display: flex; flex-wrap: wrap; gap: 40px } .side > div { min-width: 260px }
-section { border-top: 3px solid #1c1c1c; margin-top: 34px; padding-top: 4px }
+section { border-top: 3px solid var(--ink); margin-top: 34px; padding-top: 4px }
 nav a { display: block }
 """
 

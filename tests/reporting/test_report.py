@@ -1,37 +1,16 @@
 import base64
 import json
 import re
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from page_tags import parse
 
 from rlt.errors import DataError
 from rlt.reporting.curves import Panel, draw_panel, panels_of, running_mean
 from rlt.reporting.metrics import metrics_row
 from rlt.reporting.report import write_report
 from rlt.reporting.run_record import RunRecord
-
-
-class Tags(HTMLParser):
-    """Collects every tag with its attributes, and the text outside of style."""
-
-    def __init__(self):
-        super().__init__()
-        self.tags: list[tuple[str, dict]] = []
-        self.text = ""
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def parse(path) -> Tags:
-    parser = Tags()
-    parser.feed(path.read_text(encoding="utf-8"))
-    return parser
 
 
 def test_the_report_of_an_rl_run_is_whole_and_loads_nothing(rl_report):
