@@ -457,7 +457,10 @@ class EvaluateSettings:
     samples_per_chunk: int = setting(
         16, "transformers: answers of one batch, which is saved or lost as a whole", gt=0
     )
-    reference: bool = setting(False, "show published accuracies beside ours in summary.md")
+    reference: bool = setting(False, "show published accuracies beside ours in summary.md and report.html")
+    report_samples: int = setting(
+        100, "answers of all tasks together in report.html, each cut to 8,000 characters", ge=0, le=2000
+    )
 
 
 @dataclass

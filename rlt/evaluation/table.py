@@ -16,17 +16,24 @@ def summary_page(
     summary: Summary, model: str, sampling: Mapping[str, Any], *, markdown: Markdown, reference: bool
 ) -> str:
     """Return summary.md; `markdown` makes a table of rows, `reference` adds what others have published."""
-    shown = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed")
-    how = ", ".join(f"{name} {sampling[name]:g}" for name in shown)
     parts = [
         f"# {model}",
-        f"Sampled with {how}. Shares in percent; k samples of each problem. The accuracy is our grader's; "
-        "beside it stands that of SkyThought's rules (rlt/tasks/skythought.py).",
+        how_measured(sampling),
         markdown(results(summary)).strip(),
     ]
     if reference and has_published(list(summary)):
         parts += ["## Beside published results", markdown(beside_published(summary, model)).strip(), legend()]
     return "\n\n".join(parts) + "\n"
+
+
+def how_measured(sampling: Mapping[str, Any]) -> str:
+    """Return how the answers were sampled, and what the columns of `results` are."""
+    shown = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed")
+    how = ", ".join(f"{name} {sampling[name]:g}" for name in shown)
+    return (
+        f"Sampled with {how}. Shares in percent; k samples of each problem. The accuracy is our grader's; "
+        "beside it stands that of SkyThought's rules (rlt/tasks/skythought.py)."
+    )
 
 
 def results(summary: Summary) -> Rows:

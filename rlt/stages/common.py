@@ -46,9 +46,16 @@ def is_main_process() -> bool:
 
 @contextmanager
 def run_directory(
-    config: Config, inputs: dict[str, Source | None], card: Callable[[Path], object] | None = write_card
+    config: Config,
+    inputs: dict[str, Source | None],
+    card: Callable[[Path], object] | None = write_card,
+    report: Callable[[Path], Path | None] | None = None,
 ) -> Iterator[RunRecord]:
-    """Open `output_dir` for a run: logging, config.yaml, run.json; a report at the end, a card on success."""
+    """Open `output_dir` for a run: logging, config.yaml, run.json; a report at the end, a card on success.
+
+    `report` returns the file that it has written, None where there is nothing to show; left out, it is that
+    of a training run.
+    """
     is_main = is_main_process()
     setup_logging(int(os.environ.get("RANK", "0")))
     directory = Path(config.output_dir)
@@ -68,7 +75,7 @@ def run_directory(
                 torch.distributed.destroy_process_group()
         finally:
             if is_main:  # a report of a failed run shows how far it came
-                _report(directory)
+                _report(directory, report or _training_report)
 
 
 @contextmanager
@@ -97,13 +104,17 @@ def _not_written(error: Exception) -> str | None:
     return "a checkpoint's file" if "inline_container.cc" in str(error) else None
 
 
-def _report(directory: Path) -> None:
-    if not (directory / "metrics.jsonl").is_file():
-        return  # the run ended before it had anything to show
+def _report(directory: Path, write: Callable[[Path], Path | None]) -> None:
     try:
-        logger.info("report: %s", write_report(directory))
+        if path := write(directory):
+            logger.info("report: %s", path)
     except (OSError, RLTError) as error:  # a full disk, say, must not hide why the run failed
         logger.warning("no report: %s", error)
+
+
+def _training_report(directory: Path) -> Path | None:
+    """Return the report of a training run; None where it ended before it had anything to show."""
+    return write_report(directory) if (directory / "metrics.jsonl").is_file() else None
 
 
 def resume_point(config: Config) -> Path | None:

@@ -49,6 +49,7 @@ from rlt.reporting.run_record import Source, code_version, library_versions
 from rlt.reporting.tables import markdown
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool
+from rlt.stages.evaluation_report import evaluation_report
 from rlt.stages.sampling import (
     engine_facts,
     from_servers,
@@ -71,12 +72,13 @@ Tables = Mapping[str, KeptRows[Asked]]
 
 
 def run(config: Config) -> None:
-    """Write samples.jsonl, summary.json, summary.md and manifest.json to the run directory."""
+    """Write samples.jsonl, summary.json, summary.md, manifest.json and report.html to the run directory."""
     assert config.model_name_or_path is not None, "validate() has asked for a model"
     name, revision = config.model_name_or_path, config.model.revision
     evaluate, output = config.evaluate, Path(config.output_dir)
     sources: dict[str, Source | None] = {task: task_input(config, task) for task in evaluate.tasks}
-    with run_directory(config, {"model": (name, revision), **sources}, card=None) as record:
+    report = partial(evaluation_report, config.evaluate)
+    with run_directory(config, {"model": (name, revision), **sources}, card=None, report=report) as record:
         accelerator = scoring_accelerator()
         pool = None
         if config.generation.backend == "vllm":

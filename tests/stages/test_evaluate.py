@@ -14,11 +14,13 @@ from collect_runs import killed_at
 from stage_runs import later_win, run_here, run_processes, succeed
 
 from rlt.errors import CheckpointError, DataError
+from rlt.reporting.page import escaped
 from rlt.reporting.run_record import read_run
 
 STAGE = "evaluate"
 NUM_ROWS = 12
 K = 3
+TASKS = ("gsm8k", "gpqa_diamond")
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,15 @@ def test_no_text_of_gpqa_is_kept(evaluated, gpqa):
         )
 
 
+def test_the_report_shows_answers_but_none_to_a_private_question(evaluated):
+    page = (evaluated / "report.html").read_text()
+    texts = {task: [escaped(r["text"]) for r in samples_of(evaluated) if r["task"] == task] for task in TASKS}
+    assert min(len(text) for of_task in texts.values() for text in of_task) > 10
+    assert all(text in page for text in texts["gsm8k"])
+    assert not any(text in page for text in texts["gpqa_diamond"])
+    assert page.count("<article") == K * (NUM_ROWS + 4)
+
+
 def test_the_manifest_names_everything(evaluated, tiny_student, gsm8k):
     manifest = json.loads((evaluated / "manifest.json").read_text())
     inputs = read_run(evaluated)["inputs"]
@@ -119,10 +130,12 @@ def test_the_same_again_gives_the_same_bytes(evaluated, words, tmp_path):
     again = run_here(words(tmp_path / "again"), STAGE)
     for name in ("samples.jsonl", "summary.json", "summary.md"):
         assert (again / name).read_bytes() == (evaluated / name).read_bytes(), name
+    report = (again / "report.html").read_bytes()
     with pytest.raises(
         CheckpointError, match=r"holds answers of another run \(temperature was 0\.6 and is 0\.7\)"
     ):
         run_here(words(again, "temperature=0.7"), STAGE)
+    assert (again / "report.html").read_bytes() == report  # the numbers of the run that has some
 
 
 @pytest.mark.slow
@@ -170,6 +183,9 @@ def test_published_numbers_stand_beside_ours_on_request(words, tmp_path):
     beside = run_here(words(tmp_path / "beside", *changes, "evaluate.reference=true"), STAGE)
     assert "RLT-7B" not in (plain / "summary.md").read_text()
     assert re.search(r"\| RLT-7B +\| +23\.3 \| N ", (beside / "summary.md").read_text())
+    reports = [(run / "report.html").read_text() for run in (plain, beside)]
+    assert [report.count('alt="accuracies"') for report in reports] == [1, 2]
+    assert ["Hollow marks" in report for report in reports] == [False, True]
 
 
 def test_an_answer_ends_with_the_context_and_a_long_prompt_stops_the_run(words, tmp_path):

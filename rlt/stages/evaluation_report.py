@@ -1,0 +1,62 @@
+"""report.html of an evaluation: the tables of rlt/evaluation on the page of rlt/reporting."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlt.config.schema import EvaluateSettings
+from rlt.evaluation.published import PUBLISHED
+from rlt.evaluation.table import beside_published, has_published, how_measured, legend, results
+from rlt.reporting.evaluation_page import Results, write_evaluation_page
+from rlt.reporting.evaluation_plots import Accuracy, draw_accuracies
+from rlt.reporting.inputs import input_label
+from rlt.reporting.run_record import read_run
+
+Numbers = Mapping[str, Any]
+"""Those of one task in summary.json."""
+
+
+def evaluation_report(evaluate: EvaluateSettings, run_dir: Path) -> Path | None:
+    """Return the path of report.html, written from a run directory; None where the run did not finish.
+
+    The files of a run that failed may be those of an earlier one.
+    """
+    run = read_run(run_dir)
+    if run["status"] != "finished":
+        return None
+    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    tasks, model = summary["tasks"], input_label(run["inputs"]["model"])
+    with_published = evaluate.reference and has_published(list(tasks))
+    shown = Results(
+        model=model,
+        how=how_measured(summary["sampling"]),
+        table=results(tasks),
+        accuracies=[draw_accuracies(title, lines) for title, lines in plots(tasks, with_published)],
+        published=beside_published(tasks, model) if with_published else (),
+        legend=legend(),
+    )
+    return write_evaluation_page(run_dir, shown, evaluate.report_samples)
+
+
+def plots(tasks: Mapping[str, Numbers], with_published: bool) -> list[tuple[str, list[Accuracy]]]:
+    """Return titles and lines of the plots: one of all tasks, and one of each with published numbers."""
+    drawn = [("this run", [ours(task, numbers) for task, numbers in tasks.items()])]
+    if with_published:
+        for task in (task for task in tasks if has_published([task])):
+            others = [
+                Accuracy(other.model, value, source=other.trust)
+                for other in PUBLISHED
+                if (value := other.accuracy(task)) is not None
+            ]
+            drawn.append((task, [ours("this run", tasks[task]), *others]))
+    return drawn
+
+
+def ours(name: str, numbers: Numbers) -> Accuracy:
+    """Return the line of our accuracy in a task."""
+    interval = numbers["interval_95"]
+    in_percent = (100 * interval[0], 100 * interval[1]) if interval else None
+    return Accuracy(name, 100 * numbers["accuracy"], in_percent)
