@@ -64,6 +64,11 @@ NO_DATASET = "none"
 SELECTION_RULES = ("none", "first", "best", "shortest", "random", "rank")
 OPERATIONS = ("+", "-", "*", "/")
 RECIPES = ("released", "modern")
+GPU_KINDS = (
+    *("h100-80g", "h200-141g", "b200-180g", "a100-80g", "a100-40g"),
+    *("l40s-48g", "rtx-4090-24g", "rtx-3090-24g"),
+)
+"""Kinds that rlt/launch/hardware.py knows."""
 REDUCTIONS = ("mean", "sum", "min", "max", "median", "first_quartile", "last_quartile")
 TRANSFORMS = ("none", "exp", "one_minus_exp")
 PLAIN_SAMPLING = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
@@ -609,6 +614,25 @@ class PlanSettings:
 
 
 @dataclass
+class HardwareSettings:
+    """What the launchers' forecast of memory and time takes for granted; training reads none of it."""
+
+    gpu: str = setting(
+        "auto",
+        "kind of GPU to forecast for; auto asks nvidia-smi, and takes h100-80g where there is none",
+        choices=("auto", *GPU_KINDS),
+    )
+    mean_prompt_tokens: int | None = setting(
+        None,
+        "mean tokens of a prompt (SFT: of what stands before the answer); null: a sixteenth of the limit",
+        gt=0,
+    )
+    mean_completion_tokens: int | None = setting(
+        None, "mean tokens of a completion (SFT: of an answer); null: a quarter of the limit", gt=0
+    )
+
+
+@dataclass
 class DistillSettings:
     """Fine-tuning a student on traces."""
 
@@ -733,6 +757,7 @@ class Config:
     traces: TracesSettings = setting(TracesSettings, "further sources of traces")
     select: SelectSettings = setting(SelectSettings, "choosing the traces to train on")
     plan: PlanSettings = setting(PlanSettings, "planning a context budget")
+    hardware: HardwareSettings = setting(HardwareSettings, "what the forecast of memory and time assumes")
     distill: DistillSettings = setting(DistillSettings, "fine-tuning a student on traces")
     infer: InferSettings = setting(InferSettings, "one question to a trained model")
     countdown: CountdownSettings = setting(CountdownSettings, "making Countdown problems")

@@ -27,6 +27,9 @@ from rlt.config.schema import ENGINE_STAGES, GENERATING_STAGES, RL_STAGES, TRAIN
 from rlt.config.validate import validate
 from rlt.errors import ConfigError, GenerationError, Paused, RLTError
 from rlt.launch.command import PROJECT, training_command, training_env
+from rlt.launch.forecast import FORECAST_STAGES, Forecast, make_forecast
+from rlt.launch.forecast_text import page, summary
+from rlt.launch.model_size import NoForecast
 from rlt.launch.native_builds import remove_stale_locks
 from rlt.launch.plan import (
     STRATEGIES,
@@ -78,7 +81,8 @@ _USAGE_END = """
 WORD        zero3 (default: shard everything), offload (ZeRO-3, weights and optimizer rest in host
             memory), zero2, zero1 (shard the optimizer only), ddp (shard nothing)
 KEY=VALUE   any setting; `python train.py --help` lists them
---dry-run   check everything, print the configuration and every command, start nothing
+--dry-run   check everything, print the configuration, a forecast of memory and time, and every command;
+            start nothing
 
 Logs go to OUTPUT_DIR/logs. CUDA_VISIBLE_DEVICES decides which GPUs are visible.
 """
@@ -108,6 +112,8 @@ class Launch:
     command: list[str]
     env: dict[str, str]
     log_path: Path
+    forecast: Forecast | str | None
+    """A reason where there can be none; None for stages that don't train."""
 
 
 class Stopped(BaseException):
@@ -222,11 +228,27 @@ def prepare(script: str, line: CommandLine) -> Launch:
             )
         servers = plan_servers(config, plan.servers, run_directory)
         overrides.append(f"generation.servers=[{','.join(server.address for server in servers)}]")
-    check_local_data(config)
+    num_rows = check_local_data(config)
     (port,) = free_ports(1, besides=[server.port for server in servers])
     command = training_command(config, plan, overrides, port)
     log_path = run_directory / "logs" / "train.log"
-    return Launch(line.typed, config, plan, servers, command, training_env(plan), log_path)
+    ahead = forecast(config, plan, num_rows)
+    return Launch(line.typed, config, plan, servers, command, training_env(plan), log_path, ahead)
+
+
+def forecast(config: Config, plan: Plan, num_rows: int | None) -> Forecast | str | None:
+    """Return what the run will need, or why that is not known; None for stages that don't train."""
+    if config.stage not in FORECAST_STAGES:
+        return None
+    if plan.on_cpu:
+        return (
+            "no forecast: it is made for GPUs, and none are used; CUDA_VISIBLE_DEVICES=0,1,2,3 before the "
+            "command plans for four that are elsewhere, of the kind hardware.gpu"
+        )
+    try:
+        return make_forecast(config, plan, num_rows)
+    except NoForecast as reason:
+        return f"no forecast of memory and time: {reason}"
 
 
 def plan_devices(config: Config, line: CommandLine, needs_servers: bool) -> Plan:
@@ -257,7 +279,8 @@ def _plan_generating(
 
 def describe(launch: Launch) -> str:
     """Return the resolved configuration, then every command as a line for a shell."""
-    lines = [to_yaml(launch.config), plan_line(launch)]
+    ahead = page(launch.forecast) if isinstance(launch.forecast, Forecast) else [launch.forecast or ""]
+    lines = [to_yaml(launch.config), plan_line(launch), *(f"# {line}" for line in ahead if line)]
     for server in launch.servers:
         lines += [f"# server {server.index}: {server.address}", str(server)]
     env = [f"{key}={shlex.quote(value)}" for key, value in launch.env.items()]
@@ -303,6 +326,8 @@ def run_and_record(launch: Launch) -> int:
 def run(launch: Launch) -> int:
     """Return the training's exit code, with servers around it; nothing of ours is left behind."""
     logger.info(plan_line(launch))
+    for line in summary(launch.forecast) if isinstance(launch.forecast, Forecast) else ():
+        logger.info("# %s", line)
     stop_on_signals()
     if launch.config.stage in TRAINING_STAGES:
         save_on_signals(launch.config)

@@ -12,34 +12,36 @@ from rlt.reporting.run_record import cannot_write, finish_abandoned, only_run_in
 from rlt.traces.training import load_eval_traces, load_training_traces
 
 
-def check_local_data(config: Config) -> None:
-    """Raise DataError for local problems that the training would refuse. What is on the Hub stays there."""
+def check_local_data(config: Config) -> int | None:
+    """Return the rows to train on, None where they are not on this machine.
+
+    Raises DataError for local problems that the training would refuse. What is on the Hub stays there.
+    """
     if config.stage == "make_countdown":
-        return
+        return None
     if config.stage == "student_sft":
-        _check_training_traces(config)
-        return
+        return _check_training_traces(config)
     if config.stage in TRACE_STAGES:
         if Path(config.dataset_id_or_path).exists():
             load_traces(config.data, config.dataset_id_or_path, TAG_STYLES[config.layout.tags])
-        return
-    for load, source in (
-        (load_problems, config.dataset_id_or_path),
-        (load_eval_problems, config.data.eval_path),
-    ):
-        if source and Path(source).exists():
-            tags = TAG_STYLES[config.layout.tags]
-            load(config.data, config.dataset_id_or_path, tags, need_trace=config.stage == "teacher_sft")
+        return None
+    tags, need_trace = TAG_STYLES[config.layout.tags], config.stage == "teacher_sft"
+    rows = None
+    if Path(config.dataset_id_or_path).exists():
+        rows = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=need_trace)
+    if config.data.eval_path and Path(config.data.eval_path).exists():
+        load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=need_trace)
+    return len(rows.values) if rows else None
 
 
-def _check_training_traces(config: Config) -> None:
+def _check_training_traces(config: Config) -> int | None:
     tags, malformed = TAG_STYLES[config.layout.tags], config.distill.malformed
-    for load, source in (
-        (load_training_traces, config.dataset_id_or_path),
-        (load_eval_traces, config.data.eval_path),
-    ):
-        if source and Path(source).exists():
-            load(config.data, config.dataset_id_or_path, tags, malformed)
+    traces = None
+    if Path(config.dataset_id_or_path).exists():
+        traces = load_training_traces(config.data, config.dataset_id_or_path, tags, malformed)
+    if config.data.eval_path and Path(config.data.eval_path).exists():
+        load_eval_traces(config.data, config.dataset_id_or_path, tags, malformed)
+    return len(traces.rows.values) if traces else None
 
 
 def prepare_directory(output_dir: str, log_path: Path) -> None:

@@ -1,0 +1,162 @@
+"""The forecast in words: a page for --dry-run, a few lines at the start of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from rlt.launch.forecast import Forecast
+from rlt.launch.hardware import GIB, USABLE_SHARE
+from rlt.launch.remedies import Remedy, remedies
+from rlt.launch.server_memory import ServerMemory
+from rlt.launch.step_time import Lengths
+from rlt.launch.training_memory import Parts
+
+_NAME = 24
+
+
+def page(forecast: Forecast) -> list[str]:
+    """Return the whole forecast."""
+    lines = [f"forecast, calculated and not measured: {_gpus(forecast)}; {_models(forecast)}"]
+    lines += [*_training(forecast), *_server(forecast), *_times(forecast), *_verdict(forecast)]
+    return lines
+
+
+def summary(forecast: Forecast) -> list[str]:
+    """Return what matters most."""
+    needs = forecast.needs
+    memory = f"{_gib(needs.training.peak)} of {_gib(needs.gpu.memory)} GiB on each training GPU"
+    if needs.server is not None:
+        memory += f", {needs.server.sequences} sequences of full length at once on each server"
+    verdict = "fits" if needs.fit else "DOES NOT FIT"
+    lines = [f"forecast, calculated and not measured: {memory}: {verdict}"]
+    if forecast.times is not None:
+        lines.append(f"  a step takes {_duration(_step(forecast, forecast.assumed))}{_hours(forecast)}")
+    return [*lines, *(f"  {line}" for line in _verdict(forecast) if not needs.fit)]
+
+
+def _gpus(forecast: Forecast) -> str:
+    plan = forecast.plan
+    servers = sum(map(len, plan.servers))
+    split = (
+        f"{servers} generating and {len(plan.training_gpus)} training" if servers else len(plan.training_gpus)
+    )
+    return f"{split} x {forecast.needs.gpu.name}"
+
+
+def _models(forecast: Forecast) -> str:
+    policy, students = forecast.models.policy, forecast.models.students
+    text = f"{policy.parameters / 1e9:.2f} B parameters"
+    return text + "".join(f", student {student.parameters / 1e9:.2f} B" for student in students)
+
+
+def _training(forecast: Forecast) -> Iterator[str]:
+    plan, training, gpu = forecast.plan, forecast.needs.training, forecast.needs.gpu
+    yield f"each training GPU ({plan.strategy}, {plan.num_processes} process(es)), GiB:"
+    for name, size in training.kept.items():
+        placement = f" ({forecast.config.reward.placement})" if name == "student" else ""
+        yield f"  {name + placement:<{_NAME}} {_gib(size):>7}"
+    yield f"  {'kept all the time':<{_NAME}} {_gib(sum(training.kept.values())):>7}"
+    for name, parts in training.phases.items():
+        yield f"  + {name:<{_NAME - 2}} {_gib(sum(parts.values())):>7}   {_parts(parts)}"
+    verdict = "fits" if forecast.needs.training_fits else "DOES NOT FIT"
+    usable = f"{_gib(USABLE_SHARE * gpu.memory)} of {_gib(gpu.memory)} usable"
+    yield f"  {'most at once':<{_NAME}} {_gib(training.peak):>7}   {usable}: {verdict}"
+    if training.host:
+        yield f"  {'host memory, in all':<{_NAME}} {_gib(training.host):>7}"
+
+
+def _parts(parts: Parts) -> str:
+    return ", ".join(f"{name} {_gib(size)}" for name, size in parts.items() if size >= 0.05 * GIB)
+
+
+def _server(forecast: Forecast) -> Iterator[str]:
+    server, plan = forecast.needs.server, forecast.plan
+    if server is None:
+        return
+    yield f"each GPU of a vLLM server ({len(plan.servers)} server(s) of {len(plan.servers[0])} GPU(s)), GiB:"
+    for name, size in (("weights", server.weights), ("working memory", server.working)):
+        yield f"  {name:<{_NAME}} {_gib(size):>7}"
+    yield f"  {'keys and values':<{_NAME}} {_gib(server.pool):>7}   {_sequences(server)}"
+    if not forecast.needs.server_fits:
+        yield "  DOES NOT FIT: vLLM does not start when one sequence of full length has no room"
+
+
+def _sequences(server: ServerMemory) -> str:
+    each = f"{server.kv_bytes / 1024:.4g} KiB a token"
+    return f"{each}: {server.sequences} sequences of {server.sequence:,} tokens at once"
+
+
+def _times(forecast: Forecast) -> Iterator[str]:
+    if forecast.times is None:
+        name = forecast.needs.gpu.name
+        yield f"no times: the speed of {name} is not known; hardware.gpu=KIND takes another's"
+        return
+    assumed = forecast.times.seconds(forecast.assumed)
+    most = forecast.times.seconds(forecast.at_most)
+    yield f"{'a step takes':<{_NAME + 2}} {'assumed':>9} {'at most':>9}"
+    for name, seconds in {**assumed, "in all": sum(assumed.values())}.items():
+        bound = most[name] if name in most else sum(most.values())
+        yield f"  {name:<{_NAME}} {_duration(seconds):>9} {_duration(bound):>9}"
+    yield from _run(forecast)
+    yield f"assumed: {_assumption(forecast.assumed)}; at most: every row at its limit"
+
+
+def _run(forecast: Forecast) -> Iterator[str]:
+    hours, most = forecast.gpu_hours(forecast.assumed), forecast.gpu_hours(forecast.at_most)
+    if hours is None or most is None:
+        yield "no GPU-hours: the number of steps is not known before the data is loaded"
+        return
+    name = f"GPU-hours, {forecast.num_steps:,} steps"
+    yield f"  {name:<{_NAME}} {_hour(hours):>9} {_hour(most):>9}"
+
+
+def _assumption(lengths: Lengths) -> str:
+    if not lengths.longest:
+        mean = lengths.prompt + lengths.completion
+        return f"rows of {mean:,} tokens (hardware.mean_prompt_tokens + hardware.mean_completion_tokens)"
+    return (
+        f"prompts of {lengths.prompt:,} tokens, completions of {lengths.completion:,} in the mean "
+        f"(hardware.mean_prompt_tokens, hardware.mean_completion_tokens) and up to {lengths.longest:,}"
+    )
+
+
+def _verdict(forecast: Forecast) -> list[str]:
+    if forecast.needs.fit:
+        return []
+    found = remedies(forecast)
+    if not found:
+        return ["no setting makes it fit: take more or larger GPUs, or smaller models"]
+    return [f"it fits with {' '.join(remedy.words)} ({_new(remedy)})" for remedy in found]
+
+
+def _new(remedy: Remedy) -> str:
+    needs = remedy.needs
+    text = f"{_gib(needs.training.peak)} of {_gib(needs.gpu.memory)} GiB on each training GPU"
+    if needs.training.host:
+        text += f", {_gib(needs.training.host)} GiB in the host"
+    return text + (f", {needs.server.sequences} sequences at once on each server" if needs.server else "")
+
+
+def _step(forecast: Forecast, lengths: Lengths) -> float:
+    assert forecast.times is not None
+    times: Mapping[str, float] = forecast.times.seconds(lengths)
+    return sum(times.values())
+
+
+def _hours(forecast: Forecast) -> str:
+    hours = forecast.gpu_hours(forecast.assumed)
+    if hours is None:
+        return ""
+    return f", {forecast.num_steps:,} steps {_hour(hours)} GPU-hours ({_assumption(forecast.assumed)})"
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f}"
+
+
+def _hour(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds >= 100 else f"{seconds:.1f} s"

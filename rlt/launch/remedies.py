@@ -1,0 +1,134 @@
+"""What to change where a run does not fit its GPUs: each suggestion is the forecast made anew with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+from rlt.config.schema import RL_STAGES, Config
+from rlt.config.tree import get
+from rlt.launch.forecast import Forecast, Needs, needs_of
+from rlt.launch.plan import Plan
+from rlt.launch.training_memory import SHARDED
+
+_LORA_RANK = 32
+_SCORING_TOKENS = 8192
+_NUM_SHOWN = 3
+_SHORTEST = 512
+"""Tokens below which a limit is not lowered."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One word of a command line."""
+
+    word: str
+    apply: Callable[[Config, Plan], Plan]
+    """Changes the configuration in place, and returns the plan that follows."""
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Words under which the run fits."""
+
+    words: tuple[str, ...]
+    needs: Needs
+
+
+def remedies(forecast: Forecast) -> list[Remedy]:
+    """Return the single changes that are enough, or else one combination; none where no change is.
+
+    Each is right on top of what the user typed. Only for a run that does not fit.
+    """
+    assert not forecast.needs.fit, "there is nothing to remedy"
+    changes = list(_changes(forecast.config, forecast.plan, forecast.needs))
+    single = [Remedy((change.word,), needs) for change in changes if (needs := _try(forecast, [change])).fit]
+    if single:
+        return single[:_NUM_SHOWN]
+    chosen: list[Change] = []
+    for change in changes:
+        chosen = [c for c in chosen if _setting(c) != _setting(change)] + [change]
+        if _try(forecast, chosen).fit:
+            break
+    else:
+        return []
+    for change in list(chosen):  # what later ones have made needless
+        rest = [c for c in chosen if c is not change]
+        if _try(forecast, rest).fit:
+            chosen = rest
+    return [Remedy(tuple(c.word for c in chosen), _try(forecast, chosen))]
+
+
+def _try(forecast: Forecast, changes: Sequence[Change]) -> Needs:
+    """Return the needs under some changes."""
+    config, plan = deepcopy(forecast.config), forecast.plan
+    for change in changes:
+        plan = change.apply(config, plan)
+    return needs_of(config, plan, forecast.models, forecast.needs.gpu)
+
+
+def _setting(change: Change) -> str:
+    return change.word.split("=")[0]
+
+
+def _changes(config: Config, plan: Plan, needs: Needs) -> Iterable[Change]:
+    """Yield what could help, roughly from what costs nothing to what changes the result."""
+    if not needs.training_fits:
+        yield from _for_training(config, plan)
+    if not needs.server_fits:
+        yield from _for_servers(config, plan)
+    yield from _shorter(config)
+
+
+def _for_training(config: Config, plan: Plan) -> Iterable[Change]:
+    if not config.trainer.gradient_checkpointing:
+        yield _set("trainer.gradient_checkpointing", True)
+    scores = config.stage == "teacher_rl" and config.reward.placement != "server"
+    if plan.strategy not in SHARDED:
+        yield Change("zero3", lambda _, plan: replace(plan, strategy="zero3"))
+    if scores and config.reward.placement == "replicated" and plan.num_processes > 1:
+        yield _set("reward.placement", "zero3", strategy="zero3")
+    if config.per_device_train_batch_size > 1:
+        yield _set("per_device_train_batch_size", 1)
+    if scores and config.reward.tokens_per_batch > _SCORING_TOKENS:
+        yield _set("reward.tokens_per_batch", _SCORING_TOKENS)
+    if scores and config.reward.placement == "replicated":
+        yield _set("reward.placement", "cpu_offload")
+    if plan.strategy != "offload":
+        yield Change("offload", lambda _, plan: replace(plan, strategy="offload"))
+    if not config.model.lora.rank:
+        yield _set("model.lora.rank", _LORA_RANK)
+
+
+def _for_servers(config: Config, plan: Plan) -> Iterable[Change]:
+    num_gpus = sum(map(len, plan.servers))
+    size = config.generation.tensor_parallel
+    while num_gpus % (size := 2 * size) == 0:
+        yield _set("generation.tensor_parallel", size)
+
+
+def _shorter(config: Config) -> Iterable[Change]:
+    names = ("data.max_length",)
+    if config.stage in RL_STAGES:
+        names = ("max_completion_length", "max_prompt_length")
+    for name in names:
+        length = get(config, name)
+        while (length := length // 2) >= _SHORTEST:
+            yield _set(name, length)
+
+
+def _set(name: str, value: object, *, strategy: str | None = None) -> Change:
+    """Return the change of a setting; `strategy` is what it needs besides, where the plan has another."""
+
+    def apply(config: Config, plan: Plan) -> Plan:
+        section, _, leaf = name.rpartition(".")
+        setattr(get(config, section) if section else config, leaf, value)
+        if name == "generation.tensor_parallel":
+            assert isinstance(value, int)
+            gpus = [gpu for server in plan.servers for gpu in server]
+            groups = tuple(tuple(gpus[i : i + value]) for i in range(0, len(gpus), value))
+            return replace(plan, servers=groups)
+        return plan if strategy is None or plan.strategy in SHARDED else replace(plan, strategy=strategy)
+
+    return Change(f"{name}={str(value).lower() if isinstance(value, bool) else value}", apply)

@@ -1,0 +1,118 @@
+"""Times by hand, on a GPU with round numbers: 1e12 operations and 1e12 bytes a second."""
+
+import pytest
+from forecast_runs import configured
+
+from rlt.launch.hardware import BANDWIDTH_SHARE, GPU, HOST_BANDWIDTH, HOST_LINK, LINK_SHARE, SERVER_TICK
+from rlt.launch.model_size import ModelSize
+from rlt.launch.plan import Plan
+from rlt.launch.server_memory import ServerMemory
+from rlt.launch.step_time import Lengths, StepTimes, assumed_lengths, longest_lengths
+from rlt.launch.training_memory import Models
+
+SIZE = ModelSize(1000, 4000, 10, 10, 10, 100, 50_000, tied=True)
+WEIGHTS = SIZE.parameters
+ATTENTION = 4 * 10 * 1000
+"""Operations of one token's attention to one other."""
+ROUND = GPU("round", 80 * 2**30, None, 1e12 / BANDWIDTH_SHARE, 1e12 / LINK_SHARE)
+SERVER = ServerMemory(0, 0, pool=4e9, kv_bytes=SIZE.kv_bytes(2), sequence=1, max_sequences=256)
+LENGTHS = Lengths(prompt=100, completion=200, longest=1000)
+
+
+def times(
+    *words: str, strategy: str = "zero3", server: ServerMemory = SERVER, flops: float = 1e12
+) -> StepTimes:
+    """Return the times on two GPUs that train and, where the run has servers, two that generate."""
+    config = configured(*words, "train_batch_size=64")
+    plan = Plan((("0",), ("1",)), ("2", "3"), 2, strategy)
+    return StepTimes(config, plan, Models(SIZE, (SIZE,)), ROUND, server, flops)
+
+
+def test_an_update_is_four_passes_over_every_token():
+    # forward, recomputed forward, backward twice as long; 32 rows on each of two GPUs
+    found = times("teacher_sft").seconds(Lengths(300, 0, 0))["update"]
+    assert found == pytest.approx(4 * 32 * 300 * (2 * WEIGHTS + ATTENTION * 150) / 1e12)
+
+
+@pytest.mark.parametrize(
+    ("words", "passes"),
+    [(["trainer.gradient_checkpointing=false"], 3), (["model.lora.rank=8"], 3)],  # no gradients of weights
+)
+def test_what_an_update_leaves_out(words, passes):
+    all_four = times("teacher_sft").seconds(Lengths(300, 0, 0))["update"]
+    assert times("teacher_sft", *words).seconds(Lengths(300, 0, 0))["update"] == pytest.approx(
+        all_four * passes / 4
+    )
+
+
+def test_short_rows_wait_for_the_weights_of_zero3():
+    # each of 32 micro-batches gathers the weights twice and shares gradients once, in bfloat16
+    found = times("teacher_sft", flops=1e15).seconds(Lengths(1, 0, 0))["update"]
+    assert found == pytest.approx(32 * 3 * 2 * WEIGHTS / 1e12)
+
+
+def test_offloading_adds_the_way_to_the_host_and_its_work():
+    seconds = {s: times("teacher_sft", strategy=s).seconds(Lengths(300, 0, 0)) for s in ("zero3", "offload")}
+    moved = (2 * 2 * WEIGHTS + 2 * WEIGHTS) / 2 / HOST_LINK
+    summed = 12 * WEIGHTS / HOST_BANDWIDTH
+    optimizer = 28 * WEIGHTS / HOST_BANDWIDTH
+    added = seconds["offload"]["update"] - seconds["zero3"]["update"]
+    assert added == pytest.approx(32 * (moved + summed) + optimizer)
+
+
+def test_rl_is_padded_where_trl_pads():
+    seconds = times("teacher_rl").seconds(LENGTHS)
+    a_pass = {n: 32 * n * (2 * WEIGHTS + ATTENTION * n / 2) / 1e12 for n in (300, 1100)}
+    assert seconds["reward"] == pytest.approx(2 * a_pass[300])  # student and policy, at their own lengths
+    assert seconds["reference"] == pytest.approx(a_pass[1100])
+    assert seconds["update"] == pytest.approx(4 * a_pass[1100])
+
+
+@pytest.mark.parametrize(
+    ("words", "phase", "share"),
+    [
+        (["trainer.beta=0"], "reference", 0),
+        (["reward.kl_estimator=student_nll"], "reward", 0.5),
+        (["reward.placement=server", "reward.servers=[http://a:1]"], "reward", 0.5),
+        (["generation.weight_sync=checkpoint"], "weights to servers", 2 * 1e12 / 1e9),  # written and read
+    ],
+)
+def test_phases_follow_the_settings(words, phase, share):
+    usual = times("teacher_rl").seconds(LENGTHS)
+    assert times("teacher_rl", *words).seconds(LENGTHS).get(phase, 0) == pytest.approx(share * usual[phase])
+
+
+def test_servers_read_weights_and_keys_for_each_token():
+    # of two servers each has 32 sequences; their prompt is read once; at last one goes on alone
+    keys = SIZE.kv_bytes(2)
+    together = (2 * WEIGHTS + 32 * 200 * keys) / 1e12 + SERVER_TICK
+    alone = (2 * WEIGHTS + 1100 * keys) / 1e12 + SERVER_TICK
+    prompt = 100 * (2 * WEIGHTS + ATTENTION * 50) / 1e15
+    found = times("teacher_rl", flops=1e15).seconds(LENGTHS)["generation"]
+    assert found == pytest.approx(prompt + 200 * together + 800 * alone)
+
+
+def test_servers_without_room_take_turns():
+    room = ServerMemory(
+        0, 0, pool=16 * 200 * SIZE.kv_bytes(2), kv_bytes=SIZE.kv_bytes(2), sequence=1, max_sequences=256
+    )
+    length = Lengths(100, 200, 200)
+    half = times("teacher_rl", server=room, flops=1e15).seconds(length)["generation"]
+    whole = times("teacher_rl", flops=1e15).seconds(length)["generation"]
+    assert 1.5 * whole < half < 2 * whole  # twice the turns, each with half the keys
+
+
+def test_the_policy_itself_is_slower_than_servers():
+    words = ["teacher_rl", "generation.backend=transformers"]
+    alone = times(*words).seconds(LENGTHS)
+    assert alone["generation"] > 5 * times("teacher_rl").seconds(LENGTHS)["generation"]
+    assert "weights to servers" not in alone
+
+
+def test_lengths_are_the_users_or_a_part_of_the_limits():
+    config = configured("teacher_rl")
+    assert assumed_lengths(config) == Lengths(1024, 4096, 16384)
+    assert longest_lengths(config) == Lengths(16384, 16384, 16384)
+    means = ["hardware.mean_prompt_tokens=700", "hardware.mean_completion_tokens=99999"]
+    assert assumed_lengths(configured("teacher_rl", *means)) == Lengths(700, 16384, 16384)
+    assert assumed_lengths(configured("teacher_sft", *means)) == Lengths(700, 16384 - 700, 0)
