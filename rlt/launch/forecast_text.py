@@ -159,4 +159,6 @@ def _hour(hours: float) -> str:
 
 
 def _duration(seconds: float) -> str:
+    if seconds >= 7200:
+        return f"{seconds / 3600:.1f} h"
     return f"{seconds:,.0f} s" if seconds >= 100 else f"{seconds:.1f} s"

@@ -52,6 +52,20 @@ def test_the_released_recipe_on_eight_gpus_fits_and_costs_about_what_was_publish
     assert "it fits with" not in text  # no remedy where nothing is wrong
 
 
+@pytest.mark.parametrize(
+    ("model", "published"),
+    [("Qwen/Qwen2.5-7B-Instruct", 7 * 8), ("Qwen/Qwen2.5-32B-Instruct", 27 * 8)],
+)
+def test_distillation_costs_about_what_was_published(model, published):
+    # 3 epochs of 16,710 rows, offloaded, on eight H100s: between the assumed lengths and the limits
+    words = ["dataset_id_or_path=bespokelabs/Bespoke-Stratos-17k", f"model_name_or_path={model}"]
+    found = forecast("student_sft", *words, "hardware.gpu=h100-80g", plan=split(0, 8, "offload"))
+    assumed, most = found.gpu_hours(found.assumed), found.gpu_hours(found.at_most)
+    assert assumed is not None
+    assert most is not None
+    assert published / 2 < assumed < published < most < published * 2
+
+
 def test_half_of_the_gpus_are_too_few_without_a_remedy():
     found = forecast(*RL, plan=split(2, 2))
     assert not found.needs.training_fits
