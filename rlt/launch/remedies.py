@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 from rlt.config.schema import RL_STAGES, Config
 from rlt.config.tree import get
@@ -21,16 +22,21 @@ _SHORTEST = 512
 
 @dataclass(frozen=True)
 class Change:
-    """One word of a command line."""
+    """A change of one setting, or of the strategy."""
 
+    setting: str
+    """STRATEGY for the word that names a file of cfgs/accelerate."""
     word: str
     apply: Callable[[Config, Plan], Plan]
     """Changes the configuration in place, and returns the plan that follows."""
 
 
+STRATEGY = ""
+
+
 @dataclass(frozen=True)
 class Remedy:
-    """Words under which the run fits."""
+    """Words under which the run fits; one that names a strategy replaces the user's."""
 
     words: tuple[str, ...]
     needs: Needs
@@ -39,37 +45,36 @@ class Remedy:
 def remedies(forecast: Forecast) -> list[Remedy]:
     """Return the single changes that are enough, or else one combination; none where no change is.
 
-    Each is right on top of what the user typed. Only for a run that does not fit.
+    Each comes on top of what the user typed. Only for a run that does not fit.
     """
     assert not forecast.needs.fit, "there is nothing to remedy"
     changes = list(_changes(forecast.config, forecast.plan, forecast.needs))
-    single = [Remedy((change.word,), needs) for change in changes if (needs := _try(forecast, [change])).fit]
+    single = [remedy for change in changes if (remedy := _try(forecast, [change])).needs.fit]
     if single:
         return single[:_NUM_SHOWN]
     chosen: list[Change] = []
     for change in changes:
-        chosen = [c for c in chosen if _setting(c) != _setting(change)] + [change]
-        if _try(forecast, chosen).fit:
+        chosen = [c for c in chosen if c.setting != change.setting] + [change]
+        if _try(forecast, chosen).needs.fit:
             break
     else:
         return []
     for change in list(chosen):  # what later ones have made needless
         rest = [c for c in chosen if c is not change]
-        if _try(forecast, rest).fit:
+        if _try(forecast, rest).needs.fit:
             chosen = rest
-    return [Remedy(tuple(c.word for c in chosen), _try(forecast, chosen))]
+    return [_try(forecast, chosen)]
 
 
-def _try(forecast: Forecast, changes: Sequence[Change]) -> Needs:
-    """Return the needs under some changes."""
+def _try(forecast: Forecast, changes: Sequence[Change]) -> Remedy:
+    """Return the words for some changes, with the needs under them."""
     config, plan = deepcopy(forecast.config), forecast.plan
     for change in changes:
         plan = change.apply(config, plan)
-    return needs_of(config, plan, forecast.models, forecast.needs.gpu)
-
-
-def _setting(change: Change) -> str:
-    return change.word.split("=")[0]
+    words = [change.word for change in changes if change.setting != STRATEGY]
+    if plan.strategy != forecast.plan.strategy:
+        words.append(plan.strategy)
+    return Remedy(tuple(words), needs_of(config, plan, forecast.models, forecast.needs.gpu))
 
 
 def _changes(config: Config, plan: Plan, needs: Needs) -> Iterable[Change]:
@@ -85,19 +90,20 @@ def _for_training(config: Config, plan: Plan) -> Iterable[Change]:
     if not config.trainer.gradient_checkpointing:
         yield _set("trainer.gradient_checkpointing", True)
     scores = config.stage == "teacher_rl" and config.reward.placement != "server"
-    if plan.strategy not in SHARDED:
-        yield Change("zero3", lambda _, plan: replace(plan, strategy="zero3"))
-    if scores and config.reward.placement == "replicated" and plan.num_processes > 1:
-        yield _set("reward.placement", "zero3", strategy="zero3")
+    has_deepspeed = find_spec("deepspeed") is not None
+    if plan.strategy not in SHARDED and has_deepspeed:
+        yield _strategy("zero3")
+    if scores and config.reward.placement == "replicated" and plan.num_processes > 1 and has_deepspeed:
+        yield _set("reward.placement", "zero3")
     if config.per_device_train_batch_size > 1:
         yield _set("per_device_train_batch_size", 1)
     if scores and config.reward.tokens_per_batch > _SCORING_TOKENS:
         yield _set("reward.tokens_per_batch", _SCORING_TOKENS)
     if scores and config.reward.placement == "replicated":
         yield _set("reward.placement", "cpu_offload")
-    if plan.strategy != "offload":
-        yield Change("offload", lambda _, plan: replace(plan, strategy="offload"))
-    if not config.model.lora.rank:
+    if plan.strategy != "offload" and has_deepspeed:
+        yield _strategy("offload")
+    if not config.model.lora.rank and find_spec("peft") is not None:
         yield _set("model.lora.rank", _LORA_RANK)
 
 
@@ -118,17 +124,22 @@ def _shorter(config: Config) -> Iterable[Change]:
             yield _set(name, length)
 
 
-def _set(name: str, value: object, *, strategy: str | None = None) -> Change:
-    """Return the change of a setting; `strategy` is what it needs besides, where the plan has another."""
+def _strategy(name: str) -> Change:
+    return Change(STRATEGY, name, lambda _, plan: replace(plan, strategy=name))
+
+
+def _set(name: str, value: object) -> Change:
+    """Return the change of a setting, and of the plan where that depends on it."""
 
     def apply(config: Config, plan: Plan) -> Plan:
         section, _, leaf = name.rpartition(".")
         setattr(get(config, section) if section else config, leaf, value)
         if name == "generation.tensor_parallel":
-            assert isinstance(value, int)
+            size = config.generation.tensor_parallel
             gpus = [gpu for server in plan.servers for gpu in server]
-            groups = tuple(tuple(gpus[i : i + value]) for i in range(0, len(gpus), value))
-            return replace(plan, servers=groups)
-        return plan if strategy is None or plan.strategy in SHARDED else replace(plan, strategy=strategy)
+            return replace(plan, servers=tuple(tuple(gpus[i : i + size]) for i in range(0, len(gpus), size)))
+        if name == "reward.placement" and value == "zero3" and plan.strategy not in SHARDED:
+            return replace(plan, strategy="zero3")  # which it needs
+        return plan
 
-    return Change(f"{name}={str(value).lower() if isinstance(value, bool) else value}", apply)
+    return Change(name, f"{name}={str(value).lower() if isinstance(value, bool) else value}", apply)

@@ -123,6 +123,13 @@ def test_the_remedy_that_costs_least_comes_first(words, strategy, remedy):
     assert remedies(found)[0].words == (remedy,)
 
 
+def test_a_student_is_sharded_only_where_the_policy_is():
+    found = forecast(*RL, plan=split(4, 4, "zero2"))
+    words = [remedy.words for remedy in remedies(found)]
+    assert ("zero3",) in words
+    assert ("reward.placement=zero3", "zero3") in words
+
+
 def test_nothing_helps_where_nothing_does():
     words = [*RL[:2], "model_name_or_path=SakanaAI/RLT-32B", "hardware.gpu=rtx-4090-24g"]
     words += ["generation.backend=transformers"]
