@@ -19,9 +19,10 @@ logger = logging.getLogger(__name__)
 _PATHS = (
     *("model_name_or_path", "dataset_id_or_path", "student_model", "data.eval_path"),
     *("results_dir", "output_dir", "resume_from", "generation.sync_dir", "collect.only"),
+    "generation.api_key_file",
 )
-_WRITTEN = ("results_dir", "output_dir", "resume_from", "generation.sync_dir")
-"""Of these, the places that a run writes to or goes on from."""
+_WRITTEN = ("results_dir", "output_dir", "resume_from", "generation.sync_dir", "generation.api_key_file")
+"""Of these, the places that a run writes to or goes on from, and the key, which is no input."""
 _FILE = "file:"
 
 

@@ -397,8 +397,13 @@ class GenerationSettings:
     gpu_memory_utilization: float = setting(0.9, "share of a GPU that a server may take", gt=0, le=1)
     dtype: str = setting("bfloat16", "dtype of the server's weights", choices=("bfloat16", "float32"))
     host: str = setting("127.0.0.1", "address that servers started by launch.sh listen on")
-    allow_remote_hosts: bool = setting(
-        False, "let host be an address that other machines reach: whoever reaches it can run code here"
+    api_key_file: str | None = setting(
+        None,
+        "file (mode 600) with the key that servers demand, those we start and those we ask; null: the "
+        "environment variable VLLM_API_KEY, and for servers that launch.sh starts a new key for each run",
+    )
+    allow_open_servers: bool = setting(
+        False, "servers without a key, beyond this machine too: whoever reaches one can run code there"
     )
     base_port: int = setting(0, "first port of the servers; 0 picks free ones", ge=0, le=65535)
     server_args: list[str] = setting([], "further arguments for the vLLM command line")

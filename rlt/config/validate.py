@@ -36,6 +36,7 @@ from rlt.config.schema import (
     Config,
     StudentSettings,
 )
+from rlt.config.server_key import check_server_key
 from rlt.config.students import FIRST, all_students, check_students
 from rlt.errors import ConfigError
 
@@ -99,6 +100,7 @@ def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = F
     check_lengths(config, context, {s.model: context_length(s.model) for s in students})
     if config.stage in ENGINE_STAGES:
         _check_servers(config, servers_follow)
+    check_server_key(config)
 
 
 def check_training(config: Config, num_processes: int) -> None:
@@ -274,7 +276,7 @@ def _check_generation(config: Config) -> None:
     if any(arg.split("=")[0].replace("_", "-") == "--api-key" for arg in generation.server_args):
         raise ConfigError(
             "`generation.server_args` must not hold --api-key, because the configuration is saved with the "
-            "run: set the environment variable VLLM_API_KEY."
+            "run: set the environment variable VLLM_API_KEY, or give generation.api_key_file."
         )
     _check_addresses("generation.servers", generation.servers)
     _check_addresses("reward.answers.servers", config.reward.answers.servers)
@@ -301,7 +303,7 @@ def _check_address(name: str, address: str) -> None:
     if "@" in address:
         raise ConfigError(
             f"`{name}` must hold no name and password, because the configuration is saved with the run: set "
-            "the environment variable VLLM_API_KEY."
+            "the environment variable VLLM_API_KEY, or give generation.api_key_file."
         )
 
 

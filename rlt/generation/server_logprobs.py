@@ -46,11 +46,12 @@ class ServerLogprobs:
     """A `LogprobModel` behind one or several servers.
 
     Sends batches of at most `tokens_per_batch` padded tokens, two per server at a time; each process of a run
-    asks for its own rows. `timeout` is the number of seconds that one batch may take.
+    asks for its own rows. `timeout` is the number of seconds that one batch may take, `key` what the servers
+    demand, by default that of the environment.
     """
 
-    def __init__(self, addresses: Sequence[str], *, timeout: float) -> None:
-        self._pool = VLLMPool(addresses, timeout=timeout)
+    def __init__(self, addresses: Sequence[str], *, timeout: float, key: str | None = None) -> None:
+        self._pool = VLLMPool(addresses, timeout=timeout, key=key)
         self._temperature: float | None = None
 
     def check(self, temperature: float) -> int | None:
@@ -61,6 +62,10 @@ class ServerLogprobs:
         contexts = self._pool.on_all("check", lambda server: _check(server, temperature))
         self._temperature = temperature
         return min((context for context in contexts if context is not None), default=None)
+
+    def check_doors(self) -> None:
+        """Raise GenerationError if a server that other machines reach answers without a key."""
+        self._pool.check_doors()
 
     def logprobs(
         self,

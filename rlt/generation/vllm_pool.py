@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rlt.config.server_key import beyond_this_machine
 from rlt.errors import GenerationError, ServerLost
 from rlt.generation.parallel import run_all, run_each
 from rlt.generation.seeds import spread_seed
@@ -40,7 +41,8 @@ class VLLMPool:
     """A `Generator` that spreads prompts over servers, one HTTP request per prompt.
 
     The n samples of a prompt share one request, so its prefix is computed once. `timeout` is the number
-    of seconds that one request may take. `log_paths` are the servers' log files in the order of the
+    of seconds that one request may take. `key` is what the servers demand, by default that of the
+    environment. `log_paths` are the servers' log files in the order of the
     addresses, None where unknown; their last lines become part of every error.
     """
 
@@ -49,6 +51,7 @@ class VLLMPool:
         addresses: Sequence[str],
         *,
         timeout: float,
+        key: str | None = None,
         log_paths: Sequence[Path | str | None] = (),
         requests_per_server: int = REQUESTS_PER_SERVER,
     ) -> None:
@@ -59,7 +62,7 @@ class VLLMPool:
         paths = [Path(p) if p is not None else None for p in log_paths] or [None] * len(addresses)
         assert len(paths) == len(addresses), "one log path per address"
         self.servers = [
-            VLLMServer(address, log_path=path, max_connections=requests_per_server)
+            VLLMServer(address, key=key, log_path=path, max_connections=requests_per_server)
             for address, path in zip(addresses, paths, strict=True)
         ]
         self.timeout = timeout
@@ -148,6 +151,17 @@ class VLLMPool:
                 said = now
                 logger.warning("waiting for the servers for %.0f s, at most %g s", now - start, timeout)
             time.sleep(0.5)
+
+    def check_doors(self, timeout: float = CONTROL_TIMEOUT) -> None:
+        """Raise if a server that other machines reach answers without a key."""
+        for server in self.servers:
+            if beyond_this_machine(server.address) and not server.demands_key(timeout):
+                raise server.failure(
+                    "answers without a key, so whoever reaches it can run code there; start it with one, as "
+                    "python -m rlt.launch.serve does, or set generation.allow_open_servers=true on a network "
+                    "that you trust",
+                    with_log=False,
+                )
 
     def versions(self) -> list[str]:
         """Return the versions of vLLM that the servers run, each once."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import time
 from pathlib import Path
@@ -12,10 +11,9 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
+from rlt.config.server_key import find_key
 from rlt.errors import GenerationError, ServerLost
 
-API_KEY_VARIABLE = "VLLM_API_KEY"
-"""Environment variable with the key that servers demand; vLLM reads it too, and it never reaches a config."""
 CONNECT_TIMEOUT = 10.0
 LOG_LINES = 15
 LOG_BYTES = 65536
@@ -39,16 +37,27 @@ def log_tail(path: Path, lines: int = LOG_LINES) -> str:
 
 
 class VLLMServer:
-    """Requests to one address. Safe to call from several threads."""
+    """Requests to one address. Safe to call from several threads.
 
-    def __init__(self, address: str, *, log_path: Path | None = None, max_connections: int = 64) -> None:
+    `key` is what the server demands, by default that of the environment.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        key: str | None = None,
+        log_path: Path | None = None,
+        max_connections: int = 64,
+    ) -> None:
         self.address = address.rstrip("/")
         if not self.address.startswith(("http://", "https://")):
             raise GenerationError(
                 f"the vLLM server address {address!r} has no scheme; write it like http://127.0.0.1:8000"
             )
         self.log_path = log_path
-        self._session = _new_session(max_connections)
+        self._key = key or find_key(None)
+        self._session = _new_session(max_connections, self._key)
 
     def get(self, path: str, *, timeout: float, missing_ok: bool = False, **params: str) -> Any:
         """Return the decoded answer of a GET request, None for an empty body or an allowed 404."""
@@ -98,7 +107,7 @@ class VLLMServer:
     ) -> Any:
         start = time.monotonic()
         # A request that must not run twice gets a new connection: an idle one may just have been closed.
-        session = self._session if retry else _new_session(1)
+        session = self._session if retry else _new_session(1, self._key)
         try:
             response = session.request(
                 method, self.address + path, timeout=(min(CONNECT_TIMEOUT, timeout), timeout), **kwargs
@@ -124,6 +133,8 @@ class VLLMServer:
             return None
         if response.status_code != 200:
             waited = time.monotonic() - start
+            if response.status_code == 401:
+                raise self.failure(f"refused {request}: {self._about_the_key()}", with_log=False)
             sentence = f"answered {request} with HTTP {response.status_code} after {waited:.1f} s: "
             # A refusal explains itself; for an internal error the reason is in the log.
             is_broken = response.status_code >= 500
@@ -137,6 +148,21 @@ class VLLMServer:
             raise self.failure(
                 f"answered {request} with something that is not JSON: {response.text[:200]!r}"
             ) from None
+
+    def demands_key(self, timeout: float) -> bool:
+        """Return whether a request without a key is refused, at a path that vLLM's own key leaves open."""
+        with _new_session(1, None) as session:
+            try:
+                return session.get(f"{self.address}/version", timeout=timeout).status_code == 401
+            except requests.exceptions.RequestException as error:
+                raise self.failure(f"broke off GET /version: {_reason(error)}") from None
+
+    def _about_the_key(self) -> str:
+        sent = "none was sent" if self._key is None else "another one was sent"
+        return (
+            f"it demands a key, and {sent}; give the one that it was started with as "
+            "generation.api_key_file=FILE or in the environment variable VLLM_API_KEY"
+        )
 
     def world_size(self, timeout: float) -> int:
         """Return the number of the server's workers (GPUs)."""
@@ -155,14 +181,14 @@ class VLLMServer:
             time.sleep(0.2)
 
 
-def _new_session(max_connections: int) -> requests.Session:
+def _new_session(max_connections: int, key: str | None) -> requests.Session:
     session = requests.Session()
     # The servers are neighbours: a proxy from the environment would only get in between.
     session.trust_env = False
     adapter = HTTPAdapter(pool_maxsize=max_connections)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
-    if key := os.environ.get(API_KEY_VARIABLE):
+    if key:
         session.headers["Authorization"] = f"Bearer {key}"
     return session
 

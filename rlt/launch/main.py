@@ -24,6 +24,7 @@ from rlt.config.compose import compose
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
 from rlt.config.schema import ENGINE_STAGES, GENERATING_STAGES, RL_STAGES, TRAINING_STAGES, Config
+from rlt.config.server_key import VARIABLE
 from rlt.config.validate import validate
 from rlt.errors import ConfigError, GenerationError, Paused, RLTError
 from rlt.launch.command import PROJECT, training_command, training_env
@@ -44,7 +45,9 @@ from rlt.launch.preflight import check_local_data, prepare_directory
 from rlt.launch.server import (
     ServerPlan,
     ServerProcess,
+    key_env,
     plan_servers,
+    run_key,
     start_servers,
     wait_for_servers,
 )
@@ -226,7 +229,7 @@ def prepare(script: str, line: CommandLine) -> Launch:
                 "generation.backend=vllm needs vLLM, which is not installed: run scripts/setup.sh, or "
                 "generate in the trainer with generation.backend=transformers."
             )
-        servers = plan_servers(config, plan.servers, run_directory)
+        servers = plan_servers(config, plan.servers, run_directory, key=run_key(config))
         overrides.append(f"generation.servers=[{','.join(server.address for server in servers)}]")
     num_rows = check_local_data(config)
     (port,) = free_ports(1, besides=[server.port for server in servers])
@@ -281,6 +284,8 @@ def describe(launch: Launch) -> str:
     """Return the resolved configuration, then every command as a line for a shell."""
     ahead = page(launch.forecast) if isinstance(launch.forecast, Forecast) else [launch.forecast or ""]
     lines = [to_yaml(launch.config), plan_line(launch), *(f"# {line}" for line in ahead if line)]
+    if any(server.key for server in launch.servers):
+        lines.append(f"# in every command's environment: {VARIABLE}, the key that the servers demand")
     for server in launch.servers:
         lines += [f"# server {server.index}: {server.address}", str(server)]
     env = [f"{key}={shlex.quote(value)}" for key, value in launch.env.items()]
@@ -339,7 +344,8 @@ def run(launch: Launch) -> int:
             if servers:
                 logger.info("logs: %s", launch.log_path.parent)
                 wait_for_servers(servers, launch.config)
-            env = {**launch.env, COMMAND_VARIABLE: launch.typed, LAUNCHED_VARIABLE: str(launched)}
+            key = key_env(launch.servers[0].key) if launch.servers else {}
+            env = {**launch.env, COMMAND_VARIABLE: launch.typed, LAUNCHED_VARIABLE: str(launched), **key}
             training = TrainingProcess(launch.command, env, launch.log_path)
             stack.callback(training.stop)
             restarts = launch.config.generation.max_restarts if launch.config.stage in RL_STAGES else 0

@@ -14,13 +14,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 
 from rlt.config.files import sequence_length
 from rlt.config.schema import Config
-from rlt.errors import ConfigError, GenerationError
-from rlt.generation.vllm_pool import VLLMPool
+from rlt.config.server_key import VARIABLE, find_key, refuse_open_host
+from rlt.errors import GenerationError
+from rlt.generation.vllm_guard import GUARD
+from rlt.generation.vllm_pool import CONTROL_TIMEOUT, VLLMPool
 from rlt.generation.vllm_server import VLLMServer, log_tail, server_log_path
 from rlt.generation.vllm_worker import EXTENSION
 from rlt.launch.ports import free_ports, ports_from
@@ -31,7 +34,6 @@ logger = logging.getLogger(__name__)
 LOG_LINES = 20
 PROGRESS_EVERY = 15.0
 """Seconds between two lines that say what is waited for."""
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -47,6 +49,8 @@ class ServerPlan:
     env: dict[str, str]
     """Only what is added to our environment."""
     log_path: Path
+    key: str | None = field(default=None, repr=False)
+    """What the server demands; None leaves it open. Never printed, and handed on in the environment alone."""
 
     def __str__(self) -> str:
         """Return the line that starts the server in a shell."""
@@ -54,13 +58,17 @@ class ServerPlan:
         return " ".join([*words, shlex.join(self.command), ">", shlex.quote(str(self.log_path)), "2>&1"])
 
 
-def plan_servers(config: Config, devices: Sequence[tuple[str, ...]], run_directory: Path) -> list[ServerPlan]:
+def plan_servers(
+    config: Config, devices: Sequence[tuple[str, ...]], run_directory: Path, *, key: str | None = None
+) -> list[ServerPlan]:
     """Return one plan per entry of `devices`: the GPUs of each server, an empty tuple on a CPU.
 
-    Ports are free when chosen; raises ConfigError when the host is not allowed.
+    `key` is what they will demand, by default the configured one. Ports are free when chosen; raises
+    ConfigError when the host is not allowed.
     """
     generation = config.generation
-    refuse_remote_host(config)
+    key = key or find_key(generation.api_key_file)
+    refuse_open_host(generation.host, key, allowed=generation.allow_open_servers)
     if generation.base_port:
         ports = ports_from(generation.base_port, len(devices), generation.host)
     else:
@@ -72,25 +80,27 @@ def plan_servers(config: Config, devices: Sequence[tuple[str, ...]], run_directo
                 index=index,
                 port=port,
                 address=f"http://{_url_host(_ANY_ADDRESS.get(generation.host, generation.host))}:{port}",
-                command=tuple(server_command(config, port, on_cpu=not gpus)),
+                command=tuple(server_command(config, port, on_cpu=not gpus, guarded=key is not None)),
                 env=server_env(config, gpus, len(devices)),
                 log_path=server_log_path(run_directory, port),
+                key=key,
             )
         )
     return plans
 
 
-def refuse_remote_host(config: Config) -> None:
-    """Raise ConfigError when servers would listen beyond this machine without having been told to."""
-    if config.generation.host not in _LOOPBACK and not config.generation.allow_remote_hosts:
-        raise ConfigError(
-            f"generation.host={config.generation.host} can be reached from other machines, and vLLM's "
-            "development endpoints run any code for whoever reaches them: keep 127.0.0.1, or set "
-            "generation.allow_remote_hosts=true on a network that you trust."
-        )
+def run_key(config: Config) -> str | None:
+    """Return the key for the servers of one run: the configured one, or a new one unless told otherwise."""
+    generation = config.generation
+    return find_key(generation.api_key_file) or (None if generation.allow_open_servers else token_hex(32))
 
 
-def server_command(config: Config, port: int, *, on_cpu: bool) -> list[str]:
+def key_env(key: str | None) -> dict[str, str]:
+    """Return the environment in which a key travels to a process."""
+    return {VARIABLE: key} if key else {}
+
+
+def server_command(config: Config, port: int, *, on_cpu: bool, guarded: bool = False) -> list[str]:
     """Return the command line of one vLLM server for the model that is trained.
 
     `python -m` because the `vllm` command refuses to start with the CPU distribution.
@@ -120,7 +130,8 @@ def server_command(config: Config, port: int, *, on_cpu: bool) -> list[str]:
         command += ["--revision", config.model.revision]
     if config.model.trust_remote_code:
         command += ["--trust-remote-code"]
-    return [*command, *generation.server_args]
+    command += generation.server_args
+    return [*command, "--middleware", GUARD] if guarded else command  # the last one is the outermost
 
 
 def server_env(config: Config, gpus: tuple[str, ...], num_servers: int) -> dict[str, str]:
@@ -170,7 +181,9 @@ class ServerProcess:
         with plan.log_path.open("ab") as log:
             log.write(f"$ {plan}\n".encode())
             log.flush()
-            self.child = Child(f"vLLM server {plan.index}", plan.command, plan.env, log)
+            self.child = Child(
+                f"vLLM server {plan.index}", plan.command, {**plan.env, **key_env(plan.key)}, log
+            )
 
     def poll(self) -> int | None:
         """Return the exit code, None while it runs."""
@@ -205,8 +218,10 @@ class ServerProcess:
                 logger.info("  server %d: loading for %.0f s", index, now - start)
             time.sleep(0.5)
         logger.info("  server %d: healthy after %.0f s, first token …", index, time.monotonic() - start)
+        if self.plan.key and not client.demands_key(CONTROL_TIMEOUT):
+            raise self._failure(f"answers without its key, in spite of --middleware {GUARD}")
         left = max(1.0, deadline - time.monotonic())
-        pool = VLLMPool([self.address], timeout=left, log_paths=[self.log_path])
+        pool = VLLMPool([self.address], timeout=left, key=self.plan.key, log_paths=[self.log_path])
         assert config.model_name_or_path is not None
         try:
             pool.check(config.model_name_or_path, sequence_length(config))

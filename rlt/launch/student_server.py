@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rlt.config.schema import Config
+from rlt.config.server_key import VARIABLE
 from rlt.errors import ConfigError, ModelError, RLTError
 from rlt.generation.server_logprobs import served_name
 from rlt.launch.main import Stopped, stop_on_signals
@@ -66,7 +67,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("model", metavar="MODEL", help="the student's folder or Hub name")
     parser.add_argument("--temperature", type=_positive, required=True, help="reward.student_temperature")
-    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; default a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=0, help="port there; default a free one")
+    parser.add_argument(
+        "--api-key-file",
+        type=os.path.expanduser,
+        help=f"file (mode 600) with the key that the server demands; default {VARIABLE}, if it is set",
+    )
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="bfloat16", help="of the engine")
     parser.add_argument("--dir", type=Path, help="for copy and log; default student_servers/NAME-T")
     parser.add_argument("--gpus", help="the server's GPUs, e.g. 6,7; default the first visible one")
@@ -102,7 +109,7 @@ def running_student_server(options: argparse.Namespace) -> Iterator[ServerProces
     """Yield a ready server of the scaled copy, written now if it is not there; it ends with the block."""
     if importlib.util.find_spec("vllm") is None:
         raise ConfigError("a student server needs vLLM, which is not installed: run scripts/setup.sh.")
-    if options.port and not is_free(options.port, "127.0.0.1"):
+    if options.port and not is_free(options.port, options.host):
         raise ConfigError(f"--port {options.port} is taken: give another one, or none for a free one.")
     name = Path(options.model).resolve().name
     directory = (options.dir or Path("student_servers", f"{name}-{options.temperature:g}")).resolve()
@@ -158,6 +165,7 @@ def server_config(options: argparse.Namespace, copy: Path) -> Config:
     config.max_prompt_length, config.max_completion_length = context, 0
     generation: Any = config.generation
     generation.dtype, generation.base_port = options.dtype, options.port
+    generation.host, generation.api_key_file = options.host, options.api_key_file
     generation.gpu_memory_utilization = GPU_SHARE
     generation.server_args = [
         *("--served-model-name", served_name(options.model, options.temperature)),

@@ -24,7 +24,8 @@ SAVED_CONFIG = "config.yaml"
 _PLACES = {
     *("results_dir", "output_dir", "resume_from", "report_to", "wandb_project"),
     *("generation.servers", "generation.sync_dir", "generation.host", "generation.base_port"),
-    *("generation.allow_remote_hosts", "generation.request_timeout", "generation.sync_timeout"),
+    *("generation.allow_open_servers", "generation.api_key_file"),
+    *("generation.request_timeout", "generation.sync_timeout"),
     *("generation.startup_timeout", "generation.gpu_memory_utilization", "generation.server_args"),
     *("generation.max_restarts", "trainer.max_hours", "trainer.save_on_sigterm"),
     *("collect.requests_per_server", "evaluate.requests_per_server"),

@@ -10,6 +10,7 @@ from typing import cast
 from accelerate import Accelerator
 
 from rlt.config.schema import AnswerSettings, Config
+from rlt.config.server_key import find_key
 from rlt.errors import GenerationError
 from rlt.formats.encode import TokenBytes
 from rlt.formats.layout import StudentLayout
@@ -45,7 +46,8 @@ def load_outside_parts(config: Config, *, is_main: bool) -> OutsideParts:
     answers = config.reward.answers
     pool = None
     if answers.weight and answers.servers:
-        pool = VLLMPool(answers.servers, timeout=config.generation.request_timeout)
+        key = find_key(config.generation.api_key_file)
+        pool = VLLMPool(answers.servers, timeout=config.generation.request_timeout, key=key)
         if is_main:
             _check_pool(pool, config)
     return OutsideParts(functions, pool)
@@ -58,6 +60,8 @@ def check_columns(outside: OutsideParts, problems: Sequence[Problem]) -> None:
 
 
 def _check_pool(pool: VLLMPool, config: Config) -> None:
+    if not config.generation.allow_open_servers:
+        pool.check_doors()
     try:
         pool.check(config.student_model)
     except GenerationError as error:

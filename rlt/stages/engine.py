@@ -8,6 +8,7 @@ from urllib.parse import urlparse
 
 from rlt.config.files import sequence_length
 from rlt.config.schema import Config
+from rlt.config.server_key import find_key
 from rlt.errors import GenerationError
 from rlt.formats.tags import TAG_STYLES
 from rlt.generation.types import Sampling
@@ -38,6 +39,7 @@ def server_pool(config: Config, requests_per_server: int = REQUESTS_PER_SERVER) 
     return VLLMPool(
         servers,
         timeout=config.generation.request_timeout,
+        key=find_key(config.generation.api_key_file),
         log_paths=[path if path.is_file() else None for path in logs],
         requests_per_server=requests_per_server,
     )
@@ -49,6 +51,8 @@ def check_servers(pool: VLLMPool, config: Config, *, logprobs: bool = True) -> N
     `logprobs` says whether theirs will be read.
     """
     assert config.model_name_or_path is not None
+    if not config.generation.allow_open_servers:
+        pool.check_doors()
     try:
         pool.check(config.model_name_or_path, sequence_length(config), logprobs=logprobs)
     except GenerationError as error:

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from rlt.config.schema import Config
+from rlt.config.server_key import find_key
 from rlt.formats.layout import StudentLayout
 from rlt.generation.server_logprobs import ServerLogprobs
 from rlt.models.frozen import load_frozen, load_whole
@@ -41,7 +42,9 @@ def student_model(config: Config, name: str, accelerator: Accelerator) -> Logpro
 
 def student_servers(config: Config) -> ServerLogprobs:
     """Return the student behind the configured servers."""
-    return ServerLogprobs(config.reward.servers, timeout=config.generation.request_timeout)
+    generation = config.generation
+    key = find_key(generation.api_key_file)
+    return ServerLogprobs(config.reward.servers, timeout=generation.request_timeout, key=key)
 
 
 def student_context(config: Config, name: str) -> int | None:
@@ -52,6 +55,8 @@ def student_context(config: Config, name: str) -> int | None:
     contexts = [load_context(name, trust=config.model.trust_remote_code)]
     if config.reward.placement == "server":
         servers = student_servers(config)
+        if not config.generation.allow_open_servers:
+            servers.check_doors()
         contexts.append(servers.check(config.reward.student_temperature))
         servers.close()
     return min((context for context in contexts if context is not None), default=None)

@@ -158,7 +158,10 @@ def test_rules_of_teacher_rl(teacher_rl, word, expected):
         ["data.format=messages", "data.columns.system=s"],
         ["layout.student_prompt=", "layout.teacher_prompt=Explain by default."],
         ["max_prompt_length=9", "max_completion_length=16383", "student_model=small"],
-        ["generation.servers=[https://host/behind/a/proxy,http://[::1]:8000]"],
+        [
+            "generation.servers=[https://h/behind/a/proxy,http://[::1]:80]",
+            "generation.allow_open_servers=true",
+        ],
         ["reward.placement=server", "reward.servers=[http://127.0.0.1:8100]"],
         ["student_model=ArliAI/QwQ-32B_v1.0", "data.eval_path=gsm8k"],
         ["output_dir=model-2", "output_dir=results"],

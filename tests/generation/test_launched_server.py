@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import generation_routes
 import pytest
 import requests
 import torch
+from generation_routes import PATH, TellRoutes
 from generation_tiny import save_tiny, tiny_model
 
 from rlt.config.compose import compose
+from rlt.config.server_key import VARIABLE
+from rlt.errors import GenerationError
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
-from rlt.generation.vllm_server import API_KEY_VARIABLE
 from rlt.generation.weight_sync import CheckpointSync
 from rlt.generation.weights import model_weights
 from rlt.launch.server import running_servers
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+KEY = "a-key-of-this-test"
 SAMPLING = Sampling(temperature=0.7, max_tokens=12, stop_token_ids=())
 
 
@@ -35,17 +40,46 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMPool]:
         "max_prompt_length=400",
         "max_completion_length=100",
         "generation.dtype=float32",
+        f"generation.server_args=[--middleware,generation_routes.{TellRoutes.__name__}]",
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(API_KEY_VARIABLE, "a key")
+        patch.setenv(VARIABLE, KEY)
+        patch.setenv("PYTHONPATH", str(Path(generation_routes.__file__).parent), prepend=os.pathsep)
         with running_servers(compose(words)) as servers:
             yield VLLMPool([servers[0].plan.address], timeout=120, log_paths=[servers[0].plan.log_path])
 
 
-def test_the_key_of_the_environment_is_demanded_and_sent(pool: VLLMPool):
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+def test_no_path_but_health_answers_without_the_key(pool: VLLMPool):
     address = pool.servers[0].address
-    assert requests.get(f"{address}/v1/models", timeout=10).status_code == 401
     pool.check()
+    routes = {path for path, _ in pool.servers[0].get(PATH, timeout=10)}
+    assert {"/health", "/v1/completions", "/collective_rpc", "/server_info", "/openapi.json"} <= routes
+    assert len(routes) > 30
+    answers = {}
+    with requests.Session() as session:
+        session.trust_env = False
+        for path in [*routes, "/", "/no-such-path", "/health/", "//health", "/%68ealth/../version"]:
+            for method in METHODS:
+                for headers in ({}, {"Authorization": f"Bearer {KEY}x"}, {"Authorization": f"Basic {KEY}"}):
+                    answer = session.request(
+                        method, address + path, headers=headers, timeout=10, allow_redirects=False
+                    )
+                    answers.setdefault(answer.status_code == 401, set()).add((path, method))
+    assert {path for path, _ in answers.pop(False)} == {"/health"}
+    assert requests.get(f"{address}/health", timeout=10).status_code == 200
+    assert pool.servers[0].demands_key(10)
+    log = pool.servers[0].log_path
+    assert log is not None
+    assert KEY not in log.read_text()
+
+
+def test_a_client_with_a_wrong_key_is_told_what_to_give(pool: VLLMPool):
+    stranger = VLLMPool([pool.servers[0].address], timeout=10, key=f"{KEY}-of-another-run")
+    with pytest.raises(GenerationError, match=r"demands a key, and another one was sent; give the one that"):
+        stranger.check()
 
 
 def largest_drift(pool: VLLMPool, model: torch.nn.Module) -> float:

@@ -16,11 +16,11 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from rlt.config.server_key import VARIABLE
 from rlt.errors import GenerationError
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.generation.server_logprobs import ServerLogprobs, served_name, served_temperature
-from rlt.generation.vllm_server import API_KEY_VARIABLE
 from rlt.models.frozen import FrozenModel, load_whole
 from rlt.models.logprobs import Request
 from rlt.records import Problem
@@ -58,7 +58,7 @@ def started(
     command += ["--", "--max-num-batched-tokens", str(BATCH_LIMIT), "--max-num-seqs", "8"]
     said = folder / "said"
     with pytest.MonkeyPatch.context() as patch, said.open("wb") as stream:
-        patch.setenv(API_KEY_VARIABLE, "a key")
+        patch.setenv(VARIABLE, "the-key-of-a-test")
         process = subprocess.Popen(command, stdout=stream, stderr=stream)
         try:
             address = wait_for_address(process, said)

@@ -148,7 +148,11 @@ def test_the_transformers_back_end_needs_no_server_and_any_folder_will_do(tmp_pa
         ("launch.sh", ["cfgs/run_cfg/infer.yaml", HUB_MODEL, "infer.question=1+1"], "needs no launcher"),
         ("launch.sh", [SFT, "learning_rat=1"], "did you mean `learning_rate`"),
         ("launch.sh", ["cfgs/run_cfg/teacher_sftt.yaml"], "teacher_sftt"),
-        ("launch.sh", [RL, HUB_MODEL, "generation.host=0.0.0.0"], "can be reached from other machines"),
+        (
+            "launch.sh",
+            [RL, HUB_MODEL, "generation.servers=[http://node-2:8000]"],
+            "and there is no key, so who",
+        ),
         ("launch.sh", [RL, "model_name_or_path=no/such/folder"], "no/such/folder"),
     ],
 )

@@ -7,9 +7,11 @@ import pytest
 import requests
 from launch_models import write_model
 
+from rlt.config.server_key import VARIABLE
 from rlt.errors import ConfigError, GenerationError
+from rlt.generation.vllm_guard import GUARD
 from rlt.launch.descendants import living
-from rlt.launch.server import plan_servers, running_servers, server_command, server_env
+from rlt.launch.server import plan_servers, run_key, running_servers, server_command, server_env
 
 
 def options(command: list[str]) -> dict[str, str]:
@@ -57,13 +59,30 @@ def test_a_cpu_server_leaves_a_core_and_a_set_thread_count_wins(vllm_config, mon
     assert server_env(vllm_config(), (), 2)["OMP_NUM_THREADS"] == "3"
 
 
-def test_servers_off_loopback_are_refused_unless_allowed(vllm_config, tmp_path):
+def test_servers_off_loopback_need_a_key_unless_told(vllm_config, tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
     with pytest.raises(ConfigError, match=r"generation.host=0.0.0.0 can be reached from other machines"):
         plan_servers(vllm_config(host="0.0.0.0"), [()], tmp_path)
-    allowed = vllm_config(host="0.0.0.0", allow_remote_hosts=True, base_port=23456)
+    allowed = vllm_config(host="0.0.0.0", allow_open_servers=True, base_port=23456)
     first, second = plan_servers(allowed, [(), ()], tmp_path)
     assert (first.address, second.address) == ("http://127.0.0.1:23456", "http://127.0.0.1:23457")
     assert options(list(first.command))["--host"] == "0.0.0.0"
+    assert "--middleware" not in first.command
+    given = ["--middleware", "a.module.Outer"]
+    keyed = vllm_config(host="0.0.0.0", base_port=23456, server_args=given)
+    (guarded,) = plan_servers(keyed, [()], tmp_path, key="the-key-of-a-run")
+    assert guarded.command[-2:] == ("--middleware", GUARD)  # starlette's outermost is the last one
+    assert guarded.key == "the-key-of-a-run"
+    assert "the-key-of-a-run" not in f"{guarded}{guarded!r}{guarded.env}"
+
+
+def test_every_run_has_a_key_of_its_own_unless_told(vllm_config, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert len(str(run_key(vllm_config()))) == 64
+    assert run_key(vllm_config()) != run_key(vllm_config())
+    assert run_key(vllm_config(allow_open_servers=True)) is None
+    monkeypatch.setenv(VARIABLE, "a-key-that-is-given")
+    assert run_key(vllm_config(allow_open_servers=True)) == "a-key-that-is-given"
 
 
 @pytest.mark.slow

@@ -1,0 +1,92 @@
+"""The key that vLLM servers demand: where it stands, and when one is needed. It never reaches a config."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import stat
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rlt.config.schema import Config
+from rlt.errors import ConfigError
+
+VARIABLE = "VLLM_API_KEY"
+"""The environment variable with the key; vLLM reads it too, for the paths that its own guard knows."""
+_SHORTEST = 16
+_GIVE = f"generation.api_key_file=FILE, or the environment variable {VARIABLE}"
+
+
+def find_key(file: str | None) -> str | None:
+    """Return the key in the file, or without one that of the environment; None where there is none.
+
+    Raises ConfigError for a file that others can read, and for a key that no header can carry.
+    """
+    if file is None:
+        key = os.environ.get(VARIABLE)
+        return _checked(key, f"the environment variable {VARIABLE}") if key else None
+    try:
+        with Path(file).open(encoding="utf-8") as opened:
+            mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
+            if mode & 0o077:
+                raise ConfigError(
+                    f"`generation.api_key_file={file}` can be read by others (mode {mode:03o}): chmod 600 it."
+                )
+            return _checked(opened.read().strip(), f"`generation.api_key_file={file}`")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ConfigError(
+            f"`generation.api_key_file={file}` cannot be read ({reason}): give a file with one key."
+        ) from None
+
+
+def _checked(key: str, where: str) -> str:
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(f"{where} must hold one word of ASCII: `openssl rand -hex 32` makes a key.")
+    if len(key) < _SHORTEST:
+        raise ConfigError(
+            f"{where} holds a key of {len(key)} characters, which can be guessed: take at least {_SHORTEST}, "
+            "e.g. of `openssl rand -hex 32`."
+        )
+    return key
+
+
+def is_loopback(host: str | None) -> bool:
+    """Return whether only this machine reaches a host. A name other than localhost may lead anywhere."""
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def beyond_this_machine(address: str) -> bool:
+    """Return whether an address like http://10.0.0.2:8000 can be reached from other machines."""
+    return not is_loopback(urlsplit(address).hostname)
+
+
+def check_server_key(config: Config) -> None:
+    """Raise ConfigError for a key that cannot be used, and for servers beyond this machine without one."""
+    generation = config.generation
+    if find_key(generation.api_key_file) or generation.allow_open_servers:
+        return
+    for name, addresses in (
+        ("generation.servers", generation.servers),
+        ("reward.servers", config.reward.servers),
+        ("reward.answers.servers", config.reward.answers.servers),
+    ):
+        for address in filter(beyond_this_machine, addresses):
+            raise ConfigError(
+                f"`{name}` names {address}, which other machines reach, and there is no key, so whoever "
+                f"reaches it could run code there: start it with a key and give {_GIVE}, or set "
+                "generation.allow_open_servers=true on a network that you trust."
+            )
+
+
+def refuse_open_host(host: str, key: str | None, *, allowed: bool) -> None:
+    """Raise ConfigError when a server would listen beyond this machine without a key or leave to do so."""
+    if not (key or allowed or is_loopback(host)):
+        raise ConfigError(
+            f"generation.host={host} can be reached from other machines, and there is no key, so whoever "
+            f"reaches a server could run code there: give {_GIVE}, keep 127.0.0.1, or set "
+            "generation.allow_open_servers=true on a network that you trust."
+        )
