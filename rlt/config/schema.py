@@ -43,7 +43,8 @@ SCORING_STAGES = ("score_traces", "show_traces")
 """Stages that read traces and train nothing; a teacher is optional."""
 RL_STAGES = ("teacher_rl", "student_rl")
 """Stages that train on what their own model has just written."""
-TRAINING_STAGES = ("teacher_sft", "student_sft", *RL_STAGES)
+TRAINING_STAGES = (*RL_STAGES, "teacher_sft", "student_sft")
+"""Stages that train a model."""
 PAID_STAGES = ("teacher_rl", *SCORING_STAGES)
 """Stages in which frozen students judge explanations."""
 GENERATING_STAGES = ("collect_traces", "evaluate")

@@ -16,6 +16,7 @@ from functools import cache
 import psutil
 
 from rlt.launch.descendants import GRACE, kill_living, living, wait_until
+from rlt.reporting.process_name import name_process
 
 KILL_TIMEOUT = 10.0
 """Seconds that the kernel gets to end killed processes, which may have much memory to give back."""
@@ -56,6 +57,7 @@ def the_guard() -> Guard:
 
 def main(mark: str) -> None:
     """Wait for the launcher's end, then end what it left."""
+    name_process("rlt:guard")
     leaders = {int(line) for line in sys.stdin}
     for process in living(mark, leaders):
         with contextlib.suppress(psutil.Error):

@@ -52,6 +52,8 @@ from rlt.launch.server import (
     wait_for_servers,
 )
 from rlt.launch.training import TrainingProcess
+from rlt.reporting.process_name import name_process
+from rlt.reporting.processes import describe_process, write_processes
 from rlt.reporting.run_record import (
     COMMAND_VARIABLE,
     finish_abandoned,
@@ -333,6 +335,7 @@ def run(launch: Launch) -> int:
     logger.info(plan_line(launch))
     for line in summary(launch.forecast) if isinstance(launch.forecast, Forecast) else ():
         logger.info("# %s", line)
+    name_process("rlt:launch")
     stop_on_signals()
     if launch.config.stage in TRAINING_STAGES:
         save_on_signals(launch.config)
@@ -343,30 +346,44 @@ def run(launch: Launch) -> int:
             servers = start_servers(launch.servers, stack)
             if servers:
                 logger.info("logs: %s", launch.log_path.parent)
+                record_processes(launch, servers)
                 wait_for_servers(servers, launch.config)
             key = key_env(launch.servers[0].key) if launch.servers else {}
             env = {**launch.env, COMMAND_VARIABLE: launch.typed, LAUNCHED_VARIABLE: str(launched), **key}
             training = TrainingProcess(launch.command, env, launch.log_path)
             stack.callback(training.stop)
-            restarts = launch.config.generation.max_restarts if launch.config.stage in RL_STAGES else 0
-            return supervise(training, servers, restarts, together=syncs_in_a_group(launch))
+            record_processes(launch, servers, training)
+            return supervise(launch, training, servers)
         except Stopped as stopped:
             logger.warning("%s: ending servers and training …", signal.Signals(stopped.number).name)
             raise
 
 
-def supervise(
-    training: TrainingProcess, servers: list[ServerProcess], restarts: int = 0, *, together: bool = False
-) -> int:
+def record_processes(
+    launch: Launch, servers: Sequence[ServerProcess], training: TrainingProcess | None = None
+) -> None:
+    """Write which processes run, for whoever looks with `python -m rlt.status`."""
+    found = [
+        describe_process(s.child.name, s.child.pid, log=str(s.log_path), address=s.address) for s in servers
+    ]
+    if training is not None:
+        name = _WORK.get(launch.config.stage, "training")
+        found.append(describe_process(name, training.child.pid, log=str(launch.log_path)))
+    write_processes(launch.config.output_dir, found)
+
+
+def supervise(launch: Launch, training: TrainingProcess, servers: list[ServerProcess]) -> int:
     """Return the training's exit code.
 
-    Servers that end before it are started again, all of them where they depend on each other (`together`);
-    after `restarts` times, raise GenerationError with the last words of the next.
+    In RL, servers that end before it are started again, all of them where they depend on each other; after
+    generation.max_restarts times, raise GenerationError with the last words of the next.
     """
+    restarts = launch.config.generation.max_restarts if launch.config.stage in RL_STAGES else 0
     while (code := training.poll()) is None:
         if any(server.poll() is not None for server in servers):
-            restart(servers, restarts, together=together)
+            restart(servers, restarts, together=syncs_in_a_group(launch))
             restarts -= 1
+            record_processes(launch, servers, training)
         time.sleep(0.2)
     training.drain()
     return code

@@ -18,24 +18,9 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
 from typing_extensions import override
 
-log = logging.getLogger(__name__)
+from rlt.reporting.line import duration, metrics_text
 
-# (names in the logs, the first found counts; label in the line)
-LINE_KEYS = (
-    ("reward", "reward"),
-    ("correct", "correct"),
-    ("r_ss", "r_ss"),
-    ("r_kl", "r_kl"),
-    ("missing_tag", "no tag"),
-    ("explanation_tokens", "tokens"),
-    ("kl", "kl"),
-    ("drift/max", "drift"),
-    ("loss", "loss"),
-    ("mean_token_accuracy", "accuracy"),
-    ("grad_norm", "grad"),
-    ("learning_rate", "lr"),
-)
-"""Metrics of the line, in its order, and their labels."""
+log = logging.getLogger(__name__)
 
 
 def is_terminal() -> bool:
@@ -196,22 +181,6 @@ class SampleProgress:
             self._truncated += row["finish_reason"] == "length"
 
 
-def metrics_text(logs: dict[str, Any], prefix: str = "") -> str:
-    """Return the metrics that a line shows, as `label value` pairs."""
-    found = [(label, logs[prefix + key]) for key, label in LINE_KEYS if prefix + key in logs]
-    return "  ".join(f"{label} {_short(value)}" for label, value in found)
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as `45s`, `12m 05s` or `3h 20m`."""
-    total = round(seconds)
-    if total < 60:
-        return f"{total}s"
-    if total < 3600:
-        return f"{total // 60}m {total % 60:02d}s"
-    return f"{total // 3600}h {total % 3600 // 60:02d}m"
-
-
 def setup_logging(rank: int = 0) -> None:
     """Give all processes one log format on stderr: rank 0 from INFO, others from WARNING with their rank.
 
@@ -237,10 +206,6 @@ def setup_logging(rank: int = 0) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     if not is_terminal():
         _quiet_bars()
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
 
 
 def _quiet_bars() -> None:

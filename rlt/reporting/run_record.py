@@ -99,7 +99,7 @@ class RunRecord:
         fields = {
             "stage": stage,
             "status": "running",
-            "started": _now(),
+            "started": now(),
             "ended": None,
             "seconds": None,
             "gpu_hours": None,
@@ -132,7 +132,7 @@ class RunRecord:
                 self.fields["inputs"][role] = describe_input((described["hub"], described["revision"]))
         self.update(
             status=status,
-            ended=_now(),
+            ended=now(),
             seconds=round(seconds, 1),
             gpu_hours=round(self.fields["num_gpus"] * seconds / 3600, 4),
             error=error,
@@ -223,7 +223,7 @@ def finish_abandoned(directory: str | Path, error: str | None = None, status: st
         return False
     if error:
         fields["error"] = redact(error)
-    write_json(Path(directory) / NAME, {**fields, "status": status, "ended": _now()})
+    write_json(Path(directory) / NAME, {**fields, "status": status, "ended": now()})
     return True
 
 
@@ -292,7 +292,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time as it is written everywhere."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -22,12 +22,15 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rlt.config.resolve import prompt_files
 from rlt.config.save import save_config
-from rlt.config.schema import Config
+from rlt.config.schema import TRAINING_STAGES, Config
 from rlt.data.kept import KeptRows
 from rlt.errors import CheckpointError, RLTError
 from rlt.reporting.card import write_card
 from rlt.reporting.files import set_aside, write_text
 from rlt.reporting.metrics import MetricsFile
+from rlt.reporting.now import Now
+from rlt.reporting.phases import Phases
+from rlt.reporting.process_name import name_process
 from rlt.reporting.progress import install_progress, setup_logging
 from rlt.reporting.report import write_report
 from rlt.reporting.run_record import RunRecord, Source, only_run_in
@@ -57,20 +60,28 @@ def run_directory(
     of a training run.
     """
     is_main = is_main_process()
-    setup_logging(int(os.environ.get("RANK", "0")))
+    rank = int(os.environ.get("RANK", "0"))
+    setup_logging(rank)
+    name_process(f"rlt:train {rank}" if config.stage in TRAINING_STAGES else f"rlt:{config.stage}")
     directory = Path(config.output_dir)
     with only_run_in(directory) if is_main else nullcontext():
         read = {**inputs, **prompt_files(config)}
         record = RunRecord.start(
             directory, stage=config.stage, seed=config.seed, inputs=read, is_main=is_main
         )
+        now = Now(directory)
         if is_main:
             save_config(config, directory / "config.yaml")
+            now.clear()  # of an earlier run
+            if config.stage in TRAINING_STAGES:
+                now.enter("loading")
         try:
             with record, full_disk_in_one_sentence():
                 yield record
             if is_main and card:
                 card(directory)
+            if is_main:
+                now.clear()
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
         finally:
@@ -191,10 +202,21 @@ def progress(items: Sequence[T], what: str) -> Iterable[T]:
     return tqdm(items, desc=what, disable=None if is_main_process() else True, leave=False)
 
 
-def observe(trainer: Trainer, config: Config) -> PauseWhenTold:
-    """Give a trainer our progress display, metrics.jsonl, and the way to end early, which is returned."""
+class Observers(NamedTuple):
+    """What a training stage has to call by itself."""
+
+    phases: Phases
+    """Takes what the run is doing now."""
+    pause: PauseWhenTold
+    """Ends the stage after a training that was ended early."""
+
+
+def observe(trainer: Trainer, config: Config) -> Observers:
+    """Give a trainer our progress display, metrics.jsonl, now.json, and the way to end early."""
     install_progress(trainer)
     trainer.add_callback(MetricsFile(config.output_dir))
+    phases = Phases(Now(config.output_dir) if is_main_process() else None)
+    trainer.add_callback(phases)
     pause = PauseWhenTold(trainer.accelerator, Path(config.output_dir), config.trainer.max_hours)
     trainer.add_callback(pause)
-    return pause
+    return Observers(phases, pause)

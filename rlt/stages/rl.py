@@ -168,7 +168,8 @@ def train_and_save(
     `generation` is saved with the model: its sampling defaults, and the tokens it stops at.
     """
     trainer.policy.generation_config = generation
-    pause = observe(trainer, config)
+    observers = observe(trainer, config)
+    trainer.on_phase = observers.phases.enter
     if checkpoint:
         trainer.monitors.load(checkpoint)
     if checkpoint and trainer.reference is not None:
@@ -177,5 +178,5 @@ def train_and_save(
         train(trainer, checkpoint)
     finally:
         trainer.engine.close()
-    pause.leave()
+    observers.pause.leave()
     save_final_model(trainer.policy, trainer.accelerator, trainer.layout.tokenizer, Path(config.output_dir))

@@ -106,7 +106,7 @@ def fine_tune(
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # under adapters
     plain.generation_config = generation
     plain.config.eos_token_id, plain.config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
-    pause = observe(trainer, config)
+    observers = observe(trainer, config)
     train(trainer, checkpoint)
-    pause.leave()
+    observers.pause.leave()
     save_final_model(model, trainer.accelerator, tokenizer, output)

@@ -52,6 +52,8 @@ SampleSink = Callable[[str, list[dict[str, Any]]], None]
 """Takes the name of a table (`step_000001`) and its rows; called on the main process."""
 Layout = TypeVar("Layout", TeacherLayout, StudentLayout)
 _TRAIN, _EVAL = 0, 1
+PHASES = {"time/sync": "syncing weights", "time/generate": "generating", "time/reward": "scoring"}
+"""What is timed, and what whoever watches a run calls it."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
         if data.held_out:
             self.add_callback(_EvaluateAtTheEnd())
         self._last_loaded_step = -1
+        self.on_phase: Callable[[str], None] = lambda phase: None  # noqa: ARG005 - nobody listens
         alarms = Alarms(speaks=self.accelerator.is_main_process)
         self._drift = DriftLog(alarms, settings.drift_limit, settings.drift_error)
         assert self.num_generations is not None
@@ -269,7 +272,10 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
     @contextmanager
     def _timed(self, name: str, mode: str) -> Iterator[None]:
         start = time.perf_counter()
+        self.on_phase(PHASES[name])
         yield
+        if name == "time/reward":
+            self.on_phase("updating")
         self._metrics[mode][name].append(time.perf_counter() - start)
 
     # ---- samples ----------------------------------------------------------------------------------

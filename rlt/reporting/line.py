@@ -1,0 +1,43 @@
+"""What one line tells of a training step, and how long things take in words. Light: no library is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# (names in the logs, the first found counts; label in the line)
+LINE_KEYS = (
+    ("reward", "reward"),
+    ("correct", "correct"),
+    ("r_ss", "r_ss"),
+    ("r_kl", "r_kl"),
+    ("missing_tag", "no tag"),
+    ("explanation_tokens", "tokens"),
+    ("kl", "kl"),
+    ("drift/max", "drift"),
+    ("loss", "loss"),
+    ("mean_token_accuracy", "accuracy"),
+    ("grad_norm", "grad"),
+    ("learning_rate", "lr"),
+)
+"""Metrics of the line, in its order, and their labels."""
+
+
+def metrics_text(logs: Mapping[str, Any], prefix: str = "") -> str:
+    """Return the metrics that a line shows, as `label value` pairs."""
+    found = [(label, logs[prefix + key]) for key, label in LINE_KEYS if prefix + key in logs]
+    return "  ".join(f"{label} {_short(value)}" for label, value in found)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as `45s`, `12m 05s` or `3h 20m`."""
+    total = round(seconds)
+    if total < 60:
+        return f"{total}s"
+    if total < 3600:
+        return f"{total // 60}m {total % 60:02d}s"
+    return f"{total // 3600}h {total % 3600 // 60:02d}m"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)

@@ -1,0 +1,51 @@
+"""processes.json: the processes of a launched run and their logs, for people who look (`rlt.status`).
+
+A process is known by its id and the time of its start, since ids are given again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rlt.reporting.files import write_json
+from rlt.reporting.run_record import now
+
+NAME = "processes.json"
+
+
+def describe_process(name: str, pid: int, **more: Any) -> dict[str, Any]:
+    """Return what is written of a process of this machine."""
+    born = None
+    with suppress(psutil.Error):
+        born = psutil.Process(pid).create_time()
+    return {"name": name, "pid": pid, "born": born, **more}
+
+
+def write_processes(directory: str | Path, processes: Sequence[Mapping[str, Any]]) -> None:
+    """Write what this launcher has started; a disk that takes no more must not end a run."""
+    record = {
+        "host": socket.gethostname(),
+        "written": now(),
+        "launcher": describe_process("launcher", os.getpid()),
+        "processes": processes,
+    }
+    with suppress(OSError):
+        write_json(Path(directory) / NAME, record)
+
+
+def is_alive(process: Mapping[str, Any]) -> bool:
+    """Return whether a described process of this machine still runs."""
+    try:
+        found = psutil.Process(process["pid"])
+        born = process.get("born")
+        is_same = born is None or abs(found.create_time() - born) < 1.0
+        return is_same and found.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

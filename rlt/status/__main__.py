@@ -1,0 +1,36 @@
+"""What a run is doing now: `python -m rlt.status [RUN_DIRECTORY or FOLDER_OF_RUNS] [--json]`.
+
+State, step, last metrics, time left, phase, processes with their logs, servers; of a pipeline, its steps.
+A process that seems stuck shows what it does with `py-spy dump --pid PID`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlt.errors import RLTError
+from rlt.status.look import find_runs, look
+from rlt.status.text import text
+
+
+def main(words: Sequence[str]) -> int:
+    """Print what is known; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m rlt.status", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("results"), metavar="FOLDER")
+    parser.add_argument("--json", action="store_true", help="print JSON: a list, one object a run")
+    typed = parser.parse_args(words)
+    try:
+        told = [look(directory) for directory in find_runs(typed.folder)]
+    except RLTError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    sys.stdout.write(json.dumps(told, indent=2, ensure_ascii=False) + "\n" if typed.json else text(told))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
