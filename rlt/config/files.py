@@ -180,3 +180,9 @@ def _check_resume(config: Config) -> None:
             f"`resume_from={config.resume_from}` is no whole checkpoint, because {_CHECKPOINT_END} is "
             "missing: give another checkpoint-N folder, or latest for the newest whole one in output_dir."
         )
+    elif Path(config.resume_from).resolve().parent != Path(config.output_dir).resolve():
+        raise ConfigError(
+            f"`resume_from={config.resume_from}` lies outside of output_dir={config.output_dir}, and a "
+            "checkpoint's optimizer and RNG files can run code when they are read: go on in its own run "
+            "directory, or start anew with it as model_name_or_path."
+        )

@@ -84,15 +84,22 @@ def load_frozen(
     attn_implementation: str,
     accelerator: Accelerator,
     revision: str | None = None,
+    trust: bool = False,
 ) -> FrozenModel:
     """Return a frozen causal model on the accelerator's device, placed as asked."""
     if placement == "zero3":
-        return _sharded(name, dtype, attn_implementation, accelerator, revision)
+        how: dict[str, Any] = {"attn_implementation": attn_implementation, "revision": revision}
+        return _sharded(lambda: load_model(name, dtype=dtype, trust=trust, **how), accelerator)
     device = accelerator.device
     rests_on_cpu = placement == "cpu_offload" and device.type != "cpu"
     place = torch.device("cpu") if rests_on_cpu else device
     module = load_whole(
-        name, dtype=dtype, attn_implementation=attn_implementation, device=place, revision=revision
+        name,
+        dtype=dtype,
+        attn_implementation=attn_implementation,
+        device=place,
+        revision=revision,
+        trust=trust,
     )
     return FrozenModel(module, device, rests_on_cpu=rests_on_cpu, collective=False)
 
@@ -104,18 +111,19 @@ def load_whole(
     attn_implementation: str = "auto",
     device: torch.device,
     revision: str | None = None,
+    trust: bool = False,
 ) -> PreTrainedModel:
     """Return a frozen causal model that is whole on one device, also in a run under ZeRO-3."""
     with _outside_zero3():
-        model = load_model(name, dtype=dtype, attn_implementation=attn_implementation, revision=revision)
+        model = load_model(
+            name, dtype=dtype, attn_implementation=attn_implementation, revision=revision, trust=trust
+        )
     add_token_query(model)
     model.requires_grad_(False).eval()
     return model.to(device)  # pyright: ignore[reportArgumentType] - transformers' annotation loses `self`
 
 
-def _sharded(
-    name: str, dtype: str, attn_implementation: str, accelerator: Accelerator, revision: str | None
-) -> FrozenModel:
+def _sharded(load: Callable[[], PreTrainedModel], accelerator: Accelerator) -> FrozenModel:
     plugin = accelerator.state.deepspeed_plugin
     if plugin is None or plugin.zero_stage != 3:
         raise ConfigError(
@@ -124,7 +132,7 @@ def _sharded(
         )
     from trl.models.utils import prepare_deepspeed
 
-    model = load_model(name, dtype=dtype, attn_implementation=attn_implementation, revision=revision)
+    model = load()
     add_token_query(model)
     model.requires_grad_(False)
     engine = prepare_deepspeed(model, accelerator)

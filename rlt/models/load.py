@@ -30,7 +30,7 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust: bool = Fals
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust)
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load the tokenizer of {name!r}: {first_line(error)}") from error
+        raise _cannot_load(f"the tokenizer of {name!r}", error) from error
     _keep_pad_apart(tokenizer)
     return tokenizer
 
@@ -56,15 +56,16 @@ def _keep_pad_apart(tokenizer: PreTrainedTokenizerBase) -> None:
 def load_context(name: str, *, revision: str | None = None, trust: bool = False) -> int | None:
     """Return max_position_embeddings of a model, or None where its configuration has none."""
     _require_folder(name)
-    config = _load_config(name, revision, trust)
+    config = load_config(name, revision=revision, trust=trust)
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
-def _load_config(name: str, revision: str | None, trust: bool) -> Any:
+def load_config(name: str, *, revision: str | None = None, trust: bool = False) -> Any:
+    """Return a model's configuration."""
     try:
         return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust)
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load the configuration of {name!r}: {first_line(error)}") from error
+        raise _cannot_load(f"the configuration of {name!r}", error) from error
 
 
 def load_eos_ids(name: str, *, revision: str | None = None, trust: bool = False) -> list[int]:
@@ -73,7 +74,8 @@ def load_eos_ids(name: str, *, revision: str | None = None, trust: bool = False)
     try:
         found = GenerationConfig.from_pretrained(name, revision=revision or "main").eos_token_id
     except OSError:
-        found = getattr(_load_config(name, revision, trust).get_text_config(), "eos_token_id", None)
+        config = load_config(name, revision=revision, trust=trust)
+        found = getattr(config.get_text_config(), "eos_token_id", None)
     return found if isinstance(found, list) else [] if found is None else [found]
 
 
@@ -92,13 +94,22 @@ def load_model(
             name, **model_kwargs(dtype, attn_implementation, revision), trust_remote_code=trust
         )
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load the model {name!r}: {first_line(error)}") from error
+        raise _cannot_load(f"the model {name!r}", error) from error
 
 
 def model_kwargs(dtype: str, attn_implementation: str, revision: str | None) -> dict[str, Any]:
     """Return keyword arguments for `from_pretrained`; `auto` attention is resolved for this machine."""
     attention = resolve_attention(attn_implementation, dtype, on_gpu=torch.cuda.is_available())
     return {"dtype": DTYPES[dtype], "attn_implementation": attention, "revision": revision}
+
+
+def _cannot_load(what: str, error: Exception) -> ModelError:
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            f"{what} comes with Python code of its own, which is not run unless told; read it, and set "
+            "model.trust_remote_code=true if you trust it"
+        )
+    return ModelError(f"cannot load {what}: {first_line(error)}")
 
 
 def _require_folder(name: str, *any_of: str) -> None:

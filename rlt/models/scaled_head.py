@@ -15,9 +15,10 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from rlt.errors import ModelError
+from rlt.models.load import load_config
 from rlt.models.logprobs import add_token_query
 
 _INDEX = "model.safetensors.index.json"
@@ -73,9 +74,9 @@ def write_scaled_copy(source: Path, target: Path, temperature: float) -> None:
 
 def _head_names(folder: Path) -> tuple[str, str, bool]:
     """Return the name of the LM head, of the embeddings' weight, and whether the two are tied."""
-    config = AutoConfig.from_pretrained(folder)
+    config = load_config(str(folder))
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     add_token_query(model)  # refuses models whose logits are more than the head's output
     names = {module: name for name, module in model.named_modules()}
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()

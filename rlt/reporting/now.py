@@ -26,9 +26,12 @@ class Now:
         self._path = Path(directory) / NAME
         self._phase = ""
         self._since = self._written = 0.0
+        self._is_on = True
 
     def enter(self, phase: str, step: int | None = None, of: int | None = None) -> None:
         """Write what begins now; a disk that takes no more ends the telling, not the run."""
+        if not self._is_on:
+            return
         now = time.time()
         if phase != self._phase:
             self._phase, self._since = phase, now
@@ -46,7 +49,7 @@ class Now:
             write_json(self._path, told)
         except OSError as error:
             log.warning("%s is not written any more (%s)", self._path, error.strerror)
-            self._written = float("inf")
+            self._is_on = False
 
     def clear(self) -> None:
         """Remove the file, after a run that has nothing left to do."""

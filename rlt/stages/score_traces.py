@@ -165,6 +165,7 @@ def make_scorer(config: Config, reader: TraceReader, accelerator: Accelerator) -
             attn_implementation=config.model.attn_implementation,
             accelerator=accelerator,
             revision=config.model.revision,
+            trust=config.model.trust_remote_code,
         )
         teacher = FrozenTeacher(
             model, reader.teacher, config.temperature, config.reward.tokens_per_batch, agree

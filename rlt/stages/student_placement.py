@@ -37,6 +37,7 @@ def student_model(config: Config, name: str, accelerator: Accelerator) -> Logpro
         dtype=config.reward.dtype,
         attn_implementation=config.model.attn_implementation,
         accelerator=accelerator,
+        trust=config.model.trust_remote_code,
     )
 
 
@@ -85,7 +86,8 @@ def verify_student_servers(config: Config, layout: StudentLayout, problems: Sequ
     logger.info("comparing the student's servers with %s computed on the CPU", name)
     requests = [_text(layout, problem) for problem in problems[:NUM_COMPARED]]
     cpu = torch.device("cpu")
-    module = load_whole(str(folder), dtype=reward.dtype, attn_implementation="sdpa", device=cpu)
+    trust = config.model.trust_remote_code
+    module = load_whole(str(folder), dtype=reward.dtype, attn_implementation="sdpa", device=cpu, trust=trust)
     expected = token_logprobs(
         module,
         requests,

@@ -185,6 +185,8 @@ def test_whole_checkpoints_are_resumed(teacher_rl, place):
     (checkpoint / "trainer_state.json").touch()
     for word in ("latest", checkpoint):
         validate(compose([*teacher_rl, f"resume_from={word}"]))
+    with pytest.raises(ConfigError, match="lies outside of output_dir=other, and a checkpoint's optim"):
+        validate(compose([*teacher_rl, f"resume_from={checkpoint}", "output_dir=other"]))
 
 
 def test_home_is_spelled_out_once(teacher_rl, place, monkeypatch):

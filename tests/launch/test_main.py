@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -15,11 +16,13 @@ import pytest
 from launch_models import write_model
 
 import rlt.launch.main as main_module
+from rlt.config.server_key import VARIABLE
 from rlt.errors import GenerationError
 from rlt.launch.descendants import MARK, living
 from rlt.launch.main import Launch, Stopped, main, parse, prepare
 from rlt.launch.ports import is_free
 from rlt.reporting.files import write_json
+from rlt.status.look import look
 
 PROJECT = Path(__file__).parents[2]
 EIGHT_GPUS = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
@@ -312,6 +315,9 @@ def rl_words(tmp_path_factory) -> list[str]:
     return [RL, *(f"{key}={value}" for key, value in settings.items())]
 
 
+SECRETS = {"HF_TOKEN": "hf_secretOfThisTest0123", "WANDB_API_KEY": "wandb-secret-of-this-test"}
+
+
 class Launcher:
     """A launcher that runs beside the test, and the processes below it."""
 
@@ -319,7 +325,7 @@ class Launcher:
         self.run = run
         self.mark = uuid.uuid4().hex
         self.output = (run.parent / "console").open("w+")
-        env = {**os.environ, **NO_GPUS, MARK: self.mark, "HF_HUB_OFFLINE": "1"}
+        env = {**os.environ, **NO_GPUS, **SECRETS, MARK: self.mark, "HF_HUB_OFFLINE": "1"}
         command = [str(PROJECT / "launch_with_server.sh"), *words, f"output_dir={run}"]
         self.popen = subprocess.Popen(command, cwd=PROJECT, env=env, stdout=self.output, stderr=self.output)
 
@@ -402,6 +408,11 @@ def test_a_server_that_dies_during_training_ends_it_with_its_last_lines(start_la
     launcher = start_launcher("1", "2", *words)  # under ZeRO-3: torchrun's workers leave the process group
     launcher.wait_for("the first step", launcher.has_stepped, 500)
     server = next(p for p in launcher.descendants() if "vllm.entrypoints.openai.api_server" in p.cmdline())
+    its_key = environment(server.pid)[VARIABLE]
+    assert len(its_key) == 64
+    see_that_nothing_tells(launcher, [*SECRETS.values(), its_key])
+    see_that_only_we_write(launcher.run)
+    see_what_status_tells(launcher.run)
     server.kill()
     start = time.monotonic()
     assert launcher.popen.wait(timeout=60) == 5
@@ -409,6 +420,51 @@ def test_a_server_that_dies_during_training_ends_it_with_its_last_lines(start_la
     assert launcher.descendants() == []
     assert "last lines of" in launcher.console()
     assert (launcher.run / "logs" / "train.log").stat().st_size > 0
+
+
+def environment(pid: int) -> dict[str, str]:
+    entries = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+
+def see_that_nothing_tells(launcher: Launcher, secrets: list[str]) -> None:
+    """Neither a file of the run nor the list of processes tells a secret."""
+    told: dict[str, bytes] = {}
+    for path in launcher.run.rglob("*"):
+        with suppress(FileNotFoundError, IsADirectoryError):  # a weight sync comes and goes
+            told[path.name] = path.read_bytes()
+    assert {"config.yaml", "run.json", "processes.json", "train.log"} <= told.keys()
+    for process in [psutil.Process(launcher.popen.pid), *launcher.descendants()]:
+        told[f"process {process.pid}"] = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    told["the console"] = launcher.console().encode()
+    for secret in secrets:
+        assert [place for place, text in told.items() if secret.encode() in text] == []
+
+
+def see_that_only_we_write(run: Path) -> None:
+    """What the umask keeps from others (022 usually) no file of the run gives them."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    for path in [run, *run.rglob("*")]:
+        with suppress(FileNotFoundError):
+            assert path.stat().st_mode & mask == 0, path
+
+
+def see_what_status_tells(run: Path) -> None:
+    """`python -m rlt.status` names every process, the phase, and a server that answers."""
+    told = look(run)
+    assert (told["stage"], told["state"], told["of"]) == ("teacher_rl", "running", 500)
+    assert told["step"] >= 1
+    assert told["doing"]["phase"] in {"syncing weights", "generating", "scoring", "updating"}
+    assert [(p["name"], p["alive"]) for p in told["processes"]] == [
+        ("launcher", True),
+        ("vLLM server 0", True),
+        ("training", True),
+    ]
+    ranks = {child["name"] for child in told["processes"][2]["children"]}
+    assert {"rlt:train 0", "rlt:train 1"} <= ranks
+    assert [server["health"] for server in told["servers"]] == ["healthy"]
+    assert all(p["last_line"] for p in told["processes"] if p["log"])
 
 
 @pytest.mark.slow

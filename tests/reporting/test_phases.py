@@ -1,0 +1,60 @@
+"""now.json: the phases of a real Trainer, and a disk that takes no more."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+
+from transformers import IntervalStrategy
+
+from rlt.reporting.now import NAME, Now
+from rlt.reporting.phases import Phases
+
+
+def test_the_phases_of_a_training(make_trainer, tmp_path):
+    told = []
+
+    class Recorded(Now):
+        def enter(self, phase, step=None, of=None):
+            super().enter(phase, step, of)
+            told.append((phase, step, of))
+
+    phases = Phases(Recorded(tmp_path))
+    phases.enter("loading")
+    trainer = make_trainer([phases], save_steps=3)
+    trainer.eval_dataset, trainer.args.eval_steps = trainer.train_dataset, 2
+    trainer.args.eval_strategy = IntervalStrategy.STEPS
+    trainer.train()
+    assert told[0] == ("loading", None, None)
+    assert told[1:] == [
+        ("updating", 1, 3),  # training begins
+        ("updating", 1, 3),
+        ("updating", 2, 3),
+        ("evaluating", 3, 3),  # two steps are done
+        ("updating", 3, 3),
+        ("updating", 3, 3),
+        ("evaluating", 3, 3),  # and at the end
+        ("saving", 3, 3),
+        ("saving", 3, 3),  # the final model
+    ]
+    now = json.loads((tmp_path / NAME).read_text())
+    assert (now["phase"], now["step"], now["of"]) == ("saving", 3, 3)
+    assert now["since"] <= now["written"] <= time.time()
+
+
+def test_the_same_phase_is_not_written_at_every_fast_step(tmp_path):
+    now = Now(tmp_path)
+    for step in range(50):
+        now.enter("updating", step, 50)
+    assert json.loads((tmp_path / NAME).read_text())["step"] == 0
+
+
+def test_a_disk_that_takes_no_more_ends_the_telling_alone(tmp_path, caplog):
+    (tmp_path / "a_file").touch()
+    now = Now(tmp_path / "a_file")
+    with caplog.at_level(logging.WARNING):
+        for phase in ("generating", "updating", "generating"):
+            now.enter(phase)
+    assert len(caplog.records) == 1
+    assert "is not written any more" in caplog.text
