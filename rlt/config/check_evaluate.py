@@ -24,6 +24,13 @@ def plain_task(name: str) -> str:
 
 def check_evaluate(config: Config) -> None:
     """Raise ConfigError for the first broken rule."""
+    check_tasks(config)
+    _check_local(config)
+    _check_sampling(config)
+
+
+def check_tasks(config: Config) -> None:
+    """Raise ConfigError for tasks that cannot be asked, whoever asks them."""
     evaluate = config.evaluate
     if not evaluate.tasks:
         raise ConfigError(f"`evaluate.tasks` is empty: give some of {', '.join(_TASKS)}.")
@@ -45,8 +52,6 @@ def check_evaluate(config: Config) -> None:
             "run_cfg=make_countdown output_dir=data/countdown` and give "
             "evaluate.paths={countdown: data/countdown/test.jsonl}."
         )
-    _check_local(config)
-    _check_sampling(config)
 
 
 def _check_names(setting: str, names: Iterable[str], allowed: tuple[str, ...]) -> None:

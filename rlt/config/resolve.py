@@ -36,7 +36,7 @@ def resolve(config: Config) -> Config:
         config.resume_from = "latest" if has_checkpoint(config.output_dir) else None
     if config.stage in SCORING_STAGES:
         _choose_estimator(config)
-    if config.stage == "evaluate":
+    if config.stage == "evaluate" or config.evaluate.during_training.every_steps:
         config.evaluate.tasks = [plain_task(task) for task in config.evaluate.tasks]
     if config.stage not in RL_STAGES:
         return config

@@ -419,12 +419,36 @@ class EvaluationSettings:
 
 
 @dataclass
+class DuringTrainingSettings:
+    """Benchmarks while a student trains (student_sft, student_rl): those of evaluate.tasks, asked and graded
+    as in the stage evaluate. A few problems, greedily: a curve to watch, not a result to report."""
+
+    every_steps: int = setting(
+        0, "answer them every so many optimizer steps, and after the last one; 0 is off", ge=0
+    )
+    num_problems: int | None = setting(64, "problems of each task, always the same; null: all", gt=0)
+    num_samples: int = setting(1, "answers to each problem", gt=0)
+    temperature: float = setting(0.0, "sampling temperature; 0 is greedy", ge=0, le=2)
+    top_p: float = setting(1.0, "nucleus sampling; 1 is off", gt=0, le=1)
+    max_tokens: int = setting(
+        4096, "tokens of an answer, in student_rl never more than max_completion_length", gt=0
+    )
+    seed: int = setting(
+        41,
+        "decides the problems and the samples, so that runs with other seeds can be compared",
+        ge=0,
+        lt=2**32,
+    )
+
+
+@dataclass
 class EvaluateSettings:
     """The stage evaluate: which questions, asked how, graded how. eval_cfg=skythought and =robust set it."""
 
     tasks: list[str] = setting(
         ["aime24", "math500", "gpqa_diamond"],
-        f"any of {', '.join(BENCHMARKS)}, and {LOCAL_TASK}: those of dataset_id_or_path",
+        f"any of {', '.join(BENCHMARKS)}, and {LOCAL_TASK}: those of dataset_id_or_path, while training of "
+        "data.eval_path",
     )
     paths: dict[str, str] = setting(
         {}, "task -> a file with the dataset's own columns, to read instead of the Hub, e.g. {aime24: FILE}"
@@ -471,6 +495,9 @@ class EvaluateSettings:
     reference: bool = setting(False, "show published accuracies beside ours in summary.md and report.html")
     report_samples: int = setting(
         100, "answers of all tasks together in report.html, each cut to 8,000 characters", ge=0, le=2000
+    )
+    during_training: DuringTrainingSettings = setting(
+        DuringTrainingSettings, "benchmarks while a student trains"
     )
 
 

@@ -18,6 +18,7 @@ from rlt.config.check_components import check_components
 from rlt.config.check_correctness import check_correctness
 from rlt.config.check_countdown import check_countdown
 from rlt.config.check_data import check_data
+from rlt.config.check_during_training import check_during_training
 from rlt.config.check_evaluate import check_evaluate
 from rlt.config.check_infer import check_infer
 from rlt.config.check_pipeline import check_pipeline
@@ -107,6 +108,7 @@ def check_training(config: Config, num_processes: int) -> None:
     """Raise ConfigError for the first broken rule of a stage that trains a model."""
     _check_batch(config, num_processes)
     check_trainer(config)
+    check_during_training(config)
     _refuse_greedy(config)
 
 
@@ -134,6 +136,7 @@ def check_generating(config: Config, num_processes: int) -> None:
 
 
 def _refuse_training(config: Config) -> None:
+    check_during_training(config)
     if config.resume_from is not None:
         hint = "" if config.stage == "show_traces" else " (it goes on by itself in the same output_dir)"
         raise ConfigError(

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from rlt.config.schema import BENCHMARKS, LOCAL_TASK
 from rlt.reporting.metrics import series
 
 COLORS = ("#1f5fa8", "#c2571a", "#2d8050", "#7d4fa3")
@@ -68,6 +69,15 @@ PANELS = (
         ("time/generate", "time/reward", "time/update", "time/sync"),
         "where the time goes",
     ),
+    *(
+        Panel(
+            f"{task}: right answers",
+            (f"{task}_accuracy", f"{task}_truncated"),
+            "share of a benchmark's answers, and of those cut at the limit",
+        )
+        for task in (*BENCHMARKS, LOCAL_TASK)
+    ),
+    *(Panel(f"{task}: length (tokens)", (f"{task}_tokens",)) for task in (*BENCHMARKS, LOCAL_TASK)),
 )
 
 

@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlt.config.schema import LOCAL_TASK, Config
+from rlt.config.schema import LOCAL_TASK, Config, SubsetSettings
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths
+from rlt.data.load import take_subset
 from rlt.data.prompts import student_prompt
 from rlt.evaluation.grading import RunningScore
 from rlt.evaluation.items import (
@@ -185,10 +186,15 @@ def read_layout(config: Config) -> tuple[StudentLayout, int | None]:
     return StudentLayout(tokenizer, tags, student_prompt(config.layout.student_prompt, tags)), context
 
 
-def ask(config: Config, task: str, layout: StudentLayout) -> KeptRows[Asked]:
-    """Return the questions of a task with their prompts; logs how long these are."""
+def ask(config: Config, task: str, layout: StudentLayout, at_most: int | None = None) -> KeptRows[Asked]:
+    """Return the questions of a task with their prompts; logs how long these are.
+
+    Of more than `at_most` the run's seed chooses as many.
+    """
     evaluate, source = config.evaluate, config.dataset_id_or_path
     items = load_items(task, evaluate, config.data, source, layout.tags, config.seed)
+    if at_most is not None:
+        items = take_subset(items, SubsetSettings(min(at_most, len(items.items)), config.seed))
 
     def lay_out(item: Item) -> Asked:
         ids = layout.prompt_ids(item.problem)

@@ -15,6 +15,7 @@ from rlt.config.schema import Config
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths
 from rlt.reporting.console import shorten_middle
+from rlt.stages.benchmarks import Benchmarks, watch_benchmarks
 from rlt.stages.common import (
     is_main_process,
     observe,
@@ -24,6 +25,7 @@ from rlt.stages.common import (
     start_step,
 )
 from rlt.trainers.arguments import sft_arguments
+from rlt.trainers.engine import answers_of
 from rlt.trainers.epochs import train
 from rlt.trainers.final_model import save_final_model
 from rlt.trainers.lora import lora_config
@@ -85,6 +87,7 @@ def fine_tune(
     tokenizer: PreTrainedTokenizerBase,
     generation: GenerationConfig,
     checkpoint: Path | None,
+    benchmarks: Benchmarks | None = None,
 ) -> None:
     """Train on the rows from the model or a checkpoint of the run, and write the model to its directory.
 
@@ -107,6 +110,8 @@ def fine_tune(
     plain.generation_config = generation
     plain.config.eos_token_id, plain.config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     observers = observe(trainer, config)
+    answer = answers_of(trainer, tokenizer, config.evaluate.samples_per_chunk)
+    watch_benchmarks(trainer, benchmarks, answer, start_step(checkpoint))
     train(trainer, checkpoint)
     observers.pause.leave()
     save_final_model(model, trainer.accelerator, tokenizer, output)

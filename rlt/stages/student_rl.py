@@ -17,10 +17,11 @@ from rlt.data.prompts import student_prompt
 from rlt.errors import DataError
 from rlt.formats.layout import StudentLayout
 from rlt.formats.tags import TAG_STYLES
-from rlt.models.load import load_context, load_tokenizer
+from rlt.models.load import load_context, load_eos_ids, load_tokenizer
 from rlt.records import Problem
 from rlt.rewards.correctness import CorrectnessReward, CorrectnessWeights
-from rlt.stages.common import progress, run_context, run_directory, write_skipped
+from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks, watch_benchmarks
+from rlt.stages.common import progress, run_context, run_directory, start_step, write_skipped
 from rlt.stages.rl import (
     keep_earlier_run_apart,
     open_pool,
@@ -46,6 +47,7 @@ def run(config: Config) -> None:
         "model": (config.model_name_or_path, config.model.revision),
         "dataset": (config.dataset_id_or_path, config.data.revision),
         "held_out": config.data.eval_path,
+        **benchmark_inputs(config),
     }
     settings = config.correctness
     with (
@@ -71,6 +73,15 @@ def run(config: Config) -> None:
         eval_rows = prompted(held_out) if held_out else None
         num_skipped = write_skipped(config, train_rows, eval_rows)
         data = rl_data(train_rows, eval_rows, config)
+        own_stops = load_eos_ids(config.model_name_or_path, revision=config.model.revision, trust=trust)
+        benchmarks = load_benchmarks(
+            config,
+            layout,
+            (row.problem for row in data.train),
+            stop_ids=[*layout.stop_token_ids, *own_stops],
+            context=context,
+            pool=pool,
+        )
 
         # 3. Trainer: policy, reference, grader, engine.
         keep_earlier_run_apart(config, checkpoint)
@@ -90,6 +101,7 @@ def run(config: Config) -> None:
         # 4. Train, and write the model, which goes on to end its turn with the token that it was taught.
         stop_ids = list(dict.fromkeys([*trainer.eos_token_ids, *trainer.stop_token_ids]))
         generation = generation_config(tokenizer, stop_ids, config.temperature)
+        watch_benchmarks(trainer, benchmarks, trainer.answer, start_step(checkpoint))
         train_and_save(trainer, config, checkpoint, generation)
         record.update(
             problems=len(data.train),

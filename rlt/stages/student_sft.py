@@ -21,6 +21,7 @@ from rlt.formats.tags import TAG_STYLES
 from rlt.formats.turn_end import turn_end_token
 from rlt.models.load import load_context, load_tokenizer, set_eos
 from rlt.records import Trace
+from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks
 from rlt.stages.common import is_main_process, resume_point, run_directory, write_skipped
 from rlt.stages.sft import Target, fine_tune, fit_rows, show_targets
 from rlt.traces.training import load_eval_traces, load_training_traces
@@ -37,6 +38,7 @@ def run(config: Config) -> None:
         "model": (config.model_name_or_path, config.model.revision),
         "dataset": (config.dataset_id_or_path, config.data.revision),
         "held_out": config.data.eval_path,
+        **benchmark_inputs(config),
     }
     with run_directory(config, inputs) as record:
         checkpoint = resume_point(config)
@@ -74,8 +76,12 @@ def run(config: Config) -> None:
             },
         )
 
-        # 3. Train, and write the model.
+        # 3. Benchmarks to answer while training, if asked for.
         stop_ids = [layout.turn_end_id, *(i for i in layout.stop_token_ids if i != layout.turn_end_id)]
+        trained_on = (trace.problem for trace in traces.rows.values)
+        benchmarks = load_benchmarks(config, layout, trained_on, stop_ids=stop_ids, context=context)
+
+        # 4. Train, and write the model.
         fine_tune(
             config,
             rows.values,
@@ -83,6 +89,7 @@ def run(config: Config) -> None:
             tokenizer=tokenizer,
             generation=generation_config(tokenizer, stop_ids, config.temperature),
             checkpoint=checkpoint,
+            benchmarks=benchmarks,
         )
         if is_main_process():
             logger.info("%s", check_stop(Path(config.output_dir), layout))

@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from trl.models.utils import unwrap_model_for_generation
 
 from rlt.errors import ServerLost
 from rlt.generation.collective import consume_on_main_process, on_every_process, on_main_process
@@ -27,6 +28,21 @@ from rlt.records import Completion
 
 logger = logging.getLogger(__name__)
 Rows = Sequence[Sequence[int]]
+Answers = Callable[[Rows, Sequence[int], Sampling], list[Completion]]
+"""Prompts, a seed for each, and a sampling -> a completion of each prompt."""
+
+
+def policy_for_generation(trainer: Trainer) -> AbstractContextManager[Any]:
+    """Return a context with the plain policy of a trainer, its weights gathered under ZeRO-3.
+
+    Gradient checkpointing is off in it, and afterwards on again as it was.
+    """
+    wrapped: Any = trainer.model_wrapped
+    return unwrap_model_for_generation(
+        wrapped,
+        trainer.accelerator,
+        gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,  # pyright: ignore[reportArgumentType]
+    )
 
 
 class Engine(Protocol):
@@ -36,8 +52,10 @@ class Engine(Protocol):
         """Make the engine generate with the policy's current weights."""
         ...
 
-    def sample(self, prompts: Rows, seeds: Sequence[int], group: int) -> list[Completion]:
-        """Return one completion per row of this process.
+    def sample(
+        self, prompts: Rows, seeds: Sequence[int], group: int, sampling: Sampling | None = None
+    ) -> list[Completion]:
+        """Return one completion per row of this process; `sampling` stands for the engine's own.
 
         `group` consecutive rows over all processes share a prompt; a row's seed decides its sample, with
         servers the seed of the group's first row decides all of them.
@@ -77,7 +95,9 @@ class ServerEngine:
         while not self._survives(self._push):
             pass
 
-    def sample(self, prompts: Rows, seeds: Sequence[int], group: int) -> list[Completion]:
+    def sample(
+        self, prompts: Rows, seeds: Sequence[int], group: int, sampling: Sampling | None = None
+    ) -> list[Completion]:
         """Return one completion per row of this process; raises GenerationError on every process."""
         rows_per_process = gather_object([len(prompts)])
         all_prompts = gather_object([list(p) for p in prompts])
@@ -88,7 +108,7 @@ class ServerEngine:
             groups[:] = on_main_process(
                 self._accelerator,
                 lambda: self._generator.generate(
-                    all_prompts[::group], group, self._sampling, all_seeds[::group]
+                    all_prompts[::group], group, sampling or self._sampling, all_seeds[::group]
                 ),
             )
 
@@ -155,7 +175,13 @@ class LocalEngine:
     def sync_weights(self) -> None:
         """Nothing to do: the policy generates."""
 
-    def sample(self, prompts: Rows, seeds: Sequence[int], group: int) -> list[Completion]:  # noqa: ARG002
+    def sample(
+        self,
+        prompts: Rows,
+        seeds: Sequence[int],
+        group: int,  # noqa: ARG002
+        sampling: Sampling | None = None,
+    ) -> list[Completion]:
         """Return one completion per row; rows are independent, so groups don't matter."""
         missing = 0
         if self._is_collective:  # every process runs as many forward passes as the busiest
@@ -163,9 +189,27 @@ class LocalEngine:
         padded = [*prompts, *([[self._pad_token_id]] * missing)]
         samples = on_every_process(
             self._accelerator,
-            lambda: self._generator.generate(padded, 1, self._sampling, [*seeds, *([0] * missing)]),
+            lambda: self._generator.generate(
+                padded, 1, sampling or self._sampling, [*seeds, *([0] * missing)]
+            ),
         )
         return [row[0] for row in samples[: len(prompts)]]
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def answers_of(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> Answers:
+    """Return a function by which a trainer's policy answers prompts; every process calls it with its own."""
+
+    def answer(prompts: Rows, seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
+        engine = LocalEngine(
+            lambda: policy_for_generation(trainer),
+            trainer.accelerator,
+            sampling=sampling,
+            tokenizer=tokenizer,
+            batch_size=batch_size,
+        )
+        return engine.sample(prompts, seeds, 1)
+
+    return answer

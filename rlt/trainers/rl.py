@@ -28,7 +28,6 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -36,12 +35,13 @@ from rlt.config.schema import MonitorSettings
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.generation.collective import on_main_process
 from rlt.generation.seeds import spread_seed
+from rlt.generation.types import Sampling
 from rlt.models.gather import max_over_processes
 from rlt.records import Completion, Problem, Score
 from rlt.rewards.likelihood import is_scorable
 from rlt.trainers.alarms import Alarms
 from rlt.trainers.drift_log import DriftLog
-from rlt.trainers.engine import Engine
+from rlt.trainers.engine import Engine, policy_for_generation
 from rlt.trainers.epochs import EpochSampler
 from rlt.trainers.monitor_limits import LimitsOf
 from rlt.trainers.monitors import Monitors
@@ -205,8 +205,7 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
 
     def policy_for_generation(self) -> AbstractContextManager[Any]:
         """Return a context with the plain policy, its weights gathered under ZeRO-3."""
-        wrapped: Any = self.model_wrapped
-        return unwrap_model_for_generation(wrapped, self.accelerator)
+        return policy_for_generation(self)
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *_: Any, **__: Any
@@ -217,13 +216,28 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
         self._completions = self._sample(prompt_ids, seeds, self.num_generations, "train")
         return [list(c.token_ids) for c in self._completions], [list(c.logprobs) for c in self._completions]
 
-    def _sample(self, prompts: list[list[int]], seeds: list[int], group: int, mode: str) -> list[Completion]:
+    def answer(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[Completion]:
+        """Return one completion of the current policy per row, drawn as told; every process calls it."""
+        completions = self._sample(prompts, seeds, 1, "eval", sampling)
+        self._metrics["eval"].clear()
+        return completions
+
+    def _sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        group: int,
+        mode: str,
+        sampling: Sampling | None = None,
+    ) -> list[Completion]:
         if self._last_loaded_step != self.state.global_step:
             with self._timed("time/sync", mode):
                 self.engine.sync_weights()
             self._last_loaded_step = self.state.global_step
         with self._timed("time/generate", mode):
-            return self.engine.sample(prompts, seeds, group)
+            return self.engine.sample(prompts, seeds, group, sampling)
 
     def _seed(self, phase: int, row: int) -> int:
         return spread_seed(self.args.seed, phase, self.state.global_step, row)

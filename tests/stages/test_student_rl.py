@@ -200,3 +200,28 @@ def test_references_that_the_grader_cannot_judge_are_refused(words, tmp_path: Pa
         run_here(words(tmp_path / "a", f"dataset_id_or_path={tmp_path / 'rows.jsonl'}"), "student_rl")
     with pytest.raises(DataError, match=r"is a Countdown problem.* take correctness\.grader=countdown"):
         run_here(words(tmp_path / "b", "correctness.grader=math"), "student_rl")
+
+
+def test_benchmarks_while_training_do_not_move_it(words, countdown, tmp_path: Path):
+    changes = ["trainer.max_steps=2", "trainer.eval_steps=0", "data.eval_path=null", "trainer.save_steps=0"]
+    plain = run_here(words(tmp_path / "plain", *changes), "student_rl")
+    changes += [
+        "evaluate.during_training.every_steps=1",
+        "evaluate.during_training.temperature=1.0",
+        "evaluate.during_training.num_samples=4",
+        "evaluate.tasks=[countdown]",
+        f"evaluate.paths={{countdown: {countdown[1]}}}",
+    ]
+    watched = run_here(words(tmp_path / "watched", *changes), "student_rl")
+    assert largest_difference(weights(watched), weights(plain)) == 0
+    assert train_rows(watched) == train_rows(plain)
+    logged = {row["step"]: row["eval_countdown_accuracy"] for row in rows(watched) if "loss" not in row}
+    assert logged.keys() == {0, 1, 2}
+    for step, accuracy in logged.items():
+        lines = (watched / "evaluations" / f"step_{step:06d}" / "samples.jsonl").read_text().splitlines()
+        answers = [json.loads(line) for line in lines]
+        assert len(answers) == 4 * 4
+        found = [earned({**row, "completion": row["text"]})[1] for row in answers]
+        assert [row["correct"] for row in answers] == found
+        assert accuracy == sum(found) / len(found)
+    assert set(logged.values()) - {0, 1}
