@@ -129,18 +129,20 @@ def _check(server: VLLMServer, temperature: float) -> int | None:
 
     Finds the server's log where student_server.py has put it, if that is this machine.
     """
-    card = server.get("/v1/models", timeout=CONTROL_TIMEOUT)["data"][0]
-    served = served_temperature(card["id"])
+    answer = server.get("/v1/models", timeout=CONTROL_TIMEOUT)
+    with server.reading("GET /v1/models"):
+        card = answer["data"][0]
+        served, root, context = served_temperature(card["id"]), card.get("root"), card.get("max_model_len")
     if served != temperature:
         raise server.failure(
             f"serves {card['id']!r}, so at temperature {served:g} where {temperature:g} is asked for; start "
             f"it with `python -m rlt.launch.student_server MODEL --temperature {temperature:g}`",
             with_log=False,
         )
-    log_path = server_log_path(Path(card.get("root") or "").parent, urlsplit(server.address).port or 0)
+    log_path = server_log_path(Path(root or "").parent, urlsplit(server.address).port or 0)
     if server.log_path is None and log_path.is_file():
         server.log_path = log_path
-    return card.get("max_model_len")
+    return context
 
 
 def _length(request: Request) -> int:
@@ -155,13 +157,14 @@ def _ask(server: VLLMServer, requests: Sequence[Request], timeout: float) -> lis
     body = {"prompt": prompts, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
     what = f"{len(prompts)} texts of up to {max(map(len, prompts))} tokens to score"
     answer = server.post("/v1/completions", body, timeout=timeout, what=what, retry=True)
-    choices = sorted(answer["choices"], key=lambda choice: choice["index"])
-    if len(choices) != len(requests):
-        raise server.failure(f"returned {len(choices)} answers for {what}")
-    return [
-        _wanted(server, request, choice.get("prompt_logprobs"), len(prompt))
-        for request, choice, prompt in zip(requests, choices, prompts, strict=True)
-    ]
+    with server.reading(what):
+        choices = sorted(answer["choices"], key=lambda choice: choice["index"])
+        if len(choices) != len(requests):
+            raise server.failure(f"returned {len(choices)} answers for {what}")
+        return [
+            _wanted(server, request, choice.get("prompt_logprobs"), len(prompt))
+            for request, choice, prompt in zip(requests, choices, prompts, strict=True)
+        ]
 
 
 def _wanted(

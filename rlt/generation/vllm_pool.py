@@ -166,7 +166,7 @@ class VLLMPool:
     def versions(self) -> list[str]:
         """Return the versions of vLLM that the servers run, each once."""
         found = self.on_all("version", lambda s: s.get("/version", timeout=CONTROL_TIMEOUT, missing_ok=True))
-        return sorted({answer["version"] for answer in found if answer})
+        return sorted({str(a["version"]) for a in found if isinstance(a, dict) and "version" in a})
 
     def reset_prefix_cache(self, timeout: float = CONTROL_TIMEOUT) -> None:
         """Make every server forget cached keys and values."""
@@ -248,10 +248,11 @@ def _complete(
     }
     what = f"prompt of {len(prompt)} tokens, n {num_requested}, max_tokens {sampling.max_tokens}"
     answer = server.post("/v1/completions", body, timeout=timeout, what=what, retry=True)
-    choices = sorted(answer["choices"], key=lambda choice: choice["index"])
-    if len(choices) != num_requested:
-        raise server.failure(f"returned {len(choices)} completions for n {num_requested} ({what})")
-    completions = [_completion(server, choice, prompt, logprobs) for choice in choices]
+    with server.reading(what):
+        choices = sorted(answer["choices"], key=lambda choice: choice["index"])
+        if len(choices) != num_requested:
+            raise server.failure(f"returned {len(choices)} completions for n {num_requested} ({what})")
+        completions = [_completion(server, choice, prompt, logprobs) for choice in choices]
     return completions if num_requested == n else completions * n
 
 
@@ -264,6 +265,8 @@ def _completion(server: VLLMServer, choice: dict[str, Any], prompt: list[int], l
     if choice["finish_reason"] not in ("stop", "length"):
         raise server.failure(f"ended a completion with finish_reason {choice['finish_reason']!r}")
     token_ids = tuple(choice["token_ids"])
+    if not set(map(type, token_ids)) <= {int}:
+        raise server.failure(f"returned token ids that are no whole numbers: {token_ids!r:.80}")
     if not logprobs:
         return Completion(token_ids, (), choice["finish_reason"])
     values = finite_logprobs(server, (choice.get("logprobs") or {}).get("token_logprobs"), len(token_ids))
@@ -273,17 +276,19 @@ def _completion(server: VLLMServer, choice: dict[str, Any], prompt: list[int], l
 def _check(server: VLLMServer, expected_model: str | None, min_context: int | None, timeout: float) -> None:
     """Raise unless one server is healthy, generates, and serves what is expected."""
     server.get("/health", timeout=CONTROL_TIMEOUT)
-    card = server.get("/v1/models", timeout=CONTROL_TIMEOUT)["data"][0]
-    if expected_model is not None and not _same_model(expected_model, card):
-        raise server.failure(
-            f"serves {card['id']!r} where {expected_model!r} is wanted; start it with that model"
-        )
-    context = card.get("max_model_len")
-    if min_context is not None and context is not None and context < min_context:
-        raise server.failure(
-            f"holds {context} tokens where prompt and completion may need {min_context}; start it with "
-            f"--max-model-len {min_context}, or lower max_prompt_length or max_completion_length"
-        )
+    answer = server.get("/v1/models", timeout=CONTROL_TIMEOUT)
+    with server.reading("GET /v1/models"):
+        card = answer["data"][0]
+        if expected_model is not None and not _same_model(expected_model, card):
+            raise server.failure(
+                f"serves {card['id']!r} where {expected_model!r} is wanted; start it with that model"
+            )
+        context = card.get("max_model_len")
+        if min_context is not None and context is not None and context < min_context:
+            raise server.failure(
+                f"holds {context} tokens where prompt and completion may need {min_context}; start it with "
+                f"--max-model-len {min_context}, or lower max_prompt_length or max_completion_length"
+            )
     _complete(server, [0], 1, Sampling(0.0, 1, ()), 0, timeout, logprobs=False)
 
 
@@ -314,4 +319,5 @@ def _same_model(expected: str, card: dict[str, Any]) -> bool:
 def _logprobs_mode(server: VLLMServer) -> str | None:
     """Return the server's setting, or None where the development endpoints are off."""
     info = server.get("/server_info", timeout=CONTROL_TIMEOUT, missing_ok=True, config_format="json")
-    return None if info is None else info["vllm_config"]["model_config"]["logprobs_mode"]
+    with server.reading("GET /server_info"):
+        return None if info is None else info["vllm_config"]["model_config"]["logprobs_mode"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from rlt.config.server_key import find_key
-from rlt.errors import GenerationError, ServerLost
+from rlt.errors import GenerationError, ServerLost, first_line
 
 CONNECT_TIMEOUT = 10.0
 LOG_LINES = 15
@@ -90,6 +92,21 @@ class VLLMServer:
             message += f"\nlast lines of {self.log_path}:\n{log_tail(self.log_path)}"
         return kind(message)
 
+    @contextmanager
+    def reading(self, what: str) -> Iterator[None]:
+        """Turn what goes wrong in the block, which reads an answer, into an error that tells what was asked.
+
+        An answer of another shape comes from another program at this address, or from another version.
+        """
+        try:
+            yield
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            reason = f"{type(error).__name__}: {first_line(error)}"[:200]
+            raise self.failure(
+                f"answered {what} in a shape that cannot be read ({reason}); see that a vLLM server of a "
+                "tested version runs there"
+            ) from error
+
     def close(self) -> None:
         """Close idle connections."""
         self._session.close()
@@ -166,7 +183,9 @@ class VLLMServer:
 
     def world_size(self, timeout: float) -> int:
         """Return the number of the server's workers (GPUs)."""
-        return int(self.get("/get_world_size", timeout=timeout)["world_size"])
+        answer = self.get("/get_world_size", timeout=timeout)
+        with self.reading("GET /get_world_size"):
+            return int(answer["world_size"])
 
     def reset_prefix_cache(self, timeout: float) -> None:
         """Make the server forget cached keys and values, which belong to the weights before a sync."""
@@ -174,8 +193,9 @@ class VLLMServer:
         while True:
             answer = self.post("/reset_prefix_cache", timeout=timeout, retry=True)
             # Servers before 0.26 answer with an empty body. A refusal means that a request still runs.
-            if answer is None or answer.get("success", True):
-                return
+            with self.reading("POST /reset_prefix_cache"):
+                if answer is None or answer.get("success", True):
+                    return
             if time.monotonic() - start > timeout:
                 raise self.failure(f"did not reset its prefix cache within {timeout:g} s: requests still run")
             time.sleep(0.2)
