@@ -123,15 +123,17 @@ def _plain_inference(model: PreTrainedModel) -> Iterator[None]:
     """Put the model in evaluation mode without its own generation defaults; restore both afterwards.
 
     `generate` fills every unset field of the config it is given from `model.generation_config`: an
-    end-of-sequence id, a repetition penalty. With an empty one nothing is left to fill in.
+    end-of-sequence id, a repetition penalty. With an empty one nothing is left to fill in. PEFT's `generate`
+    hands its own config on to the model under the adapters, whose config is the one that gets saved.
     """
-    training, own_config = model.training, model.generation_config
+    under: Any = getattr(model, "get_base_model", lambda: model)()
+    training, own_config, config_under = model.training, model.generation_config, under.generation_config
     model.eval()
     model.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        model.generation_config = own_config
+        model.generation_config, under.generation_config = own_config, config_under
         model.train(training)
 
 

@@ -167,7 +167,9 @@ def train_and_save(
 
     `generation` is saved with the model: its sampling defaults, and the tokens it stops at.
     """
-    trainer.policy.generation_config = generation
+    policy = trainer.policy
+    plain = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # under adapters
+    plain.generation_config = generation
     observers = observe(trainer, config)
     trainer.on_phase = observers.phases.enter
     if checkpoint:

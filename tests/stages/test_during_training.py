@@ -153,3 +153,11 @@ def test_two_processes_under_zero3(words, watched, tmp_path):
     assert scores_of(ours).keys() == {0, 2}
     start = Path("evaluations") / "step_000000"
     assert samples_of(ours / start) == samples_of(watched / start)
+
+
+def test_adapters_leave_the_saved_end_of_turn_alone(words, tmp_path):
+    """PEFT's `generate` overwrites the generation config under them; the stage checks what is saved."""
+    pytest.importorskip("peft")
+    run = run_here(words(tmp_path / "run", "trainer.max_steps=1", "model.lora.rank=2"), "student_sft")
+    saved = json.loads((run / "generation_config.json").read_text())
+    assert saved["eos_token_id"][0] == json.loads((run / "config.json").read_text())["eos_token_id"]
