@@ -208,9 +208,10 @@ def keep_earlier_apart(folder: Path, step: int) -> None:
     """Make the folder fit a run that starts after `step`: at 0 an older one is set aside, else cut."""
     if step == 0:
         set_aside(folder)
-    for later in folder.glob("step_*"):
-        if int(later.name.removeprefix("step_")) > step:
-            shutil.rmtree(later)
+    for place in folder.glob("step_*"):
+        number = place.name.removeprefix("step_")
+        if number.isdigit() and int(number) > step:
+            shutil.rmtree(place)
 
 
 def metrics_of(task: str, numbers: Mapping[str, Any]) -> dict[str, float]:

@@ -19,7 +19,12 @@ from stage_runs import (
     weights,
 )
 
+from rlt.errors import DataError
 from rlt.evaluation.compare import compare, read_manifest, read_shares
+from rlt.formats.layout import StudentLayout
+from rlt.formats.tags import TAG_STYLES
+from rlt.records import Problem
+from rlt.stages.benchmarks import keep_earlier_apart, own_prompt
 
 pytestmark = pytest.mark.slow
 NUM_PROBLEMS = 5
@@ -138,7 +143,11 @@ def test_evaluate_says_the_same_of_the_final_model(watched, toy_problems, gsm8k,
     for row in samples_of(last):
         assert row == answers[row["task"], row["problem_id"]]
     ours, theirs = read_manifest(last), read_manifest(tmp_path / "evaluate")
-    assert {key for key in theirs if ours.get(key) != theirs[key]} == {"model", "tasks", "data"}
+    assert {key for key in theirs if ours.get(key) != theirs[key]} == {
+        "model",
+        "tasks",  # fewer problems
+        "evaluate.samples_per_chunk",
+    }
     pairs = compare(read_shares(watched / "evaluations" / "step_000000"), read_shares(last))
     assert [pair.task for pair in pairs] == ["gsm8k", "problems"]
 
@@ -161,3 +170,23 @@ def test_adapters_leave_the_saved_end_of_turn_alone(words, tmp_path):
     run = run_here(words(tmp_path / "run", "trainer.max_steps=1", "model.lora.rank=2"), "student_sft")
     saved = json.loads((run / "generation_config.json").read_text())
     assert saved["eos_token_id"][0] == json.loads((run / "config.json").read_text())["eos_token_id"]
+
+
+def test_a_resumed_run_keeps_what_was_answered_before(tmp_path):
+    folder = tmp_path / "evaluations"
+    for step in (0, 50, 100):
+        (folder / f"step_{step:06d}").mkdir(parents=True)
+    keep_earlier_apart(folder, 50)
+    assert sorted(place.name for place in folder.iterdir()) == ["step_000000", "step_000050"]
+    keep_earlier_apart(folder, 0)
+    assert [place.name for place in tmp_path.iterdir()] == ["evaluations.1"]
+
+
+def test_the_rows_system_prompt_is_that_of_the_benchmarks(tiny_tokenizer):
+    layout = StudentLayout(tiny_tokenizer, TAG_STYLES["bespoke"], None)
+    problems = [Problem(str(i), "1+1", "2", system="Think.") for i in range(3)]
+    assert own_prompt(layout, problems).system_prompt == "Think."
+    with pytest.raises(DataError, match=r"2 different system prompts.* give layout.student_prompt=file:PATH"):
+        own_prompt(layout, [*problems, Problem("3", "1+1", "2")])
+    explicit = StudentLayout(tiny_tokenizer, TAG_STYLES["bespoke"], "Go.")
+    assert own_prompt(explicit, problems) is explicit
