@@ -30,6 +30,7 @@ _PLACES = {
     *("generation.max_restarts", "trainer.max_hours", "trainer.save_on_sigterm"),
     *("collect.requests_per_server", "evaluate.requests_per_server"),
     *("reward.servers", "reward.answers.servers"),
+    *("hardware.gpu", "hardware.mean_prompt_tokens", "hardware.mean_completion_tokens"),
 }
 """Settings of where and by what a run is made, which do not shape its result."""
 
