@@ -7,7 +7,7 @@ import time
 import pytest
 from answer_pairs import CHOICES, LIMITS, RIGHT, WRONG
 
-from rlt.evaluation.verdicts import GradingPool
+from rlt.evaluation.verdicts import GradingPool, Ungraded
 from rlt.tasks.extraction import ORDERS
 
 SECONDS = 2.0
@@ -22,7 +22,7 @@ def pool():
 
 
 def test_the_grader_agrees_with_the_labels(pool):
-    verdicts = pool.grade([(answer, reference, "math") for answer, reference, _ in PAIRS])
+    verdicts = pool.grade([Ungraded(answer, reference, "math", answer) for answer, reference, _ in PAIRS])
     others = {
         (answer, reference)
         for (answer, reference, label), verdict in zip(PAIRS, verdicts, strict=True)
@@ -34,7 +34,7 @@ def test_the_grader_agrees_with_the_labels(pool):
 
 
 def test_choices(pool):
-    verdicts = pool.grade([(answer, reference, "choice") for answer, reference, _ in CHOICES])
+    verdicts = pool.grade([Ungraded(answer, reference, "choice", answer) for answer, reference, _ in CHOICES])
     wrong = [one for one, v in zip(CHOICES, verdicts, strict=True) if v.correct is not one[2]]
     assert not wrong
 
@@ -137,11 +137,12 @@ def test_random_texts_raise_nothing_and_take_no_longer_than_allowed():
     rng = random.Random(0)
     references = [pair[1] for pairs in RIGHT.values() for pair in pairs if len(pair[1]) < 1000]
     with GradingPool(ORDERS["lenient"], seconds=1) as pool:
-        pool.grade([("x+x", "2x", "math")])
+        pool.grade([Ungraded("x+x", "2x", "math", "x+x")])
         for i in range(int(os.environ.get("RLT_FUZZ", "1000"))):
             answer = random_text(rng)
             reference = rng.choice([rng.choice(references), random_text(rng)])
             start = time.monotonic()
-            (verdict,) = pool.grade([(answer, reference, rng.choice(["math", "math", "choice"]))])
+            kind = rng.choice(["math", "math", "choice"])
+            (verdict,) = pool.grade([Ungraded(answer, reference, kind, answer)])
             assert time.monotonic() - start < 30, (i, answer)
             assert not verdict.correct or verdict.extracted
