@@ -13,11 +13,10 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 from rlt.config.compose import compose
@@ -26,7 +25,7 @@ from rlt.config.save import to_yaml
 from rlt.config.schema import ENGINE_STAGES, GENERATING_STAGES, RL_STAGES, TRAINING_STAGES, Config
 from rlt.config.server_key import VARIABLE
 from rlt.config.validate import validate
-from rlt.errors import ConfigError, GenerationError, Paused, RLTError
+from rlt.errors import ConfigError, Paused, RLTError
 from rlt.launch.command import PROJECT, training_command, training_env
 from rlt.launch.forecast import FORECAST_STAGES, Forecast, make_forecast
 from rlt.launch.forecast_text import page, summary
@@ -51,6 +50,8 @@ from rlt.launch.server import (
     start_servers,
     wait_for_servers,
 )
+from rlt.launch.signals import Stopped, save_on_signals, stop_on_signals
+from rlt.launch.supervise import supervise
 from rlt.launch.training import TrainingProcess
 from rlt.reporting.process_name import name_process
 from rlt.reporting.processes import describe_process, write_processes
@@ -60,7 +61,7 @@ from rlt.reporting.run_record import (
     one_line,
     read_run,
 )
-from rlt.reporting.stop_file import LAUNCHED_VARIABLE, ask_to_stop
+from rlt.reporting.stop_file import LAUNCHED_VARIABLE, forget_request
 
 logger = logging.getLogger("rlt.launch")
 _WORK = {"collect_traces": "collecting", "evaluate": "evaluating"}
@@ -119,14 +120,6 @@ class Launch:
     log_path: Path
     forecast: Forecast | str | None
     """A reason where there can be none; None for stages that don't train."""
-
-
-class Stopped(BaseException):
-    """A signal asked us to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def main(argv: Sequence[str]) -> int:
@@ -315,11 +308,9 @@ def run_and_record(launch: Launch) -> int:
     status, reason = "interrupted", None
     try:
         code = run(launch)
-        return (
-            Paused.exit_code
-            if code == 0 and read_run(launch.config.output_dir)["status"] == "paused"
-            else code
-        )
+        may_pause = code == 0 and launch.config.stage in TRAINING_STAGES
+        is_paused = may_pause and read_run(launch.config.output_dir)["status"] == "paused"
+        return Paused.exit_code if is_paused else code
     except RLTError as error:
         status, reason = "failed", one_line(error)
         raise
@@ -338,7 +329,8 @@ def run(launch: Launch) -> int:
     name_process("rlt:launch")
     stop_on_signals()
     if launch.config.stage in TRAINING_STAGES:
-        save_on_signals(launch.config)
+        forget_request(Path(launch.config.output_dir))
+        save_on_signals(launch.config.output_dir, sigterm=launch.config.trainer.save_on_sigterm)
     remove_stale_locks(os.environ)
     launched = time.time()
     with ExitStack() as stack:
@@ -353,7 +345,13 @@ def run(launch: Launch) -> int:
             training = TrainingProcess(launch.command, env, launch.log_path)
             stack.callback(training.stop)
             record_processes(launch, servers, training)
-            return supervise(launch, training, servers)
+            return supervise(
+                training,
+                servers,
+                restarts=launch.config.generation.max_restarts if launch.config.stage in RL_STAGES else 0,
+                together=syncs_in_a_group(launch),
+                restarted=lambda: record_processes(launch, servers, training),
+            )
         except Stopped as stopped:
             logger.warning("%s: ending servers and training …", signal.Signals(stopped.number).name)
             raise
@@ -372,72 +370,10 @@ def record_processes(
     write_processes(launch.config.output_dir, found)
 
 
-def supervise(launch: Launch, training: TrainingProcess, servers: list[ServerProcess]) -> int:
-    """Return the training's exit code.
-
-    In RL, servers that end before it are started again, all of them where they depend on each other; after
-    generation.max_restarts times, raise GenerationError with the last words of the next.
-    """
-    restarts = launch.config.generation.max_restarts if launch.config.stage in RL_STAGES else 0
-    while (code := training.poll()) is None:
-        if any(server.poll() is not None for server in servers):
-            restart(servers, restarts, together=syncs_in_a_group(launch))
-            restarts -= 1
-            record_processes(launch, servers, training)
-        time.sleep(0.2)
-    training.drain()
-    return code
-
-
-def restart(servers: list[ServerProcess], restarts: int, *, together: bool) -> None:
-    """Replace the servers that have ended by new ones; raise GenerationError when no restart is left."""
-    ended = [server for server in servers if server.poll() is not None]
-    try:
-        ended[0].check()
-    except GenerationError as error:
-        if restarts < 1:
-            raise
-        logger.warning("%s\nstarting it again (generation.max_restarts)", error)
-    for index, server in enumerate(servers):
-        if together or server in ended:
-            server.child.stop()  # what it may have left behind holds its memory
-            servers[index] = ServerProcess(server.plan)
-
-
 def syncs_in_a_group(launch: Launch) -> bool:
     """Whether weights go to all servers in one NCCL group, which none can leave or join alone."""
     kind = launch.config.generation.weight_sync
     return kind == "nccl" or (kind == "auto" and not launch.plan.on_cpu)
-
-
-def stop_on_signals() -> None:
-    """Make Ctrl-C, SIGTERM and SIGHUP raise Stopped, once: a second one must not break the clean-up."""
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup asks to live on
-        numbers.append(signal.SIGHUP)
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is Python's
-        for other in numbers:
-            signal.signal(other, signal.SIG_IGN)
-        raise Stopped(number)
-
-    handler: Callable[[int, FrameType | None], None] = stop
-    for number in numbers:
-        signal.signal(number, handler)
-
-
-def save_on_signals(config: Config) -> None:
-    """Make SIGUSR1, and the first SIGTERM where that is wanted, ask the run for a checkpoint and its end."""
-    end_at_once = signal.getsignal(signal.SIGTERM)
-
-    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is Python's
-        logger.warning("%s: saving a checkpoint after this step, then ending", signal.Signals(number).name)
-        ask_to_stop(config.output_dir)
-        signal.signal(signal.SIGTERM, end_at_once)
-
-    signal.signal(signal.SIGUSR1, ask)
-    if config.trainer.save_on_sigterm:
-        signal.signal(signal.SIGTERM, ask)
 
 
 def _needs_no_server(config: Config) -> str:

@@ -28,9 +28,9 @@ from rlt.config.schema import ENGINE_STAGES, Config
 from rlt.config.server_key import is_loopback
 from rlt.config.validate import validate
 from rlt.errors import ConfigError, RLTError
-from rlt.launch.main import Stopped, stop_on_signals
 from rlt.launch.plan import plan_generation, visible_gpus
 from rlt.launch.server import ServerPlan, plan_servers, start_servers, wait_for_servers
+from rlt.launch.signals import Stopped, stop_on_signals
 
 logger = logging.getLogger("rlt.launch")
 

@@ -25,10 +25,10 @@ from rlt.config.schema import Config
 from rlt.config.server_key import VARIABLE
 from rlt.errors import ConfigError, ModelError, RLTError
 from rlt.generation.server_logprobs import served_name
-from rlt.launch.main import Stopped, stop_on_signals
 from rlt.launch.plan import visible_gpus
 from rlt.launch.ports import is_free
 from rlt.launch.server import ServerProcess, plan_servers, start_servers, wait_for_servers
+from rlt.launch.signals import Stopped, stop_on_signals
 from rlt.models.load import DTYPES, load_context
 from rlt.models.scaled_head import model_folder, write_scaled_copy
 from rlt.reporting.files import write_json

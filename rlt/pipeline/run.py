@@ -20,7 +20,7 @@ from rlt.config.overrides import read
 from rlt.config.schema import Config
 from rlt.errors import Paused, RLTError
 from rlt.launch.command import PROJECT
-from rlt.launch.main import Stopped, stop_on_signals
+from rlt.launch.signals import Stopped, stop_on_signals
 from rlt.launch.training import TrainingProcess
 from rlt.pipeline.decide import Decision, decide
 from rlt.pipeline.plan import PlannedStep, make_plan

@@ -11,9 +11,8 @@ LAUNCHED_VARIABLE = "RLT_LAUNCHED"
 
 
 def ask_to_stop(directory: str | Path) -> None:
-    """Ask the run in a directory to write a checkpoint after the step it is in, and to end."""
-    with suppress(OSError):  # a disk that takes nothing must not end the launcher
-        (Path(directory) / NAME).touch()
+    """Ask the run in a directory for a checkpoint after the step it is in, and its end; may raise OSError."""
+    (Path(directory) / NAME).touch()
 
 
 def asked_to_stop(directory: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from pathlib import Path
@@ -16,8 +15,6 @@ from typing_extensions import override
 from rlt.errors import Paused
 from rlt.generation.collective import on_main_process
 from rlt.reporting.stop_file import LAUNCHED_VARIABLE, asked_to_stop, forget_request
-
-logger = logging.getLogger(__name__)
 
 
 class PauseWhenTold(TrainerCallback):
@@ -37,8 +34,8 @@ class PauseWhenTold(TrainerCallback):
         self._longest = 0.0
         self._reason: str | None = None
         self._state: TrainerState | None = None
-        if accelerator.is_main_process:
-            forget_request(directory)
+        if accelerator.is_main_process and LAUNCHED_VARIABLE not in os.environ:
+            forget_request(directory)  # a launcher has done so; what it was asked while servers loaded counts
 
     @override
     def on_train_begin(

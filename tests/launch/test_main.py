@@ -19,8 +19,9 @@ import rlt.launch.main as main_module
 from rlt.config.server_key import VARIABLE
 from rlt.errors import GenerationError
 from rlt.launch.descendants import MARK, living
-from rlt.launch.main import Launch, Stopped, main, parse, prepare
+from rlt.launch.main import Launch, main, parse, prepare
 from rlt.launch.ports import is_free
+from rlt.launch.signals import Stopped
 from rlt.reporting.files import write_json
 from rlt.status.look import look
 

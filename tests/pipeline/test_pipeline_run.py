@@ -163,14 +163,10 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(chain, tiny_student
         "report_to": None,
     }
     words = [write(tmp_path / "run_cfg/long.yaml", {"student": student}), f"output_dir={tmp_path / 'out'}"]
-    command = [str(ROOT / "launch.sh"), *map(str, words)]
-    with (tmp_path / "log.txt").open("wb") as log:
-        process = subprocess.Popen(command, env={**os.environ, **ENV}, stdout=log, stderr=log)
-    end = time.monotonic() + 300
-    while not list((tmp_path / "out/student").glob("checkpoint-*/trainer_state.json")):
-        assert process.poll() is None, (tmp_path / "log.txt").read_text()
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    student_run = tmp_path / "out/student"
+    process = begin(
+        words, tmp_path / "log.txt", lambda: any(student_run.glob("checkpoint-*/trainer_state.json"))
+    )
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) == 128 + signal.SIGTERM
@@ -188,11 +184,11 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(chain, tiny_student
     assert launch(*words).stderr.count("student skipped") == 1
 
 
-def test_a_run_that_is_asked_to_save_goes_on_after_that_step(chain, tiny_student, tmp_path):
+@pytest.mark.parametrize("through", ["pipeline", "launcher"])
+def test_a_run_that_is_asked_to_save_goes_on_after_that_step(chain, tiny_student, tmp_path, through):
+    """It is asked while it loads, so the first step is the last; two processes agree on that."""
     student = {
         "run_cfg": "student_sft",
-        "gpus": 2,
-        "strategy": "ddp",
         "model_name_or_path": str(tiny_student),
         "dataset_id_or_path": str(chain / "out/chosen/traces.jsonl"),
         "layout.student_prompt": "default",
@@ -200,30 +196,43 @@ def test_a_run_that_is_asked_to_save_goes_on_after_that_step(chain, tiny_student
         "data.max_length": 512,
         "train_batch_size": 2,
         "per_device_train_batch_size": 1,
-        "trainer": {"max_steps": 300, "save_steps": 0},
-        "report_to": None,
+        "trainer.max_steps": 300,
+        "trainer.save_steps": 0,
+        "report_to": "null",
     }
-    words = [write(tmp_path / "run_cfg/long.yaml", {"student": student}), f"output_dir={tmp_path / 'out'}"]
+    run = tmp_path / "out/student"
+    if through == "pipeline":
+        file = write(tmp_path / "run_cfg/long.yaml", {"student": {**student, "gpus": 2, "strategy": "ddp"}})
+        words, number = [str(file), f"output_dir={tmp_path / 'out'}"], signal.SIGUSR1
+    else:
+        words = ["2", "ddp", *(f"{key}={value}" for key, value in student.items())]
+        words += [f"output_dir={run}", "trainer.save_on_sigterm=true"]
+        number = signal.SIGTERM
+    process = begin(words, tmp_path / "log.txt", (run / "processes.json").is_file)
+    process.send_signal(number)
+    console = tmp_path / "log.txt"
+    assert process.wait(timeout=200) == Paused.exit_code, console.read_text()
+    assert f"{number.name}: saving a checkpoint after this step, then ending" in console.read_text()
+    assert "ChildFailedError" not in console.read_text()
+    ended = read_run(run)
+    assert ended["status"] == "paused"
+    assert f"{run / 'checkpoint-1'} is whole" in ended["error"]
+    assert (run / "checkpoint-1/trainer_state.json").is_file()
+    assert not (run / "stop").exists()
+    assert not (run / "model.safetensors").exists()
+
+
+def begin(words, log, is_time) -> subprocess.Popen[bytes]:
+    """Return a launcher that runs, as soon as it is time."""
     command = [str(ROOT / "launch.sh"), *map(str, words)]
-    with (tmp_path / "log.txt").open("wb") as log:
-        process = subprocess.Popen(command, env={**os.environ, **ENV}, stdout=log, stderr=log)
-    metrics, end = tmp_path / "out/student/metrics.jsonl", time.monotonic() + 300
-    while not (metrics.is_file() and metrics.stat().st_size):
-        assert process.poll() is None, (tmp_path / "log.txt").read_text()
+    with log.open("wb") as console:
+        process = subprocess.Popen(command, env={**os.environ, **ENV}, stdout=console, stderr=console)
+    end = time.monotonic() + 300
+    while not is_time():
+        assert process.poll() is None, log.read_text()
         assert time.monotonic() < end
         time.sleep(0.01)
-    process.send_signal(signal.SIGUSR1)
-    assert process.wait(timeout=120) == Paused.exit_code, (tmp_path / "log.txt").read_text()
-    console = (tmp_path / "log.txt").read_text()
-    assert "SIGUSR1: saving a checkpoint after this step, then ending" in console
-    assert "ChildFailedError" not in console
-    run = read_run(tmp_path / "out/student")
-    (checkpoint,) = (tmp_path / "out/student").glob("checkpoint-*")
-    assert run["status"] == "paused"
-    assert f"{checkpoint} is whole" in run["error"]
-    assert (checkpoint / "trainer_state.json").is_file()
-    assert not (tmp_path / "out/student/stop").exists()
-    assert not (tmp_path / "out/student/model.safetensors").exists()
+    return process
 
 
 def test_lineage_of_a_trace_after_all_directories_have_moved(moved, tiny_teacher):
