@@ -218,11 +218,19 @@ def test_benchmarks_while_training_do_not_move_it(words, countdown, tmp_path: Pa
     name = "eval_countdown_accuracy"
     logged = {row["step"]: row[name] for row in rows(watched) if name in row}
     assert logged.keys() == {0, 1, 2}
+    seen = []
     for step, accuracy in logged.items():
         lines = (watched / "evaluations" / f"step_{step:06d}" / "samples.jsonl").read_text().splitlines()
         answers = [json.loads(line) for line in lines]
         assert len(answers) == 4 * 4
-        found = [earned({**row, "completion": row["text"]})[1] for row in answers]
-        assert [row["correct"] for row in answers] == found
-        assert accuracy == sum(found) / len(found)
+        for row in answers:
+            reward, is_right = earned({**row, "completion": row["text"]})
+            if reward:  # well formed: the reward's rule and the benchmark's are one
+                assert row["correct"] == is_right
+                seen.append(is_right)
+            elif row["correct"]:  # the benchmark also takes an answer with a tag too few or too many
+                assert re.search(r"2\s*\+\s*3|3\s*\+\s*2", row["text"])
+        assert accuracy == sum(row["correct"] for row in answers) / len(answers)
+    assert len(seen) >= 16
+    assert set(seen) == {True, False}
     assert set(logged.values()) - {0, 1}
