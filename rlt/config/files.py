@@ -10,7 +10,8 @@ import os
 import re
 from pathlib import Path
 
-from rlt.config.schema import DATA_SUFFIXES, PAID_STAGES, TEXT_STAGES, Config
+from rlt.config.schema import DATA_SUFFIXES, PAID_STAGES, TEXT_STAGES, TRAINING_STAGES, Config
+from rlt.config.weight_files import check_weights
 from rlt.errors import ConfigError
 
 _CHECKPOINT_END = "trainer_state.json"
@@ -35,6 +36,8 @@ def check_files(config: Config) -> None:
     needed = ("config.json", "tokenizer.json") if config.stage in TEXT_STAGES else ("config.json",)
     for setting, model in models.items():
         check_model(setting, model, needed)
+        if config.stage not in TEXT_STAGES:
+            check_weights(setting, model, needed=_loads_weights(config, setting))
     _check_data("dataset_id_or_path", config.dataset_id_or_path)
     for task, path in config.evaluate.paths.items():
         _check_data(f"evaluate.paths.{task}", path)
@@ -46,6 +49,13 @@ def check_files(config: Config) -> None:
     for setting, model in models.items():
         _keep_apart(config.output_dir, setting, model)
     _check_resume(config)
+
+
+def _loads_weights(config: Config, setting: str) -> bool:
+    """Whether the model of a setting is loaded from here, and not by a server of somebody else's."""
+    if setting != "model_name_or_path":
+        return config.reward.placement != "server"
+    return config.stage in TRAINING_STAGES or not config.generation.servers
 
 
 def context_length(model: str) -> int | None:

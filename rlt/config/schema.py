@@ -388,6 +388,9 @@ class GenerationSettings:
         ge=0,
     )
     startup_timeout: float = setting(900.0, "seconds a server may take to answer its first token", gt=0)
+    silence_timeout: float = setting(
+        300.0, "seconds without an answer of a server's /health after which launch.sh ends it; 0: never", ge=0
+    )
     drift_limit: float | None = setting(
         None,
         "warn when the mean |policy - sampled| log-probability of a step passes this; null: 0.001 where "

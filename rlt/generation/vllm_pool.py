@@ -136,7 +136,7 @@ class VLLMPool:
         if logprobs:
             self.on_all("check of the log-probabilities", _check_logprobs)
 
-    def wait_until_back(self, expected_model: str | None, timeout: float) -> None:
+    def wait_until_back(self, expected_model: str | None, timeout: float, *, quietly: bool = False) -> None:
         """Return once every server generates with the expected model; ServerLost after `timeout` seconds."""
         start = said = time.monotonic()
         while True:
@@ -147,7 +147,7 @@ class VLLMPool:
                 now = time.monotonic()
                 if now - start > timeout:
                     raise
-            if now - said > _SAY_EVERY:
+            if now - said > _SAY_EVERY and not quietly:
                 said = now
                 logger.warning("waiting for the servers for %.0f s, at most %g s", now - start, timeout)
             time.sleep(0.5)

@@ -16,6 +16,8 @@ from requests.adapters import HTTPAdapter
 from rlt.config.server_key import find_key
 from rlt.errors import GenerationError, ServerLost, first_line
 
+LOADING_VARIABLE = "RLT_SERVERS_LOADING"
+"""Set in the environment of a training whose servers the launcher has only just started."""
 CONNECT_TIMEOUT = 10.0
 LOG_LINES = 15
 LOG_BYTES = 65536

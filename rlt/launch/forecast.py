@@ -87,7 +87,7 @@ def make_forecast(config: Config, plan: Plan, num_rows: int | None) -> Forecast:
     models, gpu = read_models(config), gpu_kind(config.hardware)
     needs = needs_of(config, plan, models, gpu)
     times = step_times(config, plan, models, gpu, needs.server)
-    return Forecast(config, plan, models, needs, times, _num_steps(config, num_rows))
+    return Forecast(config, plan, models, needs, times, count_steps(config, num_rows))
 
 
 def read_models(config: Config) -> Models:
@@ -127,7 +127,8 @@ def _refuse_unfollowed(arguments: Mapping[str, Any]) -> None:
 _ADAMW = "adamw_torch"
 
 
-def _num_steps(config: Config, num_rows: int | None) -> int | None:
+def count_steps(config: Config, num_rows: int | None) -> int | None:
+    """Return the optimizer steps of a run, None where the number of its rows is not known."""
     if config.trainer.max_steps > 0:
         return config.trainer.max_steps
     rows = _ROWS.get(config.dataset_id_or_path) if num_rows is None else num_rows

@@ -26,10 +26,12 @@ from rlt.config.schema import ENGINE_STAGES, GENERATING_STAGES, RL_STAGES, TRAIN
 from rlt.config.server_key import VARIABLE
 from rlt.config.validate import validate
 from rlt.errors import ConfigError, Paused, RLTError
+from rlt.generation.vllm_server import LOADING_VARIABLE
 from rlt.launch.command import PROJECT, training_command, training_env
-from rlt.launch.forecast import FORECAST_STAGES, Forecast, make_forecast
+from rlt.launch.disk import check_disk, disk_needs
+from rlt.launch.forecast import FORECAST_STAGES, Forecast, count_steps, make_forecast
 from rlt.launch.forecast_text import page, summary
-from rlt.launch.model_size import NoForecast
+from rlt.launch.model_size import NoForecast, read_size
 from rlt.launch.native_builds import remove_stale_locks
 from rlt.launch.plan import (
     STRATEGIES,
@@ -62,6 +64,7 @@ from rlt.reporting.run_record import (
     read_run,
 )
 from rlt.reporting.stop_file import LAUNCHED_VARIABLE, forget_request
+from rlt.trainers.arguments import patience
 
 logger = logging.getLogger("rlt.launch")
 _WORK = {"collect_traces": "collecting", "evaluate": "evaluating"}
@@ -120,6 +123,7 @@ class Launch:
     log_path: Path
     forecast: Forecast | str | None
     """A reason where there can be none; None for stages that don't train."""
+    disk: str | None = None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -231,7 +235,26 @@ def prepare(script: str, line: CommandLine) -> Launch:
     command = training_command(config, plan, overrides, port)
     log_path = run_directory / "logs" / "train.log"
     ahead = forecast(config, plan, num_rows)
-    return Launch(line.typed, config, plan, servers, command, training_env(plan), log_path, ahead)
+    disk = look_at_disk(config, plan, num_rows, refuse=not line.dry_run)
+    return Launch(line.typed, config, plan, servers, command, training_env(plan), log_path, ahead, disk)
+
+
+def look_at_disk(config: Config, plan: Plan, num_rows: int | None, *, refuse: bool) -> str | None:
+    """Return a line on what a training will write, None where that is not known.
+
+    Raises ConfigError where it does not fit; a dry run, which may be for another machine, only says so.
+    """
+    if config.stage not in FORECAST_STAGES or config.model_name_or_path is None:
+        return None
+    try:
+        size = read_size(config.model_name_or_path)
+        return check_disk(config, disk_needs(config, plan.strategy, size, count_steps(config, num_rows)))
+    except NoForecast:
+        return None
+    except ConfigError as error:
+        if refuse:
+            raise
+        return f"disk: {error}"
 
 
 def forecast(config: Config, plan: Plan, num_rows: int | None) -> Forecast | str | None:
@@ -278,6 +301,7 @@ def _plan_generating(
 def describe(launch: Launch) -> str:
     """Return the resolved configuration, then every command as a line for a shell."""
     ahead = page(launch.forecast) if isinstance(launch.forecast, Forecast) else [launch.forecast or ""]
+    ahead.append(launch.disk or "")
     lines = [to_yaml(launch.config), plan_line(launch), *(f"# {line}" for line in ahead if line)]
     if any(server.key for server in launch.servers):
         lines.append(f"# in every command's environment: {VARIABLE}, the key that the servers demand")
@@ -336,20 +360,24 @@ def run(launch: Launch) -> int:
     with ExitStack() as stack:
         try:
             servers = start_servers(launch.servers, stack)
+            env = {**launch.env, COMMAND_VARIABLE: launch.typed, LAUNCHED_VARIABLE: str(launched)}
             if servers:
                 logger.info("logs: %s", launch.log_path.parent)
-                record_processes(launch, servers)
-                wait_for_servers(servers, launch.config)
-            key = key_env(launch.servers[0].key) if launch.servers else {}
-            env = {**launch.env, COMMAND_VARIABLE: launch.typed, LAUNCHED_VARIABLE: str(launched), **key}
+                env |= {LOADING_VARIABLE: "1", **key_env(launch.servers[0].key)}
+            # The training reads its data while servers load, and what is wrong with that shows at once.
             training = TrainingProcess(launch.command, env, launch.log_path)
             stack.callback(training.stop)
             record_processes(launch, servers, training)
+            if servers:
+                wait_for_servers(servers, launch.config, unless=lambda: training.poll() is not None)
+            generation, is_rl = launch.config.generation, launch.config.stage in RL_STAGES
             return supervise(
                 training,
                 servers,
-                restarts=launch.config.generation.max_restarts if launch.config.stage in RL_STAGES else 0,
+                restarts=generation.max_restarts if is_rl else 0,
                 together=syncs_in_a_group(launch),
+                silence=generation.silence_timeout,
+                patience=patience(generation) if is_rl else 0,
                 restarted=lambda: record_processes(launch, servers, training),
             )
         except Stopped as stopped:
@@ -357,16 +385,13 @@ def run(launch: Launch) -> int:
             raise
 
 
-def record_processes(
-    launch: Launch, servers: Sequence[ServerProcess], training: TrainingProcess | None = None
-) -> None:
+def record_processes(launch: Launch, servers: Sequence[ServerProcess], training: TrainingProcess) -> None:
     """Write which processes run, for whoever looks with `python -m rlt.status`."""
     found = [
         describe_process(s.child.name, s.child.pid, log=str(s.log_path), address=s.address) for s in servers
     ]
-    if training is not None:
-        name = _WORK.get(launch.config.stage, "training")
-        found.append(describe_process(name, training.child.pid, log=str(launch.log_path)))
+    name = _WORK.get(launch.config.stage, "training")
+    found.append(describe_process(name, training.child.pid, log=str(launch.log_path)))
     write_processes(launch.config.output_dir, found)
 
 

@@ -250,8 +250,13 @@ def start_servers(plans: Sequence[ServerPlan], stack: ExitStack) -> list[ServerP
     return servers
 
 
-def wait_for_servers(servers: Sequence[ServerProcess], config: Config) -> None:
-    """Return when all servers are ready; raise GenerationError for the first that ends or is too slow."""
+def wait_for_servers(
+    servers: Sequence[ServerProcess], config: Config, *, unless: Callable[[], bool] = lambda: False
+) -> None:
+    """Return when all servers are ready, or nobody wants them any more (`unless`).
+
+    Raises GenerationError for the first that ends or is too slow.
+    """
     timeout = config.generation.startup_timeout
     logger.info("waiting for %d vLLM server(s), at most %.0f s each", len(servers), timeout)
     deadline = time.monotonic() + timeout
@@ -270,7 +275,7 @@ def wait_for_servers(servers: Sequence[ServerProcess], config: Config) -> None:
     for thread in threads:
         thread.start()
     try:
-        while any(thread.is_alive() for thread in threads) and not errors:
+        while any(thread.is_alive() for thread in threads) and not errors and not unless():
             for thread in threads:
                 thread.join(timeout=0.1)
             if not errors:

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 
 from rlt.errors import GenerationError
+from rlt.launch.health import HealthWatch
 from rlt.launch.server import ServerProcess
 from rlt.launch.training import TrainingProcess
 
 logger = logging.getLogger(__name__)
+_EVERY = 0.2
 
 
 def supervise(
@@ -19,20 +21,30 @@ def supervise(
     *,
     restarts: int,
     together: bool,
+    silence: float,
+    patience: float,
     restarted: Callable[[], None],
 ) -> int:
     """Return the training's exit code.
 
-    Servers that end before it are replaced in the list by new ones, all of them if they depend on each other
-    (`together`), and `restarted` is called. After `restarts` times, raise GenerationError with the last words
-    of the next.
+    Servers that end before it, or that have not answered for `silence` seconds (0: never mind), are replaced
+    in the list by new ones, all of them if they depend on each other (`together`), and `restarted` is called.
+    After `restarts` times the training gets up to `patience` seconds to notice, save and end; then
+    GenerationError is raised with the last words of the server.
     """
-    while (code := training.poll()) is None:
-        if any(server.poll() is not None for server in servers):
-            restart(servers, restarts, together=together)
-            restarts -= 1
-            restarted()
-        time.sleep(0.2)
+    with HealthWatch(servers, silence) as health:
+        while (code := training.poll()) is None:
+            health.end_silent()
+            if any(server.poll() is not None for server in servers):
+                try:
+                    restart(servers, restarts, together=together)
+                except GenerationError:
+                    _let_it_save(training, patience)
+                    raise
+                health.forget()
+                restarts -= 1
+                restarted()
+            time.sleep(_EVERY)
     training.drain()
     return code
 
@@ -50,3 +62,18 @@ def restart(servers: list[ServerProcess], restarts: int, *, together: bool) -> N
         if together or server in ended:
             server.child.stop()  # what it may have left behind holds its memory
             servers[index] = ServerProcess(server.plan)
+
+
+def _let_it_save(training: TrainingProcess, patience: float) -> None:
+    """Wait for the end of a training that has lost its servers: at its next request it saves and ends."""
+    if not patience:
+        return
+    logger.warning(
+        "a server is lost: waiting for the training to save its last step and end, at most %.0f s; Ctrl-C "
+        "ends it now",
+        patience,
+    )
+    deadline = time.monotonic() + patience
+    while training.poll() is None and time.monotonic() < deadline:
+        time.sleep(_EVERY)
+    training.drain()

@@ -9,6 +9,7 @@ import sys
 import termios
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -27,7 +28,7 @@ class TrainingProcess:
     def __init__(self, command: Sequence[str], env: Mapping[str, str], log_path: Path) -> None:
         """Start the command; with a terminal as our output it sees one too, for its progress bars."""
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        log = log_path.open("ab")
+        log = log_path.open("ab", buffering=0)
         source, sink = _terminal() if sys.stdout.isatty() else os.pipe()
         try:
             self.child = Child("training", command, env, sink)
@@ -55,8 +56,8 @@ class TrainingProcess:
 def _copy(source: int, log: IO[bytes], console: int | None) -> None:
     with log, os.fdopen(source, "rb"):
         while chunk := _read(source):
-            log.write(chunk)
-            log.flush()
+            with suppress(OSError):  # a full disk costs lines of the log; a pipe without reader, the training
+                log.write(chunk)
             while chunk and console is not None:
                 try:
                     chunk = chunk[os.write(console, chunk) :]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import platform
 import shlex
@@ -32,6 +33,8 @@ from rlt.errors import ConfigError, DataError, Paused
 from rlt.reporting.files import write_json
 from rlt.reporting.inputs import describe_input, file_digest
 from rlt.reporting.redact import redact
+
+logger = logging.getLogger(__name__)
 
 NAME = "run.json"
 _LOCK = ".lock"
@@ -146,12 +149,12 @@ class RunRecord:
     ) -> None:
         if error is None or (isinstance(error, SystemExit) and not error.code):
             self.finish("finished")
-        elif isinstance(error, KeyboardInterrupt):
-            self.finish("interrupted")
-        elif isinstance(error, Paused):
-            self.finish("paused", one_line(error))
-        else:
-            self.finish("failed", one_line(error))
+            return
+        with _as_far_as_the_disk_allows():
+            if isinstance(error, KeyboardInterrupt):
+                self.finish("interrupted")
+            else:
+                self.finish("paused" if isinstance(error, Paused) else "failed", one_line(error))
 
     def _write(self) -> None:
         if self._is_main:
@@ -223,8 +226,18 @@ def finish_abandoned(directory: str | Path, error: str | None = None, status: st
         return False
     if error:
         fields["error"] = redact(error)
-    write_json(Path(directory) / NAME, {**fields, "status": status, "ended": now()})
+    with _as_far_as_the_disk_allows():
+        write_json(Path(directory) / NAME, {**fields, "status": status, "ended": now()})
     return True
+
+
+@contextmanager
+def _as_far_as_the_disk_allows() -> Iterator[None]:
+    """Let an end that cannot be written not hide why the run ended; readers see that its process is gone."""
+    try:
+        yield
+    except OSError as error:
+        logger.warning("%s cannot be written (%s): how this run ended is not in it", NAME, error.strerror)
 
 
 def command_line() -> str:

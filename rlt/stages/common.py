@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -136,7 +137,7 @@ def resume_point(config: Config) -> Path | None:
     if config.resume_from is None:
         return None
     if config.resume_from == "latest":
-        found = max(_checkpoints(Path(config.output_dir)), default=None)
+        found = max((c for c in _checkpoints(Path(config.output_dir)) if _is_whole(c[1])), default=None)
         if found is None:
             raise CheckpointError(
                 f"resume_from=latest finds no whole checkpoint in {config.output_dir}; leave it out to "
@@ -144,7 +145,7 @@ def resume_point(config: Config) -> Path | None:
             )
         return found[1]
     checkpoint = Path(config.resume_from)
-    if not (checkpoint / TRAINER_STATE_NAME).is_file():
+    if not _is_whole(checkpoint):
         raise CheckpointError(
             f"{checkpoint} is no whole checkpoint: its last file, {TRAINER_STATE_NAME}, is missing; take "
             "another"
@@ -159,17 +160,27 @@ def start_step(checkpoint: Path | None) -> int:
     return int(json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"])
 
 
-def set_later_checkpoints_aside(directory: Path, step: int) -> None:
-    """Rename what an earlier run in the same directory saved after `step`: it belongs to another history."""
+def tidy_checkpoints(directory: Path, step: int) -> None:
+    """Rename what an earlier run in the same directory saved after `step`: it belongs to another history.
+
+    What it was writing when it ended is no checkpoint, and only takes room.
+    """
     for later, folder in _checkpoints(directory):
-        if later > step and (place := set_aside(folder)):
+        if not _is_whole(folder):
+            logger.warning("%s is removed: an earlier run ended before it was whole", folder)
+            shutil.rmtree(folder)
+        elif later > step and (place := set_aside(folder)):
             logger.warning("an earlier run's %s is kept as %s", folder, place.name)
 
 
 def _checkpoints(directory: Path) -> list[tuple[int, Path]]:
-    """Return the whole checkpoints of a run directory with their steps."""
-    found = ((re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", p.name), p) for p in directory.glob("*"))
-    return [(int(match[1]), p) for match, p in found if match and (p / TRAINER_STATE_NAME).is_file()]
+    """Return the checkpoints of a run directory with their steps, whole or not."""
+    found = ((re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", p.name), p) for p in directory.glob("*/"))
+    return [(int(match[1]), p) for match, p in found if match]
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    return (checkpoint / TRAINER_STATE_NAME).is_file()
 
 
 def run_context(config: Config) -> RunContext:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlparse
@@ -13,7 +14,7 @@ from rlt.errors import GenerationError
 from rlt.formats.tags import TAG_STYLES
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import REQUESTS_PER_SERVER, VLLMPool
-from rlt.generation.vllm_server import server_log_path
+from rlt.generation.vllm_server import LOADING_VARIABLE, server_log_path
 
 
 def make_sampling(config: Config, stop_token_ids: Sequence[int]) -> Sampling:
@@ -45,12 +46,19 @@ def server_pool(config: Config, requests_per_server: int = REQUESTS_PER_SERVER) 
     )
 
 
+def are_loading() -> bool:
+    """Whether the servers have been started just before us."""
+    return LOADING_VARIABLE in os.environ
+
+
 def check_servers(pool: VLLMPool, config: Config, *, logprobs: bool = True) -> None:
     """Raise GenerationError unless every server answers, with the configured model and room enough.
 
-    `logprobs` says whether theirs will be read.
+    Servers that the launcher has just started are waited for. `logprobs` says whether theirs will be read.
     """
     assert config.model_name_or_path is not None
+    if are_loading():  # the launcher watches over their start, and tells how far they are
+        pool.wait_until_back(config.model_name_or_path, config.generation.startup_timeout, quietly=True)
     if not config.generation.allow_open_servers:
         pool.check_doors()
     try:

@@ -22,10 +22,10 @@ from rlt.stages.common import (
     is_main_process,
     observe,
     resume_point,
-    set_later_checkpoints_aside,
     start_step,
+    tidy_checkpoints,
 )
-from rlt.stages.engine import check_servers, make_sampling, server_pool
+from rlt.stages.engine import are_loading, check_servers, make_sampling, server_pool
 from rlt.trainers.engine import Engine, LocalEngine, ServerEngine
 from rlt.trainers.epochs import train
 from rlt.trainers.final_model import save_final_model
@@ -45,11 +45,20 @@ def rl_resume_point(config: Config) -> Path | None:
 
 
 def open_pool(config: Config) -> VLLMPool | None:
-    """Return the servers that generate, each of which has answered; None where the policy itself does."""
+    """Return the servers that generate; None where the policy itself does.
+
+    They have answered, unless they are still loading: `await_servers` comes later.
+    """
     pool = server_pool(config) if config.generation.backend == "vllm" else None
-    if pool and is_main_process():
+    if pool and is_main_process() and not are_loading():
         check_servers(pool, config)
     return pool
+
+
+def await_servers(pool: VLLMPool | None, config: Config) -> None:
+    """Return once the servers that were loading have answered."""
+    if pool and is_main_process() and are_loading():
+        check_servers(pool, config)
 
 
 def rl_data(
@@ -157,7 +166,7 @@ def keep_earlier_run_apart(config: Config, checkpoint: Path | None) -> None:
     if is_main_process():
         output, step = Path(config.output_dir), start_step(checkpoint)
         prepare_samples(output / "samples", step)
-        set_later_checkpoints_aside(output, step)
+        tidy_checkpoints(output, step)
 
 
 def train_and_save(

@@ -21,8 +21,8 @@ from rlt.stages.common import (
     observe,
     progress,
     run_context,
-    set_later_checkpoints_aside,
     start_step,
+    tidy_checkpoints,
 )
 from rlt.trainers.arguments import sft_arguments
 from rlt.trainers.engine import answers_of
@@ -96,7 +96,7 @@ def fine_tune(
     assert config.model_name_or_path is not None, "validate() has asked for a model"
     output = Path(config.output_dir)
     if is_main_process():
-        set_later_checkpoints_aside(output, start_step(checkpoint))
+        tidy_checkpoints(output, start_step(checkpoint))
     trainer = make_sft_trainer(
         config.model_name_or_path,
         sft_arguments(config, run_context(config)),

@@ -23,6 +23,7 @@ from rlt.rewards.correctness import CorrectnessReward, CorrectnessWeights
 from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks, watch_benchmarks
 from rlt.stages.common import progress, run_context, run_directory, start_step, write_skipped
 from rlt.stages.rl import (
+    await_servers,
     keep_earlier_run_apart,
     open_pool,
     rl_data,
@@ -73,6 +74,7 @@ def run(config: Config) -> None:
         eval_rows = prompted(held_out) if held_out else None
         num_skipped = write_skipped(config, train_rows, eval_rows)
         data = rl_data(train_rows, eval_rows, config)
+        await_servers(pool, config)
         own_stops = load_eos_ids(config.model_name_or_path, revision=config.model.revision, trust=trust)
         benchmarks = load_benchmarks(
             config,

@@ -27,6 +27,7 @@ from rlt.stages.components import (
     with_components,
 )
 from rlt.stages.rl import (
+    await_servers,
     keep_earlier_run_apart,
     open_pool,
     rl_data,
@@ -77,6 +78,7 @@ def run(config: Config) -> None:
         num_skipped = write_skipped(config, train_rows, eval_rows)
         data = rl_data(train_rows, eval_rows, config)
         check_columns(outside, [item.problem for item in (*data.train, *data.held_out)])
+        await_servers(pool, config)
         if config.reward.placement == "server" and config.reward.verify_server and is_main_process():
             verify_student_servers(config, students[0].layout, [p.problem for p in data.train])
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlt.config.schema import Config
+from rlt.config.schema import Config, GenerationSettings
 from rlt.models.attention import resolve_attention
 
 
@@ -55,11 +55,9 @@ def grpo_arguments(config: Config, context: RunContext) -> dict[str, Any]:
     """
     trainer, generation = config.trainer, config.generation
     accumulation = gradient_accumulation(config, context.num_processes)
-    # Rank 0 may wait for a generation and a sync while the other ranks stand in a collective.
-    patience = generation.request_timeout + generation.sync_timeout + 600
     return {
         **_common(config, context),
-        "ddp_timeout": max(1800, math.ceil(patience)),
+        "ddp_timeout": patience(generation),
         "num_generations": config.num_generations,
         "steps_per_generation": accumulation,
         "num_iterations": 1,
@@ -83,6 +81,14 @@ def grpo_arguments(config: Config, context: RunContext) -> dict[str, Any]:
         "log_completions": False,
         **config.trainer_args,
     }
+
+
+def patience(generation: GenerationSettings) -> int:
+    """Return the seconds within which an RL run takes its next breath, whatever is stuck.
+
+    Rank 0 may wait for a generation and a sync while the other ranks stand in a collective.
+    """
+    return max(1800, math.ceil(generation.request_timeout + generation.sync_timeout + 600))
 
 
 def gradient_accumulation(config: Config, num_processes: int) -> int:

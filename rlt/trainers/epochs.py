@@ -1,4 +1,4 @@
-"""What transformers and TRL leave to be said about resuming: the order of later epochs, and finished runs."""
+"""What transformers and TRL leave to be said about resuming: later epochs, finished runs, and sums."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Sampler
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.utils import RepeatSampler
+from typing_extensions import override
 
 
 class EpochSampler(Sampler[int]):
@@ -32,6 +33,26 @@ class EpochSampler(Sampler[int]):
         return iter(self._sampler)
 
 
+class CountOn(TrainerCallback):
+    """Goes on from a checkpoint's sums of losses and tokens, which both trainers would begin at 0 again."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    @override
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        last, loss = 0, 0.0
+        for row in state.log_history:
+            if "loss" in row:
+                loss += row["loss"] * (row["step"] - last)
+                last = row["step"]
+            if "num_tokens" in row and hasattr(self._trainer, "_total_train_tokens"):
+                self._trainer._total_train_tokens = row["num_tokens"]  # pyright: ignore[reportAttributeAccessIssue]
+        self._trainer._total_loss_scalar = loss
+
+
 def train(trainer: Trainer, checkpoint: Path | None) -> None:
     """Train to the last step, from a checkpoint if one is given.
 
@@ -46,4 +67,5 @@ def train(trainer: Trainer, checkpoint: Path | None) -> None:
             run_epoch(**kwargs)
 
     trainer._run_epoch = run_epoch_unless_done  # pyright: ignore[reportAttributeAccessIssue]
+    trainer.add_callback(CountOn(trainer))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

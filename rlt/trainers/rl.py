@@ -27,11 +27,13 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlt.config.schema import MonitorSettings
+from rlt.errors import GenerationError
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.generation.collective import on_main_process
 from rlt.generation.seeds import spread_seed
@@ -232,12 +234,32 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
         mode: str,
         sampling: Sampling | None = None,
     ) -> list[Completion]:
-        if self._last_loaded_step != self.state.global_step:
-            with self._timed("time/sync", mode):
-                self.engine.sync_weights()
-            self._last_loaded_step = self.state.global_step
-        with self._timed("time/generate", mode):
-            return self.engine.sample(prompts, seeds, group, sampling)
+        try:
+            if self._last_loaded_step != self.state.global_step:
+                with self._timed("time/sync", mode):
+                    self.engine.sync_weights()
+                self._last_loaded_step = self.state.global_step
+            with self._timed("time/generate", mode):
+                return self.engine.sample(prompts, seeds, group, sampling)
+        except GenerationError as error:  # on every process
+            kept = self._keep_trained()
+            raise type(error)(f"{error}\n{kept}" if kept else str(error)) from error
+
+    def _keep_trained(self) -> str | None:
+        """Write a checkpoint of the last whole step, unless there is one; return where it is.
+
+        Samples are drawn before anything of the next step is computed, so it goes on as if nothing had been.
+        """
+        assert self.args.output_dir is not None
+        step = self.state.global_step
+        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
+        has_one = on_main_process(self.accelerator, (folder / TRAINER_STATE_NAME).is_file)
+        if not step:
+            return None
+        if not has_one:
+            self.on_phase("saving")
+            self._save_checkpoint(self.model, None)
+        return f"step {step} of {self.state.max_steps} is kept in {folder}: resume_from=latest goes on there"
 
     def _seed(self, phase: int, row: int) -> int:
         return spread_seed(self.args.seed, phase, self.state.global_step, row)
