@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_models import fake_model
 
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
@@ -123,8 +124,7 @@ def one_sentence_at_most(what: object) -> Iterator[None]:
 @pytest.mark.parametrize("seed", range(24))
 def test_run_files(seed, tmp_path, monkeypatch):
     draw = random.Random(seed)
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text('{"max_position_embeddings": 32768}')
+    fake_model(tmp_path / "model", '{"max_position_embeddings": 32768}')
     (tmp_path / "rows.jsonl").write_text('{"question": "1+1?", "solution": "2", "reasoning_trace": "two"}\n')
     monkeypatch.chdir(tmp_path)
     run_files = sorted((Path(__file__).parents[1] / "cfgs" / "run_cfg").glob("quickstart_t*.yaml"))

@@ -13,6 +13,8 @@ from typing import Any
 
 from rlt.errors import ConfigError
 
+NO_TENSORS = (2).to_bytes(8, "little") + b"{}"
+"""A whole safetensors file without any tensor."""
 _INDEX = "model.safetensors.index.json"
 _POINTER = b"version https://git-lfs"
 _LARGEST_HEAD = 2**27

@@ -20,6 +20,7 @@ from rlt.config.compose import compose
 from rlt.config.resolve import resolve
 from rlt.config.schema import Config
 from rlt.config.tree import get, rows
+from rlt.config.weight_files import NO_TENSORS
 from rlt.errors import ConfigError, RLTError
 from rlt.launch.main import check, parse
 from rlt.launch.preflight import check_local_data
@@ -103,6 +104,7 @@ class StandIns:
             path.mkdir(parents=True, exist_ok=True)
             for file in _MODEL_FILES:
                 (path / file).write_text("{}")
+            (path / "model.safetensors").write_bytes(NO_TENSORS)
         return str(path)
 
     def real(self, text: str) -> str:

@@ -1,17 +1,16 @@
 """A folder with a model's config.json and a data file: enough for every check of the configuration."""
 
-import json
 from pathlib import Path
 
 import pytest
+from fake_models import fake_model
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a working folder that holds `model/`, `student/` and `rows.jsonl`."""
     for name in ("model", "student"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps({"max_position_embeddings": 32768}))
+        fake_model(tmp_path / name, '{"max_position_embeddings": 32768}')
     (tmp_path / "rows.jsonl").write_text('{"question": "1+1?", "solution": "2"}\n')
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from fake_models import fake_model
 
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
@@ -64,8 +65,7 @@ def test_tasks_may_be_named_as_in_lighteval(words):
     ],
 )
 def test_what_is_refused(words, place, changes, expected):
-    (place / "small").mkdir()
-    (place / "small" / "config.json").write_text('{"max_position_embeddings": 1024}')
+    fake_model(place / "small", '{"max_position_embeddings": 1024}')
     latest = {word.split("=", 1)[0]: word for word in [*words, *re.split(r" (?=[a-z_.]+=)", changes)]}
     with pytest.raises(ConfigError, match=expected):
         validate(resolve(compose(list(latest.values()))))

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+from fake_models import fake_model
 
 from rlt.config.compose import compose
 from rlt.config.overrides import CONFIG_DIR, groups
@@ -47,8 +48,7 @@ def test_every_shipped_yaml_composes_and_validates(name, recipe, place):
     config = compose(words)
     for model in filter(None, (config.model_name_or_path, config.student_model)):
         if model.startswith(config.results_dir) and not (place / model).exists():
-            (place / model).mkdir(parents=True)
-            (place / model / "config.json").write_text("{}")
+            fake_model(place / model)
     for rows in filter(None, (config.dataset_id_or_path, config.data.eval_path)):
         if rows.startswith(config.results_dir):
             (place / rows).parent.mkdir(parents=True, exist_ok=True)

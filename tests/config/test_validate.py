@@ -7,6 +7,7 @@ import re
 import sys
 
 import pytest
+from fake_models import fake_model
 
 from rlt.config.compose import compose
 from rlt.config.files import looks_local
@@ -134,8 +135,7 @@ RL = [
 def oddities(place):
     """Lay out files and folders that are not what a setting needs."""
     for name, config in (("small", '{"max_position_embeddings": 16384}'), ("listed", "[]")):
-        (place / name).mkdir()
-        (place / name / "config.json").write_text(config)
+        fake_model(place / name, config)
     (place / "notes.txt").write_text("no rows")
 
 
@@ -261,8 +261,7 @@ def test_published_students_need_the_prompt_they_were_trained_with(teacher_rl, s
 
 
 def test_local_copy_of_a_published_student_is_recognised(teacher_rl, place):
-    (place / "Bespoke-Stratos-7B").mkdir()
-    (place / "Bespoke-Stratos-7B" / "config.json").write_text("{}")
+    fake_model(place / "Bespoke-Stratos-7B")
     with pytest.raises(ConfigError, match="must be from_dataset or file:PATH"):
         validate(compose([*teacher_rl, "student_model=Bespoke-Stratos-7B", "layout.student_prompt=default"]))
 

@@ -6,24 +6,15 @@ import contextlib
 import json
 import signal
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 from launchers import Launcher
-from stage_runs import largest_difference, rows, weights
+from stage_runs import count_differences
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 LOCAL = "generation.backend=transformers"
 SAME = "the same command goes on: metrics and weights are those of an undisturbed run"
-
-
-def phase(run: Path) -> str:
-    """Return what a run is doing now."""
-    try:
-        return json.loads((run / "now.json").read_text())["phase"]
-    except (OSError, ValueError):
-        return ""
 
 
 def kill_training(launcher: Launcher) -> None:
@@ -31,13 +22,6 @@ def kill_training(launcher: Launcher) -> None:
     for process in [*launcher.called("train.py"), *launcher.called("rlt:train")]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-
-
-def count_differences(ours: Path, theirs: Path) -> int:
-    """Return how many steps are missing, doubled or other than in an undisturbed run."""
-    here, there = rows(ours), rows(theirs)
-    different = sum(a != b for a, b in zip(here, there, strict=False)) + abs(len(here) - len(there))
-    return different + (largest_difference(weights(ours), weights(theirs)) != 0)
 
 
 KILLS = [

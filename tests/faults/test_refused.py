@@ -143,6 +143,28 @@ def server_of(word: str):
             files.shutdown()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "count",
+    [
+        pytest.param(
+            count,
+            marks=pytest.mark.fault(
+                f"{count} process{'es' * (count > 1)} of a training find too few problems",
+                "the launcher has their exit code, and no traceback",
+            ),
+        )
+        for count in (1, 2)
+    ],
+)
+def test_the_launcher_ends_with_the_training_s_exit_code(count, rl_words, start_launcher):
+    words = [*rl_words, "generation.backend=transformers", "train_batch_size=64"]
+    launcher = start_launcher("launch.sh", str(count), *words, "ddp")
+    assert launcher.wait(120) == 3, launcher.console()
+    assert "Traceback" not in launcher.console()
+    assert "leaves 12 problems" in (launcher.run / "logs" / "train.log").read_text()
+
+
 @pytest.mark.fault("another run holds the directory", "refused: “in use by another run”")
 def test_a_directory_in_use(at_home, rl_words, capsys):
     with only_run_in(at_home / "run"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -55,12 +56,19 @@ class Launcher:
         metrics = self.run / "metrics.jsonl"
         return metrics.is_file() and metrics.read_bytes().count(b"\n") >= steps
 
+    def phase(self) -> str:
+        """Return what the run is doing now."""
+        try:
+            return json.loads((self.run / "now.json").read_text())["phase"]
+        except (OSError, ValueError):
+            return ""
+
     def console(self) -> str:
         """Return what it has printed."""
         self.output.seek(0)
         return self.output.read()
 
-    def wait_for(self, what: str, is_true: Callable[[], bool], timeout: float, every: float = 0.2) -> None:
+    def wait_for(self, what: str, is_true: Callable[[], bool], timeout: float, every: float = 0.1) -> None:
         """Return once something is so; fail if the launcher ends before, or time runs out."""
         deadline = time.monotonic() + timeout
         while not is_true():

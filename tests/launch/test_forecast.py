@@ -1,6 +1,5 @@
 """The forecast as a user sees it, and the remedies, each of which is tried."""
 
-import json
 import os
 import re
 import subprocess
@@ -8,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fake_models import fake_model
 from forecast_runs import configured
 
 from rlt.config.schema import GPU_KINDS
@@ -176,7 +176,7 @@ def test_where_there_is_none_a_line_says_why(gpus, words, reason, capsys, monkey
 
 
 def test_a_model_of_another_kind_is_no_crash(tmp_path, capsys, monkeypatch):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba", "hidden_size": 8}))
+    fake_model(tmp_path, '{"model_type": "mamba", "hidden_size": 8}')
     words = ["cfgs/run_cfg/teacher_sft.yaml", f"model_name_or_path={tmp_path}"]
     text = lines_of(*words, gpus="0", capsys=capsys, monkeypatch=monkeypatch)
     assert "no forecast of memory and time" in text

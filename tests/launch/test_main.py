@@ -7,23 +7,17 @@ import socket
 import subprocess
 import sys
 import time
-import uuid
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
-from launch_models import write_model
+from fake_models import fake_model
 
 import rlt.launch.main as main_module
-from rlt.config.server_key import VARIABLE
 from rlt.errors import GenerationError
-from rlt.launch.descendants import MARK, living
 from rlt.launch.main import Launch, main, parse, prepare
 from rlt.launch.ports import is_free
 from rlt.launch.signals import Stopped
 from rlt.reporting.files import write_json
-from rlt.status.look import look
 
 PROJECT = Path(__file__).parents[2]
 EIGHT_GPUS = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
@@ -180,8 +174,7 @@ def test_words_may_stand_anywhere_after_the_numbers():
 @pytest.fixture
 def sft_words(tmp_path) -> list[str]:
     """Return the words of a warm-up that passes every check; its model has no weights."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
+    fake_model(tmp_path / "model")
     rows = [{"question": "1+1?", "solution": "2", "reasoning_trace": "1+1=2"}] * 2
     (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = {
@@ -240,7 +233,10 @@ def test_the_training_meets_at_a_port_of_no_server(monkeypatch):
     monkeypatch.setattr("rlt.launch.ports._LOW", base)
     monkeypatch.setattr("rlt.launch.ports._HIGH", base + 5)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", EIGHT_GPUS["CUDA_VISIBLE_DEVICES"])
-    planned = prepare("launch.sh", parse("launch.sh", [RL, HUB_MODEL, f"generation.base_port={base}"]))
+    planned = prepare(
+        "launch.sh",
+        parse("launch.sh", [RL, HUB_MODEL, "trainer.save_steps=0", f"generation.base_port={base}"]),
+    )
     assert [server.port for server in planned.servers] == [base, base + 1, base + 2, base + 3]
     assert planned.command[planned.command.index("--main_process_port") + 1] == str(base + 4)
 
@@ -283,231 +279,3 @@ def test_ctrl_c_before_anything_was_started(sft_words, monkeypatch, capsys):
     monkeypatch.setattr(main_module, "prepare", interrupted)
     assert main(["launch.sh", *sft_words]) == 130
     assert capsys.readouterr().err == "interrupted\n"
-
-
-# ---- real servers, real training ----
-
-
-@pytest.fixture(scope="module")
-def rl_words(tmp_path_factory) -> list[str]:
-    """Return the words of a small RL run: two tiny random models and four problems."""
-    folder = tmp_path_factory.mktemp("rl")
-    for name in ("teacher", "student"):
-        write_model(folder / name, head_size=32)
-    rows = [{"question": f"What is {n} plus {n}?", "solution": f"{2 * n}"} for n in range(1, 5)]
-    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = {
-        "model_name_or_path": folder / "teacher",
-        "student_model": folder / "student",
-        "dataset_id_or_path": folder / "problems.jsonl",
-        "train_batch_size": 4,
-        "per_device_train_batch_size": 2,
-        "num_generations": 2,
-        "max_prompt_length": 1500,
-        "max_completion_length": 16,
-        "model.dtype": "float32",
-        "reward.dtype": "float32",
-        "generation.dtype": "float32",
-        "layout.student_prompt": "default",
-        "trainer.max_steps": 500,
-        "trainer.save_steps": 0,
-        "report_to": "null",
-    }
-    return [RL, *(f"{key}={value}" for key, value in settings.items())]
-
-
-SECRETS = {"HF_TOKEN": "hf_secretOfThisTest0123", "WANDB_API_KEY": "wandb-secret-of-this-test"}
-
-
-class Launcher:
-    """A launcher that runs beside the test, and the processes below it."""
-
-    def __init__(self, run: Path, *words: str) -> None:
-        self.run = run
-        self.mark = uuid.uuid4().hex
-        self.output = (run.parent / "console").open("w+")
-        env = {**os.environ, **NO_GPUS, **SECRETS, MARK: self.mark, "HF_HUB_OFFLINE": "1"}
-        command = [str(PROJECT / "launch_with_server.sh"), *words, f"output_dir={run}"]
-        self.popen = subprocess.Popen(command, cwd=PROJECT, env=env, stdout=self.output, stderr=self.output)
-
-    def descendants(self) -> list[psutil.Process]:
-        return [process for process in living(self.mark) if process.pid != self.popen.pid]
-
-    def has_stepped(self) -> bool:
-        metrics = self.run / "metrics.jsonl"
-        return metrics.is_file() and metrics.stat().st_size > 0
-
-    def console(self) -> str:
-        self.output.seek(0)
-        return self.output.read()
-
-    def wait_for(self, what: str, is_true, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        while not is_true():
-            assert self.popen.poll() is None, f"the launcher ended before {what}:\n{self.console()}"
-            assert time.monotonic() < deadline, f"{what} did not come within {timeout:g} s:\n{self.console()}"
-            time.sleep(0.2)
-
-    def end(self) -> None:
-        if self.popen.poll() is None:
-            self.popen.terminate()
-            self.popen.wait(timeout=60)
-        for process in self.descendants():
-            process.kill()
-        self.output.close()
-
-
-@pytest.fixture
-def start_launcher(tmp_path):
-    started: list[Launcher] = []
-
-    def start(*words: str, under: Path = tmp_path) -> Launcher:
-        under.mkdir(exist_ok=True)
-        started.append(Launcher(under / "run", *words))
-        return started[-1]
-
-    yield start
-    for launcher in started:
-        launcher.end()
-
-
-@pytest.mark.slow
-@pytest.mark.vllm
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_servers_load_leaves_no_process(start_launcher, rl_words, number):
-    launcher = start_launcher("2", "1", *rl_words)
-    logs = launcher.run / "logs"
-    launcher.wait_for("both servers' start", lambda: len(list(logs.glob("vllm-*.log"))) == 2, 60)
-    launcher.wait_for("their processes", lambda: len(launcher.descendants()) >= 2, 60)
-    launcher.popen.send_signal(number)
-    assert launcher.popen.wait(timeout=30) == 128 + number
-    assert launcher.descendants() == []
-    assert "ending servers and training" in launcher.console()
-
-
-@pytest.mark.slow
-@pytest.mark.vllm
-@pytest.mark.parametrize("moment", ["loading", "training", "training under ZeRO-3"])
-def test_servers_and_training_end_even_when_the_launcher_is_killed(start_launcher, rl_words, moment):
-    launcher = start_launcher("1", "2" if moment.endswith("ZeRO-3") else "1", *rl_words)
-    if moment == "loading":
-        launcher.wait_for("the server's engine", lambda: len(launcher.descendants()) >= 2, 120)
-    else:
-        launcher.wait_for("the first step", launcher.has_stepped, 500)
-    launcher.popen.kill()
-    launcher.popen.wait()
-    deadline = time.monotonic() + 60
-    while launcher.descendants() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert launcher.descendants() == []
-
-
-@pytest.mark.slow
-@pytest.mark.vllm
-def test_a_server_that_dies_during_training_ends_it_with_its_last_lines(start_launcher, rl_words):
-    words = [*rl_words, "generation.max_restarts=0"]
-    launcher = start_launcher("1", "2", *words)  # under ZeRO-3: torchrun's workers leave the process group
-    launcher.wait_for("the first step", launcher.has_stepped, 500)
-    server = next(p for p in launcher.descendants() if "vllm.entrypoints.openai.api_server" in p.cmdline())
-    its_key = environment(server.pid)[VARIABLE]
-    assert len(its_key) == 64
-    see_that_nothing_tells(launcher, [*SECRETS.values(), its_key])
-    see_that_only_we_write(launcher.run)
-    see_what_status_tells(launcher.run)
-    server.kill()
-    start = time.monotonic()
-    assert launcher.popen.wait(timeout=60) == 5
-    assert time.monotonic() - start < 45
-    assert launcher.descendants() == []
-    assert "last lines of" in launcher.console()
-    assert (launcher.run / "logs" / "train.log").stat().st_size > 0
-
-
-def environment(pid: int) -> dict[str, str]:
-    entries = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
-
-
-def see_that_nothing_tells(launcher: Launcher, secrets: list[str]) -> None:
-    """Neither a file of the run nor the list of processes tells a secret."""
-    told: dict[str, bytes] = {}
-    for path in launcher.run.rglob("*"):
-        with suppress(FileNotFoundError, IsADirectoryError):  # a weight sync comes and goes
-            told[path.name] = path.read_bytes()
-    assert {"config.yaml", "run.json", "processes.json", "train.log"} <= told.keys()
-    for process in [psutil.Process(launcher.popen.pid), *launcher.descendants()]:
-        told[f"process {process.pid}"] = Path(f"/proc/{process.pid}/cmdline").read_bytes()
-    told["the console"] = launcher.console().encode()
-    for secret in secrets:
-        assert [place for place, text in told.items() if secret.encode() in text] == []
-
-
-def see_that_only_we_write(run: Path) -> None:
-    """What the umask keeps from others (022 usually) no file of the run gives them."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    for path in [run, *run.rglob("*")]:
-        with suppress(FileNotFoundError):
-            assert path.stat().st_mode & mask == 0, path
-
-
-def see_what_status_tells(run: Path) -> None:
-    """`python -m rlt.status` names every process, the phase, and a server that answers."""
-    told = look(run)
-    assert (told["stage"], told["state"], told["of"]) == ("teacher_rl", "running", 500)
-    assert told["step"] >= 1
-    assert told["doing"]["phase"] in {"syncing weights", "generating", "scoring", "updating"}
-    assert [(p["name"], p["alive"]) for p in told["processes"]] == [
-        ("launcher", True),
-        ("vLLM server 0", True),
-        ("training", True),
-    ]
-    ranks = {child["name"] for child in told["processes"][2]["children"]}
-    assert {"rlt:train 0", "rlt:train 1"} <= ranks
-    assert [server["health"] for server in told["servers"]] == ["healthy"]
-    assert all(p["last_line"] for p in told["processes"] if p["log"])
-
-
-@pytest.mark.slow
-@pytest.mark.vllm
-def test_a_server_that_dies_comes_back_and_the_result_is_that_of_an_undisturbed_run(
-    start_launcher, rl_words, tmp_path
-):
-    """It is killed while it generates with weights that are no longer those it was started with."""
-    words = [*rl_words, "trainer.max_steps=4", "trainer.ref_sync_steps=2", "learning_rate=1e-2"]
-    words.append("max_completion_length=300")
-    launcher = start_launcher("1", "1", *words)
-    launcher.wait_for("the first step", launcher.has_stepped, 500)
-    server = next(p for p in launcher.descendants() if "vllm.entrypoints.openai.api_server" in p.cmdline())
-    while json.loads((launcher.run / "now.json").read_text())["phase"] != "generating":
-        assert launcher.popen.poll() is None, launcher.console()
-        time.sleep(0.01)
-    server.kill()
-    assert launcher.popen.wait(timeout=500) == 0, launcher.console()
-    assert "starting it again" in launcher.console()
-    assert "waiting for it to come back" in launcher.console()
-    undisturbed = start_launcher("1", "1", *words, under=tmp_path / "calm")
-    assert undisturbed.popen.wait(timeout=500) == 0, undisturbed.console()
-    assert steps(launcher.run) == steps(undisturbed.run)
-    assert [row["step"] for row in steps(launcher.run)] == [1, 2, 3, 4]
-
-
-def steps(run: Path) -> list[dict]:
-    """Return what a run logged of each step, clocks apart."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {key: value for key, value in row.items() if "time" not in key and "second" not in key}
-        for row in rows
-        if "train_loss" not in row
-    ]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("count", ["1", "2"])
-def test_the_launcher_ends_with_the_training_s_exit_code(tmp_path, rl_words, count):
-    # Four problems do not fill a step of eight: the training ends with DataError's code, 3, in each process.
-    words = [count, *rl_words, "ddp", "train_batch_size=16", "generation.backend=transformers"]
-    result = launch("launch.sh", *words, f"output_dir={tmp_path / 'run'}", env=NO_GPUS)
-    assert result.returncode == 3, result.stdout + result.stderr
-    assert "Traceback" not in result.stdout + result.stderr
-    assert "leaves 4 problems" in (tmp_path / "run" / "logs" / "train.log").read_text()

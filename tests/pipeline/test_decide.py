@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from fake_models import fake_model
 
 from rlt.config.compose import compose
 from rlt.config.overrides import CONFIG_DIR
@@ -48,8 +49,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     Path("run_cfg").mkdir()
     Path("run_cfg/mine.yaml").write_text(RUN_FILE)
-    Path("base").mkdir()
-    Path("base/config.json").write_text("{}")
+    fake_model(Path("base"))
     Path("prompt.txt").write_text("Think.")
     Path("rows.jsonl").write_text('{"question": "1+1?", "solution": "2", "explanation": "one and one"}\n')
     inputs = {"model": "base", "dataset": "rows.jsonl", "layout.student_prompt": "prompt.txt"}

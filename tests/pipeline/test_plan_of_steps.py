@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fake_models import fake_model
 
 from rlt.config.compose import compose
 from rlt.config.overrides import CONFIG_DIR
@@ -26,8 +27,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     for folder in ("base", "pre_rl_model", "teacher_rl"):
-        (tmp_path / "results" / folder).mkdir(parents=True)
-        (tmp_path / "results" / folder / "config.json").write_text("{}")
+        fake_model(tmp_path / "results" / folder)
     (tmp_path / "results/world").mkdir()
     (tmp_path / "rows.jsonl").write_text(
         '{"question": "1+1?", "solution": "2", "explanation": "one and one"}\n'

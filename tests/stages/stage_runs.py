@@ -198,6 +198,13 @@ def largest_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> fl
     return max((ours[name] - theirs[name]).abs().max().item() for name in ours)
 
 
+def count_differences(ours: Path, theirs: Path) -> int:
+    """Return how many steps are missing, doubled or other than in another run; other weights count as one."""
+    here, there = rows(ours), rows(theirs)
+    different = sum(a != b for a, b in zip(here, there, strict=False)) + abs(len(here) - len(there))
+    return different + (largest_difference(weights(ours), weights(theirs)) != 0)
+
+
 def mix(policy: dict[str, Tensor], reference: dict[str, Tensor], share: float = 0.9) -> dict[str, Tensor]:
     """Return share * policy + (1 - share) * reference, computed in float64."""
     mixed = {name: share * policy[name].double() + (1 - share) * reference[name].double() for name in policy}

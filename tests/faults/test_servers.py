@@ -1,0 +1,221 @@
+"""Real vLLM servers that die or hang under a run, and what a launcher leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from launchers import SECRETS, Launcher
+from stage_runs import count_differences, rows
+
+from rlt.config.server_key import VARIABLE
+from rlt.status.look import look
+
+pytestmark = [pytest.mark.slow, pytest.mark.vllm]
+SPLIT = "launch_with_server.sh"
+GONE = "nothing is left"
+LONG = ["learning_rate=1e-2", "max_completion_length=300", "trainer.max_steps=4"]
+"""Weights that have moved when it happens, and a generation that takes its time."""
+SAME = "it is started again, and metrics and weights are those of an undisturbed run"
+
+
+def the_server(launcher: Launcher) -> psutil.Process:
+    """Return the server's first process."""
+    (server,) = (p for p in launcher.called("vllm.entrypoints") if "api_server" in " ".join(p.cmdline()))
+    return server
+
+
+@pytest.fixture(scope="module")
+def calm(rl_words, tmp_path_factory) -> Path:
+    """Return the directory of a run that nothing happens to."""
+    launcher = Launcher(tmp_path_factory.mktemp("calm") / "run", SPLIT, "1", "1", *rl_words, *LONG)
+    try:
+        assert launcher.wait() == 0, launcher.console()
+    finally:
+        launcher.end()
+    return launcher.run
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        pytest.param(
+            *(moment, number),
+            id=f"{number.name}-{moment}",
+            marks=pytest.mark.fault(f"the server {what} while the trainer is {moment}", SAME),
+        )
+        for what, number in (("is killed", signal.SIGKILL), ("hangs", signal.SIGSTOP))
+        for moment in ("generating", "syncing weights", "updating")
+        if (what, moment) != ("hangs", "updating")
+    ],
+)
+def test_a_server_comes_back(moment, number, rl_words, start_launcher, calm, lost):
+    launcher = start_launcher(SPLIT, "1", "1", *rl_words, *LONG, "generation.silence_timeout=15")
+    launcher.wait_for("the first step", launcher.has_stepped, 500)
+    server = the_server(launcher)
+    launcher.wait_for(moment, lambda: launcher.phase() == moment, 100, every=0.002)
+    for process in [*server.children(recursive=True), server] if number == signal.SIGSTOP else [server]:
+        process.send_signal(number)
+    assert launcher.wait() == 0, launcher.console()
+    assert "starting it again" in launcher.console()
+    lost(count_differences(launcher.run, calm))
+
+
+@pytest.mark.fault("a server dies for good under two processes", "its last lines; every whole step is kept")
+def test_a_server_that_is_lost_for_good(rl_words, start_launcher):
+    words = [*rl_words, "trainer.max_steps=500", "trainer.save_steps=0", "generation.max_restarts=0"]
+    launcher = start_launcher(SPLIT, "1", "2", *words)  # ZeRO-3: torchrun's workers leave the process group
+    launcher.wait_for("the first step", launcher.has_stepped, 500)
+    server = the_server(launcher)
+    its_key = environment(server.pid)[VARIABLE]
+    assert len(its_key) == 64
+    see_that_nothing_tells(launcher, [*SECRETS.values(), its_key])
+    see_that_only_we_write(launcher.run)
+    see_what_status_tells(launcher.run)
+    server.kill()
+    assert launcher.wait(120) == 5
+    assert "last lines of" in launcher.console()
+    assert (launcher.run / "logs" / "train.log").stat().st_size > 0
+    last = rows(launcher.run)[-1]["step"]
+    assert f"step {last} of 500 is kept in" in launcher.console()
+    assert (launcher.run / f"checkpoint-{last}" / "trainer_state.json").is_file()
+
+
+@pytest.mark.long
+@pytest.mark.fault(
+    "a server dies for good, and the same command is given again",
+    "it goes on from the last whole step: metrics and weights are those of an undisturbed run",
+)
+def test_what_is_kept_when_a_server_is_lost_goes_on(rl_words, start_launcher, calm, lost):
+    command = [SPLIT, "1", "1", *rl_words, *LONG, "trainer.save_steps=0", "resume_from=auto"]
+    launcher = start_launcher(*command, "generation.max_restarts=0")
+    launcher.wait_for("step 2", lambda: launcher.has_stepped(2), 500, every=0.01)
+    the_server(launcher).kill()
+    assert launcher.wait() == 5
+    again = start_launcher(*command)
+    assert again.wait() == 0, again.console()
+    lost(count_differences(again.run, calm))
+
+
+@pytest.mark.parametrize(
+    ("number", "what"),
+    [
+        pytest.param(number, what, marks=pytest.mark.fault(f"{what} while servers load", GONE))
+        for number, what in ((signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"))
+    ],
+)
+def test_a_signal_while_servers_load(start_launcher, rl_words, number, what):
+    launcher = start_launcher(SPLIT, "2", "1", *rl_words)
+    logs = launcher.run / "logs"
+    launcher.wait_for("both servers' start", lambda: len(list(logs.glob("vllm-*.log"))) == 2, 60)
+    launcher.wait_for("their processes", lambda: len(launcher.descendants()) >= 2, 60)
+    launcher.popen.send_signal(number)
+    assert launcher.wait(30) == 128 + number
+    assert "ending servers and training" in launcher.console()
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("loading", marks=pytest.mark.fault("SIGKILL to the launcher while servers load", GONE)),
+        pytest.param(
+            "training",
+            marks=[pytest.mark.long, pytest.mark.fault("SIGKILL to the launcher beside a server", GONE)],
+        ),
+    ],
+)
+def test_the_launcher_is_killed(start_launcher, rl_words, moment):
+    launcher = start_launcher(SPLIT, "1", "2", *rl_words, "trainer.max_steps=500")
+    if moment == "loading":
+        launcher.wait_for("the server's engine", lambda: len(launcher.descendants()) >= 2, 120)
+    else:
+        launcher.wait_for("the first step", launcher.has_stepped, 500)
+    launcher.popen.kill()
+    launcher.popen.wait()
+    deadline = time.monotonic() + 60
+    while launcher.descendants() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert launcher.descendants() == []
+
+
+@pytest.mark.fault("the data does not fit, and servers load for minutes", "one sentence at once; servers end")
+def test_what_the_training_sees_ends_the_servers(start_launcher, rl_words):
+    launcher = start_launcher(SPLIT, "1", "1", *rl_words, "train_batch_size=64")
+    assert launcher.wait(120) == 3, launcher.console()
+    assert "add problems, or lower train_batch_size" in launcher.console()
+    assert "ready at" not in launcher.console()
+    assert "Traceback" not in launcher.console()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.fault("50 starts and stops at any moment", "no process, port or shared memory is left")
+def test_fifty_starts_and_stops(start_launcher, rl_words, tmp_path):
+    before = what_is_open()
+    for number in range(50):
+        launcher = start_launcher(SPLIT, "1", "1", *rl_words, under=tmp_path / str(number))
+        with suppress(Exception):
+            launcher.popen.wait(timeout=0.4 * number)  # up to 20 s: loading, or the first requests
+        launcher.popen.send_signal(signal.SIGINT if number % 2 else signal.SIGTERM)
+        launcher.popen.wait(timeout=60)
+        assert launcher.descendants() == [], f"start {number}"
+        left = what_is_open() - before
+        assert not left, f"start {number}"
+
+
+def what_is_open() -> set[str]:
+    """Return the shared memory of this machine, and the ports that processes of ours listen at."""
+    shared = {f"shared memory {path.name}" for path in Path("/dev/shm").iterdir()}
+    ports = {f"port {c.laddr.port}" for c in psutil.net_connections("tcp") if c.status == "LISTEN"}
+    return shared | ports
+
+
+def environment(pid: int) -> dict[str, str]:
+    entries = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+
+def see_that_nothing_tells(launcher: Launcher, secrets: list[str]) -> None:
+    """Neither a file of the run nor the list of processes tells a secret."""
+    told: dict[str, bytes] = {}
+    for path in launcher.run.rglob("*"):
+        with suppress(FileNotFoundError, IsADirectoryError):  # a weight sync comes and goes
+            told[path.name] = path.read_bytes()
+    assert {"config.yaml", "run.json", "processes.json", "train.log"} <= told.keys()
+    for process in [psutil.Process(launcher.popen.pid), *launcher.descendants()]:
+        told[f"process {process.pid}"] = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    told["the console"] = launcher.console().encode()
+    for secret in secrets:
+        assert [place for place, text in told.items() if secret.encode() in text] == []
+
+
+def see_that_only_we_write(run: Path) -> None:
+    """What the umask keeps from others (022 usually) no file of the run gives them."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    for path in [run, *run.rglob("*")]:
+        with suppress(FileNotFoundError):
+            assert path.stat().st_mode & mask == 0, path
+
+
+def see_what_status_tells(run: Path) -> None:
+    """`python -m rlt.status` names every process, the phase, and a server that answers."""
+    told = look(run)
+    assert (told["stage"], told["state"], told["of"]) == ("teacher_rl", "running", 500)
+    assert told["step"] >= 1
+    assert told["doing"]["phase"] in {"syncing weights", "generating", "scoring", "updating"}
+    assert [(p["name"], p["alive"]) for p in told["processes"]] == [
+        ("launcher", True),
+        ("vLLM server 0", True),
+        ("training", True),
+    ]
+    ranks = {child["name"] for child in told["processes"][2]["children"]}
+    assert {"rlt:train 0", "rlt:train 1"} <= ranks
+    assert [server["health"] for server in told["servers"]] == ["healthy"]
+    assert all(p["last_line"] for p in told["processes"] if p["log"])
