@@ -4,18 +4,19 @@ set -uo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: scripts/test.sh [fast] [PYTEST ARGUMENT …]
+usage: scripts/test.sh [fast | all] [PYTEST ARGUMENT …]
 
 Sets up .venv, then runs ruff, pyright, shellcheck and pytest; every one of them runs, and the exit
-code is 0 only if all passed. `fast` leaves out tests that are slow or start a vLLM server. Tests that
-need a GPU, vLLM or the Hub are left out where there is none.
+code is 0 only if all passed. `fast` leaves out tests that are slow or start a vLLM server; `all` takes
+those in that run for minutes each, which are left out otherwise. Tests that need a GPU, vLLM or the Hub
+are left out where there is none.
 TEXT
 }
 
 case "${1:-}" in -h | --help) usage && exit 0 ;; esac
-fast=no
-if [[ "${1:-}" == fast ]]; then
-    fast=yes
+extent=usual
+if [[ "${1:-}" == fast || "${1:-}" == all ]]; then
+    extent="$1"
     shift
 fi
 
@@ -41,8 +42,9 @@ selection="" # pytest's -m
 leave_out() { selection="${selection:+$selection and }not $1"; }
 has_vllm() { python -c "import importlib.util as u, sys; sys.exit(u.find_spec('vllm') is None)"; }
 has_hub() { python -c 'import socket; socket.create_connection(("huggingface.co", 443), timeout=3)' 2>/dev/null; }
-if [[ "$fast" == yes ]]; then leave_out slow; fi
-if [[ "$fast" == yes ]] || ! has_vllm; then leave_out vllm; fi
+if [[ "$extent" != all ]]; then leave_out long; fi
+if [[ "$extent" == fast ]]; then leave_out slow; fi
+if [[ "$extent" == fast ]] || ! has_vllm; then leave_out vllm; fi
 nvidia-smi -L >/dev/null 2>&1 || leave_out gpu
 if [[ -n "${HF_HUB_OFFLINE:-}" ]] || ! has_hub; then
     leave_out network
@@ -50,7 +52,7 @@ if [[ -n "${HF_HUB_OFFLINE:-}" ]] || ! has_hub; then
 fi
 # A test file stays in one process, which shares its models and servers; four processes fit into 24 GiB.
 # The files that take longest start first (tests/conftest.py).
-check pytest python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder ${selection:+-m "$selection"} "$@"
+check pytest python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 25 ${selection:+-m "$selection"} "$@"
 
 if ((${#failed[@]})); then
     echo "== failed: ${failed[*]}"

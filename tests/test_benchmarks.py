@@ -18,6 +18,7 @@ def run(script: str, *words: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
 
 
+@pytest.mark.long
 def test_bench_reward_compares_three_ways_that_agree():
     size = ["--completions", "2", "--tokens", "8", "--vocabulary", "2000", "--repeats", "1", "--threads", "1"]
     (line,) = run("bench_reward.py", *size, "--shapes", "64x1").splitlines()

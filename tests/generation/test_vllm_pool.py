@@ -140,6 +140,7 @@ def test_refusals_are_the_servers_words(pool: VLLMPool, server: Server, tmp_path
         pool.check(min_context=1000)
 
 
+@pytest.mark.long
 @pytest.mark.vllm
 @pytest.mark.slow
 def test_two_servers_share_the_prompts_and_one_is_killed(

@@ -184,6 +184,7 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(chain, tiny_student
     assert launch(*words).stderr.count("student skipped") == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("through", ["pipeline", "launcher"])
 def test_a_run_that_is_asked_to_save_goes_on_after_that_step(chain, tiny_student, tmp_path, through):
     """It is asked while it loads, so the first step is the last; two processes agree on that."""

@@ -172,6 +172,7 @@ def test_long_prompts_are_left_out_and_listed(words, tmp_path, problems):
     assert read_run(output)["skipped"] == 1
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_write_the_same(collected, words, tmp_path):
     output = tmp_path / "run"

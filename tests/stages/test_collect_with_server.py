@@ -44,7 +44,10 @@ def collected(words, tmp_path_factory) -> Path:
     return run_here(words(tmp_path_factory.mktemp("collected") / "run"), STAGE)
 
 
-@pytest.mark.parametrize(("temperature", "num_samples", "num_kills"), [(0.7, 4, 5), (0, 1, 1)])
+@pytest.mark.parametrize(
+    ("temperature", "num_samples", "num_kills"),
+    [pytest.param(0.7, 4, 5, marks=pytest.mark.long), (0, 1, 1)],
+)
 def test_kills_change_no_byte_and_nothing_is_drawn_twice(
     collected, words, tmp_path, temperature, num_samples, num_kills
 ):

@@ -69,7 +69,7 @@ def test_problems_leave_room_for_an_answer(tmp_path: Path, tiny_tokenizer, tiny_
     assert kept("reward.answers.weight=1", f"reward.answers.max_tokens={fits + 1}") == [1]
 
 
-@pytest.mark.parametrize("on_server", [False, pytest.param(True, marks=[pytest.mark.vllm, pytest.mark.slow])])
+@pytest.mark.parametrize("on_server", [False, pytest.param(True, marks=[pytest.mark.vllm, pytest.mark.long])])
 def test_the_student_answers_in_this_process_or_on_a_server(on_server, request, tiny_tokenizer, tiny_student):
     """Its greedy answer is what a plain transformers call gives after the same ids."""
     model = load_model(str(tiny_student), dtype="float32").eval()

@@ -152,6 +152,7 @@ def test_evaluate_says_the_same_of_the_final_model(watched, toy_problems, gsm8k,
     assert [pair.task for pair in pairs] == ["gsm8k", "problems"]
 
 
+@pytest.mark.long
 def test_two_processes_under_zero3(words, watched, tmp_path):
     for name, benchmarks in (("plain", False), ("watched", True)):
         output = words(tmp_path / name, "trainer.max_steps=2", benchmarks=benchmarks)

@@ -165,6 +165,7 @@ def test_the_same_command_again_scores_nothing_and_another_setting_is_refused(sc
     run_here(words(scored), STAGE)  # leaves a finished run for other tests
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("strategy", "placement"), [("ddp", "replicated"), ("zero3", "zero3")])
 def test_two_processes_give_the_same_scores(scored, words, tmp_path, strategy, placement):
     output = tmp_path / "run"

@@ -89,6 +89,7 @@ def test_zero3_with_lora_and_an_offloaded_student(run: Path, words, tiny_teacher
     assert largest_difference(dict(model.state_dict()), weights(tiny_teacher)) > 1e-5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ["zero1", "zero2"])
 def test_zero1_and_zero2(strategy: str, run: Path, words, tmp_path: Path):
     succeed(run_processes(strategy, words(tmp_path / "run", "trainer.max_steps=2", evaluate=False)))
@@ -97,6 +98,7 @@ def test_zero1_and_zero2(strategy: str, run: Path, words, tmp_path: Path):
     assert second["reward"] == pytest.approx(train_rows(run)[2]["reward"], rel=1e-3)
 
 
+@pytest.mark.long
 def test_a_student_of_nan_ends_all_processes(words, tiny_student: Path, tmp_path: Path):
     student = nan_student(tiny_student, tmp_path / "student")
     start = time.monotonic()

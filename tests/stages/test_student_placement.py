@@ -25,6 +25,7 @@ def on_server(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         yield ["reward.placement=server", f"reward.servers=[{server.address}]"]
 
 
+@pytest.mark.long
 def test_two_processes_are_paid_as_by_a_replicated_student(on_server, run: Path, words, tmp_path: Path):
     output = tmp_path / "run"
     done = run_processes("ddp", words(output, *on_server, "trainer.max_steps=2", evaluate=False))

@@ -207,6 +207,7 @@ def test_adapters_are_merged_and_the_student_still_stops_at_its_token(tiny_stude
     assert "the student was taught to stop with <|im_end|>" in (run / "log.txt").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_hundred_sky_t1_rows_with_the_real_tokenizer(sky_t1, qwen_tokenizer, save_tiny, tmp_path):
     size = {"layers": 1, "hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 1}

@@ -61,6 +61,7 @@ def test_drift_and_a_tensor_left_out_of_the_sync(server_words, tmp_path: Path, m
     assert not list((whole / "weight_sync").glob("weights-*"))
 
 
+@pytest.mark.long
 def test_gsm8k_under_zero3_from_one_command(shared, qwen_tokenizer, tmp_path: Path):
     """./launch_with_server.sh 1 2 on 32 real problems, with the real tokenizer and random models."""
     pytest.importorskip("vllm")

@@ -271,6 +271,7 @@ def words(tiny_teacher, tiny_student, problems):
     return build
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_log_what_all_samples_say_and_warn_once(words, tmp_path):
     done = run_processes("ddp", words(tmp_path / "run"))
