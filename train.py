@@ -13,8 +13,10 @@ from typing import NoReturn
 
 from rlt.config.compose import compose
 from rlt.config.explain import explain, help_page
+from rlt.config.files import reads_elsewhere
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
+from rlt.config.schema import TRAINING_STAGES, Config
 from rlt.config.validate import validate
 from rlt.errors import ConfigError, Paused, RLTError
 
@@ -32,8 +34,20 @@ def run(words: Sequence[str]) -> None:
         import_module("rlt.pipeline.run").run(config, overrides, dry_run=options.dry_run)
     elif options.cfg or options.dry_run:
         sys.stdout.write(to_yaml(config, options.package))
+        if options.dry_run and config.stage in TRAINING_STAGES:
+            check_text(config)
     else:
         import_module(f"rlt.stages.{config.stage}").run(config)
+
+
+def check_text(config: Config) -> None:
+    """Read what a training would, tokenizers and rows, and raise what it would; load no model."""
+    if elsewhere := reads_elsewhere(config):
+        logging.info("not looked into, as it is not on this machine: %s", ", ".join(elsewhere))
+        return
+    import_module("rlt.reporting.progress").setup_logging(0)
+    import_module(f"rlt.stages.{config.stage}").check(config)
+    logging.getLogger("rlt").info("tokenizers, templates and rows are as %s needs them", config.stage)
 
 
 def read_options(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -17,7 +17,7 @@ usage: python train.py run_cfg=NAME [KEY=VALUE ...] [options]
   recipe=released|modern which preset of numbers the run file loads
   GROUP=NAME             another file of a group: {groups}
   --config-dir DIR       a folder of your own with run_cfg/NAME.yaml, searched before cfgs/
-  --dry-run              all checks, then print the configuration; loads and writes nothing
+  --dry-run              print the configuration; check it, tokenizers and rows; write nothing
   --cfg [--package KEY]  print the composed configuration, or one part of it
   --explain SECTION      the settings of a section: {sections}
   --help                 this page

@@ -28,10 +28,7 @@ _HUB_NAME = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 
 def check_files(config: Config) -> None:
     """Raise ConfigError for the first path that is not what its setting needs."""
-    models = {"model_name_or_path": config.model_name_or_path} if config.model_name_or_path else {}
-    if config.stage in (*PAID_STAGES, *TEXT_STAGES) and config.student_model:
-        models["student_model"] = config.student_model
-        models |= {f"reward.students.{s.name}.model": s.model for s in config.reward.students}
+    models = models_of(config)
     _check_default_model(config)
     needed = ("config.json", "tokenizer.json") if config.stage in TEXT_STAGES else ("config.json",)
     for setting, model in models.items():
@@ -49,6 +46,21 @@ def check_files(config: Config) -> None:
     for setting, model in models.items():
         _keep_apart(config.output_dir, setting, model)
     _check_resume(config)
+
+
+def models_of(config: Config) -> dict[str, str]:
+    """Return the models that a stage reads, by their settings."""
+    models = {"model_name_or_path": config.model_name_or_path} if config.model_name_or_path else {}
+    if config.stage in (*PAID_STAGES, *TEXT_STAGES) and config.student_model:
+        models["student_model"] = config.student_model
+        models |= {f"reward.students.{s.name}.model": s.model for s in config.reward.students}
+    return models
+
+
+def reads_elsewhere(config: Config) -> list[str]:
+    """Return which models and data of a stage are not on this machine, but on the Hub."""
+    data = [config.dataset_id_or_path, config.data.eval_path]
+    return [name for name in (*models_of(config).values(), *data) if name and not Path(name).exists()]
 
 
 def _loads_weights(config: Config, setting: str) -> bool:

@@ -11,6 +11,7 @@ import logging
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rlt.config.compose import compose
+from rlt.config.files import reads_elsewhere
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
 from rlt.config.schema import ENGINE_STAGES, GENERATING_STAGES, RL_STAGES, TRAINING_STAGES, Config
@@ -139,7 +141,7 @@ def main(argv: Sequence[str]) -> int:
         launch = prepare(script, line)
         if line.dry_run:
             sys.stdout.write(describe(launch))
-            return 0
+            return check_text(launch.config, line.overrides)
         prepare_directory(launch.config.output_dir, launch.log_path)
         return run_and_record(launch)
     except RLTError as error:
@@ -150,6 +152,15 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:  # before anything was started
         sys.stderr.write("interrupted\n")
         return 128 + signal.SIGINT
+
+
+def check_text(config: Config, overrides: Sequence[str]) -> int:
+    """Return the exit code of a look at tokenizers and rows, as the training would read them."""
+    if config.stage not in TRAINING_STAGES or reads_elsewhere(config):
+        return 0
+    sys.stdout.flush()
+    command = [sys.executable, str(PROJECT / "train.py"), *overrides, "--dry-run"]
+    return subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
 
 
 def parse(script: str, words: Sequence[str]) -> CommandLine:

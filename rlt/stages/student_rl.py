@@ -6,6 +6,8 @@ thought and solution in its tags, and is paid for the solution (rlt/rewards/corr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from rlt.config.schema import Config
@@ -59,38 +61,22 @@ def run(config: Config) -> None:
         checkpoint = rl_resume_point(config)
         pool = open_pool(config)
 
-        # 1. Text: tokenizer and layout.
-        trust = config.model.trust_remote_code
-        tokenizer = load_tokenizer(config.model_name_or_path, revision=config.model.revision, trust=trust)
-        tags = TAG_STYLES[config.layout.tags]
-        layout = StudentLayout(tokenizer, tags, student_prompt(config.layout.student_prompt, tags))
-
-        # 2. Problems that fit the context, each with a reference that the grader reads.
-        context = load_context(config.model_name_or_path, revision=config.model.revision, trust=trust)
-        check_lengths(config, context, {})
-        held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
-        prompted = partial(prompted_problems, layout=layout, grader=grader, config=config)
-        train_rows = prompted(load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False))
-        eval_rows = prompted(held_out) if held_out else None
-        num_skipped = write_skipped(config, train_rows, eval_rows)
-        data = rl_data(train_rows, eval_rows, config)
+        # 1. Text: tokenizer, layout, and problems that fit, each with a reference that the grader reads.
+        text = read_text(config, grader)
+        num_skipped = write_skipped(config, text.train_rows, text.eval_rows)
+        data = rl_data(text.train_rows, text.eval_rows, config)
         await_servers(pool, config)
-        own_stops = load_eos_ids(config.model_name_or_path, revision=config.model.revision, trust=trust)
+        trained_on = (row.problem for row in data.train)
         benchmarks = load_benchmarks(
-            config,
-            layout,
-            (row.problem for row in data.train),
-            stop_ids=[*layout.stop_token_ids, *own_stops],
-            context=context,
-            pool=pool,
+            config, text.layout, trained_on, stop_ids=text.stop_ids, context=text.context, pool=pool
         )
 
-        # 3. Trainer: policy, reference, grader, engine.
+        # 2. Trainer: policy, reference, grader, engine.
         keep_earlier_run_apart(config, checkpoint)
         trainer = StudentRLTrainer(
             config.model_name_or_path,
             grpo_arguments(config, run_context(config)),
-            layout=layout,
+            layout=text.layout,
             data=data,
             reward=CorrectnessReward(
                 grader, CorrectnessWeights(right=settings.weight, form=settings.format_weight)
@@ -100,9 +86,9 @@ def run(config: Config) -> None:
             peft_config=lora_config(config.model.lora),
         )
 
-        # 4. Train, and write the model, which goes on to end its turn with the token that it was taught.
+        # 3. Train, and write the model, which goes on to end its turn with the token that it was taught.
         stop_ids = list(dict.fromkeys([*trainer.eos_token_ids, *trainer.stop_token_ids]))
-        generation = generation_config(tokenizer, stop_ids, config.temperature)
+        generation = generation_config(text.layout.tokenizer, stop_ids, config.temperature)
         watch_benchmarks(trainer, benchmarks, trainer.answer, start_step(checkpoint))
         train_and_save(trainer, config, checkpoint, generation)
         record.update(
@@ -111,6 +97,43 @@ def run(config: Config) -> None:
             skipped=num_skipped,
             undecided_answers=grader.undecided,
         )
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is known before the model is loaded."""
+
+    layout: StudentLayout
+    stop_ids: Sequence[int]
+    """What may end an answer: by the layout, and by the model's own files."""
+    context: int | None
+    train_rows: KeptRows[PromptedProblem]
+    eval_rows: KeptRows[PromptedProblem] | None
+
+
+def read_text(config: Config, grader: Grader) -> Text:
+    """Return layout and problems; raises for a tokenizer, a template or rows that training could not use."""
+    assert config.model_name_or_path is not None, "validate() has asked for a model"
+    model, revision, trust = config.model_name_or_path, config.model.revision, config.model.trust_remote_code
+    tags = TAG_STYLES[config.layout.tags]
+    tokenizer = load_tokenizer(model, revision=revision, trust=trust)
+    layout = StudentLayout(tokenizer, tags, student_prompt(config.layout.student_prompt, tags))
+    context = load_context(model, revision=revision, trust=trust)
+    check_lengths(config, context, {})
+    own_stops = load_eos_ids(model, revision=revision, trust=trust)
+    held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
+    prompted = partial(prompted_problems, layout=layout, grader=grader, config=config)
+    train_rows = prompted(load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False))
+    eval_rows = prompted(held_out) if held_out else None
+    return Text(layout, [*layout.stop_token_ids, *own_stops], context, train_rows, eval_rows)
+
+
+def check(config: Config) -> None:
+    """Raise what training would, before it loads the model."""
+    settings = config.correctness
+    with GRADERS[settings.grader](settings.grading_seconds) as grader:
+        text = read_text(config, grader)
+        rl_data(text.train_rows, text.eval_rows, config)
 
 
 def prompted_problems(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rlt.config.schema import Config
@@ -24,7 +25,7 @@ from rlt.records import Trace
 from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks
 from rlt.stages.common import is_main_process, resume_point, run_directory, write_skipped
 from rlt.stages.sft import Target, fine_tune, fit_rows, show_targets
-from rlt.traces.training import load_eval_traces, load_training_traces
+from rlt.traces.training import TrainingTraces, load_eval_traces, load_training_traces
 from rlt.trainers.final_model import generation_config
 from rlt.trainers.sft import IGNORED, Row
 
@@ -43,24 +44,11 @@ def run(config: Config) -> None:
     with run_directory(config, inputs) as record:
         checkpoint = resume_point(config)
 
-        # 1. Text: tokenizer and layout, with the token that the student learns to stop with.
-        trust = config.model.trust_remote_code
-        tokenizer = load_tokenizer(config.model_name_or_path, revision=config.model.revision, trust=trust)
-        tags = TAG_STYLES[config.layout.tags]
-        turn_end = turn_end_token(tokenizer, config.distill.turn_end)
-        set_eos(tokenizer, turn_end)
-        layout = StudentLayout(tokenizer, tags, student_prompt(config.layout.student_prompt, tags), turn_end)
-        context = load_context(config.model_name_or_path, revision=config.model.revision, trust=trust)
-        check_lengths(config, context, {})
-
-        # 2. Rows: traces as ids and labels, within the length limit.
-        source, malformed = config.dataset_id_or_path, config.distill.malformed
-        traces = load_training_traces(config.data, source, tags, malformed)
-        held_out = load_eval_traces(config.data, source, tags, malformed)
-        rows = sft_rows(traces.rows, layout, config)
-        eval_rows = sft_rows(held_out.rows, layout, config) if held_out else None
+        # 1. Text: traces as ids and labels, within the length limit.
+        text = read_text(config)
+        layout, traces, rows, eval_rows = text.layout, text.traces, text.rows, text.eval_rows
         num_skipped = write_skipped(config, rows, eval_rows)
-        show_targets(tokenizer, rows.values[:5])
+        show_targets(layout.tokenizer, rows.values[:5])
         record.update(
             rows=len(rows.items),
             skipped=num_skipped,
@@ -72,27 +60,65 @@ def run(config: Config) -> None:
                 "tokens": sum(len(row["input_ids"]) for row in rows.values),
                 "tokens_in_the_loss": sum(label != IGNORED for row in rows.values for label in row["labels"]),
                 "teachers": traces.teachers,
-                "turn_end": turn_end,
+                "turn_end": layout.turn_end,
             },
         )
 
-        # 3. Benchmarks to answer while training, if asked for.
+        # 2. Benchmarks to answer while training, if asked for.
         stop_ids = [layout.turn_end_id, *(i for i in layout.stop_token_ids if i != layout.turn_end_id)]
         trained_on = (trace.problem for trace in traces.rows.values)
-        benchmarks = load_benchmarks(config, layout, trained_on, stop_ids=stop_ids, context=context)
+        benchmarks = load_benchmarks(config, layout, trained_on, stop_ids=stop_ids, context=text.context)
 
-        # 4. Train, and write the model.
+        # 3. Train, and write the model.
         fine_tune(
             config,
             rows.values,
             eval_rows.values if eval_rows else None,
-            tokenizer=tokenizer,
-            generation=generation_config(tokenizer, stop_ids, config.temperature),
+            tokenizer=layout.tokenizer,
+            generation=generation_config(layout.tokenizer, stop_ids, config.temperature),
             checkpoint=checkpoint,
             benchmarks=benchmarks,
         )
         if is_main_process():
             logger.info("%s", check_stop(Path(config.output_dir), layout))
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is known before the model is loaded."""
+
+    layout: StudentLayout
+    context: int | None
+    traces: TrainingTraces
+    rows: KeptRows[Row]
+    eval_rows: KeptRows[Row] | None
+
+
+def read_text(config: Config) -> Text:
+    """Return layout and rows, with the token that the student learns to stop with.
+
+    Raises for a tokenizer, a template or rows that training could not use.
+    """
+    assert config.model_name_or_path is not None, "validate() has asked for a model"
+    model, revision, trust = config.model_name_or_path, config.model.revision, config.model.trust_remote_code
+    tokenizer = load_tokenizer(model, revision=revision, trust=trust)
+    tags = TAG_STYLES[config.layout.tags]
+    turn_end = turn_end_token(tokenizer, config.distill.turn_end)
+    set_eos(tokenizer, turn_end)
+    layout = StudentLayout(tokenizer, tags, student_prompt(config.layout.student_prompt, tags), turn_end)
+    context = load_context(model, revision=revision, trust=trust)
+    check_lengths(config, context, {})
+    source, malformed = config.dataset_id_or_path, config.distill.malformed
+    traces = load_training_traces(config.data, source, tags, malformed)
+    held_out = load_eval_traces(config.data, source, tags, malformed)
+    rows = sft_rows(traces.rows, layout, config)
+    return Text(layout, context, traces, rows, sft_rows(held_out.rows, layout, config) if held_out else None)
+
+
+def check(config: Config) -> None:
+    """Raise what training would, before it loads the model."""
+    text = read_text(config)
+    count_ends(text.rows.values, text.layout)
 
 
 def sft_rows(traces: KeptRows[Trace], layout: StudentLayout, config: Config) -> KeptRows[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from rlt.config.schema import Config
@@ -61,36 +62,24 @@ def run(config: Config) -> None:
         pool = open_pool(config)
         outside = load_outside_parts(config, is_main=is_main_process())
 
-        # 1. Text: tokenizers and layouts of teacher and student.
-        trust = config.model.trust_remote_code
-        tokenizer = load_tokenizer(config.model_name_or_path, revision=config.model.revision, trust=trust)
-        tags = TAG_STYLES[config.layout.tags]
-        teacher_layout = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
-        students = read_students(config, tokenizer)
-
-        # 2. Problems that fit every model's context.
-        context = load_context(config.model_name_or_path, revision=config.model.revision, trust=trust)
-        check_lengths(config, context, {s.settings.model: s.context for s in students})
-        held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
-        prompted = partial(prompted_problems, teacher=teacher_layout, students=students, config=config)
-        train_rows = prompted(load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False))
-        eval_rows = prompted(held_out) if held_out else None
-        num_skipped = write_skipped(config, train_rows, eval_rows)
-        data = rl_data(train_rows, eval_rows, config)
+        # 1. Text: tokenizers, layouts, and problems that fit every model's context.
+        text = read_text(config)
+        num_skipped = write_skipped(config, text.train_rows, text.eval_rows)
+        data = rl_data(text.train_rows, text.eval_rows, config)
         check_columns(outside, [item.problem for item in (*data.train, *data.held_out)])
         await_servers(pool, config)
         if config.reward.placement == "server" and config.reward.verify_server and is_main_process():
-            verify_student_servers(config, students[0].layout, [p.problem for p in data.train])
+            verify_student_servers(config, text.students[0].layout, [p.problem for p in data.train])
 
-        # 3. Trainer: policy, reference, frozen student, engine.
+        # 2. Trainer: policy, reference, frozen student, engine.
         keep_earlier_run_apart(config, checkpoint)
         trainer = TeacherRLTrainer(
             config.model_name_or_path,
             grpo_arguments(config, run_context(config)),
-            layout=teacher_layout,
+            layout=text.layout,
             data=data,
             reward=TeacherReward(
-                make=partial(make_reward, students=students, outside=outside, config=config),
+                make=partial(make_reward, students=text.students, outside=outside, config=config),
                 teacher_logprobs=config.reward.teacher_logprobs,
                 tokens_per_batch=config.reward.tokens_per_batch,
             ),
@@ -99,10 +88,42 @@ def run(config: Config) -> None:
             peft_config=lora_config(config.model.lora),
         )
 
-        # 4. Train, and write the model.
-        generation = generation_config(tokenizer, trainer.stop_token_ids, config.temperature)
+        # 3. Train, and write the model.
+        generation = generation_config(text.layout.tokenizer, trainer.stop_token_ids, config.temperature)
         train_and_save(trainer, config, checkpoint, generation)
         record.update(problems=len(data.train), held_out=len(data.held_out), skipped=num_skipped)
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is known before a model is loaded."""
+
+    layout: TeacherLayout
+    students: Sequence[StudentText]
+    train_rows: KeptRows[PromptedProblem]
+    eval_rows: KeptRows[PromptedProblem] | None
+
+
+def read_text(config: Config) -> Text:
+    """Return layouts and problems; raises for tokenizers, templates and rows that training could not use."""
+    assert config.model_name_or_path is not None, "validate() has asked for a model"
+    trust, revision = config.model.trust_remote_code, config.model.revision
+    tokenizer = load_tokenizer(config.model_name_or_path, revision=revision, trust=trust)
+    tags = TAG_STYLES[config.layout.tags]
+    layout = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
+    students = read_students(config, tokenizer)
+    context = load_context(config.model_name_or_path, revision=revision, trust=trust)
+    check_lengths(config, context, {s.settings.model: s.context for s in students})
+    held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
+    prompted = partial(prompted_problems, teacher=layout, students=students, config=config)
+    train_rows = prompted(load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False))
+    return Text(layout, students, train_rows, prompted(held_out) if held_out else None)
+
+
+def check(config: Config) -> None:
+    """Raise what training would, before it loads a model."""
+    text = read_text(config)
+    rl_data(text.train_rows, text.eval_rows, config)
 
 
 def prompted_problems(

@@ -32,32 +32,40 @@ def run(config: Config) -> None:
     with run_directory(config, inputs) as record:
         checkpoint = resume_point(config)
 
-        # 1. Text: tokenizer and layout.
-        trust = config.model.trust_remote_code
-        tokenizer = load_tokenizer(config.model_name_or_path, revision=config.model.revision, trust=trust)
-        tags = TAG_STYLES[config.layout.tags]
-        layout = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
-        context = load_context(config.model_name_or_path, revision=config.model.revision, trust=trust)
-        check_lengths(config, context, {})
-
-        # 2. Rows: problems with traces, as ids and labels, within the length limit.
-        loaded = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=True)
-        held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=True)
-        rows = sft_rows(loaded, layout, config)
-        eval_rows = sft_rows(held_out, layout, config) if held_out else None
+        # 1. Text: problems with traces, as ids and labels, within the length limit.
+        layout, rows, eval_rows = read_text(config)
         num_skipped = write_skipped(config, rows, eval_rows)
-        show_targets(tokenizer, rows.values[:3])
+        show_targets(layout.tokenizer, rows.values[:3])
 
-        # 3. Train, and write the model.
+        # 2. Train, and write the model.
         fine_tune(
             config,
             rows.values,
             eval_rows.values if eval_rows else None,
-            tokenizer=tokenizer,
-            generation=generation_config(tokenizer, layout.stop_token_ids, config.temperature),
+            tokenizer=layout.tokenizer,
+            generation=generation_config(layout.tokenizer, layout.stop_token_ids, config.temperature),
             checkpoint=checkpoint,
         )
         record.update(rows=len(rows.items), skipped=num_skipped)
+
+
+def read_text(config: Config) -> tuple[TeacherLayout, KeptRows[Row], KeptRows[Row] | None]:
+    """Return layout, training rows and held-out rows; raises for text that training could not use."""
+    assert config.model_name_or_path is not None, "validate() has asked for a model"
+    trust, revision = config.model.trust_remote_code, config.model.revision
+    tokenizer = load_tokenizer(config.model_name_or_path, revision=revision, trust=trust)
+    tags = TAG_STYLES[config.layout.tags]
+    layout = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
+    check_lengths(config, load_context(config.model_name_or_path, revision=revision, trust=trust), {})
+    loaded = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=True)
+    held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=True)
+    rows = sft_rows(loaded, layout, config)
+    return layout, rows, sft_rows(held_out, layout, config) if held_out else None
+
+
+def check(config: Config) -> None:
+    """Raise what training would, before it loads the model."""
+    read_text(config)
 
 
 def sft_rows(problems: KeptRows[Problem], layout: TeacherLayout, config: Config) -> KeptRows[Row]:

@@ -51,18 +51,36 @@ def test_only_the_first_rank_speaks(place):
 
 def test_world_size_reaches_the_batch_rule(place, teacher_rl):
     assert "x 3" in train(*teacher_rl, "--dry-run", cwd=place, WORLD_SIZE="3").stderr
-    assert train(*teacher_rl, "--dry-run", cwd=place, WORLD_SIZE="4").returncode == 0
+    assert "train_batch_size" not in train(*teacher_rl, "--dry-run", cwd=place, WORLD_SIZE="4").stderr
 
 
-def test_dry_run_prints_what_would_run_and_writes_nothing(place, teacher_rl):
+@pytest.fixture
+def real_rl(tiny_teacher, tiny_student, toy_problems) -> list[str]:
+    """Return a command line of teacher_rl with models and data that training could use."""
+    files = [f"model_name_or_path={tiny_teacher}", f"student_model={tiny_student}"]
+    lengths = ["max_prompt_length=300", "max_completion_length=100", "train_batch_size=64"]
+    return ["run_cfg=teacher_rl", *files, *lengths, f"dataset_id_or_path={toy_problems}"]
+
+
+def test_dry_run_prints_what_would_run_checks_the_text_and_writes_nothing(place, real_rl):
     before = sorted(place.rglob("*"))
-    done = train(*teacher_rl, "trainer.beta=0", "--dry-run", cwd=place)
-    assert done.returncode == 0
+    words = [*real_rl, "num_generations=16", "layout.student_prompt=default", "trainer.beta=0"]
+    done = train(*words, "generation.backend=transformers", "--dry-run", cwd=place)
+    assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["trainer"]["ref_sync_steps"] == 0
-    assert done.stderr.splitlines() == [
+    assert done.stderr.startswith(
         "WARNING: trainer.ref_sync_steps=32 is switched off: trainer.beta=0 uses no reference model."
-    ]
+    )
+    assert "prompt tokens of 12 rows, limit 300 (max_prompt_length): 0 over" in done.stderr
+    assert "tokenizers, templates and rows are as teacher_rl needs them" in done.stderr
     assert sorted(place.rglob("*")) == before
+
+
+def test_dry_run_refuses_text_that_training_could_not_use(place, real_rl):
+    words = [*real_rl, "num_generations=4", "layout.student_prompt=default"]
+    done = train(*words, "generation.backend=transformers", "--dry-run", cwd=place)
+    assert done.returncode == 3
+    assert "leaves 12 problems to train on, but one step needs" in done.stderr
 
 
 def test_cfg_prints_the_configuration_or_a_part(place):
