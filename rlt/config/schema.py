@@ -153,6 +153,12 @@ class DataSettings:
         choices=("error", "solution"),
     )
     max_length: int = setting(16384, "SFT: tokens of a whole row", gt=0)
+    shortest: int | None = setting(
+        None,
+        "use no more than so many rows, the shortest, after all have been checked; of RL's only those held "
+        "out. For rehearsals; null: all",
+        gt=0,
+    )
     subset: SubsetSettings = setting(SubsetSettings, "train on a random part only")
     eval_path: str | None = setting(None, "held-out problems: a local file or a Hub name; null: none")
     eval_split: str = setting("test", "split of eval_path where it has several")

@@ -10,7 +10,7 @@ import logging
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from rlt.config.schema import DataSettings
@@ -114,6 +114,15 @@ def fit_lengths(
         raise DataError(f"{rule.measure(item)} {rule.what} where {rule.setting} allows {rule.limit}")
 
     return rows.fit(fit, data)
+
+
+def keep_shortest(rows: KeptRows[T], measure: Callable[[T], int], data: DataSettings) -> KeptRows[T]:
+    """Return the data.shortest shortest rows in their old order, all of them where that is null."""
+    if data.shortest is None or len(rows.items) <= data.shortest:
+        return rows
+    chosen = set(sorted(rows.items, key=lambda number: measure(rows.items[number]))[: data.shortest])
+    logger.info("%s: the %d shortest of %d rows are used", rows.source, len(chosen), len(rows.items))
+    return replace(rows, items={number: item for number, item in rows.items.items() if number in chosen})
 
 
 def nearest_rank(ordered: Sequence[int], share: float) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from rlt.config.schema import DataSettings, SubsetSettings
+from rlt.config.schema import Config, DataSettings, SubsetSettings
 from rlt.data.files import SourceRow
 from rlt.data.kept import KeptRows
 from rlt.data.rows import choose_format, to_problem
@@ -60,6 +60,16 @@ def count_overlap(train: Sequence[Problem], held_out: Sequence[Problem]) -> int:
     if count:
         logger.warning("%d of %d held-out problems are in the training data too", count, len(held_out))
     return count
+
+
+def require_full_step(num_problems: int, config: Config) -> None:
+    """Raise DataError when the problems do not fill one step of RL: training would end before it began."""
+    needed = config.train_batch_size // config.num_generations
+    if num_problems < needed:
+        raise DataError(
+            f"{config.dataset_id_or_path} leaves {num_problems} problems to train on, but one step needs "
+            f"train_batch_size / num_generations = {needed}: add problems, or lower train_batch_size"
+        )
 
 
 def _load(

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -41,10 +41,12 @@ from rlt.launch.plan import (
     plan_generation,
     plan_training,
     plan_with_servers,
+    present_gpus,
     visible_gpus,
 )
 from rlt.launch.ports import free_ports
 from rlt.launch.preflight import check_local_data, prepare_directory
+from rlt.launch.rehearse import FLAG, refuse_rehearsal, rehearsal, results
 from rlt.launch.server import (
     ServerPlan,
     ServerProcess,
@@ -73,7 +75,7 @@ _WORK = {"collect_traces": "collecting", "evaluate": "evaluating"}
 
 USAGE = {
     "launch.sh": """\
-usage: ./launch.sh [N] cfgs/run_cfg/NAME.yaml [WORD] [KEY=VALUE …] [--dry-run]
+usage: ./launch.sh [N] cfgs/run_cfg/NAME.yaml [WORD] [KEY=VALUE …] [--dry-run | --rehearse]
 
 Train on N GPUs (default: all visible ones). teacher_rl and student_rl take half of them for vLLM
 servers, and collect_traces and evaluate, which train nothing, all of them, unless
@@ -82,7 +84,8 @@ machine without GPUs, N counts training processes (default 1), beside one server
 evaluate it counts servers.
 """,
     "launch_with_server.sh": """\
-usage: ./launch_with_server.sh GENERATION TRAINING cfgs/run_cfg/NAME.yaml [WORD] [KEY=VALUE …] [--dry-run]
+usage: ./launch_with_server.sh GENERATION TRAINING cfgs/run_cfg/NAME.yaml [WORD] [KEY=VALUE …]
+                               [--dry-run | --rehearse]
 
 Start vLLM servers on GENERATION GPUs (generation.tensor_parallel of them each), train on TRAINING
 GPUs. On a machine without GPUs the numbers count servers and training processes.
@@ -94,6 +97,8 @@ WORD        zero3 (default: shard everything), offload (ZeRO-3, weights and opti
 KEY=VALUE   any setting; `python train.py --help` lists them
 --dry-run   check everything, print the configuration, a forecast of memory and time, and every command;
             start nothing
+--rehearse  run the same configuration with tiny random models of the same families, two steps through
+            every phase, on what this machine has (a CPU, one GPU), in OUTPUT_DIR/rehearsal
 
 Logs go to OUTPUT_DIR/logs. CUDA_VISIBLE_DEVICES decides which GPUs are visible.
 """
@@ -108,6 +113,7 @@ class CommandLine:
     overrides: tuple[str, ...]
     """Everything that is the configuration's business, in its order."""
     dry_run: bool
+    rehearse: bool
     typed: str
     """The whole line, as run.json shows it."""
 
@@ -138,6 +144,8 @@ def main(argv: Sequence[str]) -> int:
         return 0 if words else ConfigError.exit_code
     try:
         line = parse(script, words)
+        if line.rehearse:
+            return rehearse(script, line)
         launch = prepare(script, line)
         if line.dry_run:
             sys.stdout.write(describe(launch))
@@ -182,10 +190,11 @@ def parse(script: str, words: Sequence[str]) -> CommandLine:
     if len(set(chosen)) > 1:
         both = " and ".join(chosen)
         raise ConfigError(f"{both} contradict each other: give one of {', '.join(STRATEGIES)}.")
-    overrides = tuple(word for word in rest if word not in STRATEGIES and word != "--dry-run")
+    overrides = tuple(word for word in rest if word not in (*STRATEGIES, "--dry-run", FLAG))
     counts = tuple(int(word) for word in leading)
     typed = shlex.join([f"./{script}", *words])
-    return CommandLine(counts, chosen[0] if chosen else None, overrides, "--dry-run" in rest, typed)
+    word = chosen[0] if chosen else None
+    return CommandLine(counts, word, overrides, "--dry-run" in rest, FLAG in rest, typed)
 
 
 def become_pipeline(line: CommandLine) -> NoReturn:
@@ -228,7 +237,11 @@ def prepare(script: str, line: CommandLine) -> Launch:
     config = resolve(compose(line.overrides))
     if config.stage == "pipeline":
         become_pipeline(line)
-    checked = check(script, line, config)
+    return arrange(line, config, check(script, line, config))
+
+
+def arrange(line: CommandLine, config: Config, checked: Checked) -> Launch:
+    """Return what would be started for a checked configuration; its data is read and checked here."""
     plan = checked.plan
     run_directory = Path(config.output_dir)
     servers: list[ServerPlan] = []
@@ -266,6 +279,34 @@ def look_at_disk(config: Config, plan: Plan, num_rows: int | None, *, refuse: bo
         if refuse:
             raise
         return f"disk: {error}"
+
+
+def rehearse(script: str, line: CommandLine) -> int:
+    """Return the exit code of a rehearsal, which goes the way of a run, in a directory of its own."""
+    began = time.monotonic()
+    config = resolve(compose(line.overrides))
+    refuse_rehearsal(config, dry_run=line.dry_run)
+    real = check(script, line, config)
+    check_local_data(config)
+    with rehearsal(config, real.plan, present_gpus(os.environ)) as rehearsed:
+        logger.info("# rehearsal of %s -> %s", config.stage, config.output_dir)
+        for told in rehearsed.told:
+            logger.info("#   %s", told)
+        small = replace(line, overrides=(*line.overrides, *rehearsed.words))
+        settings = resolve(compose(small.overrides))
+        plan = rehearsed.plan
+        validate(settings, num_processes=plan.num_processes, servers_follow=bool(plan.servers))
+        launch = replace(arrange(small, settings, Checked(plan, bool(plan.servers))), forecast=None)
+        prepare_directory(launch.config.output_dir, launch.log_path)
+        try:
+            code = run_and_record(launch)
+        except RLTError as error:
+            raise type(error)(f"in the rehearsal: {error}") from error
+        if code:
+            logger.error("that was the rehearsal; the run itself was not started: %s", rehearsed.directory)
+            return code
+        logger.info("%s", results(rehearsed, config, time.monotonic() - began, line.typed))
+    return 0
 
 
 def forecast(config: Config, plan: Plan, num_rows: int | None) -> Forecast | str | None:

@@ -55,9 +55,26 @@ def visible_gpus(env: Mapping[str, str]) -> tuple[str, ...]:
                 break
             names.append(name.strip())
         return tuple(names)
+    return tuple(_ask_nvidia_smi("index"))
+
+
+def present_gpus(env: Mapping[str, str]) -> tuple[str, ...]:
+    """Return those of the visible GPUs that are in this machine, whatever CUDA_VISIBLE_DEVICES says."""
+    known = _ask_nvidia_smi("index,uuid")
+    return tuple(name for name in visible_gpus(env) if any(_is_named(name, known_as) for known_as in known))
+
+
+def _is_named(name: str, known_as: str) -> bool:
+    """Whether a name is a GPU's index, or its UUID or the beginning of that."""
+    index, _, uuid = known_as.partition(",")
+    return name == index or (name.startswith("GPU-") and uuid.startswith(name))
+
+
+def _ask_nvidia_smi(fields: str) -> list[str]:
+    """Return the fields of each GPU, without blanks; nothing where there is no nvidia-smi."""
     if shutil.which("nvidia-smi") is None:
-        return ()
-    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        return []
+    query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
     try:
         answer = subprocess.run(
             query, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT, check=False
@@ -67,7 +84,8 @@ def visible_gpus(env: Mapping[str, str]) -> tuple[str, ...]:
             f"nvidia-smi did not answer within {NVIDIA_SMI_TIMEOUT:g} s: name the GPUs with "
             "CUDA_VISIBLE_DEVICES=0,1,…, or set it to nothing to run on the CPU."
         ) from None
-    return tuple(answer.stdout.split()) if answer.returncode == 0 else ()
+    lines = answer.stdout.splitlines() if answer.returncode == 0 else []
+    return ["".join(line.split()) for line in lines if line.strip()]
 
 
 def plan_training(gpus: tuple[str, ...], count: int | None, word: str | None, has_deepspeed: bool) -> Plan:

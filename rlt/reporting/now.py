@@ -1,14 +1,17 @@
 """now.json: what a training run is doing at this moment, for people who look (`python -m rlt.status`).
 
-`{"phase", "since", "step", "of", "written"}`: seconds since 1970; `step` is the one under way. A run never
-reads it. It goes with a run that finished; of any other it says what it was doing last.
+`{"phase", "since", "step", "of", "written", "spent"}`: seconds since 1970; `step` is the one under way, and
+`spent` how long each phase before this one took. A run reads it for `spent` alone. It goes with a run that
+finished; of any other it says what it was doing last.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 from rlt.reporting.files import write_json
 
@@ -24,9 +27,12 @@ class Now:
 
     def __init__(self, directory: str | Path) -> None:
         self._path = Path(directory) / NAME
-        self._phase = ""
-        self._since = self._written = 0.0
+        self._written = 0.0
         self._is_on = True
+        earlier = self._read()  # of this run: whoever began it has left its file
+        self._phase = str(earlier.get("phase", ""))
+        self._since = float(earlier.get("since", 0.0))
+        self._spent: dict[str, float] = earlier.get("spent", {})
 
     def enter(self, phase: str, step: int | None = None, of: int | None = None) -> None:
         """Write what begins now; a disk that takes no more ends the telling, not the run."""
@@ -34,6 +40,7 @@ class Now:
             return
         now = time.time()
         if phase != self._phase:
+            self._spent = self.spent(now)
             self._phase, self._since = phase, now
         elif now - self._written < _REPEAT_AFTER:
             return
@@ -44,6 +51,7 @@ class Now:
             "step": step,
             "of": of,
             "written": round(now, 2),
+            "spent": self._spent,
         }
         try:
             write_json(self._path, told)
@@ -51,6 +59,21 @@ class Now:
             log.warning("%s is not written any more (%s)", self._path, error.strerror)
             self._is_on = False
 
+    def spent(self, until: float | None = None) -> dict[str, float]:
+        """Return the seconds of each phase so far, in the order in which they were entered first."""
+        if not self._phase:
+            return {}
+        last = (time.time() if until is None else until) - self._since
+        return {**self._spent, self._phase: round(self._spent.get(self._phase, 0.0) + last, 2)}
+
     def clear(self) -> None:
-        """Remove the file, after a run that has nothing left to do."""
+        """Remove the file, of an earlier run or of one that has nothing left to do."""
         self._path.unlink(missing_ok=True)
+        self._phase, self._spent = "", {}
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            told = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return told if isinstance(told, dict) and {"phase", "since", "spent"} <= told.keys() else {}

@@ -16,7 +16,7 @@ from typing import Any
 from rlt.config.schema import Config
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
-from rlt.data.lengths import LengthRule, fit_lengths
+from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
 from rlt.data.load import load_problems
 from rlt.data.prompts import student_prompt, teacher_prompt
 from rlt.data.wanted import read_wanted, take_wanted
@@ -143,7 +143,7 @@ def prompted_rows(
     rule = LengthRule[Prompted](
         "prompt tokens", lambda row: len(row.prompt_ids), config.max_prompt_length, "max_prompt_length"
     )
-    return fit_lengths(laid_out, [rule], config.data)
+    return keep_shortest(fit_lengths(laid_out, [rule], config.data), rule.measure, config.data)
 
 
 def manifest(

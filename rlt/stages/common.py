@@ -79,6 +79,8 @@ def run_directory(
         try:
             with record, full_disk_in_one_sentence():
                 yield record
+                if is_main and config.stage in TRAINING_STAGES:
+                    record.update(seconds_by_phase=Now(directory).spent())
             if is_main and card:
                 card(directory)
             if is_main:

@@ -18,7 +18,7 @@ from typing import Any
 from rlt.config.schema import LOCAL_TASK, Config, SubsetSettings
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
-from rlt.data.lengths import LengthRule, fit_lengths
+from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
 from rlt.data.load import take_subset
 from rlt.data.prompts import student_prompt
 from rlt.evaluation.grading import RunningScore
@@ -205,7 +205,7 @@ def ask(config: Config, task: str, layout: StudentLayout, at_most: int | None = 
     rule = LengthRule[Asked](
         f"prompt tokens of {task}", lambda a: len(a.prompt_ids), config.max_prompt_length, "max_prompt_length"
     )
-    return fit_lengths(asked, [rule], config.data)
+    return keep_shortest(fit_lengths(asked, [rule], config.data), rule.measure, config.data)
 
 
 def manifest(

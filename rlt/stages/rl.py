@@ -13,8 +13,8 @@ from transformers import GenerationConfig
 
 from rlt.config.schema import PLAIN_SAMPLING, Config
 from rlt.data.kept import KeptRows
-from rlt.data.load import count_overlap
-from rlt.errors import DataError
+from rlt.data.lengths import keep_shortest
+from rlt.data.load import count_overlap, require_full_step
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.weight_sync import make_weight_sync
 from rlt.reporting.samples import format_sample, prepare_samples, write_samples
@@ -65,20 +65,12 @@ def rl_data(
     train_rows: KeptRows[PromptedProblem], eval_rows: KeptRows[PromptedProblem] | None, config: Config
 ) -> RLData:
     """Return the problems of a run; DataError when they do not fill one step."""
+    if eval_rows:
+        eval_rows = keep_shortest(eval_rows, lambda row: len(row.prompt_ids), config.data)
     data = RLData(train_rows.values, eval_rows.values if eval_rows else [])
     count_overlap([p.problem for p in data.train], [p.problem for p in data.held_out])
     require_full_step(len(data.train), config)
     return data
-
-
-def require_full_step(num_problems: int, config: Config) -> None:
-    """Raise DataError when the problems do not fill one step: training would end before it began."""
-    needed = config.train_batch_size // config.num_generations
-    if num_problems < needed:
-        raise DataError(
-            f"{config.dataset_id_or_path} leaves {num_problems} problems to train on, but one step needs "
-            f"train_batch_size / num_generations = {needed}: add problems, or lower train_batch_size"
-        )
 
 
 def rl_parts(pool: VLLMPool | None, config: Config) -> RLParts:

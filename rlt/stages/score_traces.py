@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
 from rlt.config.schema import Config
+from rlt.data.lengths import keep_shortest
 from rlt.data.prompts import teacher_prompt
 from rlt.data.traces import ExplainedRow, load_traces, number_traces
 from rlt.formats.layout import StudentLayout, TeacherLayout
@@ -63,6 +64,7 @@ def run(config: Config) -> None:
         loaded = load_traces(config.data, config.dataset_id_or_path, reader.tags)
         rows = loaded.lay_out(partial(checked, reader=reader), config.data)
         num_skipped = write_skipped(config, rows)
+        rows = keep_shortest(rows, lambda row: sum(len(text or "") for text in row.texts), config.data)
         traces = number_traces(rows.values, config.score.fallback_index)
         sizes = [reader.size(trace) for trace in progress(traces, "tokenising")]
         why = reasons(traces, sizes, reader, config)

@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from rlt.config.schema import Config
 from rlt.data.kept import KeptRows
-from rlt.data.lengths import LengthRule, fit_lengths
+from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
 from rlt.reporting.console import shorten_middle
 from rlt.stages.benchmarks import Benchmarks, watch_benchmarks
 from rlt.stages.common import (
@@ -69,7 +69,8 @@ def fit_rows(rows: KeptRows[T], lay_out: Callable[[T], Target], config: Config) 
     """Return the training row of each item that fits data.max_length."""
     targets = rows.lay_out(lay_out, config.data, partial(progress, what="tokenising"))
     rule = LengthRule[Target]("tokens", lambda t: t.num_tokens, config.data.max_length, "data.max_length")
-    return fit_lengths(targets, [rule], config.data, Target.shorten).map(Target.as_row)
+    fitting = fit_lengths(targets, [rule], config.data, Target.shorten)
+    return keep_shortest(fitting, rule.measure, config.data).map(Target.as_row)
 
 
 def show_targets(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:

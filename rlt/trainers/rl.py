@@ -308,9 +308,10 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
     @contextmanager
     def _timed(self, name: str, mode: str) -> Iterator[None]:
         start = time.perf_counter()
-        self.on_phase(PHASES[name])
+        is_training = mode == "train"
+        self.on_phase(PHASES[name] if is_training else "evaluating")
         yield
-        if name == "time/reward":
+        if name == "time/reward" and is_training:
             self.on_phase("updating")
         self._metrics[mode][name].append(time.perf_counter() - start)
 

@@ -1,0 +1,175 @@
+"""A tiny random model of the family of a given one, with its own tokenizer: to rehearse with.
+
+Of the given model only configuration and tokenizer are read. What its family has besides sizes stays: the
+vocabulary, tied embeddings, norms of queries and keys, kinds of layers, rope, the context, the dtype.
+"""
+
+from __future__ import annotations
+
+import shutil
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.hub import cached_file
+
+from rlt.errors import ModelError, first_line
+from rlt.models.load import load_config, load_tokenizer
+
+HEADS = 2
+HEAD_DIM = 32
+"""The smallest that vLLM serves on a CPU."""
+_LAYERS = 2
+_EXPERTS = 4
+_MOST_PARAMETERS = 5_000_000
+"""Besides the vocabulary's. What is left of a family whose sizes have other names is far above."""
+_WEIGHTS = ("*.safetensors", "*.bin")
+_EXTRA_FILES = ("generation_config.json",)
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """What has become of a model."""
+
+    family: str
+    layers: tuple[int, int]
+    """Of the tiny model, and of the given one."""
+    hidden: tuple[int, int]
+    context: int | None
+    """max_position_embeddings, which stays."""
+
+    def __str__(self) -> str:
+        """Return it in a few words."""
+        layers, hidden = self.layers, self.hidden
+        return (
+            f"{self.family} with {layers[0]} of {layers[1]} layers and {hidden[0]} of {hidden[1]} dimensions"
+        )
+
+
+def write_tiny(
+    name: str,
+    folder: Path,
+    *,
+    seed: int,
+    revision: str | None = None,
+    trust: bool = False,
+    heads: int = HEADS,
+) -> Shrunk:
+    """Write the tiny model of a folder's or a Hub name's family to `folder`, made if need be.
+
+    `heads` are its attention heads, for servers that share them out. Raises ModelError for a model that
+    cannot be read, that lacks its weights, or of whose family no tiny one can be made.
+    """
+    _require_weights(name)
+    tokenizer = load_tokenizer(name, revision=revision, trust=trust)
+    given = load_config(name, revision=revision, trust=trust)
+    config = shrink(given, heads)
+    model = _build(config, name, seed, trust)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for file in _EXTRA_FILES:
+        found = cached_file(name, file, revision=revision, _raise_exceptions_for_missing_entries=False)
+        if found is not None:
+            shutil.copyfile(found, folder / file)
+    new, old = config.get_text_config(), given.get_text_config()
+    return Shrunk(
+        family=config.model_type,
+        layers=(new.num_hidden_layers, old.num_hidden_layers),
+        hidden=(new.hidden_size, old.hidden_size),
+        context=getattr(new, "max_position_embeddings", None),
+    )
+
+
+def shrink(config: Any, heads: int = HEADS) -> Any:
+    """Return a copy of a model's configuration with tiny sizes.
+
+    There are two layers, or as many as there are kinds of them; groups of queries stay groups.
+    """
+    config = deepcopy(config)
+    text = config.get_text_config()
+    old_layers, old_heads = text.num_hidden_layers, text.num_attention_heads
+    chosen = _chosen_layers(old_layers, getattr(text, "layer_types", None))
+    has_groups = getattr(text, "num_key_value_heads", None) not in (None, old_heads)
+    sizes = {
+        "num_hidden_layers": len(chosen),
+        "hidden_size": heads * HEAD_DIM,
+        "num_attention_heads": heads,
+        "head_dim": HEAD_DIM,
+        "num_key_value_heads": max(heads // 2, 1) if has_groups else heads,
+        "intermediate_size": 2 * heads * HEAD_DIM,
+        "moe_intermediate_size": heads * HEAD_DIM,
+        "shared_expert_intermediate_size": heads * HEAD_DIM,
+        "num_experts": _EXPERTS,
+        "num_local_experts": _EXPERTS,
+        "num_experts_per_tok": 2,
+    }
+    for key, value in list(vars(text).items()):  # one entry for each layer
+        if isinstance(value, list) and len(value) == old_layers:
+            setattr(text, key, [value[i] for i in chosen])
+    for key, size in sizes.items():
+        if getattr(text, key, None) is not None:
+            setattr(text, key, size)
+    if getattr(text, "max_window_layers", None) is not None:
+        text.max_window_layers = min(text.max_window_layers, len(chosen))
+    if getattr(text, "mlp_only_layers", None):
+        text.mlp_only_layers = [new for new, old in enumerate(chosen) if old in text.mlp_only_layers]
+    _cut_rope(getattr(text, "rope_parameters", None))
+    return config
+
+
+def _chosen_layers(count: int, kinds: list[str] | None) -> list[int]:
+    """Return which layers are kept: the first of each kind, then the first ones, in their order."""
+    first = {kind: index for index, kind in reversed(list(enumerate(kinds or [])))}
+    order = [*sorted(first.values()), *(i for i in range(count) if i not in first.values())]
+    return sorted(order[: max(min(_LAYERS, count), len(first))])
+
+
+def _cut_rope(parameters: Any) -> None:
+    """Leave as many factors of each rope as the small heads have frequencies."""
+    if not isinstance(parameters, dict):
+        return
+    rotated = int(HEAD_DIM * parameters.get("partial_rotary_factor", 1.0)) // 2
+    for key, value in parameters.items():
+        if isinstance(value, list) and key.endswith("_factor"):
+            parameters[key] = value[:rotated]
+        _cut_rope(value)
+
+
+def _build(config: Any, name: str, seed: int, trust: bool) -> PreTrainedModel:
+    if getattr(config, "quantization_config", None):
+        raise ModelError(
+            f"{name!r} is quantised, and no tiny model is made of such a one: take the plain model"
+        )
+    try:
+        with torch.device("meta"):
+            plan = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+        size = sum(p.numel() for p in plan.parameters())
+        embedded = [plan.get_input_embeddings(), plan.get_output_embeddings()]
+        size -= sum(p.numel() for module in embedded if module is not None for p in module.parameters())
+        if size > _MOST_PARAMETERS:
+            raise ModelError(
+                f"no tiny model of the family {config.model_type} can be made of {name!r}: {size / 1e6:,.0f} "
+                "million parameters would be left"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust, dtype=torch.float32)
+    except ModelError:
+        raise
+    except Exception as error:  # whatever a family's own code says of sizes that it does not expect
+        raise ModelError(
+            f"no tiny model of the family {config.model_type} can be made of {name!r} ({first_line(error)})"
+        ) from error
+    return model.to(config.dtype or torch.float32)
+
+
+def _require_weights(name: str) -> None:
+    folder = Path(name)
+    if folder.is_dir() and not any(next(folder.glob(kind), None) for kind in _WEIGHTS):
+        raise ModelError(
+            f"the folder {name!r} holds no weights ({' or '.join(_WEIGHTS)}), so the run itself could not "
+            "load it; copy the whole model"
+        )
