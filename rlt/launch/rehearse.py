@@ -34,12 +34,11 @@ from rlt.data.load import require_full_step
 from rlt.errors import ConfigError
 from rlt.launch.plan import Plan
 from rlt.models.tiny import HEADS, Shrunk, write_tiny
-from rlt.reporting.run_record import cannot_write, only_run_in, read_run
+from rlt.reporting.run_record import REHEARSAL, cannot_write, only_run_in, read_run
 from rlt.reporting.tables import markdown
 
 FLAG = "--rehearse"
 REHEARSED = (*TRAINING_STAGES, *GENERATING_STAGES, "score_traces")
-FOLDER = "rehearsal"
 NUM_STEPS = 2
 _TOKENS = 32
 _GROUP = 4
@@ -91,7 +90,7 @@ def rehearsal(config: Config, real: Plan, present: tuple[str, ...]) -> Iterator[
     `real` is the plan of the run itself, `present` the GPUs that this machine really has. Raises ConfigError,
     and ModelError for a model that cannot be read.
     """
-    directory = Path(config.output_dir) / FOLDER
+    directory = Path(config.output_dir) / REHEARSAL
     with only_run_in(directory):
         plan = plan_here(real, present, serves=_starts_servers(config))
         try:
@@ -278,18 +277,7 @@ def tell(config: Config, real: Plan, plan: Plan, models: Mapping[str, Shrunk], w
     if config.stage in ENGINE_STAGES:
         yield f"completions: {words['max_completion_length']} of {config.max_completion_length:,} tokens"
     if config.stage in TRAINING_STAGES:
-        unit = "completions" if config.stage in RL_STAGES else "rows, the shortest"
-        group = f", {words['num_generations']} of {config.num_generations} a problem"
-        yield f"batch: {words['train_batch_size']} of {config.train_batch_size:,} {unit}" + (
-            group if config.stage in RL_STAGES else ""
-        )
-        steps = config.trainer.max_steps
-        whole = (
-            f"{steps:,} steps" if steps > 0 else f"the steps of {config.trainer.num_train_epochs:g} epochs"
-        )
-        yield f"steps: {words['trainer.max_steps']} of {whole}"
-        if config.data.eval_path:
-            yield f"held-out rows: the {words['data.shortest']} shortest"
+        yield from _tell_of_training(config, words)
     else:
         yield f"rows: the {words['data.shortest']} shortest"
     if plan != real:
@@ -299,6 +287,21 @@ def tell(config: Config, real: Plan, plan: Plan, models: Mapping[str, Shrunk], w
     }
     if changed:
         yield "in place of your own: " + " ".join(f"{key}={value}" for key, value in changed.items())
+
+
+def _tell_of_training(config: Config, words: Words) -> Iterator[str]:
+    batch = f"{words['train_batch_size']} of {config.train_batch_size:,}"
+    if config.stage in RL_STAGES:
+        group = f"{words['num_generations']} of {config.num_generations} a problem"
+        yield f"batch: {batch} completions, {group}"
+    else:
+        yield f"batch: {batch} rows, out of the {words['data.shortest']} shortest"
+    steps, epochs = config.trainer.max_steps, config.trainer.num_train_epochs
+    yield f"steps: {words['trainer.max_steps']}" + (
+        f" of {steps:,}" if steps > 0 else f" in place of {epochs:g} epochs"
+    )
+    if config.data.eval_path:
+        yield f"held-out rows: the {words['data.shortest']} shortest"
 
 
 _IN_ITS_PLACE = (

@@ -13,7 +13,7 @@ from typing import Any
 
 from rlt.errors import DataError
 from rlt.reporting.inputs import describe_input, folder_files
-from rlt.reporting.run_record import NAME, read_run
+from rlt.reporting.run_record import NAME, REHEARSAL, read_run
 
 _CHECKPOINTS = "checkpoint-*"
 
@@ -63,8 +63,9 @@ class Runs:
 
     @cached_property
     def all(self) -> list[Run]:
-        """Every run, by its directory's name."""
+        """Every run, by its directory's name; rehearsals are none."""
         found = sorted({path.parent for root in self._roots for path in root.rglob(NAME)})
+        found = [folder for folder in found if folder.parent.name != REHEARSAL]
         return [Run(folder, read_run(folder)) for folder in found]
 
     @property

@@ -90,7 +90,7 @@ def shrink(config: Any, heads: int = HEADS) -> Any:
     """
     config = deepcopy(config)
     text = config.get_text_config()
-    old_layers, old_heads = text.num_hidden_layers, text.num_attention_heads
+    old_layers, old_heads = text.num_hidden_layers, getattr(text, "num_attention_heads", None)
     chosen = _chosen_layers(old_layers, getattr(text, "layer_types", None))
     has_groups = getattr(text, "num_key_value_heads", None) not in (None, old_heads)
     sizes = {

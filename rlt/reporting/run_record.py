@@ -37,6 +37,8 @@ from rlt.reporting.redact import redact
 logger = logging.getLogger(__name__)
 
 NAME = "run.json"
+REHEARSAL = "rehearsal"
+"""The folder of a run directory in which the run was rehearsed: what lies there came to nothing."""
 _LOCK = ".lock"
 COMMAND_VARIABLE = "RLT_COMMAND"
 """The environment variable in which a launcher hands on what was typed."""

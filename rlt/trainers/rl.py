@@ -309,7 +309,7 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
     def _timed(self, name: str, mode: str) -> Iterator[None]:
         start = time.perf_counter()
         is_training = mode == "train"
-        self.on_phase(PHASES[name] if is_training else "evaluating")
+        self.on_phase(PHASES[name] if is_training or name == "time/sync" else "evaluating")
         yield
         if name == "time/reward" and is_training:
             self.on_phase("updating")

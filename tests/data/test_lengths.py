@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rlt.config.schema import DataSettings
 from rlt.data.kept import BadRow, KeptRows
-from rlt.data.lengths import LengthRule, fit_lengths, summarize_lengths
+from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest, summarize_lengths
 from rlt.errors import DataError
 
 
@@ -134,3 +134,12 @@ def test_every_row_is_kept_or_dropped_and_kept_rows_fit(rows, limit):
     for i, (frame, explanation) in kept.items.items():
         assert frame == rows[i][0]
         assert frame + explanation == min(sum(rows[i]), limit)
+
+
+def test_the_shortest_rows_keep_their_places_and_what_was_skipped_before():
+    rows = fit_lengths(table(5, 9, 1, 3, 4), [rule(8)], under("drop"))
+    kept = keep_shortest(rows, rule(8).measure, DataSettings(shortest=2))
+    assert (kept.items, kept.total) == ({3: 1, 4: 3}, 5)
+    assert kept.skipped == rows.skipped != ()
+    assert keep_shortest(rows, rule(8).measure, DataSettings(shortest=9)) is rows
+    assert keep_shortest(rows, rule(8).measure, DataSettings()) is rows

@@ -95,6 +95,14 @@ def told(results: Path, index: int) -> dict:
     return trace_lineage(rows, runs)
 
 
+def test_a_rehearsal_is_no_run(results):
+    found = [run.directory for run in Runs([results]).all]
+    rehearsed = results / "teacher_rl" / "rehearsal" / "run"
+    with RunRecord.start(rehearsed, stage="teacher_rl", seed=2, inputs={}):
+        pass
+    assert [run.directory for run in Runs([results]).all] == found
+
+
 def test_a_trace_is_followed_through_tables_that_number_it_otherwise(results):
     first, second = told(results, 0), told(results, 1)
     assert first["selected"] == [

@@ -50,6 +50,20 @@ def test_the_same_phase_is_not_written_at_every_fast_step(tmp_path):
     assert json.loads((tmp_path / NAME).read_text())["step"] == 0
 
 
+def test_whoever_goes_on_with_the_file_adds_to_what_was_spent(tmp_path, monkeypatch):
+    clock = iter((100.0, 107.5, 110.0, 111.0, 115.0))
+    monkeypatch.setattr("rlt.reporting.now.time.time", lambda: next(clock))
+    begun = Now(tmp_path)
+    begun.clear()
+    begun.enter("loading")  # at 100
+    going_on = Now(tmp_path)
+    for phase in ("updating", "saving", "updating"):  # at 107.5, 110 and 111
+        going_on.enter(phase)
+    assert Now(tmp_path).spent() == {"loading": 7.5, "updating": 2.5 + 4, "saving": 1}  # at 115
+    Now(tmp_path).clear()
+    assert Now(tmp_path).spent() == {}
+
+
 def test_a_disk_that_takes_no_more_ends_the_telling_alone(tmp_path, caplog):
     (tmp_path / "a_file").touch()
     now = Now(tmp_path / "a_file")
