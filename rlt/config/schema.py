@@ -155,8 +155,8 @@ class DataSettings:
     max_length: int = setting(16384, "SFT: tokens of a whole row", gt=0)
     shortest: int | None = setting(
         None,
-        "use no more than so many rows, the shortest, after all have been checked; of RL's only those held "
-        "out. For rehearsals; null: all",
+        "use no more than so many rows, the shortest, after all have been checked (SFT: their last 1,024 "
+        "tokens; RL: of held-out ones alone). For rehearsals; null: all",
         gt=0,
     )
     subset: SubsetSettings = setting(SubsetSettings, "train on a random part only")

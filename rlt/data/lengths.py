@@ -23,6 +23,8 @@ T = TypeVar("T")
 NUM_BINS = 5
 """Of the report in the console."""
 BAR_WIDTH = 40
+LAST_TOKENS = 1024
+"""Of a row of SFT under data.shortest: the logits of whole long rows would not fit a small machine."""
 
 
 @dataclass(frozen=True)

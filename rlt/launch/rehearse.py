@@ -30,6 +30,7 @@ from rlt.config.schema import (
     StudentSettings,
 )
 from rlt.config.validate import check_lengths
+from rlt.data.lengths import LAST_TOKENS
 from rlt.data.load import require_full_step
 from rlt.errors import ConfigError
 from rlt.launch.plan import Plan
@@ -295,7 +296,8 @@ def _tell_of_training(config: Config, words: Words) -> Iterator[str]:
         group = f"{words['num_generations']} of {config.num_generations} a problem"
         yield f"batch: {batch} completions, {group}"
     else:
-        yield f"batch: {batch} rows, out of the {words['data.shortest']} shortest"
+        tokens = f"of no more than {LAST_TOKENS:,} tokens"
+        yield f"batch: {batch} rows, out of the {words['data.shortest']} shortest, {tokens}"
     steps, epochs = config.trainer.max_steps, config.trainer.num_train_epochs
     yield f"steps: {words['trainer.max_steps']}" + (
         f" of {steps:,}" if steps > 0 else f" in place of {epochs:g} epochs"

@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from rlt.config.schema import Config
 from rlt.data.kept import KeptRows
-from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
+from rlt.data.lengths import LAST_TOKENS, LengthRule, fit_lengths, keep_shortest
 from rlt.reporting.console import shorten_middle
 from rlt.stages.benchmarks import Benchmarks, watch_benchmarks
 from rlt.stages.common import (
@@ -70,7 +70,13 @@ def fit_rows(rows: KeptRows[T], lay_out: Callable[[T], Target], config: Config) 
     targets = rows.lay_out(lay_out, config.data, partial(progress, what="tokenising"))
     rule = LengthRule[Target]("tokens", lambda t: t.num_tokens, config.data.max_length, "data.max_length")
     fitting = fit_lengths(targets, [rule], config.data, Target.shorten)
-    return keep_shortest(fitting, rule.measure, config.data).map(Target.as_row)
+    kept = keep_shortest(fitting, rule.measure, config.data).map(Target.as_row)
+    return kept if config.data.shortest is None else kept.map(cut)
+
+
+def cut(row: Row) -> Row:
+    """Return the end of a row, for rehearsals."""
+    return {"input_ids": row["input_ids"][-LAST_TOKENS:], "labels": row["labels"][-LAST_TOKENS:]}
 
 
 def show_targets(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> None:

@@ -16,6 +16,7 @@ from rlt.data.prompts import teacher_prompt
 from rlt.formats.layout import TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.records import Problem
+from rlt.stages.sft import cut
 from rlt.stages.teacher_sft import sft_rows
 from rlt.trainers.sft import IGNORED
 
@@ -57,6 +58,12 @@ def test_labels_are_explanation_end_tag_and_end_of_turn(tokenizer_name, request)
         assert prompt.endswith(
             f"<|begin_of_solution|>\n\n{problem.solution}\n\n<|end_of_solution|>\n\n<|begin_of_explanation|>\n\n"
         )
+
+
+def test_a_rehearsal_takes_the_end_of_a_row():
+    row = {"input_ids": list(range(3000)), "labels": [IGNORED] * 2900 + list(range(2900, 3000))}
+    assert cut(row) == {"input_ids": row["input_ids"][1976:], "labels": row["labels"][1976:]}
+    assert cut({"input_ids": [1, 2], "labels": [IGNORED, 2]}) == {"input_ids": [1, 2], "labels": [IGNORED, 2]}
 
 
 def test_a_truncated_row_has_no_end_tag(tiny_tokenizer):
