@@ -26,7 +26,6 @@ _LAYERS = 2
 _EXPERTS = 4
 _MOST_PARAMETERS = 5_000_000
 """Besides the vocabulary's. What is left of a family whose sizes have other names is far above."""
-_WEIGHTS = ("*.safetensors", "*.bin")
 _EXTRA_FILES = ("generation_config.json",)
 
 
@@ -61,9 +60,8 @@ def write_tiny(
     """Write the tiny model of a folder's or a Hub name's family to `folder`, made if need be.
 
     `heads` are its attention heads, for servers that share them out. Raises ModelError for a model that
-    cannot be read, that lacks its weights, or of whose family no tiny one can be made.
+    cannot be read, or of whose family no tiny one can be made.
     """
-    _require_weights(name)
     tokenizer = load_tokenizer(name, revision=revision, trust=trust)
     given = load_config(name, revision=revision, trust=trust)
     config = shrink(given, heads)
@@ -164,12 +162,3 @@ def _build(config: Any, name: str, seed: int, trust: bool) -> PreTrainedModel:
             f"no tiny model of the family {config.model_type} can be made of {name!r} ({first_line(error)})"
         ) from error
     return model.to(config.dtype or torch.float32)
-
-
-def _require_weights(name: str) -> None:
-    folder = Path(name)
-    if folder.is_dir() and not any(next(folder.glob(kind), None) for kind in _WEIGHTS):
-        raise ModelError(
-            f"the folder {name!r} holds no weights ({' or '.join(_WEIGHTS)}), so the run itself could not "
-            "load it; copy the whole model"
-        )

@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import rlt.launch.main as main_module
 from rlt.config.compose import compose
@@ -48,6 +50,7 @@ def small_of(config: Config, words: list[str], plan: Plan, real: Plan, folder: P
     for name in models_of(config):
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / "config.json").write_text('{"max_position_embeddings": 32768}')
+        save_file({"weight": torch.zeros(1)}, folder / name / "model.safetensors")
     settings = {
         **model_words(config, folder),
         **size_words(config, plan, real),
