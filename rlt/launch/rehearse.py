@@ -14,10 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil, lcm
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from transformers.utils import logging as transformers_logging
 
 from rlt.config.overrides import literal, quoted
 from rlt.config.schema import (
@@ -34,9 +33,11 @@ from rlt.data.lengths import LAST_TOKENS
 from rlt.data.load import require_full_step
 from rlt.errors import ConfigError
 from rlt.launch.plan import Plan
-from rlt.models.tiny import HEADS, Shrunk, write_tiny
 from rlt.reporting.run_record import REHEARSAL, cannot_write, only_run_in, read_run
 from rlt.reporting.tables import markdown
+
+if TYPE_CHECKING:
+    from rlt.models.tiny import Shrunk
 
 FLAG = "--rehearse"
 REHEARSED = (*TRAINING_STAGES, *GENERATING_STAGES, "score_traces")
@@ -140,7 +141,11 @@ def write_models(config: Config, plan: Plan, folder: Path) -> dict[str, Shrunk]:
 
     The lengths are checked once more: contexts of models on the Hub were not known before.
     """
-    transformers_logging.disable_progress_bar()
+    from transformers.utils.logging import disable_progress_bar  # with torch: seconds for a rehearsal alone
+
+    from rlt.models.tiny import HEADS, write_tiny
+
+    disable_progress_bar()
     trust, revision = config.model.trust_remote_code, config.model.revision
     heads = lcm(HEADS, config.generation.tensor_parallel) if _has_wide_servers(plan) else HEADS
     found: dict[str, Shrunk] = {}
