@@ -59,6 +59,7 @@ from rlt.launch.server import (
 from rlt.launch.signals import Stopped, save_on_signals, stop_on_signals
 from rlt.launch.supervise import supervise
 from rlt.launch.training import TrainingProcess
+from rlt.launch.versions import untested_versions
 from rlt.reporting.process_name import name_process
 from rlt.reporting.processes import describe_process, write_processes
 from rlt.reporting.run_record import (
@@ -144,6 +145,8 @@ def main(argv: Sequence[str]) -> int:
         return 0 if words else ConfigError.exit_code
     try:
         line = parse(script, words)
+        for untested in untested_versions():
+            logger.warning("%s", untested)
         if line.rehearse:
             return rehearse(script, line)
         launch = prepare(script, line)
