@@ -40,6 +40,12 @@ class GenerationError(RLTError, RuntimeError):
     exit_code = 5
 
 
+class TrainingStuck(RLTError, RuntimeError):
+    """A training runs and has not moved for longer than anything of it should take."""
+
+    exit_code = 7
+
+
 class Paused(RLTError):
     """A run has saved a checkpoint and left before its end, as it was told to; not a failure.
 

@@ -212,6 +212,12 @@ class TrainerSettings:
         "75; no step is begun that would not fit",
         gt=0,
     )
+    hang_timeout: float = setting(
+        4 * 3600.0,
+        "seconds in one phase of a step (python -m rlt.status shows it) after which launch.sh ends a "
+        "training that hangs; 0: never",
+        ge=0,
+    )
     save_on_sigterm: bool = setting(
         False,
         "a first SIGTERM to the launcher asks for a checkpoint after the step, as SIGUSR1 does, and ends the "

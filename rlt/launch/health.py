@@ -1,4 +1,4 @@
-"""Servers that run and answer nothing: asked beside the supervision, and ended after a long silence."""
+"""What runs and does not move: servers that answer nothing, a training that stands in one phase."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 from typing_extensions import Self
 
-from rlt.errors import GenerationError
-from rlt.generation.vllm_server import VLLMServer
+from rlt.errors import GenerationError, TrainingStuck
+from rlt.generation.vllm_server import VLLMServer, log_tail
 from rlt.launch.server import ServerProcess
+from rlt.reporting.now import LOADING, read_now
 
 logger = logging.getLogger(__name__)
+LOG_LINES = 20
 _ASK_EVERY = 5.0
 _ANSWER_WITHIN = 10.0
 
@@ -70,3 +73,33 @@ class HealthWatch:
                     pass  # how long it lasts is what counts
                 finally:
                     client.close()
+
+
+class MotionWatch:
+    """Looks every few seconds whether a training has entered a new phase, or the same one of a later step."""
+
+    def __init__(self, run_directory: str | Path, log_path: Path, timeout: float) -> None:
+        """`timeout` is the number of seconds in one phase after which a training hangs; 0: it never does."""
+        self._directory = Path(run_directory)
+        self._log_path = log_path
+        self._timeout = timeout
+        self._began = time.time()
+        self._next = 0.0
+
+    def check(self) -> None:
+        """Raise TrainingStuck, with the last lines of the training's log, if it stands still."""
+        now = time.time()
+        if not self._timeout or now < self._next:
+            return
+        self._next = now + _ASK_EVERY
+        told = read_now(self._directory)
+        # What an earlier run was doing is of no interest. Loading waits for downloads and for servers.
+        if told is None or told["written"] < self._began or told["phase"] == LOADING:
+            return
+        if now - told["written"] > self._timeout:
+            raise TrainingStuck(
+                f"the training has stood in step {told['step']}, {told['phase']}, for "
+                f"{now - told['written']:.0f} s (trainer.hang_timeout), and is ended; resume_from=latest "
+                f"goes on from the last checkpoint; the last lines of {self._log_path}:\n"
+                + log_tail(self._log_path, LOG_LINES)
+            )

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,6 +34,7 @@ from rlt.launch.command import PROJECT, training_command, training_env
 from rlt.launch.disk import check_disk, disk_needs
 from rlt.launch.forecast import FORECAST_STAGES, Forecast, count_steps, make_forecast
 from rlt.launch.forecast_text import page, summary
+from rlt.launch.health import MotionWatch
 from rlt.launch.model_size import NoForecast, read_size
 from rlt.launch.native_builds import remove_stale_locks
 from rlt.launch.plan import (
@@ -57,7 +59,7 @@ from rlt.launch.server import (
     wait_for_servers,
 )
 from rlt.launch.signals import Stopped, save_on_signals, stop_on_signals
-from rlt.launch.supervise import supervise
+from rlt.launch.supervise import Limits, supervise
 from rlt.launch.training import TrainingProcess
 from rlt.launch.versions import untested_versions
 from rlt.reporting.process_name import name_process
@@ -426,15 +428,17 @@ def run(launch: Launch) -> int:
             if servers:
                 wait_for_servers(servers, launch.config, unless=lambda: training.poll() is not None)
             generation, is_rl = launch.config.generation, launch.config.stage in RL_STAGES
-            return supervise(
-                training,
-                servers,
+            limits = Limits(
                 restarts=generation.max_restarts if is_rl else 0,
                 together=syncs_in_a_group(launch),
                 silence=generation.silence_timeout,
                 patience=patience(generation) if is_rl else 0,
-                restarted=lambda: record_processes(launch, servers, training),
             )
+            motion = MotionWatch(
+                launch.config.output_dir, launch.log_path, launch.config.trainer.hang_timeout
+            )
+            restarted = partial(record_processes, launch, servers, training)
+            return supervise(training, servers, limits, motion=motion, restarted=restarted)
         except Stopped as stopped:
             logger.warning("%s: ending servers and training …", signal.Signals(stopped.number).name)
             raise

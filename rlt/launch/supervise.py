@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from rlt.errors import GenerationError
-from rlt.launch.health import HealthWatch
+from rlt.launch.health import HealthWatch, MotionWatch
 from rlt.launch.server import ServerProcess
 from rlt.launch.training import TrainingProcess
 
@@ -15,31 +16,44 @@ logger = logging.getLogger(__name__)
 _EVERY = 0.2
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How much is borne."""
+
+    restarts: int
+    """Times that servers which have ended are replaced."""
+    together: bool
+    """All of them are, since they depend on each other."""
+    silence: float
+    """Seconds without an answer after which a server is ended; 0: never."""
+    patience: float
+    """Seconds that the training gets to notice a loss for good, save and end."""
+
+
 def supervise(
     training: TrainingProcess,
     servers: list[ServerProcess],
+    limits: Limits,
     *,
-    restarts: int,
-    together: bool,
-    silence: float,
-    patience: float,
+    motion: MotionWatch,
     restarted: Callable[[], None],
 ) -> int:
     """Return the training's exit code.
 
-    Servers that end before it, or that have not answered for `silence` seconds (0: never mind), are replaced
-    in the list by new ones, all of them if they depend on each other (`together`), and `restarted` is called.
-    After `restarts` times the training gets up to `patience` seconds to notice, save and end; then
-    GenerationError is raised with the last words of the server.
+    Servers that end before it are replaced in the list by new ones, and `restarted` is called. When none may
+    be replaced any more, GenerationError is raised with the last words of one, after the training has ended.
+    Raises TrainingStuck as `motion` does.
     """
-    with HealthWatch(servers, silence) as health:
+    restarts = limits.restarts
+    with HealthWatch(servers, limits.silence) as health:
         while (code := training.poll()) is None:
             health.end_silent()
+            motion.check()
             if any(server.poll() is not None for server in servers):
                 try:
-                    restart(servers, restarts, together=together)
+                    restart(servers, restarts, together=limits.together)
                 except GenerationError:
-                    _let_it_save(training, patience)
+                    _let_it_save(training, limits.patience)
                     raise
                 health.forget()
                 restarts -= 1

@@ -91,7 +91,8 @@ def prepare_metrics(path: Path, step: int) -> float:
         return 0.0
     if not path.exists():
         return 0.0
-    rows = [row for row in read_metrics(path) if row["step"] <= step]
+    # The sums that a paused run was ended with are not those of the whole run.
+    rows = [row for row in read_metrics(path) if row["step"] <= step and "train_runtime" not in row]
     write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
     return max((row["time"] for row in rows), default=0.0)
 

@@ -18,6 +18,8 @@ from rlt.reporting.files import write_json
 log = logging.getLogger(__name__)
 
 NAME = "now.json"
+LOADING = "loading"
+"""The phase before the first step."""
 _REPEAT_AFTER = 1.0
 """Seconds before the same phase of a later step is written: fast steps must not wait for a file."""
 
@@ -29,7 +31,7 @@ class Now:
         self._path = Path(directory) / NAME
         self._written = 0.0
         self._is_on = True
-        earlier = self._read()  # of this run: whoever began it has left its file
+        earlier = read_now(Path(directory)) or {}  # of this run: whoever began it has left its file
         self._phase = str(earlier.get("phase", ""))
         self._since = float(earlier.get("since", 0.0))
         self._spent: dict[str, float] = earlier.get("spent", {})
@@ -71,9 +73,12 @@ class Now:
         self._path.unlink(missing_ok=True)
         self._phase, self._spent = "", {}
 
-    def _read(self) -> dict[str, Any]:
-        try:
-            told = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return told if isinstance(told, dict) and {"phase", "since", "spent"} <= told.keys() else {}
+
+def read_now(directory: Path) -> dict[str, Any] | None:
+    """Return what a run has told last, None where there is nothing, or nothing that can be read."""
+    try:
+        told = json.loads((directory / NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    known = {"phase", "since", "step", "written", "spent"}
+    return told if isinstance(told, dict) and known <= told.keys() else None

@@ -29,7 +29,7 @@ from rlt.errors import CheckpointError, RLTError
 from rlt.reporting.card import write_card
 from rlt.reporting.files import set_aside, write_text
 from rlt.reporting.metrics import MetricsFile
-from rlt.reporting.now import Now
+from rlt.reporting.now import LOADING, Now
 from rlt.reporting.phases import Phases
 from rlt.reporting.process_name import name_process
 from rlt.reporting.progress import install_progress, setup_logging
@@ -75,7 +75,7 @@ def run_directory(
             save_config(config, directory / "config.yaml")
             now.clear()  # of an earlier run
             if config.stage in TRAINING_STAGES:
-                now.enter("loading")
+                now.enter(LOADING)
         try:
             with record, full_disk_in_one_sentence():
                 yield record
