@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from launchers import SECRETS, Launcher
 from stage_runs import count_differences, rows
 
 from rlt.config.server_key import VARIABLE
+from rlt.launch.ports import is_free
 from rlt.status.look import look
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
@@ -157,23 +159,26 @@ def test_what_the_training_sees_ends_the_servers(start_launcher, rl_words):
 @pytest.mark.timeout(3600)
 @pytest.mark.fault("50 starts and stops at any moment", "no process, port or shared memory is left")
 def test_fifty_starts_and_stops(start_launcher, rl_words, tmp_path):
-    before = what_is_open()
+    before = unused_shared_memory()
     for number in range(50):
         launcher = start_launcher(SPLIT, "1", "1", *rl_words, under=tmp_path / str(number))
-        with suppress(Exception):
-            launcher.popen.wait(timeout=0.4 * number)  # up to 20 s: loading, or the first requests
+        with suppress(subprocess.TimeoutExpired):
+            launcher.popen.wait(timeout=0.6 * number)  # up to half a minute: loading, or the first steps
         launcher.popen.send_signal(signal.SIGINT if number % 2 else signal.SIGTERM)
         launcher.popen.wait(timeout=60)
         assert launcher.descendants() == [], f"start {number}"
-        left = what_is_open() - before
-        assert not left, f"start {number}"
+        ports = [int(log.stem.removeprefix("vllm-")) for log in launcher.run.glob("logs/vllm-*.log")]
+        assert all(is_free(port, "127.0.0.1") for port in ports), f"start {number}"
+        assert unused_shared_memory() <= before, f"start {number}"
 
 
-def what_is_open() -> set[str]:
-    """Return the shared memory of this machine, and the ports that processes of ours listen at."""
-    shared = {f"shared memory {path.name}" for path in Path("/dev/shm").iterdir()}
-    ports = {f"port {c.laddr.port}" for c in psutil.net_connections("tcp") if c.status == "LISTEN"}
-    return shared | ports
+def unused_shared_memory() -> set[str]:
+    """Return the shared memory of this machine that no living process has mapped."""
+    mapped = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            mapped |= {Path(region.path.removesuffix(" (deleted)")) for region in process.memory_maps()}
+    return {path.name for path in Path("/dev/shm").iterdir() if path not in mapped}
 
 
 def environment(pid: int) -> dict[str, str]:
