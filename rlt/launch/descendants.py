@@ -18,6 +18,7 @@ MARK = "RLT_STARTED_BY"
 """Environment variable with the marks of all launchers above a process, separated by commas."""
 GRACE = 15.0
 """Seconds between SIGTERM and SIGKILL."""
+_FREEING_GRACE = 3.0
 
 
 def living(mark: str, leaders: Collection[int] = ()) -> list[psutil.Process]:
@@ -37,10 +38,14 @@ def living(mark: str, leaders: Collection[int] = ()) -> list[psutil.Process]:
 def kill_living(mark: str, leaders: Collection[int]) -> int:
     """Send SIGKILL to what is living; return how many that were.
 
-    To be repeated until it returns 0: a killed process may have just started another.
+    To be repeated until it returns 0: a killed process may have just started another. Those that free the
+    shared memory of the others, hundreds of MB for a vLLM server, are left to do so, and go by themselves.
     """
     found = living(mark, leaders)
-    for process in found:
+    others = [process for process in found if not _frees_memory(process)]
+    if found and not others:
+        psutil.wait_procs(found, timeout=_FREEING_GRACE)
+    for process in others or found:
         with contextlib.suppress(psutil.Error):
             process.kill()
     return len(found)
@@ -51,6 +56,13 @@ def wait_until(is_true: Callable[[], bool], timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while not is_true() and time.monotonic() < deadline:
         time.sleep(0.1)
+
+
+def _frees_memory(process: psutil.Process) -> bool:
+    try:
+        return "multiprocessing.resource_tracker" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def _mark_of(process: psutil.Process) -> str:

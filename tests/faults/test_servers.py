@@ -58,6 +58,7 @@ def calm(rl_words, tmp_path_factory) -> Path:
     ],
 )
 def test_a_server_comes_back(moment, number, rl_words, start_launcher, calm, lost):
+    memory = unused_shared_memory()
     launcher = start_launcher(SPLIT, "1", "1", *rl_words, *LONG, "generation.silence_timeout=15")
     launcher.wait_for("the first step", launcher.has_stepped, 500)
     server = the_server(launcher)
@@ -66,11 +67,13 @@ def test_a_server_comes_back(moment, number, rl_words, start_launcher, calm, los
         process.send_signal(number)
     assert launcher.wait() == 0, launcher.console()
     assert "starting it again" in launcher.console()
+    assert unused_shared_memory() <= memory
     lost(count_differences(launcher.run, calm))
 
 
 @pytest.mark.fault("a server dies for good under two processes", "its last lines; every whole step is kept")
 def test_a_server_that_is_lost_for_good(rl_words, start_launcher):
+    memory = unused_shared_memory()
     words = [*rl_words, "trainer.max_steps=500", "trainer.save_steps=0", "generation.max_restarts=0"]
     launcher = start_launcher(SPLIT, "1", "2", *words)  # ZeRO-3: torchrun's workers leave the process group
     launcher.wait_for("the first step", launcher.has_stepped, 500)
@@ -84,6 +87,7 @@ def test_a_server_that_is_lost_for_good(rl_words, start_launcher):
     assert launcher.wait(120) == 5
     assert "last lines of" in launcher.console()
     assert (launcher.run / "logs" / "train.log").stat().st_size > 0
+    assert unused_shared_memory() <= memory
     last = rows(launcher.run)[-1]["step"]
     assert f"step {last} of 500 is kept in" in launcher.console()
     assert (launcher.run / f"checkpoint-{last}" / "trainer_state.json").is_file()
@@ -133,6 +137,7 @@ def test_a_signal_while_servers_load(start_launcher, rl_words, number, what):
     ],
 )
 def test_the_launcher_is_killed(start_launcher, rl_words, moment):
+    memory = unused_shared_memory()
     launcher = start_launcher(SPLIT, "1", "2", *rl_words, "trainer.max_steps=500")
     if moment == "loading":
         launcher.wait_for("the server's engine", lambda: len(launcher.descendants()) >= 2, 120)
@@ -144,6 +149,7 @@ def test_the_launcher_is_killed(start_launcher, rl_words, moment):
     while launcher.descendants() and time.monotonic() < deadline:
         time.sleep(0.2)
     assert launcher.descendants() == []
+    assert unused_shared_memory() <= memory
 
 
 @pytest.mark.fault("the data does not fit, and servers load for minutes", "one sentence at once; servers end")
