@@ -61,6 +61,7 @@ from rlt.reporting.process_name import name_process
 from rlt.reporting.processes import describe_process, forget_other_machines, write_processes
 from rlt.reporting.run_record import (
     COMMAND_VARIABLE,
+    explain_failure,
     finish_abandoned,
     one_line,
     read_run,
@@ -449,7 +450,10 @@ def run_beside_others(launch: Launch, launched: float) -> int:
             stack.callback(training.stop)
             record_processes(launch, [], training)
             code = others.watch(training)
-            return others.agree(exit_code(launch, code) if machines.is_first else code)
+            code = others.agree(exit_code(launch, code) if machines.is_first else code)
+            if code == RLTError.exit_code and machines.is_first and (failed := others.failed()):
+                explain_failure(directory, str(failed))
+            return code
         except Stopped as stopped:
             name = signal.Signals(stopped.number).name
             others.tell(128 + stopped.number, f"ended by {name} to its launcher")

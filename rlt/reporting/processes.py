@@ -36,6 +36,7 @@ def write_processes(directory: str | Path, processes: Sequence[Mapping[str, Any]
     """
     record = {
         "host": socket.gethostname(),
+        "machine": machine,
         "written": now(),
         "launcher": describe_process("launcher", os.getpid()),
         "processes": processes,

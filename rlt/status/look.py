@@ -163,25 +163,26 @@ def _processes(directory: Path, run: Mapping[str, Any], launch: Mapping[str, Any
     """
     others = [_read_json(file) for file in sorted(directory.glob(OF_OTHERS))]
     found = [
-        (record.get("host"), process)
+        (record, process)
         for record in (launch, *others)
         if record
         for process in (record["launcher"], *record["processes"])
     ]
     process = run.get("process", {})
     if not found and process:
-        found = [(process.get("host"), {"name": run.get("stage"), "pid": process["pid"]})]
+        found = [(process, {"name": run.get("stage"), "pid": process["pid"]})]
     told = []
-    for host, described in found:
+    for record, described in found:
         log = Path(described["log"]) if described.get("log") else None
         if log and not log.is_file():
             log = directory / "logs" / log.name  # the folder was given relative to another one
-        is_here = host == socket.gethostname()
+        is_here = record.get("host") == socket.gethostname()
         alive = is_alive(described) if is_here else None
         told.append(
             {
                 **{key: described.get(key) for key in ("name", "pid", "address")},
-                "host": host,
+                "host": record.get("host"),
+                "machine": record.get("machine", 0),
                 "alive": alive,
                 "log": str(log) if log else None,
                 "last_line": _last_line(log) if log else None,

@@ -43,7 +43,8 @@ def run_text(run: Mapping[str, Any]) -> str:
         where = f" at {address} ({health.pop(address)})" if address else ""
         end = " HAS ENDED" if process["alive"] is False else ""
         host = f" on {process['host']}" if process["alive"] is None else ""
-        lines.append(f"{process['name']} (pid {process['pid']}{host}){end}{where}")
+        machine = f"machine {process['machine']}: " if process["machine"] else ""
+        lines.append(f"{machine}{process['name']} (pid {process['pid']}{host}){end}{where}")
         lines += [f"  {child['name']} (pid {child['pid']})" for child in process["children"]]
         if process["log"]:
             lines += [f"  {process['log']}", f"  | {_short(process['last_line'] or 'nothing yet')}"]
