@@ -441,7 +441,11 @@ def run_beside_others(launch: Launch, launched: float) -> int:
         "code": source_digest()[:12],
     }
     with ExitStack() as stack:
-        others = meet(machines, directory, same)
+        try:
+            others = meet(machines, directory, same)
+        except Stopped as stopped:
+            logger.warning("%s: not all machines have come", signal.Signals(stopped.number).name)
+            raise
         stack.callback(others.close)
         try:
             prepare_log(directory, launch.log_path)
