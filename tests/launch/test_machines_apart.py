@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -170,3 +171,62 @@ def test_both_launchers_end_when_a_trainer_is_killed_on_machine_1(network, serve
     told = look(run)
     assert told["state"] == "failed"
     assert told["error"].startswith("machine 1 (node-1): its training has ended with exit code 137")
+
+
+SRUN = """#!/usr/bin/env bash
+while [[ "$1" == --* ]]; do
+    [[ "$1" == --nodelist=* ]] && node="${1#*=}"
+    shift
+done
+number=$((${node##*.} - 1))
+exec ip netns exec "$NAMESPACES-$number" unshare --uts sh -c 'hostname "$0" && exec "$@"' "node-$number" "$@"
+"""
+SCONTROL = """#!/usr/bin/env bash
+case "$1" in
+show) tr , '\\n' <<< "$3" ;;
+requeue) echo "$2" >> "$REQUEUED" ;;
+esac
+"""
+
+
+def test_a_job_of_three_nodes_pauses_is_queued_again_and_goes_on(network, words, tmp_path):
+    """The batch script itself, on stand-ins for srun and scontrol that know the three machines."""
+    pytest.importorskip("vllm")
+    if not shutil.which("curl"):
+        pytest.skip("the script asks servers with curl")
+    for name, script in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    env = {
+        **ENV,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "NAMESPACES": network.names[0].rpartition("-")[0],
+        "REQUEUED": str(tmp_path / "requeued"),
+        "SLURM_JOB_ID": f"77{secrets.randbelow(10**6)}",
+        "SLURM_JOB_NODELIST": ",".join(ADDRESS.format(number) for number in (3, 1, 2)),
+        "SERVERS_PER_NODE": "1",
+        "START_TIMEOUT": "500",
+    }
+    ours = [w for w in words if not w.startswith(("generation.api_key_file=", "trainer.max_steps="))]
+    script = str(PROJECT / "scripts/slurm/several_nodes.sbatch")
+    typed = [*network.on(2), "bash", script, "zero3", *ours, "trainer.max_steps=12"]
+    key = PROJECT / f".rlt_key.{env['SLURM_JOB_ID']}"
+    run = tmp_path / "job" / "run"
+    job = Launcher(run, *typed, **env)
+    try:
+        job.wait_for("two steps", lambda: job.has_stepped(2), 500, every=0.05)
+        assert key.is_file()
+        job.popen.send_signal(signal.SIGUSR1)
+        assert job.wait(120) == 75, job.console()
+        assert (tmp_path / "requeued").read_text() == env["SLURM_JOB_ID"] + "\n"
+        assert look(run)["state"] == "paused"
+        assert not key.exists()
+    finally:
+        job.end()
+    job = Launcher(run, *typed, **env)
+    try:
+        assert job.wait(500) == 0, job.console()
+    finally:
+        job.end()
+    assert [row["step"] for row in rows(run) if "loss" in row] == list(range(1, 13))
+    assert (tmp_path / "requeued").read_text().count("\n") == 1
