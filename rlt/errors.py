@@ -59,6 +59,12 @@ class ServerLost(GenerationError):
     """A server broke off, or says that it is broken; when it comes back, the work can be repeated."""
 
 
+class MachineLost(RLTError, RuntimeError):
+    """Another machine of the run has ended or did not come, and this one cannot go on alone."""
+
+    exit_code = 8
+
+
 class CheckpointError(RLTError, RuntimeError):
     """A checkpoint cannot be written, or cannot be resumed from without changing the result."""
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rlt.generation.parallel import run_all
+from rlt.generation.server_health import show_health
 from rlt.generation.vllm_pool import CONTROL_TIMEOUT, VLLMPool
 from rlt.generation.vllm_server import VLLMServer, finite_logprobs, server_log_path
 from rlt.models.logprobs import Request, split_batches
@@ -62,6 +63,10 @@ class ServerLogprobs:
         contexts = self._pool.on_all("check", lambda server: _check(server, temperature))
         self._temperature = temperature
         return min((context for context in contexts if context is not None), default=None)
+
+    def show_health(self) -> None:
+        """Log a line for each server."""
+        show_health(self._pool)
 
     def check_doors(self) -> None:
         """Raise GenerationError if a server that other machines reach answers without a key."""

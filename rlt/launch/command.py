@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlt.config.schema import Config
+from rlt.launch.machines import Machines
 from rlt.launch.plan import Plan
 from rlt.launch.server import cpu_threads
 from rlt.reporting.run_record import GPUS_VARIABLE
@@ -15,9 +16,10 @@ from rlt.reporting.run_record import GPUS_VARIABLE
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-def training_command(config: Config, plan: Plan, overrides: Sequence[str], port: int) -> list[str]:
+def training_command(config: Config, plan: Plan, overrides: Sequence[str], machines: Machines) -> list[str]:
     """Return the command that trains: `overrides` are what the user typed, then what the launcher adds.
 
+    The processes meet at the machines' port.
     Files are named absolutely, so that relative paths in the overrides keep the user's folder.
     """
     train = [str(PROJECT / "train.py"), *overrides]
@@ -26,7 +28,12 @@ def training_command(config: Config, plan: Plan, overrides: Sequence[str], port:
     command = [sys.executable, "-m", "rlt.launch.accelerated"]
     command += ["--config_file", str(PROJECT / "cfgs" / "accelerate" / f"{plan.strategy}.yaml")]
     command += ["--num_processes", str(plan.num_processes)]
-    command += ["--main_process_port", str(port)]
+    command += ["--main_process_port", str(machines.port)]
+    if machines.count > 1:
+        command += ["--num_machines", str(machines.count), "--machine_rank", str(machines.rank)]
+        command += ["--main_process_ip", machines.ip, "--same_network"]
+        if plan.strategy != "ddp":
+            command += ["--deepspeed_multinode_launcher", "standard"]  # torchrun's own rendezvous, no ssh
     command += ["--mixed_precision", "bf16" if config.model.dtype == "bfloat16" else "no"]
     return [*command, *train]
 
@@ -35,7 +42,7 @@ def training_env(plan: Plan) -> dict[str, str]:
     """Return what the training's environment holds besides ours."""
     env = {
         "PYTHONUNBUFFERED": "1",
-        "OMP_NUM_THREADS": str(cpu_threads(plan.num_processes)),
+        "OMP_NUM_THREADS": str(cpu_threads(plan.processes_here)),
         "CUDA_VISIBLE_DEVICES": ",".join(plan.training_gpus),
         GPUS_VARIABLE: str(plan.num_gpus),
     }

@@ -40,7 +40,8 @@ def _gpus(forecast: Forecast) -> str:
     split = (
         f"{servers} generating and {len(plan.training_gpus)} training" if servers else len(plan.training_gpus)
     )
-    return f"{split} x {forecast.needs.gpu.name}"
+    each = f" on each of {plan.num_machines} machines" if plan.num_machines > 1 else ""
+    return f"{split} x {forecast.needs.gpu.name}{each}"
 
 
 def _models(forecast: Forecast) -> str:

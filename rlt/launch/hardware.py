@@ -64,6 +64,8 @@ BANDWIDTH_SHARE = 0.6
 """Of the memory bandwidth, while decoding."""
 LINK_SHARE = 0.6
 """Of the link's bandwidth, in collectives."""
+NETWORK = 50e9
+"""Bytes a second of each GPU to those of other machines: a 400 Gb/s adapter for each, as in a DGX H100."""
 HOST_LINK = 20e9
 """Bytes a second between a GPU and pageable host memory over PCIe."""
 HOST_BANDWIDTH = 100e9

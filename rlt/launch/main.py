@@ -35,6 +35,8 @@ from rlt.launch.disk import check_disk, disk_needs
 from rlt.launch.forecast import FORECAST_STAGES, Forecast, count_steps, make_forecast
 from rlt.launch.forecast_text import page, summary
 from rlt.launch.health import MotionWatch
+from rlt.launch.machines import ALONE, Machines, check_machines, take_options
+from rlt.launch.meeting import meet
 from rlt.launch.model_size import NoForecast, read_size
 from rlt.launch.native_builds import remove_stale_locks
 from rlt.launch.plan import (
@@ -47,7 +49,7 @@ from rlt.launch.plan import (
     visible_gpus,
 )
 from rlt.launch.ports import free_ports
-from rlt.launch.preflight import check_local_data, prepare_directory
+from rlt.launch.preflight import check_local_data, prepare_directory, prepare_log
 from rlt.launch.rehearse import FLAG, refuse_rehearsal, rehearsal, results
 from rlt.launch.server import (
     ServerPlan,
@@ -63,12 +65,14 @@ from rlt.launch.supervise import Limits, supervise
 from rlt.launch.training import TrainingProcess
 from rlt.launch.versions import untested_versions
 from rlt.reporting.process_name import name_process
-from rlt.reporting.processes import describe_process, write_processes
+from rlt.reporting.processes import describe_process, forget_other_machines, write_processes
 from rlt.reporting.run_record import (
     COMMAND_VARIABLE,
+    explain_failure,
     finish_abandoned,
     one_line,
     read_run,
+    source_digest,
 )
 from rlt.reporting.stop_file import LAUNCHED_VARIABLE, forget_request
 from rlt.trainers.arguments import patience
@@ -102,6 +106,10 @@ KEY=VALUE   any setting; `python train.py --help` lists them
             start nothing
 --rehearse  run the same configuration with tiny random models of the same families, two steps through
             every phase, on what this machine has (a CPU, one GPU), in OUTPUT_DIR/rehearsal
+--num_machines N --machine_rank K --main_process_ip HOST [--main_process_port 29500]
+            train on N machines, each with as many GPUs or processes: the same command on all of them, but for
+            K, which counts from 0. HOST is machine 0, reached at this port and the next one. All machines
+            share the file system of OUTPUT_DIR; servers are started apart (generation.servers)
 
 Logs go to OUTPUT_DIR/logs. CUDA_VISIBLE_DEVICES decides which GPUs are visible.
 """
@@ -119,6 +127,7 @@ class CommandLine:
     rehearse: bool
     typed: str
     """The whole line, as run.json shows it."""
+    machines: Machines = ALONE
 
 
 @dataclass(frozen=True)
@@ -135,6 +144,9 @@ class Launch:
     forecast: Forecast | str | None
     """A reason where there can be none; None for stages that don't train."""
     disk: str | None = None
+    machines: Machines = ALONE
+    settings: tuple[str, ...] = ()
+    """As they were typed."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -155,6 +167,8 @@ def main(argv: Sequence[str]) -> int:
         if line.dry_run:
             sys.stdout.write(describe(launch))
             return check_text(launch.config, line.overrides)
+        if not launch.machines.is_first:
+            return run(launch)  # machine 0 holds the run directory
         prepare_directory(launch.config.output_dir, launch.log_path)
         return run_and_record(launch)
     except RLTError as error:
@@ -179,6 +193,8 @@ def check_text(config: Config, overrides: Sequence[str]) -> int:
 def parse(script: str, words: Sequence[str]) -> CommandLine:
     """Return the sorted words; raises ConfigError for wrong numbers and contradicting words."""
     num_counts = 2 if script == "launch_with_server.sh" else 1
+    typed = shlex.join([f"./{script}", *words])
+    machines, words = take_options(words)
     leading: list[str] = []
     for word in words:
         if not word.lstrip("-").isdigit():
@@ -187,8 +203,8 @@ def parse(script: str, words: Sequence[str]) -> CommandLine:
     rest = words[len(leading) :]
     if len(leading) > num_counts or (num_counts == 2 and len(leading) < 2):
         expected = "two numbers, GENERATION and TRAINING," if num_counts == 2 else "at most one number"
-        typed = " ".join(leading) or "none"
-        raise ConfigError(f"{script} takes {expected} before the run file, got {typed}.")
+        got = " ".join(leading) or "none"
+        raise ConfigError(f"{script} takes {expected} before the run file, got {got}.")
     if any(int(word) < 1 for word in leading):
         raise ConfigError(f"{script} counts GPUs or processes from 1 on, got {' '.join(leading)}.")
     chosen = [word for word in rest if word in STRATEGIES]
@@ -197,9 +213,8 @@ def parse(script: str, words: Sequence[str]) -> CommandLine:
         raise ConfigError(f"{both} contradict each other: give one of {', '.join(STRATEGIES)}.")
     overrides = tuple(word for word in rest if word not in (*STRATEGIES, "--dry-run", FLAG))
     counts = tuple(int(word) for word in leading)
-    typed = shlex.join([f"./{script}", *words])
     word = chosen[0] if chosen else None
-    return CommandLine(counts, word, overrides, "--dry-run" in rest, FLAG in rest, typed)
+    return CommandLine(counts, word, overrides, "--dry-run" in rest, FLAG in rest, typed, machines)
 
 
 def become_pipeline(line: CommandLine) -> NoReturn:
@@ -211,6 +226,8 @@ def become_pipeline(line: CommandLine) -> NoReturn:
             f"`{given}` is for one stage, and a pipeline has several: write pipeline.every.{key}={value}, or "
             f"pipeline.steps.STEP.{key}={value} for one of them."
         )
+    if line.machines.count > 1:
+        raise ConfigError("--num_machines is for one stage, and a pipeline has several: launch each.")
     words = [str(PROJECT / "train.py"), *line.overrides, *(["--dry-run"] if line.dry_run else [])]
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *words], {**os.environ, COMMAND_VARIABLE: line.typed})
@@ -230,6 +247,7 @@ def check(script: str, line: CommandLine, config: Config) -> Checked:
         raise ConfigError("infer needs no launcher: run `python train.py run_cfg=infer …`.")
     generates = config.stage in ENGINE_STAGES and config.generation.backend == "vllm"
     needs_servers = generates and not config.generation.servers
+    check_machines(script, line.machines, config, needs_servers=needs_servers)
     if script == "launch_with_server.sh" and (not needs_servers or config.stage in GENERATING_STAGES):
         raise ConfigError(_needs_no_server(config))
     plan = plan_devices(config, line, needs_servers)
@@ -260,12 +278,27 @@ def arrange(line: CommandLine, config: Config, checked: Checked) -> Launch:
         servers = plan_servers(config, plan.servers, run_directory, key=run_key(config))
         overrides.append(f"generation.servers=[{','.join(server.address for server in servers)}]")
     num_rows = check_local_data(config)
-    (port,) = free_ports(1, besides=[server.port for server in servers])
-    command = training_command(config, plan, overrides, port)
-    log_path = run_directory / "logs" / "train.log"
+    machines = line.machines
+    if machines.count == 1:
+        (port,) = free_ports(1, besides=[server.port for server in servers])
+        machines = Machines(port=port)
+    command = training_command(config, plan, overrides, machines)
+    log_path = run_directory / "logs" / ("train.log" if machines.is_first else f"train.{machines.rank}.log")
     ahead = forecast(config, plan, num_rows)
     disk = look_at_disk(config, plan, num_rows, refuse=not line.dry_run)
-    return Launch(line.typed, config, plan, servers, command, training_env(plan), log_path, ahead, disk)
+    return Launch(
+        line.typed,
+        config,
+        plan,
+        servers,
+        command,
+        training_env(plan),
+        log_path,
+        ahead,
+        disk,
+        machines,
+        line.overrides,
+    )
 
 
 def look_at_disk(config: Config, plan: Plan, num_rows: int | None, *, refuse: bool) -> str | None:
@@ -290,7 +323,7 @@ def rehearse(script: str, line: CommandLine) -> int:
     """Return the exit code of a rehearsal, which goes the way of a run, in a directory of its own."""
     began = time.monotonic()
     config = resolve(compose(line.overrides))
-    refuse_rehearsal(config, dry_run=line.dry_run)
+    refuse_rehearsal(config, dry_run=line.dry_run, num_machines=line.machines.count)
     real = check(script, line, config)
     check_local_data(config)
     with rehearsal(config, real.plan, present_gpus(os.environ)) as rehearsed:
@@ -337,7 +370,7 @@ def plan_devices(config: Config, line: CommandLine, needs_servers: bool) -> Plan
     if config.stage in GENERATING_STAGES:
         return _plan_generating(config, gpus, count, line.word, needs_servers)
     if not needs_servers:
-        return plan_training(gpus, count, line.word, has_deepspeed)
+        return plan_training(gpus, count, line.word, has_deepspeed, line.machines.count)
     generation, training = line.counts if len(line.counts) == 2 else (None, *(line.counts or (None,)))
     tensor_parallel = config.generation.tensor_parallel
     return plan_with_servers(gpus, generation, training, tensor_parallel, line.word, has_deepspeed)
@@ -378,6 +411,8 @@ def plan_line(launch: Launch) -> str:
         gpus = ",".join(gpu for server in plan.servers for gpu in server)
         servers = f"{len(plan.servers)} vLLM server(s) on {'GPU ' + gpus if gpus else 'the CPU'}; "
     strategy = f"{plan.num_processes} process(es), {plan.strategy}"
+    if plan.num_machines > 1:
+        where += f" of each of {plan.num_machines} machines (this is machine {launch.machines.rank})"
     if plan.strategy == "single":
         strategy = "one process"
     work = _WORK.get(launch.config.stage, "training")
@@ -388,10 +423,7 @@ def run_and_record(launch: Launch) -> int:
     """Return the training's exit code; see that run.json tells an end that the training could not write."""
     status, reason = "interrupted", None
     try:
-        code = run(launch)
-        may_pause = code == 0 and launch.config.stage in TRAINING_STAGES
-        is_paused = may_pause and read_run(launch.config.output_dir)["status"] == "paused"
-        return Paused.exit_code if is_paused else code
+        return run(launch)
     except RLTError as error:
         status, reason = "failed", one_line(error)
         raise
@@ -410,10 +442,13 @@ def run(launch: Launch) -> int:
     name_process("rlt:launch")
     stop_on_signals()
     if launch.config.stage in TRAINING_STAGES:
-        forget_request(Path(launch.config.output_dir))
+        if launch.machines.is_first:
+            forget_request(Path(launch.config.output_dir))
         save_on_signals(launch.config.output_dir, sigterm=launch.config.trainer.save_on_sigterm)
     remove_stale_locks(os.environ)
     launched = time.time()
+    if launch.machines.count > 1:
+        return run_beside_others(launch, launched)
     with ExitStack() as stack:
         try:
             servers = start_servers(launch.servers, stack)
@@ -434,13 +469,62 @@ def run(launch: Launch) -> int:
                 silence=generation.silence_timeout,
                 patience=patience(generation) if is_rl else 0,
             )
-            motion = MotionWatch(
-                launch.config.output_dir, launch.log_path, launch.config.trainer.hang_timeout
-            )
             restarted = partial(record_processes, launch, servers, training)
-            return supervise(training, servers, limits, motion=motion, restarted=restarted)
+            code = supervise(training, servers, limits, motion=motion_watch(launch), restarted=restarted)
+            return exit_code(launch, code)
         except Stopped as stopped:
             logger.warning("%s: ending servers and training …", signal.Signals(stopped.number).name)
+            raise
+
+
+def motion_watch(launch: Launch) -> MotionWatch:
+    """Return what sees whether the training moves."""
+    return MotionWatch(launch.config.output_dir, launch.log_path, launch.config.trainer.hang_timeout)
+
+
+def exit_code(launch: Launch, code: int) -> int:
+    """Return the launcher's exit code after its training's: that of a paused run is not 0."""
+    may_pause = code == 0 and launch.config.stage in TRAINING_STAGES
+    is_paused = may_pause and read_run(launch.config.output_dir)["status"] == "paused"
+    return Paused.exit_code if is_paused else code
+
+
+def run_beside_others(launch: Launch, launched: float) -> int:
+    """Return the exit code of a training on several machines, after which nothing of ours is left behind."""
+    machines, directory = launch.machines, launch.config.output_dir
+    if machines.is_first:
+        forget_other_machines(directory)
+    same = {
+        "processes on each machine": launch.plan.processes_here,
+        "strategy": launch.plan.strategy,
+        "settings": list(launch.settings),
+        "code": source_digest()[:12],
+    }
+    with ExitStack() as stack:
+        try:
+            others = meet(machines, directory, same)
+        except Stopped as stopped:
+            logger.warning("%s: not all machines have come", signal.Signals(stopped.number).name)
+            raise
+        stack.callback(others.close)
+        try:
+            prepare_log(directory, launch.log_path)
+            env = {**launch.env, COMMAND_VARIABLE: launch.typed, LAUNCHED_VARIABLE: str(launched)}
+            training = TrainingProcess(launch.command, env, launch.log_path)
+            stack.callback(training.stop)
+            record_processes(launch, [], training)
+            code = others.watch(training, motion_watch(launch).check if machines.is_first else lambda: None)
+            code = others.agree(exit_code(launch, code) if machines.is_first else code)
+            if code == RLTError.exit_code and machines.is_first and (failed := others.failed()):
+                explain_failure(directory, str(failed))
+            return code
+        except Stopped as stopped:
+            name = signal.Signals(stopped.number).name
+            others.tell(128 + stopped.number, f"ended by {name} to its launcher")
+            logger.warning("%s: ending the training on %d machines …", name, machines.count)
+            raise
+        except RLTError as error:
+            others.tell(error.exit_code, one_line(error))
             raise
 
 
@@ -451,7 +535,7 @@ def record_processes(launch: Launch, servers: Sequence[ServerProcess], training:
     ]
     name = _WORK.get(launch.config.stage, "training")
     found.append(describe_process(name, training.child.pid, log=str(launch.log_path)))
-    write_processes(launch.config.output_dir, found)
+    write_processes(launch.config.output_dir, found, launch.machines.rank)
 
 
 def syncs_in_a_group(launch: Launch) -> bool:

@@ -29,14 +29,21 @@ class Plan:
     """One entry per vLLM server: the GPUs it owns."""
     training_gpus: tuple[str, ...]
     num_processes: int
-    """Training processes."""
+    """Training processes, on all machines together."""
     strategy: str
     """A file of cfgs/accelerate/, without its suffix; or `single`, one process that nobody launches."""
+    num_machines: int = 1
+    """Each has as many processes, and the devices of this plan."""
+
+    @property
+    def processes_here(self) -> int:
+        """Training processes on each machine."""
+        return self.num_processes // self.num_machines
 
     @property
     def num_gpus(self) -> int:
-        """The GPUs of servers and training together."""
-        return sum(map(len, self.servers)) + len(self.training_gpus)
+        """The GPUs of servers and training together, on all machines."""
+        return sum(map(len, self.servers)) + len(self.training_gpus) * self.num_machines
 
     @property
     def on_cpu(self) -> bool:
@@ -88,14 +95,19 @@ def _ask_nvidia_smi(fields: str) -> list[str]:
     return ["".join(line.split()) for line in lines if line.strip()]
 
 
-def plan_training(gpus: tuple[str, ...], count: int | None, word: str | None, has_deepspeed: bool) -> Plan:
-    """Return a plan that only trains: on `count` GPUs or CPU processes, by default on all GPUs."""
+def plan_training(
+    gpus: tuple[str, ...], count: int | None, word: str | None, has_deepspeed: bool, num_machines: int = 1
+) -> Plan:
+    """Return a plan that only trains: on `count` GPUs or CPU processes, by default on all GPUs.
+
+    With several machines, on so many of each.
+    """
     if gpus:
         _refuse_too_many(count, gpus, "training")
-        chosen = gpus if count is None else gpus[:count]
-        return Plan((), chosen, len(chosen), choose_strategy(word, len(chosen), True, has_deepspeed))
-    processes = 1 if count is None else count
-    return Plan((), (), processes, choose_strategy(word, processes, False, has_deepspeed))
+    chosen = gpus if count is None else gpus[:count]
+    processes = num_machines * (len(chosen) if gpus else count or 1)
+    strategy = choose_strategy(word, processes, bool(gpus), has_deepspeed)
+    return Plan((), chosen, processes, strategy, num_machines)
 
 
 def plan_generation(gpus: tuple[str, ...], count: int | None, tensor_parallel: int) -> Plan:

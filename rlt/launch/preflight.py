@@ -48,6 +48,11 @@ def prepare_directory(output_dir: str, log_path: Path) -> None:
     """Make the run directory; raises ConfigError if it cannot be written or another run holds it."""
     with only_run_in(output_dir):  # the training will hold it
         finish_abandoned(output_dir)  # an earlier run, whose end is not ours to explain
+    prepare_log(output_dir, log_path)
+
+
+def prepare_log(output_dir: str, log_path: Path) -> None:
+    """Make a log file of a run; raises ConfigError if it cannot be written."""
     try:
         log_path.parent.mkdir(exist_ok=True)
         log_path.open("ab").close()

@@ -69,8 +69,10 @@ class Rehearsal:
     """One line each of what was made small."""
 
 
-def refuse_rehearsal(config: Config, *, dry_run: bool) -> None:
+def refuse_rehearsal(config: Config, *, dry_run: bool, num_machines: int) -> None:
     """Raise ConfigError where there is nothing to rehearse."""
+    if num_machines > 1:
+        raise ConfigError(f"`{FLAG}` is for one machine: leave out --num_machines and what goes with it.")
     if dry_run:
         raise ConfigError(f"--dry-run starts nothing and {FLAG} runs every phase: give one of the two.")
     if config.stage == "pipeline":

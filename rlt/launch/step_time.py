@@ -20,6 +20,7 @@ from rlt.launch.hardware import (
     HOST_BANDWIDTH,
     HOST_LINK,
     LINK_SHARE,
+    NETWORK,
     SERVER_TICK,
 )
 from rlt.launch.model_size import ModelSize
@@ -126,7 +127,8 @@ class StepTimes:
         trained = trained_parameters(config, policy)
         if self.plan.strategy in SHARDED and processes > 1:
             # Each micro-batch gathers the weights twice and shares gradients once, while it computes.
-            compute = max(compute, micro_batches * 3 * weights / (self.gpu.link * LINK_SHARE))
+            link = self.gpu.link if self.plan.num_machines == 1 else min(self.gpu.link, NETWORK)
+            compute = max(compute, micro_batches * 3 * weights / (link * LINK_SHARE))
         if self.plan.strategy != "offload":
             return compute
         moved = (2 * weights + 2 * trained) / processes / HOST_LINK

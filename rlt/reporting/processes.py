@@ -18,6 +18,7 @@ from rlt.reporting.files import write_json
 from rlt.reporting.run_record import now
 
 NAME = "processes.json"
+OF_OTHERS = "processes.machine-*.json"
 
 
 def describe_process(name: str, pid: int, **more: Any) -> dict[str, Any]:
@@ -28,16 +29,27 @@ def describe_process(name: str, pid: int, **more: Any) -> dict[str, Any]:
     return {"name": name, "pid": pid, "born": born, **more}
 
 
-def write_processes(directory: str | Path, processes: Sequence[Mapping[str, Any]]) -> None:
-    """Write what this launcher has started; a disk that takes no more must not end a run."""
+def write_processes(directory: str | Path, processes: Sequence[Mapping[str, Any]], machine: int = 0) -> None:
+    """Write what this launcher has started; a disk that takes no more must not end a run.
+
+    On several machines each has its file, and machine 0 that of a run on one.
+    """
     record = {
         "host": socket.gethostname(),
+        "machine": machine,
         "written": now(),
         "launcher": describe_process("launcher", os.getpid()),
         "processes": processes,
     }
     with suppress(OSError):
-        write_json(Path(directory) / NAME, record)
+        write_json(Path(directory) / (NAME if machine == 0 else OF_OTHERS.replace("*", str(machine))), record)
+
+
+def forget_other_machines(directory: str | Path) -> None:
+    """Remove what the other machines of an earlier run have written."""
+    for file in Path(directory).glob(OF_OTHERS):
+        with suppress(OSError):
+            file.unlink()
 
 
 def is_alive(process: Mapping[str, Any]) -> bool:

@@ -242,6 +242,16 @@ def _as_far_as_the_disk_allows() -> Iterator[None]:
         logger.warning("%s cannot be written (%s): how this run ended is not in it", NAME, error.strerror)
 
 
+def explain_failure(directory: str | Path, reason: str) -> None:
+    """Put a reason, which the run itself could not know, before what run.json says of its failure."""
+    fields = read_run(directory)
+    if fields["status"] == "failed":
+        with _as_far_as_the_disk_allows():
+            write_json(
+                Path(directory) / NAME, {**fields, "error": redact(f"{reason}; here: {fields['error']}")}
+            )
+
+
 def command_line() -> str:
     """Return what the user typed, secrets masked: the launcher's line, or this process's if it has none."""
     return redact(os.environ.get(COMMAND_VARIABLE) or shlex.join(["python", *sys.orig_argv[1:]]))

@@ -18,6 +18,7 @@ from rlt.models.load import load_context
 from rlt.models.logprobs import LogprobModel, Request, token_logprobs
 from rlt.models.scaled_head import model_folder, weights_bytes
 from rlt.records import Problem
+from rlt.stages.common import is_main_process
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ def student_context(config: Config, name: str) -> int | None:
     contexts = [load_context(name, trust=config.model.trust_remote_code)]
     if config.reward.placement == "server":
         servers = student_servers(config)
+        if is_main_process():
+            servers.show_health()
         if not config.generation.allow_open_servers:
             servers.check_doors()
         contexts.append(servers.check(config.reward.student_temperature))

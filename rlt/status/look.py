@@ -25,7 +25,7 @@ import yaml
 from rlt.errors import DataError
 from rlt.reporting.now import NAME as NOW
 from rlt.reporting.processes import NAME as PROCESSES
-from rlt.reporting.processes import is_alive
+from rlt.reporting.processes import OF_OTHERS, is_alive
 from rlt.reporting.redact import redact
 from rlt.reporting.run_record import NAME as RUN
 from rlt.reporting.run_record import read_run
@@ -94,7 +94,7 @@ def look(directory: Path) -> Told:
         "seconds_per_step": pace,
         "seconds_left": _left(pace, rows, of, directory) if state == "running" else None,
         "metrics": {k: v for k, v in rows[-1].items() if k not in ("step", "epoch", "time")} if rows else {},
-        "processes": _processes(directory, run, launch if is_here else {}) if is_on else [],
+        "processes": _processes(directory, run, launch) if is_on else [],
         "servers": [],
     }
     if is_on:
@@ -157,20 +157,32 @@ def _state(run: Mapping[str, Any], launch: Mapping[str, Any], launcher_lives: bo
 
 
 def _processes(directory: Path, run: Mapping[str, Any], launch: Mapping[str, Any]) -> list[Told]:
-    """Return the run's processes: those of the launcher, or the one that run.json names."""
-    found = [launch["launcher"], *launch["processes"]] if launch else []
+    """Return the run's processes: those of the launchers, or the one that run.json names.
+
+    Whether one of another machine is alive is not known: None.
+    """
+    others = [_read_json(file) for file in sorted(directory.glob(OF_OTHERS))]
+    found = [
+        (record, process)
+        for record in (launch, *others)
+        if record
+        for process in (record["launcher"], *record["processes"])
+    ]
     process = run.get("process", {})
-    if not found and process.get("host") == socket.gethostname():
-        found = [{"name": run.get("stage"), "pid": process["pid"]}]
+    if not found and process:
+        found = [(process, {"name": run.get("stage"), "pid": process["pid"]})]
     told = []
-    for described in found:
+    for record, described in found:
         log = Path(described["log"]) if described.get("log") else None
         if log and not log.is_file():
             log = directory / "logs" / log.name  # the folder was given relative to another one
-        alive = is_alive(described)
+        is_here = record.get("host") == socket.gethostname()
+        alive = is_alive(described) if is_here else None
         told.append(
             {
                 **{key: described.get(key) for key in ("name", "pid", "address")},
+                "host": record.get("host"),
+                "machine": record.get("machine", 0),
                 "alive": alive,
                 "log": str(log) if log else None,
                 "last_line": _last_line(log) if log else None,

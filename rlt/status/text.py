@@ -41,8 +41,10 @@ def run_text(run: Mapping[str, Any]) -> str:
     for process in run["processes"]:
         address = process["address"]
         where = f" at {address} ({health.pop(address)})" if address else ""
-        end = "" if process["alive"] else " HAS ENDED"
-        lines.append(f"{process['name']} (pid {process['pid']}){end}{where}")
+        end = " HAS ENDED" if process["alive"] is False else ""
+        host = f" on {process['host']}" if process["alive"] is None else ""
+        machine = f"machine {process['machine']}: " if process["machine"] else ""
+        lines.append(f"{machine}{process['name']} (pid {process['pid']}{host}){end}{where}")
         lines += [f"  {child['name']} (pid {child['pid']})" for child in process["children"]]
         if process["log"]:
             lines += [f"  {process['log']}", f"  | {_short(process['last_line'] or 'nothing yet')}"]

@@ -1,0 +1,36 @@
+"""What each server of a run says of itself before the run relies on it, a line each."""
+
+from __future__ import annotations
+
+import logging
+
+from rlt.errors import GenerationError, first_line
+from rlt.generation.vllm_pool import VLLMPool
+from rlt.generation.vllm_server import VLLMServer
+
+logger = logging.getLogger(__name__)
+_TIMEOUT = 10.0
+
+
+def show_health(pool: VLLMPool) -> None:
+    """Log a line for each server; those that are not well are for the check that follows to refuse."""
+    for line in pool.on_all("health", health):
+        logger.info("%s", line)
+
+
+def health(server: VLLMServer) -> str:
+    """Return the address of a server, whether it is healthy, and what it serves."""
+    try:
+        server.get("/health", timeout=_TIMEOUT)
+        models = server.get("/v1/models", timeout=_TIMEOUT)
+        version = server.get("/version", timeout=_TIMEOUT, missing_ok=True)
+        with server.reading("GET /v1/models"):
+            card = models["data"][0]
+            words = ["healthy", f"serves {card['id']}"]
+            words += [f"{card['max_model_len']:,} tokens"] if card.get("max_model_len") else []
+        with server.reading("GET /version"):
+            words += [f"vLLM {version['version']}"] if version else []
+    except GenerationError as error:
+        why = first_line(error).removeprefix(f"the vLLM server at {server.address} ")
+        return f"server {server.address}: NOT USABLE, {why}"
+    return f"server {server.address}: {', '.join(words)}"

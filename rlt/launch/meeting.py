@@ -1,0 +1,409 @@
+"""The launchers of one run on several machines: they meet before it starts, and learn how each other ends.
+
+torchrun ends one machine's processes only, and those of the others would wait in a collective until its
+timeout. Machine 0 listens at the port after the training's own; every other launcher holds a connection to it
+for as long as it lives, so that even its death is seen.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import queue
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlt.config.server_key import is_loopback
+from rlt.errors import ConfigError, MachineLost, Paused
+from rlt.launch.machines import Machines
+from rlt.launch.training import TrainingProcess
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT = 600.0
+"""Seconds in which all machines have to come; a queue may give them one after the other."""
+PATIENCE = 15.0
+"""Seconds for a training to end by itself after that of another machine: its own last words tell more."""
+_SAME_DIRECTORY_TIMEOUT = 30.0
+"""Seconds in which a file of machine 0 is seen by the others; network file systems remember for a while."""
+_SAY_EVERY = 15.0
+_LAST_WORDS = 5.0
+_LONGEST_LINE = 65536
+_TOKEN = ".machines"
+_WELL = (0, Paused.exit_code)
+Told = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the run on a machine ended."""
+
+    machine: int
+    host: str
+    code: int | None
+    """None where nobody could tell."""
+    reason: str
+
+    def __str__(self) -> str:
+        """Return who, and why."""
+        return f"machine {self.machine} ({self.host}): {self.reason}"
+
+
+class Line:
+    """JSON objects over a connection, one a line."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(None)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # A machine without power says nothing: the kernel asks every 10 s, and gives up after 40 s.
+        for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+            if hasattr(socket, name):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        self._connection = connection
+        self._file = connection.makefile("rb")
+
+    def send(self, told: Told) -> None:
+        """Send an object; whoever has gone misses it."""
+        with suppress(OSError):
+            self._connection.sendall(json.dumps(told).encode() + b"\n")
+
+    def receive(self) -> Told | None:
+        """Return the next object, None at the end of the connection and for anything else."""
+        try:
+            told = json.loads(self._file.readline(_LONGEST_LINE))
+        except (OSError, ValueError):
+            return None
+        return told if isinstance(told, dict) else None
+
+    def close(self) -> None:
+        """End the connection, for the thread that reads it too."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+
+
+Event = tuple[Line, Told | None]
+"""A line and what came over it, None when it has ended."""
+
+
+class Meeting:
+    """The other machines of a run, from the moment when all have come."""
+
+    def __init__(
+        self,
+        machines: Machines,
+        hosts: Mapping[int, str],
+        lines: Mapping[int, Line],
+        events: queue.SimpleQueue[Event],
+    ) -> None:
+        """`hosts` names all machines, `lines` lead to the others, and `events` come over them."""
+        self._machines = machines
+        self._hosts = hosts
+        self._lines = lines
+        self._events = events
+        self._ended: dict[int, Ended] = {}
+
+    def failed(self) -> Ended | None:
+        """Return the first machine, as far as is known, that has ended before its time."""
+        self._listen()
+        return next((ended for ended in self._ended.values() if ended.code not in _WELL), None)
+
+    def tell(self, code: int, reason: str) -> None:
+        """Tell the others how the run has ended here."""
+        self._send(Ended(self._machines.rank, socket.gethostname(), code, reason))
+
+    def watch(self, training: TrainingProcess, look: Callable[[], None]) -> int:
+        """Return the training's exit code; raise MachineLost when another machine has ended before.
+
+        `look` is called now and then, and may raise.
+        """
+        while (code := training.poll()) is None:
+            look()
+            if failed := self.failed():
+                deadline = time.monotonic() + PATIENCE
+                while training.poll() is None and time.monotonic() < deadline:
+                    time.sleep(0.1)
+                if training.poll() is None:
+                    raise MachineLost(f"{failed}; the training here has been ended too")
+            time.sleep(0.2)
+        training.drain()
+        return code
+
+    def agree(self, code: int) -> int:
+        """Return the exit code of this launcher after its training's, which the others are told.
+
+        Where all is well it is machine 0's, who alone knows whether the run is paused.
+        """
+        if code in _WELL and not self._machines.is_first:
+            while 0 not in self._ended:
+                self._listen()
+                time.sleep(0.1)
+            first = self._ended[0]
+            if first.code is None:
+                raise MachineLost(f"{first}")
+            return first.code
+        self.tell(code, f"its training has ended with exit code {code}")
+        if code not in _WELL:
+            deadline = time.monotonic() + _LAST_WORDS
+            while len(self._ended) < self._machines.count - 1 and time.monotonic() < deadline:
+                self._listen()
+                time.sleep(0.1)
+            logger.error("the training on this machine has ended with exit code %d", code)
+            for ended in self._ended.values():
+                logger.error("%s", ended)
+        return code
+
+    def close(self) -> None:
+        """Leave; whoever has not been told how we ended takes us for lost."""
+        for line in self._lines.values():
+            line.close()
+
+    def _listen(self) -> None:
+        """Take in what has come since the last time; machine 0 passes it on."""
+        with suppress(queue.Empty):
+            while True:
+                line, told = self._events.get_nowait()
+                machine = next((m for m, known in self._lines.items() if known is line), None)
+                if machine is None:
+                    continue
+                if told is None:
+                    reason = "it has gone without a word (killed, or out of reach)"
+                    ended = Ended(machine, self._hosts[machine], None, reason)
+                else:
+                    ended = Ended(**told)
+                if ended.machine not in self._ended:
+                    self._ended[ended.machine] = ended
+                    if self._machines.is_first:
+                        self._send(ended)
+
+    def _send(self, ended: Ended) -> None:
+        for machine, line in self._lines.items():
+            if machine != ended.machine:
+                line.send(vars(ended))
+
+
+def meet(machines: Machines, directory: str, plan: Mapping[str, Any]) -> Meeting:
+    """Return once all machines of a run are there, with the same `plan` and the same run directory.
+
+    Raises ConfigError where they differ, MachineLost where some do not come.
+    """
+    plan = {"--num_machines": machines.count, **plan}
+    return _gather(machines, directory, plan) if machines.is_first else _join(machines, directory, plan)
+
+
+# ---- machine 0 ----------------------------------------------------------------------------------------
+
+
+def _gather(machines: Machines, directory: str, plan: Told) -> Meeting:
+    lines: dict[int, Line] = {}
+    hosts = {0: socket.gethostname()}
+    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    token = secrets.token_hex(16)
+    (Path(directory) / _TOKEN).write_text(token)
+    waiting = _Waiting(machines)
+    _warn_of_another_address(machines.ip)
+    with ExitStack() as stack:
+        server = stack.enter_context(_server(machines))
+        stack.callback(lambda: [line.close() for line in lines.values()])
+        server.settimeout(0.2)
+        while len(lines) < machines.count - 1:
+            with suppress(TimeoutError):
+                _read_in_background(Line(server.accept()[0]), events)
+            with suppress(queue.Empty):
+                line, told = events.get_nowait()
+                _welcome(line, told, machines, plan, lines, hosts)
+            missing = [str(m) for m in range(1, machines.count) if m not in lines]
+            waiting.go_on(f"machine {', '.join(missing)}")
+        stack.pop_all()
+        server.close()
+    for line in lines.values():
+        line.send({"token": token, "hosts": hosts})
+    return Meeting(machines, hosts, lines, events)
+
+
+def _welcome(
+    line: Line,
+    told: Told | None,
+    machines: Machines,
+    plan: Told,
+    lines: dict[int, Line],
+    hosts: dict[int, str],
+) -> None:
+    """Take a launcher in, or let one go that has ended before all were there; refuse one of another run."""
+    known = next((machine for machine, other in lines.items() if other is line), None)
+    if told is None or known is not None:
+        if known is not None:
+            logger.warning("machine %d (%s) has gone again", known, hosts[known])
+            del lines[known]
+        line.close()
+        return
+    machine, host, theirs = told.get("machine"), told.get("host"), told.get("plan")
+    if not isinstance(machine, int) or not isinstance(theirs, dict):
+        line.close()  # somebody else's program
+        return
+    refused = None
+    if machine in lines or not 0 < machine < machines.count:
+        refused = (
+            f"--machine_rank {machine} on {host} is not free among {machines.count} machines: number them "
+            f"from 0 to {machines.count - 1}, each once."
+        )
+    for name, ours in plan.items():
+        if refused is None and theirs.get(name) != ours:
+            refused = _difference(name, ours, theirs.get(name), f"machine {machine} ({host})")
+    if refused:
+        for other in (line, *lines.values()):
+            other.send({"refused": refused})
+        line.close()
+        raise ConfigError(refused)
+    lines[machine], hosts[machine] = line, str(host)
+    logger.info("machine %d is here: %s", machine, host)
+
+
+def _difference(name: str, ours: Any, theirs: Any, who: str) -> str:
+    if isinstance(ours, list):
+        ours_only = [word for word in ours if word not in (theirs or [])]
+        theirs_only = [word for word in theirs or [] if word not in ours]
+        ours, theirs = " ".join(ours_only) or "less", " ".join(theirs_only) or "less"
+    return (
+        f"{who} was started with {name} {theirs}, and machine 0 with {ours}: give the same command and the "
+        "same version of this project on every machine, all but --machine_rank."
+    )
+
+
+def _server(machines: Machines) -> socket.socket:
+    """Return a listening socket: on all addresses, since a machine's own name may lead to loopback there."""
+    port = machines.port + 1
+    try:
+        if is_loopback(machines.ip):
+            return socket.create_server((machines.ip, port))
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", port))
+    except OSError as error:
+        reason = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+        raise ConfigError(
+            f"port {port} {reason}, where the launchers of this run would meet (--main_process_port + 1): "
+            "give another --main_process_port on every machine."
+        ) from None
+
+
+def _warn_of_another_address(ip: str) -> None:
+    """Say so where the address of machine 0 is not one of ours; behind a translated one it need not be."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(ip, 0, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        logger.warning(
+            "this is machine 0, but --main_process_ip %s does not seem to be it (%s)", ip, reason.lower()
+        )
+
+
+# ---- the others ---------------------------------------------------------------------------------------
+
+
+def _join(machines: Machines, directory: str, plan: Told) -> Meeting:
+    waiting = _Waiting(machines)
+    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    hello = {"machine": machines.rank, "host": socket.gethostname(), "plan": plan}
+    while True:
+        line = _connect(machines)
+        if line is not None:
+            _read_in_background(line, events)
+            line.send(hello)
+            told = _answer(line, events, waiting)
+            if told is not None:
+                break
+            line.close()  # machine 0 was started anew, or is that of a run which is ending
+        waiting.go_on("machine 0")
+        time.sleep(0.5)
+    if "refused" in told:
+        line.close()
+        raise ConfigError(told["refused"])
+    hosts = {int(machine): str(host) for machine, host in told["hosts"].items()}
+    meeting = Meeting(machines, hosts, {0: line}, events)
+    try:
+        _require_same_directory(directory, told["token"], hosts[0])
+    except ConfigError as error:
+        meeting.tell(error.exit_code, str(error))
+        meeting.close()
+        raise
+    return meeting
+
+
+def _connect(machines: Machines) -> Line | None:
+    try:
+        return Line(socket.create_connection((machines.ip, machines.port + 1), timeout=5.0))
+    except socket.gaierror as error:
+        raise ConfigError(
+            f"--main_process_ip {machines.ip} is not known here ({error.strerror}): give that of machine 0."
+        ) from None
+    except OSError:
+        return None
+
+
+def _answer(line: Line, events: queue.SimpleQueue[Event], waiting: _Waiting) -> Told | None:
+    """Return what machine 0 says, None when it leaves instead."""
+    while True:
+        with suppress(queue.Empty):
+            spoke, told = events.get(timeout=0.5)
+            if spoke is line:
+                return told
+        waiting.go_on("all machines")
+
+
+def _require_same_directory(directory: str, token: str, host: str) -> None:
+    deadline = time.monotonic() + _SAME_DIRECTORY_TIMEOUT
+    while True:
+        with suppress(OSError):
+            if (Path(directory) / _TOKEN).read_text() == token:
+                return
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"`output_dir={directory}` on {socket.gethostname()} is not that of machine 0 ({host}): give "
+                "a folder on a file system that all machines share."
+            )
+        time.sleep(0.5)
+
+
+# ---- both ---------------------------------------------------------------------------------------------
+
+
+class _Waiting:
+    """Says now and then what is waited for, and ends the wait."""
+
+    def __init__(self, machines: Machines) -> None:
+        self._where = f"{machines.ip}:{machines.port + 1}"
+        self._start = self._said = time.monotonic()
+
+    def go_on(self, what: str) -> None:
+        """Raise MachineLost when it has taken too long."""
+        now = time.monotonic()
+        if now - self._start > TIMEOUT:
+            raise MachineLost(
+                f"{what} did not come to {self._where} within {TIMEOUT:.0f} s: start the same command there, "
+                "with its --machine_rank, and see that this port can be reached."
+            )
+        if now - self._said > _SAY_EVERY:
+            self._said = now
+            logger.info("waiting for %s at %s for %.0f s", what, self._where, now - self._start)
+
+
+def _read_in_background(line: Line, events: queue.SimpleQueue[Event]) -> None:
+    """Put what comes over a line into the events, and None at its end."""
+
+    def read() -> None:
+        while (told := line.receive()) is not None:
+            events.put((line, told))
+        events.put((line, None))
+
+    threading.Thread(target=read, daemon=True).start()
