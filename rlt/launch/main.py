@@ -1,4 +1,4 @@
-"""launch.sh and launch_with_server.sh: plan, start servers, train, clean up.
+"""launch.sh and launch_with_server.sh: what is typed, checked, planned and told; run.py starts it.
 
 The configuration is composed and checked, and the devices are counted, before anything starts. No file
 of cfgs/ is written. Relative paths are those of the folder the user types in.
@@ -15,9 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,17 +26,13 @@ from rlt.config.save import to_yaml
 from rlt.config.schema import ENGINE_STAGES, GENERATING_STAGES, RL_STAGES, TRAINING_STAGES, Config
 from rlt.config.server_key import VARIABLE
 from rlt.config.validate import validate
-from rlt.errors import ConfigError, Paused, RLTError
-from rlt.generation.vllm_server import LOADING_VARIABLE
+from rlt.errors import ConfigError, RLTError
 from rlt.launch.command import PROJECT, training_command, training_env
 from rlt.launch.disk import check_disk, disk_needs
 from rlt.launch.forecast import FORECAST_STAGES, Forecast, count_steps, make_forecast
-from rlt.launch.forecast_text import page, summary
-from rlt.launch.health import MotionWatch
+from rlt.launch.forecast_text import page
 from rlt.launch.machines import ALONE, Machines, check_machines, take_options
-from rlt.launch.meeting import meet
 from rlt.launch.model_size import NoForecast, read_size
-from rlt.launch.native_builds import remove_stale_locks
 from rlt.launch.plan import (
     STRATEGIES,
     Plan,
@@ -49,36 +43,21 @@ from rlt.launch.plan import (
     visible_gpus,
 )
 from rlt.launch.ports import free_ports
-from rlt.launch.preflight import check_local_data, prepare_directory, prepare_log
+from rlt.launch.preflight import check_local_data, prepare_directory
 from rlt.launch.rehearse import FLAG, refuse_rehearsal, rehearsal, results
+from rlt.launch.run import Launch, plan_line, run, run_and_record
 from rlt.launch.server import (
     ServerPlan,
-    ServerProcess,
-    key_env,
     plan_servers,
     run_key,
-    start_servers,
-    wait_for_servers,
 )
-from rlt.launch.signals import Stopped, save_on_signals, stop_on_signals
-from rlt.launch.supervise import Limits, supervise
-from rlt.launch.training import TrainingProcess
+from rlt.launch.signals import Stopped
 from rlt.launch.versions import untested_versions
-from rlt.reporting.process_name import name_process
-from rlt.reporting.processes import describe_process, forget_other_machines, write_processes
 from rlt.reporting.run_record import (
     COMMAND_VARIABLE,
-    explain_failure,
-    finish_abandoned,
-    one_line,
-    read_run,
-    source_digest,
 )
-from rlt.reporting.stop_file import LAUNCHED_VARIABLE, forget_request
-from rlt.trainers.arguments import patience
 
 logger = logging.getLogger("rlt.launch")
-_WORK = {"collect_traces": "collecting", "evaluate": "evaluating"}
 
 USAGE = {
     "launch.sh": """\
@@ -128,25 +107,6 @@ class CommandLine:
     typed: str
     """The whole line, as run.json shows it."""
     machines: Machines = ALONE
-
-
-@dataclass(frozen=True)
-class Launch:
-    """Everything that will be started."""
-
-    typed: str
-    config: Config
-    plan: Plan
-    servers: list[ServerPlan]
-    command: list[str]
-    env: dict[str, str]
-    log_path: Path
-    forecast: Forecast | str | None
-    """A reason where there can be none; None for stages that don't train."""
-    disk: str | None = None
-    machines: Machines = ALONE
-    settings: tuple[str, ...] = ()
-    """As they were typed."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -400,148 +360,6 @@ def describe(launch: Launch) -> str:
     env = [f"{key}={shlex.quote(value)}" for key, value in launch.env.items()]
     lines += [f"# training; log: {launch.log_path}", " ".join([*env, shlex.join(launch.command)])]
     return "\n".join(lines) + "\n"
-
-
-def plan_line(launch: Launch) -> str:
-    """Return one line that says who gets what."""
-    plan = launch.plan
-    where = "on the CPU" if plan.on_cpu else f"on GPU {','.join(plan.training_gpus)}"
-    servers = ""
-    if plan.servers:
-        gpus = ",".join(gpu for server in plan.servers for gpu in server)
-        servers = f"{len(plan.servers)} vLLM server(s) on {'GPU ' + gpus if gpus else 'the CPU'}; "
-    strategy = f"{plan.num_processes} process(es), {plan.strategy}"
-    if plan.num_machines > 1:
-        where += f" of each of {plan.num_machines} machines (this is machine {launch.machines.rank})"
-    if plan.strategy == "single":
-        strategy = "one process"
-    work = _WORK.get(launch.config.stage, "training")
-    return f"# {launch.config.stage} -> {launch.config.output_dir}: {servers}{work} {where}: {strategy}"
-
-
-def run_and_record(launch: Launch) -> int:
-    """Return the training's exit code; see that run.json tells an end that the training could not write."""
-    status, reason = "interrupted", None
-    try:
-        return run(launch)
-    except RLTError as error:
-        status, reason = "failed", one_line(error)
-        raise
-    except Stopped as stopped:
-        reason = f"ended by {signal.Signals(stopped.number).name} to the launcher"
-        raise
-    finally:
-        finish_abandoned(launch.config.output_dir, reason, status)
-
-
-def run(launch: Launch) -> int:
-    """Return the training's exit code, with servers around it; nothing of ours is left behind."""
-    logger.info(plan_line(launch))
-    for line in summary(launch.forecast) if isinstance(launch.forecast, Forecast) else ():
-        logger.info("# %s", line)
-    name_process("rlt:launch")
-    stop_on_signals()
-    if launch.config.stage in TRAINING_STAGES:
-        if launch.machines.is_first:
-            forget_request(Path(launch.config.output_dir))
-        save_on_signals(launch.config.output_dir, sigterm=launch.config.trainer.save_on_sigterm)
-    remove_stale_locks(os.environ)
-    launched = time.time()
-    if launch.machines.count > 1:
-        return run_beside_others(launch, launched)
-    with ExitStack() as stack:
-        try:
-            servers = start_servers(launch.servers, stack)
-            env = {**launch.env, COMMAND_VARIABLE: launch.typed, LAUNCHED_VARIABLE: str(launched)}
-            if servers:
-                logger.info("logs: %s", launch.log_path.parent)
-                env |= {LOADING_VARIABLE: "1", **key_env(launch.servers[0].key)}
-            # The training reads its data while servers load, and what is wrong with that shows at once.
-            training = TrainingProcess(launch.command, env, launch.log_path)
-            stack.callback(training.stop)
-            record_processes(launch, servers, training)
-            if servers:
-                wait_for_servers(servers, launch.config, unless=lambda: training.poll() is not None)
-            generation, is_rl = launch.config.generation, launch.config.stage in RL_STAGES
-            limits = Limits(
-                restarts=generation.max_restarts if is_rl else 0,
-                together=syncs_in_a_group(launch),
-                silence=generation.silence_timeout,
-                patience=patience(generation) if is_rl else 0,
-            )
-            restarted = partial(record_processes, launch, servers, training)
-            code = supervise(training, servers, limits, motion=motion_watch(launch), restarted=restarted)
-            return exit_code(launch, code)
-        except Stopped as stopped:
-            logger.warning("%s: ending servers and training …", signal.Signals(stopped.number).name)
-            raise
-
-
-def motion_watch(launch: Launch) -> MotionWatch:
-    """Return what sees whether the training moves."""
-    return MotionWatch(launch.config.output_dir, launch.log_path, launch.config.trainer.hang_timeout)
-
-
-def exit_code(launch: Launch, code: int) -> int:
-    """Return the launcher's exit code after its training's: that of a paused run is not 0."""
-    may_pause = code == 0 and launch.config.stage in TRAINING_STAGES
-    is_paused = may_pause and read_run(launch.config.output_dir)["status"] == "paused"
-    return Paused.exit_code if is_paused else code
-
-
-def run_beside_others(launch: Launch, launched: float) -> int:
-    """Return the exit code of a training on several machines, after which nothing of ours is left behind."""
-    machines, directory = launch.machines, launch.config.output_dir
-    if machines.is_first:
-        forget_other_machines(directory)
-    same = {
-        "processes on each machine": launch.plan.processes_here,
-        "strategy": launch.plan.strategy,
-        "settings": list(launch.settings),
-        "code": source_digest()[:12],
-    }
-    with ExitStack() as stack:
-        try:
-            others = meet(machines, directory, same)
-        except Stopped as stopped:
-            logger.warning("%s: not all machines have come", signal.Signals(stopped.number).name)
-            raise
-        stack.callback(others.close)
-        try:
-            prepare_log(directory, launch.log_path)
-            env = {**launch.env, COMMAND_VARIABLE: launch.typed, LAUNCHED_VARIABLE: str(launched)}
-            training = TrainingProcess(launch.command, env, launch.log_path)
-            stack.callback(training.stop)
-            record_processes(launch, [], training)
-            code = others.watch(training, motion_watch(launch).check if machines.is_first else lambda: None)
-            code = others.agree(exit_code(launch, code) if machines.is_first else code)
-            if code == RLTError.exit_code and machines.is_first and (failed := others.failed()):
-                explain_failure(directory, str(failed))
-            return code
-        except Stopped as stopped:
-            name = signal.Signals(stopped.number).name
-            others.tell(128 + stopped.number, f"ended by {name} to its launcher")
-            logger.warning("%s: ending the training on %d machines …", name, machines.count)
-            raise
-        except RLTError as error:
-            others.tell(error.exit_code, one_line(error))
-            raise
-
-
-def record_processes(launch: Launch, servers: Sequence[ServerProcess], training: TrainingProcess) -> None:
-    """Write which processes run, for whoever looks with `python -m rlt.status`."""
-    found = [
-        describe_process(s.child.name, s.child.pid, log=str(s.log_path), address=s.address) for s in servers
-    ]
-    name = _WORK.get(launch.config.stage, "training")
-    found.append(describe_process(name, training.child.pid, log=str(launch.log_path)))
-    write_processes(launch.config.output_dir, found, launch.machines.rank)
-
-
-def syncs_in_a_group(launch: Launch) -> bool:
-    """Whether weights go to all servers in one NCCL group, which none can leave or join alone."""
-    kind = launch.config.generation.weight_sync
-    return kind == "nccl" or (kind == "auto" and not launch.plan.on_cpu)
 
 
 def _needs_no_server(config: Config) -> str:

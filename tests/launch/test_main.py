@@ -13,6 +13,7 @@ import pytest
 from fake_models import fake_model
 
 import rlt.launch.main as main_module
+import rlt.launch.run as run_module
 from rlt.errors import GenerationError
 from rlt.launch.main import Launch, main, parse, prepare
 from rlt.launch.ports import is_free
@@ -209,7 +210,7 @@ def test_why_the_launcher_ended_a_training_is_in_run_json(tmp_path, sft_words, m
         write_json(run_json, {**record, "process": gone})
         raise end
 
-    monkeypatch.setattr(main_module, "run", run_that_is_ended)
+    monkeypatch.setattr(run_module, "run", run_that_is_ended)
     assert main(["launch.sh", *sft_words]) == code
     closed = json.loads(run_json.read_text())
     assert (closed["status"], closed["error"]) == told

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import rlt.launch.main as main_module
+import rlt.launch.run as run_module
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
 from rlt.config.schema import Config
@@ -286,7 +286,7 @@ def test_a_rehearsal_that_fails_ends_as_the_run_would_and_says_what_it_was(
             raise end
         return end
 
-    monkeypatch.setattr(main_module, "run", run_that_fails)
+    monkeypatch.setattr(run_module, "run", run_that_fails)
     code = main(["launch.sh", *rl_words, FLAG])
     if isinstance(end, Exception):
         assert code == end.exit_code
