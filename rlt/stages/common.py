@@ -21,11 +21,12 @@ from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from rlt.config.changes import changed_settings
 from rlt.config.resolve import prompt_files
-from rlt.config.save import save_config
+from rlt.config.save import load_config, save_config
 from rlt.config.schema import TRAINING_STAGES, Config
 from rlt.data.kept import KeptRows
-from rlt.errors import CheckpointError, RLTError
+from rlt.errors import CheckpointError, ConfigError, RLTError
 from rlt.reporting.card import write_card
 from rlt.reporting.files import set_aside, write_text
 from rlt.reporting.metrics import MetricsFile
@@ -72,6 +73,8 @@ def run_directory(
         )
         now = Now(directory)
         if is_main:
+            if config.resume_from:
+                tell_changes(config, directory / "config.yaml")
             save_config(config, directory / "config.yaml")
             now.clear()  # of an earlier run
             if config.stage in TRAINING_STAGES:
@@ -90,6 +93,16 @@ def run_directory(
         finally:
             if is_main:  # a report of a failed run shows how far it came
                 _report(directory, report or _training_report)
+
+
+def tell_changes(config: Config, saved: Path) -> None:
+    """Warn of settings with which a run does not go on as it began."""
+    try:
+        changed = changed_settings(load_config(saved), config)
+    except ConfigError as error:
+        changed = [str(error)]
+    if changed:
+        logger.warning("the run goes on with other settings than it had before: %s", "; ".join(changed))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from stage_runs import (
     ROOT,
+    count_differences,
     eval_rows,
     interrupted_copy,
     largest_difference,
@@ -107,9 +108,8 @@ def test_checkpoints_hold_the_moved_reference(run: Path, tiny_teacher: Path):
 def test_a_resumed_run_equals_the_uninterrupted_one(run: Path, words, tmp_path: Path):
     copy = interrupted_copy(run, tmp_path / "copy", step=2)
     resumed = run_here(words(copy, "trainer.save_steps=2", "resume_from=latest"))
-    ours = [row for row in rows(resumed) if "train_loss" not in row]
-    assert ours == [row for row in rows(run) if "train_loss" not in row]
-    assert largest_difference(weights(resumed), weights(run)) == 0
+    assert count_differences(resumed, run) == 0
+    assert "other settings" not in (resumed / "log.txt").read_text()
     ours_4, theirs_4 = resumed / "checkpoint-4" / "reference", run / "checkpoint-4" / "reference"
     assert largest_difference(weights(ours_4), weights(theirs_4)) == 0
     assert list(sample_files(resumed / "samples")) == [1, 2, 3, 4]
@@ -126,9 +126,7 @@ def test_a_run_of_many_short_jobs_equals_the_uninterrupted_one(run: Path, words,
         assert read_run(output)["status"] == "paused"
         assert not (output / "config.json").exists()
     run_here(job)
-    ours = [row for row in rows(output) if "train_loss" not in row]
-    assert ours == [row for row in rows(run) if "train_loss" not in row]
-    assert largest_difference(weights(output), weights(run)) == 0
+    assert count_differences(output, run) == 0
     assert list(sample_files(output / "samples")) == [1, 2, 3, 4]
 
 
@@ -154,7 +152,12 @@ def test_resuming_in_a_later_epoch_meets_the_same_problems(words, tmp_path: Path
 @pytest.mark.slow
 def test_resuming_a_finished_run_trains_no_further(run: Path, words, tmp_path: Path):
     copy = interrupted_copy(run, tmp_path / "copy", step=4)
-    again = run_here(words(copy, "trainer.save_steps=2", "resume_from=latest"))
+    changes = ["trainer.save_steps=2", "resume_from=latest", "learning_rate=1e-4", "trainer.max_hours=9"]
+    again = run_here(words(copy, *changes))
+    assert (
+        "with other settings than it had before: learning_rate was 0.001 and is 0.0001\n"
+        in (again / "log.txt").read_text()
+    )
     assert train_rows(again) == train_rows(run)
     assert largest_difference(weights(again), weights(run)) == 0
 
