@@ -67,7 +67,7 @@ def taught_student(tiny_tokenizer, save_tiny, tmp_path_factory) -> Callable[[str
         held_out = draw_distinct(rng, 200)
         rows = [
             {"question": question, "solution": solve(question), "explanation": stepwise(question)}
-            for question in draw_distinct(rng, 1600, without=frozenset(held_out))
+            for question in draw_distinct(rng, 2400, without=frozenset(held_out))
         ]
         (folder / "traces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         model = save_tiny(tiny_tokenizer, folder / "model", layers=1, initializer_range=0.02)
