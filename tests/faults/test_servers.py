@@ -58,22 +58,22 @@ def calm(rl_words, tmp_path_factory) -> Path:
     ],
 )
 def test_a_server_comes_back(moment, number, rl_words, start_launcher, calm, lost):
-    memory = unused_shared_memory()
     launcher = start_launcher(SPLIT, "1", "1", *rl_words, *LONG, "generation.silence_timeout=15")
     launcher.wait_for("the first step", launcher.has_stepped, 500)
     server = the_server(launcher)
+    memory = shared_memory(launcher)
+    assert memory
     launcher.wait_for(moment, lambda: launcher.phase() == moment, 100, every=0.002)
     for process in [*server.children(recursive=True), server] if number == signal.SIGSTOP else [server]:
         process.send_signal(number)
     assert launcher.wait() == 0, launcher.console()
     assert "starting it again" in launcher.console()
-    assert unused_shared_memory() <= memory
+    assert not any(path.exists() for path in memory)
     lost(count_differences(launcher.run, calm))
 
 
 @pytest.mark.fault("a server dies for good under two processes", "its last lines; every whole step is kept")
 def test_a_server_that_is_lost_for_good(rl_words, start_launcher):
-    memory = unused_shared_memory()
     words = [*rl_words, "trainer.max_steps=500", "trainer.save_steps=0", "generation.max_restarts=0"]
     launcher = start_launcher(SPLIT, "1", "2", *words)  # ZeRO-3: torchrun's workers leave the process group
     launcher.wait_for("the first step", launcher.has_stepped, 500)
@@ -83,11 +83,13 @@ def test_a_server_that_is_lost_for_good(rl_words, start_launcher):
     see_that_nothing_tells(launcher, [*SECRETS.values(), its_key])
     see_that_only_we_write(launcher.run)
     see_what_status_tells(launcher.run)
+    memory = shared_memory(launcher)
+    assert memory
     server.kill()
     assert launcher.wait(120) == 5
     assert "last lines of" in launcher.console()
     assert (launcher.run / "logs" / "train.log").stat().st_size > 0
-    assert unused_shared_memory() <= memory
+    assert not any(path.exists() for path in memory)
     last = rows(launcher.run)[-1]["step"]
     assert f"step {last} of 500 is kept in" in launcher.console()
     assert (launcher.run / f"checkpoint-{last}" / "trainer_state.json").is_file()
@@ -137,19 +139,19 @@ def test_a_signal_while_servers_load(start_launcher, rl_words, number, what):
     ],
 )
 def test_the_launcher_is_killed(start_launcher, rl_words, moment):
-    memory = unused_shared_memory()
     launcher = start_launcher(SPLIT, "1", "2", *rl_words, "trainer.max_steps=500")
     if moment == "loading":
         launcher.wait_for("the server's engine", lambda: len(launcher.descendants()) >= 2, 120)
     else:
         launcher.wait_for("the first step", launcher.has_stepped, 500)
+    memory = shared_memory(launcher)
     launcher.popen.kill()
     launcher.popen.wait()
     deadline = time.monotonic() + 60
     while launcher.descendants() and time.monotonic() < deadline:
         time.sleep(0.2)
     assert launcher.descendants() == []
-    assert unused_shared_memory() <= memory
+    assert not any(path.exists() for path in memory)
 
 
 @pytest.mark.fault("the data does not fit, and servers load for minutes", "one sentence at once; servers end")
@@ -165,26 +167,26 @@ def test_what_the_training_sees_ends_the_servers(start_launcher, rl_words):
 @pytest.mark.timeout(3600)
 @pytest.mark.fault("50 starts and stops at any moment", "no process, port or shared memory is left")
 def test_fifty_starts_and_stops(start_launcher, rl_words, tmp_path):
-    before = unused_shared_memory()
     for number in range(50):
         launcher = start_launcher(SPLIT, "1", "1", *rl_words, under=tmp_path / str(number))
         with suppress(subprocess.TimeoutExpired):
             launcher.popen.wait(timeout=0.6 * number)  # up to half a minute: loading, or the first steps
+        memory = shared_memory(launcher)
         launcher.popen.send_signal(signal.SIGINT if number % 2 else signal.SIGTERM)
         launcher.popen.wait(timeout=60)
         assert launcher.descendants() == [], f"start {number}"
         ports = [int(log.stem.removeprefix("vllm-")) for log in launcher.run.glob("logs/vllm-*.log")]
         assert all(is_free(port, "127.0.0.1") for port in ports), f"start {number}"
-        assert unused_shared_memory() <= before, f"start {number}"
+        assert not any(path.exists() for path in memory), f"start {number}"
 
 
-def unused_shared_memory() -> set[str]:
-    """Return the shared memory of this machine that no living process has mapped."""
-    mapped = set()
-    for process in psutil.process_iter():
+def shared_memory(launcher: Launcher) -> set[Path]:
+    """Return the shared memory that the processes below a launcher have mapped."""
+    found = set()
+    for process in launcher.descendants():
         with suppress(psutil.Error):
-            mapped |= {Path(region.path.removesuffix(" (deleted)")) for region in process.memory_maps()}
-    return {path.name for path in Path("/dev/shm").iterdir() if path not in mapped}
+            found |= {Path(region.path) for region in process.memory_maps()}
+    return {path for path in found if path.parent == Path("/dev/shm")}
 
 
 def environment(pid: int) -> dict[str, str]:
