@@ -8,8 +8,8 @@ usage: scripts/faults.sh [PYTEST ARGUMENT …]
 
 Sets up .venv, then runs every scenario of tests/faults with real launchers, trainings and vLLM servers on
 tiny models: bad input, kills, hangs, full disks. Prints a table of what went wrong, what must come of it
-and whether it did, writes it to results/faults.md as well, and counts the steps and rows that were lost. About an
-hour on 2 CPU cores; `-m "not long"` is the part that scripts/test.sh runs, `-k disk` one file's.
+and whether it did, writes it to results/faults.md as well, and counts the steps and rows that were lost. About half
+an hour on 2 CPU cores; `-m "not long"` is the part that scripts/test.sh runs, `-k disk` one file's.
 TEXT
 }
 
@@ -19,4 +19,4 @@ bash scripts/setup.sh
 export PATH="$PWD/.venv/bin:$PATH"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" HF_HUB_OFFLINE=1
 mkdir -p results
-exec python -m pytest tests/faults --faults-table results/faults.md "$@"
+exec python -m pytest tests/faults -n 2 --dist loadfile --faults-table results/faults.md "$@"

@@ -46,16 +46,10 @@ from rlt.launch.ports import free_ports
 from rlt.launch.preflight import check_local_data, prepare_directory
 from rlt.launch.rehearse import FLAG, refuse_rehearsal, rehearsal, results
 from rlt.launch.run import Launch, plan_line, run, run_and_record
-from rlt.launch.server import (
-    ServerPlan,
-    plan_servers,
-    run_key,
-)
+from rlt.launch.server import ServerPlan, plan_servers, run_key
 from rlt.launch.signals import Stopped
 from rlt.launch.versions import untested_versions
-from rlt.reporting.run_record import (
-    COMMAND_VARIABLE,
-)
+from rlt.reporting.run_record import COMMAND_VARIABLE
 
 logger = logging.getLogger("rlt.launch")
 
