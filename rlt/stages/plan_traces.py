@@ -58,6 +58,12 @@ def advice(plan: Plan, config: Config) -> list[str]:
     """Return what the numbers mean for the budget, and what to type next."""
     (budget,) = [budget for budget in plan.budgets if budget.cutoff == plan.max_length]
     sentences = [f"{budget.rows_over} of {plan.rows} rows would be truncated at {plan.max_length} tokens."]
+    times = plan.rows / plan.packed
+    sentences.append(
+        f"Packed, they would fill {plan.packed} sequences, {times:.1f} rows in each: a batch would hold "
+        f"{times:.1f} times as many rows and an epoch as many times fewer steps. That is another recipe, so "
+        "student_sft does not pack."
+    )
     if plan.not_well_formed:
         sentences.append(f"{plan.not_well_formed} explanations are not well-formed and cannot be chosen.")
     if budget.problems_to_choose:

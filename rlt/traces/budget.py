@@ -16,12 +16,15 @@ from rlt.data.lengths import histogram, nearest_rank
 from rlt.errors import DataError
 from rlt.records import Problem, Trace
 from rlt.traces.columns import is_chosen, is_well_formed
+from rlt.traces.packing import num_packed, padding_share
 
 if TYPE_CHECKING:
     from rlt.traces.trace_lengths import Length
 
 NUM_BINS = 20
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
+PASSES = (1, 2, 4, 8)
+"""Rows of a forward pass for which padding is told."""
 BAR_WIDTH = 24
 Table = tuple[str, list[list[str]]]
 """A title, and rows of cells, the head first."""
@@ -71,6 +74,10 @@ class Plan:
     """By cutoff, max_length among them."""
     histogram: list[tuple[int, int, int]]
     """(shortest, longest, rows) of bins of one width."""
+    packed: int
+    """Sequences of max_length tokens that would hold all rows."""
+    padding: dict[int, float]
+    """Rows of a forward pass -> share of padding among its tokens."""
     to_collect: list[Unserved]
     """Another explanation could fit."""
     no_room: list[Unserved]
@@ -105,6 +112,8 @@ def make_plan(
         quantiles={f"{share:.0%}": nearest_rank(rows, share) for share in QUANTILES},
         budgets=[_budget(cutoff, rows, problems) for cutoff in sorted({*cutoffs, max_length})],
         histogram=list(histogram(rows, NUM_BINS)),
+        packed=num_packed(rows, max_length),
+        padding={n: padding_share([min(row, max_length) for row in rows], n) for n in PASSES},
         to_collect=[p.unserved() for p in unserved if p.around < max_length],
         no_room=[p.unserved() for p in unserved if p.around >= max_length],
     )
@@ -128,6 +137,10 @@ def plan_tables(plan: Plan) -> list[Table]:
         budgets.append([f"{b.cutoff}", *over, *map(str, counts)])
     quantiles = [["share of the rows", "tokens at most"]]
     quantiles += [[share, f"{tokens}"] for share, tokens in plan.quantiles.items()]
+    padding = [
+        ["rows", "share of padding"],
+        *([f"{n}", f"{100 * share:.1f} %"] for n, share in plan.padding.items()),
+    ]
     bins = [["tokens", "rows", "share up to here", ""]]
     so_far, most = 0, max(rows for _, _, rows in plan.histogram)
     for low, high, rows in plan.histogram:
@@ -138,6 +151,7 @@ def plan_tables(plan: Plan) -> list[Table]:
         (f"By cutoff: {plan.rows} rows of {plan.problems} problems", budgets),
         (f"Lengths (mean {plan.mean:.0f})", quantiles),
         ("Histogram", bins),
+        ("Padding, by the rows of a forward pass", padding),
     ]
 
 

@@ -84,13 +84,17 @@ def test_the_order_of_the_rows_does_not_matter():
 
 
 def test_tables_hold_every_number():
-    (_, budgets), (title, quantiles), (_, bins) = plan_tables(plan())
+    (_, budgets), (title, quantiles), (_, bins), (_, padding) = plan_tables(plan())
     assert budgets[2] == ["50", "4", "66.7 %", "2", "2", "3"]
     assert title == "Lengths (mean 58)"
     assert quantiles[3] == ["50%", "51"]
     assert bins[6][:3] == ["30-35", "2", "33.3 %"]
     assert bins[-1][2] == "100.0 %"
     assert len(bins[6][3]) == 24
+    assert [row[0] for row in padding] == ["rows", "1", "2", "4", "8"]
+    assert padding[1][1] == "0.0 %"
+    assert padding[4] == ["8", "13.3 %"]  # 30, 30 and four that are cut to 50, in one pass
+    assert plan().packed == 6
 
 
 def test_nothing_to_train_on_is_refused():
