@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from rlt.config.schema import BENCHMARKS, LOCAL_TASK, NO_DATASET, SLOT, Config
+from rlt.config.schema import BENCHMARKS, LOCAL_TASK, NO_DATASET, PLAIN_SAMPLING, SLOT, Config
 from rlt.errors import ConfigError
 
 _TASKS = (*BENCHMARKS, LOCAL_TASK)
@@ -80,6 +80,22 @@ def _check_local(config: Config) -> None:
             f"`layout.student_prompt=from_dataset` finds no system prompt in the rows of {others[0]}: give "
             "file:PATH with the prompt that the student was trained with."
         )
+
+
+def check_api(config: Config) -> None:
+    """Raise ConfigError where servers that speak text alone will not do."""
+    generation = config.generation
+    if generation.api != "openai":
+        return
+    if config.stage != "evaluate":
+        raise ConfigError(
+            f"`generation.api=openai` is for evaluate: {config.stage} needs token ids, which vLLM sends."
+        )
+    if generation.backend != "vllm" or not generation.servers:
+        raise ConfigError("`generation.api=openai` needs generation.servers=[ADDRESS] to ask.")
+    for name, off in PLAIN_SAMPLING.items():
+        if name != "top_p" and getattr(generation, name) != off:
+            raise ConfigError(f"`generation.{name}` must be {off}: OpenAI's API does not know it.")
 
 
 def _check_sampling(config: Config) -> None:

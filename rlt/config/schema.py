@@ -382,6 +382,12 @@ class GenerationSettings:
     servers: list[str] = setting(
         [], "base addresses of running vLLM servers, e.g. [http://127.0.0.1:8000]; launch.sh fills this in"
     )
+    api: str = setting(
+        "vllm",
+        "evaluate: what generation.servers speak; openai sends and reads text, and asks any server of "
+        "OpenAI's completions API",
+        choices=("vllm", "openai"),
+    )
     weight_sync: str = setting(
         "auto",
         "how weights reach the servers: nccl broadcast, or a safetensors checkpoint they reload; "

@@ -19,7 +19,7 @@ from rlt.config.check_correctness import check_correctness
 from rlt.config.check_countdown import check_countdown
 from rlt.config.check_data import check_data
 from rlt.config.check_during_training import check_during_training
-from rlt.config.check_evaluate import check_evaluate
+from rlt.config.check_evaluate import check_api, check_evaluate
 from rlt.config.check_infer import check_infer
 from rlt.config.check_pipeline import check_pipeline
 from rlt.config.check_traces import check_traces
@@ -100,6 +100,7 @@ def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = F
     students = all_students(config) if config.stage in PAID_STAGES else []
     check_lengths(config, context, {s.model: context_length(s.model) for s in students})
     if config.stage in ENGINE_STAGES:
+        check_api(config)
         _check_servers(config, servers_follow)
     check_server_key(config)
 

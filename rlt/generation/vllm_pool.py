@@ -33,7 +33,7 @@ CONTROL_TIMEOUT = 60.0
 _SAY_EVERY = 15.0
 _OTHER_FILES = 512
 """Open files that are left for everything but connections."""
-_IN_QUEUE = 7 * 24 * 3600.0
+IN_QUEUE = 7 * 24 * 3600.0
 """Seconds that a streamed request may take, most of them in a server's queue; see `VLLMPool.stream`."""
 
 
@@ -106,23 +106,18 @@ class VLLMPool:
         assert len(prompts) == len(each) == len(seeds), "one sampling and one seed per prompt"
 
         def ask(prompt: Sequence[int], sampling: Sampling, seed: int) -> Completion:
-            return self.on_idlest(
-                lambda server: _complete(
-                    server,
-                    [int(t) for t in prompt],
-                    1,
-                    sampling,
-                    spread_seed(seed),
-                    _IN_QUEUE,
-                    logprobs=False,
-                )
-            )[0]
+            ids = [int(t) for t in prompt]
+            return self.on_idlest(lambda server: self.draw(server, ids, sampling, seed))
 
         tasks = [
             (f"prompt {i}", partial(ask, prompt, one, seed))
             for i, (prompt, one, seed) in enumerate(zip(prompts, each, seeds, strict=True))
         ]
         return run_each(tasks, max_threads=self.max_requests, patience=self.timeout)
+
+    def draw(self, server: VLLMServer, prompt: list[int], sampling: Sampling, seed: int) -> Completion:
+        """Return one completion without log-probabilities; it may wait in the server's queue."""
+        return _complete(server, prompt, 1, sampling, spread_seed(seed), IN_QUEUE, logprobs=False)[0]
 
     def check(
         self, expected_model: str | None = None, min_context: int | None = None, *, logprobs: bool = True

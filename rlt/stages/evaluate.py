@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rlt.config.schema import LOCAL_TASK, Config, SubsetSettings
+from rlt.config.server_key import find_key
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
@@ -38,6 +39,7 @@ from rlt.evaluation.verdicts import GradingPool, Verdict
 from rlt.formats.answer import read_answer
 from rlt.formats.layout import StudentLayout
 from rlt.formats.tags import TAG_STYLES
+from rlt.generation.openai_pool import OpenAIPool
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.models.frozen import scoring_accelerator
@@ -81,13 +83,10 @@ def run(config: Config) -> None:
     report = partial(evaluation_report, config.evaluate)
     with run_directory(config, {"model": (name, revision), **sources}, card=None, report=report) as record:
         accelerator = scoring_accelerator()
-        pool = None
-        if config.generation.backend == "vllm":
-            pool = server_pool(config, evaluate.requests_per_server)
-            check_servers(pool, config, logprobs=False)
 
         # 1. Text: the student's prompts, and where its answers end.
         layout, context = read_layout(config)
+        pool = open_pool(config, layout)
         own_stops = load_eos_ids(name, revision=revision, trust=config.model.trust_remote_code)
         sampling = make_sampling(config, sorted({*layout.stop_token_ids, *own_stops}))
 
@@ -132,6 +131,26 @@ def run(config: Config) -> None:
             numbers = write_numbers(config, sampling, input_label(described))
             write_json(output / "manifest.json", {**facts, **origins(config, sources, pool)})
             record.update(results=numbers, skipped=num_skipped)
+
+
+def open_pool(config: Config, layout: StudentLayout) -> VLLMPool | None:
+    """Return the servers that answer, each of which has been asked; None where this process answers."""
+    generation, requests = config.generation, config.evaluate.requests_per_server
+    if generation.backend != "vllm":
+        return None
+    if generation.api == "vllm":
+        pool = server_pool(config, requests)
+    else:
+        pool = OpenAIPool(
+            generation.servers,
+            timeout=generation.request_timeout,
+            encode=partial(layout.tokenizer.encode, add_special_tokens=False),
+            decode=lambda ids: str(layout.tokenizer.decode(list(ids))),
+            key=find_key(generation.api_key_file),
+            requests_per_server=requests,
+        )
+    check_servers(pool, config, logprobs=False)
+    return pool
 
 
 def clock(journal: Journal, total: int, at_once: int, score: RunningScore) -> SampleProgress:

@@ -82,7 +82,7 @@ def still_to_draw(
 
 def engine_facts(config: Config, section: str) -> dict[str, Any]:
     """Return what of the engine a sample depends on, by setting; `section` is the stage's own."""
-    names = ["generation.dtype"]
+    names = ["generation.dtype", *(["generation.api"] if section == "evaluate" else [])]
     if config.generation.backend != "vllm":
         names = ["model.dtype", "model.attn_implementation", f"{section}.samples_per_chunk"]
     return {name: get(config, name) for name in ("generation.backend", *names)}

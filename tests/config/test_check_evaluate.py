@@ -60,6 +60,12 @@ def test_tasks_may_be_named_as_in_lighteval(words):
         ("generation.stop_at_tag=true", "stops at a teacher's tag"),
         ("data.on_long_row=drop", "would leave out problems"),
         ("resume_from=latest", "evaluate trains nothing"),
+        ("generation.api=openai", "`generation.api=openai` needs generation.servers"),
+        (
+            "generation.api=openai generation.backend=vllm generation.servers=[http://127.0.0.1:1] "
+            "generation.top_k=5",
+            "`generation.top_k` must be 0",
+        ),
         ("max_prompt_length=4096 model_name_or_path=small", "`max_prompt_length . 1 = 4096 . 1` must fit"),
         ("model_name_or_path=SakanaAI/RLT-7B", "`layout.student_prompt` must be file:PATH"),
     ],

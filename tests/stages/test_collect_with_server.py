@@ -95,3 +95,22 @@ def test_an_evaluation_from_the_same_server(words, tmp_path):
     assert len(json.loads((runs[0] / "manifest.json").read_text())["vllm_servers"]) == 1
     for name in ("samples.jsonl", "summary.json"):
         assert (runs[0] / name).read_bytes() == (runs[1] / name).read_bytes(), name
+
+
+def test_an_evaluation_through_openais_api_alone(words, tmp_path):
+    """Text goes out and comes back: greedy answers are those of the same server asked with token ids."""
+    kept = ("model_name_or_path", "dataset_id_or_path", "generation", "max_prompt", "max_completion")
+    usual = [word for word in words(tmp_path) if word.startswith(kept)]
+    usual += ["run_cfg=evaluate", "evaluate.tasks=[problems]"]
+    ids, text = (
+        run_here([*usual, f"output_dir={tmp_path / api}", f"generation.api={api}"], "evaluate")
+        for api in ("vllm", "openai")
+    )
+    ours, theirs = (
+        [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()] for run in (text, ids)
+    )
+    assert [row["finish_reason"] for row in ours] == [row["finish_reason"] for row in theirs]
+    assert [row["correct"] for row in ours] == [row["correct"] for row in theirs]
+    manifest = json.loads((text / "manifest.json").read_text())
+    assert manifest["vllm_servers"][0].startswith("OpenAI API, model ")
+    assert manifest["generation.api"] == "openai"
