@@ -44,6 +44,9 @@ def kill_living(mark: str, leaders: Collection[int]) -> int:
     found = living(mark, leaders)
     others = [process for process in found if not _frees_memory(process)]
     if found and not others:
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.resume()  # in case it was stopped with the others
         psutil.wait_procs(found, timeout=_FREEING_GRACE)
     for process in others or found:
         with contextlib.suppress(psutil.Error):
