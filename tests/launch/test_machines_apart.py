@@ -205,6 +205,7 @@ def test_a_job_of_three_nodes_pauses_is_queued_again_and_goes_on(network, words,
         "SLURM_JOB_ID": f"77{secrets.randbelow(10**6)}",
         "SLURM_JOB_NODELIST": ",".join(ADDRESS.format(number) for number in (3, 1, 2)),
         "SERVERS_PER_NODE": "1",
+        "SERVER_PORT": "8100",  # beside the server of the other tests
         "START_TIMEOUT": "500",
     }
     ours = [w for w in words if not w.startswith(("generation.api_key_file=", "trainer.max_steps="))]
