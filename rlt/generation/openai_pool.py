@@ -6,6 +6,7 @@ seed alone. The server reads the prompt in its own tokens, and what comes back i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from typing_extensions import override
@@ -16,6 +17,7 @@ from rlt.generation.vllm_pool import CONTROL_TIMEOUT, IN_QUEUE, VLLMPool
 from rlt.generation.vllm_server import VLLMServer
 from rlt.records import Completion
 
+logger = logging.getLogger(__name__)
 MOST_STOPS = 4
 """Stop strings that the API takes."""
 
@@ -50,6 +52,11 @@ class OpenAIPool(VLLMPool):
             answer = server.get("/v1/models", timeout=CONTROL_TIMEOUT)
             with server.reading("GET /v1/models"):
                 self._models[server.address] = str(answer["data"][0]["id"])
+            logger.info("server %s: OpenAI's API, serves %s", server.address, self._models[server.address])
+
+    @override
+    def show_health(self) -> None:
+        """Nothing: the API knows no health; `check` tells what is served."""
 
     @override
     def check_doors(self, timeout: float = CONTROL_TIMEOUT) -> None:

@@ -1,21 +1,11 @@
-"""What each server of a run says of itself before the run relies on it, a line each."""
+"""What a vLLM server says of itself before a run relies on it, in a line."""
 
 from __future__ import annotations
 
-import logging
-
 from rlt.errors import GenerationError, first_line
-from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_server import VLLMServer
 
-logger = logging.getLogger(__name__)
 _TIMEOUT = 10.0
-
-
-def show_health(pool: VLLMPool) -> None:
-    """Log a line for each server; those that are not well are for the check that follows to refuse."""
-    for line in pool.on_all("health", health):
-        logger.info("%s", line)
 
 
 def health(server: VLLMServer) -> str:

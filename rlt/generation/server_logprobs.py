@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from rlt.generation.parallel import run_all
-from rlt.generation.server_health import show_health
 from rlt.generation.vllm_pool import CONTROL_TIMEOUT, VLLMPool
 from rlt.generation.vllm_server import VLLMServer, finite_logprobs, server_log_path
 from rlt.models.logprobs import Request, split_batches
@@ -66,7 +65,7 @@ class ServerLogprobs:
 
     def show_health(self) -> None:
         """Log a line for each server."""
-        show_health(self._pool)
+        self._pool.show_health()
 
     def check_doors(self) -> None:
         """Raise GenerationError if a server that other machines reach answers without a key."""

@@ -19,6 +19,7 @@ from rlt.config.server_key import beyond_this_machine
 from rlt.errors import GenerationError, ServerLost
 from rlt.generation.parallel import run_all, run_each
 from rlt.generation.seeds import spread_seed
+from rlt.generation.server_health import health
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_server import VLLMServer, finite_logprobs
 from rlt.records import Completion
@@ -146,6 +147,11 @@ class VLLMPool:
                 said = now
                 logger.warning("waiting for the servers for %.0f s, at most %g s", now - start, timeout)
             time.sleep(0.5)
+
+    def show_health(self) -> None:
+        """Log a line for each server; those that are not well are for the check that follows to refuse."""
+        for line in self.on_all("health", health):
+            logger.info("%s", line)
 
     def check_doors(self, timeout: float = CONTROL_TIMEOUT) -> None:
         """Raise if a server that other machines reach answers without a key."""

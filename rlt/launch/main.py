@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from rlt.config.compose import compose
-from rlt.config.files import reads_elsewhere
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
 from rlt.config.schema import ENGINE_STAGES, GENERATING_STAGES, RL_STAGES, TRAINING_STAGES, Config
@@ -120,7 +119,7 @@ def main(argv: Sequence[str]) -> int:
         launch = prepare(script, line)
         if line.dry_run:
             sys.stdout.write(describe(launch))
-            return check_text(launch.config, line.overrides)
+            return check_text(launch)
         if not launch.machines.is_first:
             return run(launch)  # machine 0 holds the run directory
         prepare_directory(launch.config.output_dir, launch.log_path)
@@ -135,13 +134,15 @@ def main(argv: Sequence[str]) -> int:
         return 128 + signal.SIGINT
 
 
-def check_text(config: Config, overrides: Sequence[str]) -> int:
+def check_text(launch: Launch) -> int:
     """Return the exit code of a look at tokenizers and rows, as the training would read them."""
-    if config.stage not in TRAINING_STAGES or reads_elsewhere(config):
+    if launch.config.stage not in TRAINING_STAGES:
         return 0
     sys.stdout.flush()
-    command = [sys.executable, str(PROJECT / "train.py"), *overrides, "--dry-run"]
-    return subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+    train = launch.command[launch.command.index(str(PROJECT / "train.py")) :]
+    env = {**os.environ, "WORLD_SIZE": str(launch.plan.num_processes)}
+    command = [sys.executable, *train, "--dry-run"]
+    return subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=False).returncode
 
 
 def parse(script: str, words: Sequence[str]) -> CommandLine:

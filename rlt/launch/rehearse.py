@@ -263,7 +263,7 @@ def device_words(config: Config, plan: Plan) -> Words:
     """Return the settings that the run's own devices would allow, and those of this machine do not."""
     words: Words = {}
     if config.stage in ENGINE_STAGES:
-        words |= {"generation.servers": "[]", "generation.base_port": "0"}
+        words |= {"generation.servers": "[]", "generation.api": "vllm", "generation.base_port": "0"}
         if plan.servers and not _has_wide_servers(plan):
             words["generation.tensor_parallel"] = "1"
         if any(gpu in plan.training_gpus for server in plan.servers for gpu in server):
@@ -314,7 +314,14 @@ def _tell_of_training(config: Config, words: Words) -> Iterator[str]:
 
 
 _IN_ITS_PLACE = (
-    *("report_to", "resume_from", "collect.push_to_hub", "trainer.max_hours", "generation.servers"),
+    *(
+        "report_to",
+        "resume_from",
+        "collect.push_to_hub",
+        "trainer.max_hours",
+        "generation.servers",
+        "generation.api",
+    ),
     *("generation.tensor_parallel", "generation.weight_sync", "generation.gpu_memory_utilization"),
     *("reward.placement", "reward.answers.servers", "reward.answers.weight"),
     *("model.attn_implementation", "trainer_args.use_liger_kernel"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ class Now:
         except OSError as error:
             log.warning("%s is not written any more (%s)", self._path, error.strerror)
             self._is_on = False
+            with suppress(OSError):  # whoever reads it would take the run to stand still
+                self._path.unlink()
 
     def spent(self, until: float | None = None) -> dict[str, float]:
         """Return the seconds of each phase so far, in the order in which they were entered first."""

@@ -15,7 +15,6 @@ from rlt.errors import GenerationError
 from rlt.formats.encode import TokenBytes
 from rlt.formats.layout import StudentLayout
 from rlt.generation.collective import on_every_process
-from rlt.generation.server_health import show_health
 from rlt.generation.transformers_backend import TransformersGenerator
 from rlt.generation.types import Generator, Sampling
 from rlt.generation.vllm_pool import VLLMPool
@@ -61,7 +60,7 @@ def check_columns(outside: OutsideParts, problems: Sequence[Problem]) -> None:
 
 
 def _check_pool(pool: VLLMPool, config: Config) -> None:
-    show_health(pool)
+    pool.show_health()
     if not config.generation.allow_open_servers:
         pool.check_doors()
     try:

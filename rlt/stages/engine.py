@@ -12,7 +12,6 @@ from rlt.config.schema import Config
 from rlt.config.server_key import find_key
 from rlt.errors import GenerationError
 from rlt.formats.tags import TAG_STYLES
-from rlt.generation.server_health import show_health
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import REQUESTS_PER_SERVER, VLLMPool
 from rlt.generation.vllm_server import LOADING_VARIABLE, server_log_path
@@ -60,7 +59,7 @@ def check_servers(pool: VLLMPool, config: Config, *, logprobs: bool = True) -> N
     assert config.model_name_or_path is not None
     if are_loading():  # the launcher watches over their start, and tells how far they are
         pool.wait_until_back(config.model_name_or_path, config.generation.startup_timeout, quietly=True)
-    show_health(pool)
+    pool.show_health()
     if not config.generation.allow_open_servers:
         pool.check_doors()
     try:

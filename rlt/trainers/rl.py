@@ -253,10 +253,9 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
         assert self.args.output_dir is not None
         step = self.state.global_step
         folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
-        has_one = on_main_process(self.accelerator, (folder / TRAINER_STATE_NAME).is_file)
         if not step:
             return None
-        if not has_one:
+        if not on_main_process(self.accelerator, (folder / TRAINER_STATE_NAME).is_file):
             self.on_phase("saving")
             self._save_checkpoint(self.model, None)
         return f"step {step} of {self.state.max_steps} is kept in {folder}: resume_from=latest goes on there"

@@ -229,6 +229,24 @@ def test_a_missing_column_is_told_before_anything_starts(tmp_path, sft_words, ca
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(("num_problems", "code"), [(8, 0), (7, 3)])
+def test_a_dry_run_reads_what_the_training_would_with_the_servers_it_would_have(
+    tmp_path, tiny_teacher, tiny_student, capfd, monkeypatch, num_problems, code
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    rows = [{"question": f"{n}+1?", "solution": str(n + 1)} for n in range(num_problems)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = [f"model_name_or_path={tiny_teacher}", f"student_model={tiny_student}"]
+    files += [f"dataset_id_or_path={tmp_path / 'rows.jsonl'}", f"output_dir={tmp_path / 'run'}"]
+    sizes = ["max_prompt_length=300", "max_completion_length=50", "train_batch_size=32", "num_generations=4"]
+    words = [RL, *files, *sizes, "layout.student_prompt=default", "--dry-run"]
+    assert main(["launch_with_server.sh", "1", "2", *words]) == code
+    told = capfd.readouterr()
+    assert f"prompt tokens of {num_problems} rows, limit 300" in told.err
+    assert ("tokenizers, templates and rows are as teacher_rl needs them" in told.err) == (code == 0)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_training_meets_at_a_port_of_no_server(monkeypatch):
     base = free_block(5)
     monkeypatch.setattr("rlt.launch.ports._LOW", base)

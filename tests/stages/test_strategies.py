@@ -19,6 +19,9 @@ from stage_runs import (
 )
 from test_teacher_rl_run import nan_student
 
+from rlt.config.save import load_config
+from rlt.launch.disk import disk_needs
+from rlt.launch.model_size import read_size
 from rlt.reporting.samples import read_samples
 
 pytestmark = pytest.mark.slow
@@ -39,6 +42,19 @@ def test_zero3_does_what_one_process_does(zero3_run: Path, run: Path):
     assert train_rows(zero3_run)[1]["loss"] == pytest.approx(train_rows(run)[1]["loss"], abs=1e-5)
     assert train_rows(zero3_run)[2]["reward"] == pytest.approx(train_rows(run)[2]["reward"], rel=1e-3)
     assert largest_difference(weights(zero3_run), weights(zero3_run / "checkpoint-4")) == 0
+
+
+@pytest.mark.parametrize("strategy", ["single", "zero3"])
+def test_checkpoints_take_what_the_preflight_says(strategy: str, run: Path, zero3_run: Path):
+    directory = {"single": run, "zero3": zero3_run}[strategy]
+    config = load_config(directory / "config.yaml")
+    needs = disk_needs(config, strategy, read_size(str(config.model_name_or_path)), num_steps=4)
+    assert needs.num_checkpoints == 2
+    tensors = (".safetensors", ".bin", ".pt")
+    sizes = [p.stat().st_size for p in (directory / "checkpoint-4").rglob("*") if p.suffix in tensors]
+    assert needs.checkpoint == pytest.approx(sum(sizes), rel=0.05)
+    final = sum(p.stat().st_size for p in directory.glob("*.safetensors"))
+    assert needs.model == pytest.approx(final, rel=0.05)
 
 
 def test_the_reference_moves_under_zero3(zero3_run: Path, tiny_teacher: Path):
