@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import time
 
 from transformers import IntervalStrategy
 
-from rlt.reporting.now import NAME, Now
+from rlt.reporting.now import NAME, Now, read_now
 from rlt.reporting.phases import Phases
 
 
@@ -72,3 +74,17 @@ def test_a_disk_that_takes_no_more_ends_the_telling_alone(tmp_path, caplog):
             now.enter(phase)
     assert len(caplog.records) == 1
     assert "is not written any more" in caplog.text
+
+
+def test_what_is_not_written_any_more_is_not_left_to_be_misread(tmp_path, monkeypatch):
+    """Whoever saw the old phase for hours would take the run to hang."""
+    now = Now(tmp_path)
+    now.enter("generating")
+    assert read_now(tmp_path) is not None
+
+    def full(path, value):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("rlt.reporting.now.write_json", full)
+    now.enter("updating")
+    assert read_now(tmp_path) is None
