@@ -125,6 +125,7 @@ def test_children_and_theirs_end_when_the_launcher_does_without_ending_them(end)
         assert popen.stdin is not None
         assert popen.stdout is not None
         pids = {int(popen.stdout.readline()) for _ in range(2)}
+        wait_until(lambda: {process.pid for process in living(mark)} > pids, 5)  # one may not be named yet
         assert {process.pid for process in living(mark)} > pids
         popen.stdin.write("\n")
         popen.stdin.close()
