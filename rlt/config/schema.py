@@ -90,7 +90,9 @@ OPTIONAL_FIELDS = {
 }
 TRACE_FIELDS = ("explanation", "explanations", "sample_index")
 """Further fields of rows with explanations, whatever their format (TRACE_STAGES)."""
-DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".parquet")
+PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
+"""May follow a data suffix: such a file is unpacked while it is read."""
 
 
 @dataclass

@@ -84,7 +84,7 @@ def _load(
         problem = to_problem(row.values, fmt, tags)
         return _with_trace(problem, data, tags) if need_trace else problem
 
-    rows = KeptRows(table.source, table.unit, {row.number: row for row in table.rows}, len(table.rows))
+    rows = table.kept()
     return take_subset(rows.lay_out(read, data), subset)
 
 

@@ -59,7 +59,7 @@ def load_traces(data: DataSettings, source: str, tags: TagStyle) -> KeptRows[Exp
             raise DataError(row.fault or "an empty object")
         return _explained(to_problem(row.values, fmt, tags), row.values, columns, tags)
 
-    rows = KeptRows(table.source, table.unit, {row.number: row for row in table.rows}, len(table.rows))
+    rows = table.kept()
     return take_subset(rows.lay_out(read, data), data.subset)
 
 
