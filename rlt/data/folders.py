@@ -45,7 +45,7 @@ def named_splits(path: Path, config_name: str | None) -> Splits:
 
 
 def warn_of_unread(path: Path, splits: Splits) -> None:
-    """Warn of files with rows that belong to no split: `datasets` takes files of one kind, the most frequent."""
+    """Warn of files with rows that belong to no split: `datasets` takes the most frequent kind of file."""
     taken = {file.resolve() for files in splits.values() for file in files}
     left = [file.relative_to(path).as_posix() for file in _data_files(path) if file.resolve() not in taken]
     if left:

@@ -33,7 +33,8 @@ def rows_of(content: Any, source: object) -> list[Any]:
 
 def _split_columns(content: Mapping[str, Any]) -> list[Any] | None:
     """Return the rows of pandas' orient=split: column names, and a list of cells a row."""
-    names, cells = content.get("columns"), content.get("data")
+    names: Any = content.get("columns")
+    cells: Any = content.get("data")
     if not _is_list_of(str, names) or not _is_list_of(list, cells):
         return None
     if any(len(row) != len(names) for row in cells):

@@ -110,9 +110,11 @@ def test_files_of_a_folder_that_are_not_read_are_named(tmp_path, caplog):
 
 
 def test_a_readme_may_say_which_files_are_a_split(tmp_path):
-    (tmp_path / "README.md").write_text(
-        "---\nconfigs:\n- config_name: easy\n  data_files: a.jsonl\n- config_name: hard\n  data_files: b.jsonl\n---\n"
+    easy, hard = (
+        f"- config_name: {name}\n  data_files: {file}\n"
+        for name, file in (("easy", "a.jsonl"), ("hard", "b.jsonl"))
     )
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{easy}{hard}---\n")
     (tmp_path / "a.jsonl").write_bytes(table(".jsonl", ["007"]))
     (tmp_path / "b.jsonl").write_bytes(table(".jsonl", ["008"]))
     assert [row["solution"] for row in values(tmp_path, config_name="hard")] == ["008"]
