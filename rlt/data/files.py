@@ -14,7 +14,7 @@ import io
 import json
 import lzma
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 MAX_CSV_FIELD = 2**31 - 1  # the csv module's own limit, 128 KiB, is shorter than a long trace
-_OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _BAD_BYTE = re.compile("[\udc80-\udcff]")
 """What the error handler `surrogateescape` makes of a byte that is no UTF-8: U+DC00 and the byte."""
 

@@ -34,6 +34,24 @@ class BadRow:
 
 
 @dataclass(frozen=True)
+class Overlap:
+    """A row that shares text with a question of a benchmark, or repeats an earlier row."""
+
+    source: str
+    row: int
+    """As in `BadRow`."""
+    set: str
+    """The benchmark, or REPEATED."""
+    of: str
+    """Which question or row, and the shared words."""
+    dropped: bool
+
+
+REPEATED = "earlier rows"
+"""The set of rows that repeat another of their own source."""
+
+
+@dataclass(frozen=True)
 class _Fault:
     what: str
     remedy: str
@@ -59,6 +77,8 @@ class KeptRows(Generic[T]):
     skipped: tuple[BadRow, ...] = ()
     places: Mapping[int, tuple[str, int]] = field(default_factory=dict)
     """Rows of a source with several files: file and number there, by row number."""
+    overlaps: tuple[Overlap, ...] = ()
+    """What data.decontaminate and data.deduplicate have found."""
 
     @property
     def values(self) -> list[T]:
@@ -68,7 +88,7 @@ class KeptRows(Generic[T]):
     def map(self, make: Callable[[T], U]) -> KeptRows[U]:
         """Return the same rows with what `make` makes of each."""
         made = {number: make(item) for number, item in self.items.items()}
-        return KeptRows(self.source, self.unit, made, self.total, self.skipped, self.places)
+        return KeptRows(self.source, self.unit, made, self.total, self.skipped, self.places, self.overlaps)
 
     def refused(self, number: int, reason: str) -> BadRow:
         """Return one of the rows as one that is left out."""
@@ -99,7 +119,7 @@ class KeptRows(Generic[T]):
         if refused:
             logger.warning("%s", self._listed(refused))
         skipped = (*self.skipped, *refused)
-        return KeptRows(self.source, self.unit, made, self.total, skipped, self.places)
+        return KeptRows(self.source, self.unit, made, self.total, skipped, self.places, self.overlaps)
 
     def _first(self, refused: Sequence[BadRow], fault: _Fault) -> str:
         first, others = refused[0], refused[1:]
