@@ -47,7 +47,10 @@ def read_jsonl(path: Path) -> list[SourceRow]:
     """Return one row per line that is not blank; a line that is not a JSON object carries its fault."""
     # Bytes are split at "\n" alone: str.splitlines would also cut at U+2028 inside a text.
     with _open(path) as file:
-        return _json_lines(file)
+        rows = _json_lines(file)
+    if rows and all(row.fault is not None for row in rows) and _is_one_document(path):
+        raise DataError(f"{path} holds one JSON document and not an object a line: let its name end in .json")
+    return rows
 
 
 def read_json(path: Path) -> list[SourceRow]:
@@ -128,6 +131,14 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
         if error.errno is not None:  # of the system, not of bz2
             raise
         raise DataError(f"{path} cannot be unpacked, is it damaged? ({first_line(error)})") from error
+
+
+def _is_one_document(path: Path) -> bool:
+    try:
+        with _open(path) as file:
+            return isinstance(json.load(file), list | dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _json_lines(file: IO[bytes]) -> list[SourceRow]:

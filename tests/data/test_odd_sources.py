@@ -252,6 +252,15 @@ def test_json_that_pandas_or_a_wrapper_wrote(tmp_path, content):
     assert [row.values for row in read_json(tmp_path / "a.json")] == ROWS
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_json_document_under_the_name_of_json_lines_is_named(tmp_path, indent):
+    (tmp_path / "a.jsonl").write_text(json.dumps(ROWS, indent=indent))
+    with pytest.raises(DataError, match=r"a\.jsonl holds one JSON document .*: let its name end in \.json$"):
+        read_jsonl(tmp_path / "a.jsonl")
+    (tmp_path / "a.jsonl").rename(tmp_path / "a.json")
+    assert values(tmp_path / "a.json") == ROWS
+
+
 def test_columns_of_conversations_and_one_conversation(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"messages": TURNS}))
