@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 
 from rlt.config.schema import (
+    BENCHMARKS,
+    CLEANED_STAGES,
     ENGINE_STAGES,
     OPTIONAL_FIELDS,
     PROMPT_KEYWORDS,
@@ -42,7 +44,34 @@ def check_data(config: Config) -> None:
         raise ConfigError(
             f"`data.on_long_row=truncate` cuts explanations, which {rows} do not have: take drop or error."
         )
+    _check_cleaning(config)
     check_prompts(config)
+
+
+def _check_cleaning(config: Config) -> None:
+    """Refuse sets to compare with that cannot be read, and stages that compare nothing."""
+    data, paths = config.data, config.evaluate.paths
+    if config.stage not in CLEANED_STAGES and (data.decontaminate or data.deduplicate != "off"):
+        name = "decontaminate" if data.decontaminate else "deduplicate"
+        raise ConfigError(f"`data.{name}` has no effect in {config.stage}: remove it.")
+    for name in data.decontaminate:
+        if data.decontaminate.count(name) > 1:
+            raise ConfigError(f"`data.decontaminate` names {name} twice: name it once.")
+        if name == "countdown" and name not in paths:
+            raise ConfigError(
+                "`data.decontaminate` names countdown, whose problems are made here: give their file instead."
+            )
+        if name not in BENCHMARKS and not os.path.exists(name):
+            near = get_close_matches(name, BENCHMARKS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"take some of {', '.join(BENCHMARKS)}, or files."
+            raise ConfigError(
+                f"`data.decontaminate` names {name}, which is neither a benchmark nor a file: {hint}"
+            )
+    if not data.decontaminate and data.on_contaminated != "drop":
+        raise ConfigError(
+            f"`data.on_contaminated={data.on_contaminated}` has no effect without data.decontaminate: name "
+            "the benchmarks there, or remove it."
+        )
 
 
 def check_prompts(config: Config) -> None:

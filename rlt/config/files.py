@@ -10,7 +10,14 @@ import os
 import re
 from pathlib import Path
 
-from rlt.config.schema import DATA_SUFFIXES, PAID_STAGES, TEXT_STAGES, TRAINING_STAGES, Config
+from rlt.config.schema import (
+    DATA_SUFFIXES,
+    PACKED_SUFFIXES,
+    PAID_STAGES,
+    TEXT_STAGES,
+    TRAINING_STAGES,
+    Config,
+)
 from rlt.config.weight_files import check_weights
 from rlt.errors import ConfigError
 
@@ -100,13 +107,19 @@ def sequence_length(config: Config) -> int | None:
     return None if context is None else min(need, context)
 
 
+def data_suffix(name: str | Path) -> str:
+    """Return the suffix that says how a data file is read: `.jsonl` of `a.jsonl` and of `a.jsonl.gz`."""
+    path = Path(str(name).lower())
+    return Path(path.stem).suffix if path.suffix in PACKED_SUFFIXES else path.suffix
+
+
 def looks_local(name: str) -> bool:
     """Return whether a name means a path on this machine and cannot be a Hub name (`owner/name`)."""
     path = Path(name)
     return (
         name.startswith((".", "~", "/"))
         or name.count("/") > 1
-        or path.suffix in DATA_SUFFIXES
+        or data_suffix(path) in DATA_SUFFIXES
         or ("/" in name and path.parent.is_dir())
     )
 
@@ -136,8 +149,8 @@ def check_model(setting: str, model: str, needed: tuple[str, ...] = ("config.jso
 
 
 def _check_data(setting: str, name: str) -> None:
-    suffix = Path(name).suffix
-    if Path(name).is_file() and suffix.lower() not in DATA_SUFFIXES:
+    suffix = data_suffix(name)
+    if Path(name).is_file() and suffix not in DATA_SUFFIXES:
         raise ConfigError(
             f"`{setting}={name}` must end in one of {', '.join(DATA_SUFFIXES)}, got "
             f"{suffix or 'no suffix'}: write the rows as one of these."

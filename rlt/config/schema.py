@@ -55,6 +55,8 @@ TEXT_STAGES = ("select_traces", "plan_traces")
 """Stages that read traces without any model; of the student no more than its tokenizer."""
 TRACE_STAGES = (*SCORING_STAGES, *TEXT_STAGES, "student_sft")
 """Stages whose rows are explanations."""
+CLEANED_STAGES = (*TRAINING_STAGES, "collect_traces", "select_traces")
+"""Stages that compare their rows with benchmarks and with each other."""
 BENCHMARKS = ("aime24", "math500", "gpqa_diamond", "gsm8k", "countdown")
 LOCAL_TASK = "problems"
 """The task of `evaluate` that reads dataset_id_or_path."""
@@ -90,7 +92,9 @@ OPTIONAL_FIELDS = {
 }
 TRACE_FIELDS = ("explanation", "explanations", "sample_index")
 """Further fields of rows with explanations, whatever their format (TRACE_STAGES)."""
-DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".parquet")
+PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
+"""May follow a data suffix: such a file is unpacked while it is read."""
 
 
 @dataclass
@@ -158,6 +162,23 @@ class DataSettings:
         "use no more than so many rows, the shortest, after all have been checked (SFT: their last 1,024 "
         "tokens; RL: of held-out ones alone). For rehearsals; null: all",
         gt=0,
+    )
+    decontaminate: list[str] = setting(
+        [],
+        f"benchmarks ({', '.join(BENCHMARKS)}, read as `evaluate` reads them) or files with questions: rows "
+        "whose question or solution shares 13 words in sequence with one of theirs are found, "
+        "e.g. [math500, aime24, FILE]",
+    )
+    on_contaminated: str = setting(
+        "drop",
+        "rows that data.decontaminate finds: leave them out, or keep them; overlap.jsonl lists them",
+        choices=("drop", "report"),
+    )
+    deduplicate: str = setting(
+        "off",
+        "rows that repeat an earlier one (its question, with its trace where traces are trained on): leave "
+        "them out, or keep them and list them in overlap.jsonl",
+        choices=("off", "drop", "report"),
     )
     subset: SubsetSettings = setting(SubsetSettings, "train on a random part only")
     eval_path: str | None = setting(None, "held-out problems: a local file or a Hub name; null: none")

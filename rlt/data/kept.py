@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from rlt.config.schema import DataSettings
@@ -31,6 +31,24 @@ class BadRow:
     row: int
     """Its place, counted from 1: the line of a jsonl or csv file, the row of everything else."""
     reason: str
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """A row that shares text with a question of a benchmark, or repeats an earlier row."""
+
+    source: str
+    row: int
+    """As in `BadRow`."""
+    set: str
+    """The benchmark, or REPEATED."""
+    of: str
+    """Which question or row, and the shared words."""
+    dropped: bool
+
+
+REPEATED = "earlier rows"
+"""The set of rows that repeat another of their own source."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +75,10 @@ class KeptRows(Generic[T]):
     total: int
     """Rows of the source, before skipping and before the choice of a subset."""
     skipped: tuple[BadRow, ...] = ()
+    places: Mapping[int, tuple[str, int]] = field(default_factory=dict)
+    """Rows of a source with several files: file and number there, by row number."""
+    overlaps: tuple[Overlap, ...] = ()
+    """What data.decontaminate and data.deduplicate have found."""
 
     @property
     def values(self) -> list[T]:
@@ -66,7 +88,12 @@ class KeptRows(Generic[T]):
     def map(self, make: Callable[[T], U]) -> KeptRows[U]:
         """Return the same rows with what `make` makes of each."""
         made = {number: make(item) for number, item in self.items.items()}
-        return KeptRows(self.source, self.unit, made, self.total, self.skipped)
+        return KeptRows(self.source, self.unit, made, self.total, self.skipped, self.places, self.overlaps)
+
+    def refused(self, number: int, reason: str) -> BadRow:
+        """Return one of the rows as one that is left out."""
+        source, row = self.places.get(number, (self.source, number))
+        return BadRow(source, row, reason)
 
     def lay_out(self, make: Callable[[T], U], data: DataSettings, watch: Watch = iter) -> KeptRows[U]:
         """Return what `make` makes of each row; data.on_bad_row says what becomes of those it refuses."""
@@ -83,7 +110,7 @@ class KeptRows(Generic[T]):
             try:
                 made[number] = make(item)
             except DataError as error:
-                refused.append(BadRow(self.source, number, str(error)))
+                refused.append(self.refused(number, str(error)))
         if refused and stop:
             skip = f", or leave such rows out with {fault.skip}"
             raise DataError(f"{self._first(refused, fault)}; {fault.remedy}{skip}")
@@ -91,7 +118,8 @@ class KeptRows(Generic[T]):
             raise DataError(f"no row is left: {self._first(refused, fault)}; {fault.remedy}")
         if refused:
             logger.warning("%s", self._listed(refused))
-        return KeptRows(self.source, self.unit, made, self.total, (*self.skipped, *refused))
+        skipped = (*self.skipped, *refused)
+        return KeptRows(self.source, self.unit, made, self.total, skipped, self.places, self.overlaps)
 
     def _first(self, refused: Sequence[BadRow], fault: _Fault) -> str:
         first, others = refused[0], refused[1:]
@@ -101,7 +129,7 @@ class KeptRows(Generic[T]):
             dots = ", …" if len(others) > NUM_SHOWN else ""
             rows = "row is" if len(others) == 1 else "rows are"
             more = f"; {len(others)} more {rows} {fault.what} ({self.unit} {shown}{dots})"
-        return f"{self.source}, {self.unit} {first.row}: {first.reason}{more}"
+        return f"{first.source}, {self.unit} {first.row}: {first.reason}{more}"
 
     def _listed(self, refused: Sequence[BadRow]) -> str:
         shown = "".join(f"\n  {self.unit} {row.row}: {row.reason}" for row in refused[:NUM_SHOWN])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -16,6 +16,8 @@ from rlt.data.files import SourceRow
 from rlt.data.kept import KeptRows
 from rlt.data.rows import choose_format, to_problem
 from rlt.data.sources import SourceTable, read_rows
+from rlt.data.text_match import comparable
+from rlt.data.values import DOUBTFUL
 from rlt.errors import DataError
 from rlt.formats.tags import TagStyle
 from rlt.records import Problem
@@ -50,16 +52,26 @@ def load_eval_problems(
     return _load(data, table, tags, data.eval_subset, need_trace)
 
 
-def count_overlap(train: Sequence[Problem], held_out: Sequence[Problem]) -> int:
+def count_overlap(train: Iterable[Problem], held_out: Sequence[Problem]) -> int:
     """Return how many held-out problems have a question of the training data, and warn if any does.
 
     Questions and not ids are compared: an id also changes with the wording of the solution.
     """
-    trained_on = {problem.question.strip() for problem in train}
-    count = sum(problem.question.strip() in trained_on for problem in held_out)
+    trained_on = {comparable(problem.question) for problem in train}
+    count = sum(comparable(problem.question) in trained_on for problem in held_out)
     if count:
         logger.warning("%d of %d held-out problems are in the training data too", count, len(held_out))
     return count
+
+
+def warn_of_missing_words(problems: Sequence[Problem]) -> None:
+    """Warn of solutions that are nothing but a word which may stand for a missing value."""
+    found = [problem.solution for problem in problems if problem.solution.lower() in DOUBTFUL]
+    if found:
+        *first, last = map(repr, dict.fromkeys(found))
+        words = f"{', '.join(first)} or {last}" if first else last
+        what = "%d of %d solutions are only %s: if that stands for a missing one, leave those rows out"
+        logger.warning(what, len(found), len(problems), words)
 
 
 def require_full_step(num_problems: int, config: Config) -> None:
@@ -84,8 +96,9 @@ def _load(
         problem = to_problem(row.values, fmt, tags)
         return _with_trace(problem, data, tags) if need_trace else problem
 
-    rows = KeptRows(table.source, table.unit, {row.number: row for row in table.rows}, len(table.rows))
-    return take_subset(rows.lay_out(read, data), subset)
+    problems = table.kept().lay_out(read, data)
+    warn_of_missing_words(problems.values)
+    return take_subset(problems, subset)
 
 
 def _with_trace(problem: Problem, data: DataSettings, tags: TagStyle) -> Problem:

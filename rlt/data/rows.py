@@ -9,18 +9,17 @@ white space, which the layout puts back. Reading files and counting bad rows is 
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rlt.config.schema import OPTIONAL_FIELDS, REQUIRED_FIELDS
+from rlt.data.turns import read_turns
+from rlt.data.values import number_text, written_text
 from rlt.errors import ConfigError, DataError
-from rlt.formats.parse import parse_assistant_turn
 from rlt.formats.tags import TagStyle
 from rlt.records import Problem, problem_id
 
-ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 USUAL_NAMES = {
     "question": ("problem", "Question", "query", "instruction", "prompt", "input"),
     "solution": ("answer", "Correct Answer", "response", "output", "final_answer"),
@@ -69,9 +68,8 @@ def to_problem(row: Mapping[str, Any], fmt: RowFormat, tags: TagStyle) -> Proble
         system = None
     else:
         field = REQUIRED_FIELDS[fmt.name][0]
-        system, question, reply = _read_turns(row.get(fmt.columns[field]), _label(field, fmt))
-        thought, solution = parse_assistant_turn(reply, tags)
-        trace = thought or None
+        said = read_turns(row.get(fmt.columns[field]), _label(field, fmt), tags)
+        system, question, trace, solution = said.system, said.question, said.thought or None, said.solution
     return Problem(
         id=problem_id(question, solution),
         question=question,
@@ -129,21 +127,12 @@ def _label(field: str, fmt: RowFormat) -> str:
     return f"`{field}`" if column == field else f"`{field}` (column {column!r})"
 
 
-def text_of(value: Any, label: str) -> str:
-    """Return a value that is text which a tokenizer takes; raises DataError for another."""
-    if not isinstance(value, str):
-        raise DataError(f"{label} must be text, got {type(value).__name__} {str(value)[:40]!r}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:  # JSON can spell half a character, which no tokenizer takes
-        raise DataError(f"{label} has half a surrogate pair at character {error.start + 1}") from error
-    return value
-
-
 def _required_text(row: Mapping[str, Any], field: str, fmt: RowFormat) -> str:
     if row.get(fmt.columns[field]) is None:
         raise DataError(f"{_label(field, fmt)} is missing")
-    text = text_of(row[fmt.columns[field]], _label(field, fmt))
+    value = row[fmt.columns[field]]
+    number = number_text(value) if field == "solution" else None
+    text = written_text(value, _label(field, fmt)) if number is None else number
     if not text.strip():
         raise DataError(f"{_label(field, fmt)} is empty")
     return text
@@ -154,7 +143,7 @@ def _optional_text(row: Mapping[str, Any], field: str, fmt: RowFormat) -> str | 
     value = row.get(fmt.columns[field]) if field in fmt.columns else None
     if value is None:
         return None
-    text = text_of(value, _label(field, fmt))
+    text = written_text(value, _label(field, fmt))
     return text if text.strip() else None
 
 
@@ -169,43 +158,11 @@ def _trace(row: Mapping[str, Any], fmt: RowFormat) -> str | None:
 
 def _answer(row: Mapping[str, Any], fmt: RowFormat) -> str | None:
     """Return the bare answer as text; it may be a number in the source, as in AIME exports."""
-    value = row.get(fmt.columns["answer"]) if "answer" in fmt.columns else None
-    is_finite_float = isinstance(value, float) and math.isfinite(value)
-    if is_finite_float or (isinstance(value, int) and not isinstance(value, bool)):
-        return str(value)
+    number = number_text(row.get(fmt.columns["answer"])) if "answer" in fmt.columns else None
+    if number is not None:
+        return number
     text = _optional_text(row, "answer", fmt)
     return text.strip() if text is not None else None
-
-
-def _read_turns(turns: Any, label: str) -> tuple[str | None, str, str]:
-    """Return (system, user, assistant) texts of [system,] user, assistant turns, in either spelling:
-    {from, value} or {role, content}."""
-    if turns is None:
-        raise DataError(f"{label} is missing")
-    if not isinstance(turns, list):
-        raise DataError(f"{label} must be a list of turns, got {type(turns).__name__}")
-    spoken = [_read_turn(turn, f"turn {i}") for i, turn in enumerate(turns, start=1)]
-    roles = [role for role, _ in spoken]
-    texts = [text for _, text in spoken]
-    if roles not in (["user", "assistant"], ["system", "user", "assistant"]):
-        shown = ", ".join(roles[:6]) or "none"
-        raise DataError(f"{label} must have one user and one assistant turn, got the turns {shown}")
-    if not texts[-2].strip():
-        raise DataError(f"the user turn of {label} is empty")
-    system = texts[0] if len(texts) == 3 and texts[0].strip() else None
-    return system, texts[-2], texts[-1]
-
-
-def _read_turn(turn: Any, label: str) -> tuple[str, str]:
-    if not isinstance(turn, dict):
-        raise DataError(f"{label} must be an object, got {type(turn).__name__}")
-    speaker, said = ("from", "value") if turn.get("from") is not None else ("role", "content")
-    if turn.get(speaker) is None or turn.get(said) is None:
-        raise DataError(f"{label} must have from and value, or role and content, got {', '.join(turn)}")
-    role = ROLES.get(text_of(turn[speaker], f"the {speaker!r} of {label}"))
-    if role is None:
-        raise DataError(f"{label} is from {turn[speaker]!r}, must be one of {', '.join(ROLES)}")
-    return role, text_of(turn[said], f"the {said!r} of {label}")
 
 
 def _same_system(from_column: str | None, from_turn: str | None) -> str | None:

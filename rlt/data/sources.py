@@ -6,15 +6,17 @@ Which columns a row needs is the business of rows.py.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlt.config.files import looks_local
-from rlt.data.files import SourceRow, first_line, read_csv, read_json, read_jsonl, read_parquet
-from rlt.errors import DataError
+from rlt.config.files import data_suffix, looks_local
+from rlt.data.files import SourceRow, read_csv, read_json, read_jsonl, read_parquet
+from rlt.data.folders import datasets_errors, named_splits, warn_of_unread
+from rlt.data.kept import KeptRows
+from rlt.errors import DataError, first_line
 
 if TYPE_CHECKING:
     import datasets
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
 READERS: dict[str, Callable[[Path], list[SourceRow]]] = {
     ".json": read_json,
     ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
     ".csv": read_csv,
     ".parquet": read_parquet,
 }
+_BY_LINE = (".jsonl", ".ndjson", ".csv")
 HUB_TIMEOUT_SECONDS = 20.0
 
 
@@ -38,6 +42,13 @@ class SourceTable:
     """What `SourceRow.number` counts: `line` or `row`."""
     columns: tuple[str, ...]
     rows: list[SourceRow]
+    places: Mapping[int, tuple[str, int]] = field(default_factory=dict)
+    """As in `KeptRows`."""
+
+    def kept(self) -> KeptRows[SourceRow]:
+        """Return the rows on their way to a stage: all of them, read or not."""
+        items = {row.number: row for row in self.rows}
+        return KeptRows(self.source, self.unit, items, len(self.rows), places=self.places)
 
 
 def read_rows(
@@ -53,7 +64,7 @@ def read_rows(
     if path.is_file():
         table = _read_file(path, source)
     elif path.is_dir():
-        table = _read_dataset(source, partial(_load_folder, path, split, config_name))
+        table = _read_folder(path, source, split, config_name)
     elif looks_local(source):
         raise DataError(_no_such_path(path))
     else:
@@ -65,59 +76,67 @@ def read_rows(
 
 
 def _read_file(path: Path, source: str) -> SourceTable:
-    suffix = path.suffix.lower()
+    suffix = data_suffix(path)
     if suffix not in READERS:
         raise DataError(f"{source} must end in one of {', '.join(READERS)}, got {suffix or 'no suffix'!r}")
     try:
         rows = READERS[suffix](path)
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error.strerror}") from error
-    columns = tuple(dict.fromkeys(name for row in rows for name in row.values))
-    return SourceTable(source, "line" if suffix in (".jsonl", ".csv") else "row", columns, rows)
+    return SourceTable(source, "line" if suffix in _BY_LINE else "row", _columns(rows), rows)
+
+
+def _read_folder(path: Path, source: str, split: str, config_name: str | None) -> SourceTable:
+    """Return the rows of a folder: a saved dataset, or the files of a split as each is read by itself."""
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return _read_dataset(source, partial(_load_saved, path, split))
+    splits = named_splits(path, config_name)
+    _require_split(source, splits, split)
+    warn_of_unread(path, splits)
+    tables = [_read_file(file, str(file)) for file in splits[split]]
+    if len(tables) == 1:
+        return tables[0]
+    rows: list[SourceRow] = []
+    places: dict[int, tuple[str, int]] = {}
+    for table in tables:
+        for row in table.rows:
+            rows.append(replace(row, number=len(rows) + 1))
+            places[len(rows)] = table.source, row.number
+    unit = "line" if all(table.unit == "line" for table in tables) else "row"
+    return SourceTable(f"{source} (split {split})", unit, _columns(rows), rows, places)
+
+
+def _columns(rows: Iterable[SourceRow]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for row in rows for name in row.values))
 
 
 def _read_dataset(source: str, load: Callable[[], datasets.Dataset]) -> SourceTable:
     """Return the rows of a dataset; errors of `datasets` become one sentence."""
-    from datasets import exceptions
-    from datasets.inspect import SplitsNotFoundError
-
-    try:
+    with datasets_errors(source):
         dataset = load()
         # Rows leave as plain Python values, whatever format a saved dataset was set to.
         rows = [SourceRow(i, dict(values)) for i, values in enumerate(dataset.with_format(None), start=1)]
-    except DataError:
-        raise
-    except (exceptions.DatasetGenerationError, SplitsNotFoundError) as error:
-        reason = first_line(error.__cause__ or error)
-        raise DataError(f"{source} cannot be read: {reason}; name one file of it to see where") from error
-    except (OSError, ValueError, RuntimeError, exceptions.DatasetsError) as error:
-        # The whole family that `datasets` raises for missing, private, gated, damaged or unreachable data.
-        raise DataError(f"{source} cannot be read: {first_line(error)}") from error
     where = f"{source} (split {dataset.split})" if dataset.split else source
     return SourceTable(where, "row", tuple(dataset.column_names), rows)
 
 
-def _load_folder(path: Path, split: str, config_name: str | None) -> datasets.Dataset:
+def _load_saved(path: Path, split: str) -> datasets.Dataset:
     import datasets
 
-    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        try:
-            saved = datasets.load_from_disk(str(path))
-        except IndexError as error:  # a dataset without rows is saved without a file
-            raise DataError(f"{path} holds no rows") from error
-        if isinstance(saved, datasets.Dataset):
-            return saved
-        _require_split(str(path), list(saved), split)
-        return saved[split]
-    if not any(file.suffix.lower() in READERS and file.stat().st_size for file in path.rglob("*")):
-        raise DataError(f"the folder {path} holds no file with rows that ends in one of {', '.join(READERS)}")
-    return _load(str(path), split, config_name)
+    try:
+        saved = datasets.load_from_disk(str(path))
+    except IndexError as error:  # a dataset without rows is saved without a file
+        raise DataError(f"{path} holds no rows") from error
+    if isinstance(saved, datasets.Dataset):
+        return saved
+    _require_split(str(path), list(saved), split)
+    return saved[split]
 
 
 def _load(
     path: str, split: str, config_name: str | None = None, revision: str | None = None
 ) -> datasets.Dataset:
-    """Return one split of a Hub dataset or of a folder of data files."""
+    """Return one split of a Hub dataset."""
     import datasets
 
     _require_split(path, datasets.get_dataset_split_names(path, config_name, revision=revision), split)
@@ -171,5 +190,5 @@ def _no_such_path(path: Path) -> str:
     near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
     if near:
         return f"{path} does not exist; did you mean {' or '.join(str(folder / name) for name in near)}?"
-    data = [name for name in names if Path(name).suffix.lower() in READERS]
+    data = [name for name in names if data_suffix(name) in READERS]
     return f"{path} does not exist; {folder} holds {', '.join(data[:5]) if data else 'no data file'}"

@@ -15,9 +15,10 @@ from typing import Any
 from rlt.config.schema import REQUIRED_FIELDS, TRACE_FIELDS, DataSettings
 from rlt.data.files import SourceRow
 from rlt.data.kept import KeptRows
-from rlt.data.load import take_subset
-from rlt.data.rows import choose_format, text_of, to_problem
+from rlt.data.load import take_subset, warn_of_missing_words
+from rlt.data.rows import choose_format, to_problem
 from rlt.data.sources import SourceTable, read_rows
+from rlt.data.values import text_of, written_text
 from rlt.errors import DataError
 from rlt.formats.parse import parse_assistant_turn
 from rlt.formats.tags import TAG_STYLES, TagStyle
@@ -59,8 +60,9 @@ def load_traces(data: DataSettings, source: str, tags: TagStyle) -> KeptRows[Exp
             raise DataError(row.fault or "an empty object")
         return _explained(to_problem(row.values, fmt, tags), row.values, columns, tags)
 
-    rows = KeptRows(table.source, table.unit, {row.number: row for row in table.rows}, len(table.rows))
-    return take_subset(rows.lay_out(read, data), data.subset)
+    rows = table.kept().lay_out(read, data)
+    warn_of_missing_words([row.problem for row in rows.values])
+    return take_subset(rows, data.subset)
 
 
 def number_traces(rows: Sequence[ExplainedRow], fallback_index: int | None = None) -> list[Trace]:
@@ -184,7 +186,7 @@ def _text(value: Any, label: str, tags: TagStyle) -> str | None:
         return None
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
         value = value[0].get("content")
-    text = text_of(value, label)
+    text = written_text(value, label)
     if any(text.lstrip().startswith(style.thought.open) for style in (tags, *TAG_STYLES.values())):
         return parse_assistant_turn(text, tags)[0]
     return text

@@ -83,14 +83,14 @@ def load_items(
         return _local_items(source, prompt or SLOT, evaluate.grader, data, tags)
     task, where = BENCHMARKS[name], task_source(name, evaluate, source)
     table = _read_file(where, data) if name in evaluate.paths else _read_hub(task, evaluate)
-    rows = KeptRows(table.source, table.unit, {row.number: row for row in table.rows}, len(table.rows))
+    rows = table.kept()
     items = rows.lay_out(_reader(task, prompt or task.prompt, ORDERS[evaluate.option_order](seed)), data)
     kept = {number: item for number, item in items.items.items() if item is not None}
     if not kept:
         raise DataError(f"{where} holds no row of {name}: give another file in evaluate.paths")
     if task.num_problems not in (None, len(kept)):
         logger.warning("%s has %d problems here, and %d in all", name, len(kept), task.num_problems)
-    whole = KeptRows(items.source, items.unit, kept, items.total, items.skipped)
+    whole = KeptRows(items.source, items.unit, kept, items.total, items.skipped, items.places)
     return take_subset(whole, data.subset)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from rlt.data.kept import REPEATED
 from rlt.reporting.card import (
     NAME,
     command_section,
@@ -19,6 +22,9 @@ from rlt.reporting.card import (
 from rlt.reporting.files import write_text
 from rlt.reporting.redact import redact, without_private_paths
 from rlt.reporting.run_record import read_run
+
+OVERLAP_FILE = "overlap.jsonl"
+"""In a run directory: the rows that share text with a benchmark, or repeat another."""
 
 
 def write_traces_card(run_dir: str | Path) -> Path:
@@ -44,6 +50,7 @@ def write_traces_card(run_dir: str | Path) -> Path:
     settings = [(f"`{key}`", f"`{value}`") for key, value in sampling.items()]
     sections = (
         "## Counts\n\n" + markdown_table(("what", "number"), [(name, str(n)) for name, n in counts]),
+        _overlap_section(run_dir, config["data"]),
         facts_section({}, run, title="Sources"),
         _teacher_run(run),
         "## Sampling\n\n" + markdown_table(("setting", "value"), settings),
@@ -112,6 +119,29 @@ def _write(
     )
     body = "\n\n".join(part for part in parts if part)
     return write_text(run_dir / NAME, f"---\n{header}---\n\n{without_private_paths(redact(body))}\n")
+
+
+def _overlap_section(run_dir: Path, data: dict[str, Any]) -> str:
+    """Return what was compared with what, and how many rows share text; empty where nothing was."""
+    path = run_dir / OVERLAP_FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return overlap_text([json.loads(line)["set"] for line in lines], data)
+
+
+def overlap_text(found: Sequence[str], data: Mapping[str, Any], title: str = "## Overlap") -> str:
+    """Return a section on rows that share text: `found` has the set of each, `data` are the settings."""
+    fates = {"drop": "left out", "report": "kept"}
+    sets = [(name, data["on_contaminated"]) for name in data["decontaminate"]]
+    if data["deduplicate"] != "off":
+        sets.append((REPEATED, data["deduplicate"]))
+    if not sets:
+        return ""
+    rows = [(Path(name).name, str(found.count(name)), fates[mode]) for name, mode in sets]
+    return (
+        f"{title}\n\nRows whose question or solution shares 13 words in sequence with a question of these "
+        "sets, or whose question is one of theirs; repeated rows say the same as an earlier one.\n\n"
+        + markdown_table(("compared with", "rows", "they were"), rows)
+    )
 
 
 def _config(run_dir: Path) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from rlt.reporting.inputs import describe_input, input_label
 from rlt.reporting.progress import SampleProgress
 from rlt.reporting.run_record import Source
 from rlt.reporting.samples import write_samples
+from rlt.stages.clean import clean_problems
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool
 from rlt.stages.sampling import (
@@ -134,6 +135,7 @@ def prompted_rows(
     problems = load_problems(config.data, config.dataset_id_or_path, layout.tags, need_trace=False)
     if wanted is not None:
         problems = take_wanted(problems, list(wanted), str(config.collect.only))
+    problems = clean_problems(problems, config)
 
     def lay_out(problem: Problem) -> Prompted:
         messages.messages(problem, "")  # a row that lacks the student's system prompt is a bad one

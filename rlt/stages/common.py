@@ -25,9 +25,10 @@ from rlt.config.changes import changed_settings
 from rlt.config.resolve import prompt_files
 from rlt.config.save import load_config, save_config
 from rlt.config.schema import TRAINING_STAGES, Config
-from rlt.data.kept import KeptRows
+from rlt.data.kept import KeptRows, Overlap
 from rlt.errors import CheckpointError, ConfigError, RLTError
 from rlt.reporting.card import write_card
+from rlt.reporting.dataset_card import OVERLAP_FILE
 from rlt.reporting.files import set_aside, write_text
 from rlt.reporting.metrics import MetricsFile
 from rlt.reporting.now import LOADING, Now
@@ -220,7 +221,16 @@ def write_skipped(config: Config, *tables: KeptRows[Any] | None) -> int:
         if skipped:
             write_text(path, "".join(json.dumps(asdict(b), ensure_ascii=False) + "\n" for b in skipped))
             logger.warning("%d rows are left out: see %s", len(skipped), path)
+        write_overlaps(Path(config.output_dir), [o for table in tables if table for o in table.overlaps])
     return len(skipped)
+
+
+def write_overlaps(directory: Path, overlaps: Sequence[Overlap]) -> None:
+    """Write overlap.jsonl: the rows that share text with a benchmark or repeat another."""
+    path = directory / OVERLAP_FILE
+    path.unlink(missing_ok=True)
+    if overlaps:
+        write_text(path, "".join(json.dumps(asdict(o), ensure_ascii=False) + "\n" for o in overlaps))
 
 
 def progress(items: Sequence[T], what: str) -> Iterable[T]:

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rlt.config.schema import Config
+from rlt.data.kept import REPEATED, Overlap
 from rlt.data.prompts import student_prompt
 from rlt.errors import DataError
 from rlt.formats.layout import student_messages
 from rlt.formats.tags import TAG_STYLES
 from rlt.records import Problem, Trace
-from rlt.reporting.dataset_card import write_selection_card
+from rlt.reporting.dataset_card import overlap_text, write_selection_card
 from rlt.reporting.files import write_jsonl, write_text
 from rlt.reporting.samples import write_samples
 from rlt.reporting.tables import markdown
-from rlt.stages.common import is_main_process, run_directory
+from rlt.stages.clean import Found, find_overlaps, trace_text
+from rlt.stages.common import is_main_process, run_directory, write_overlaps
 from rlt.stages.trace_sources import count_tokens, read_traces, source_inputs, student_lengths
 from rlt.traces.columns import score_of
-from rlt.traces.select import SCORE_RULES, dropped_rows, select, summarize_selection
+from rlt.traces.select import (
+    IN_BENCHMARK,
+    REPEATS,
+    SCORE_RULES,
+    Decision,
+    dropped_rows,
+    select,
+    summarize_selection,
+)
 from rlt.traces.table import as_columns, chosen_row
 
 logger = logging.getLogger(__name__)
@@ -53,7 +64,9 @@ def run(config: Config) -> None:
         )
 
         # 2. Choose.
-        decisions = select(traces, tokens, config.select, config.seed)
+        overlaps = find_overlaps([t.problem for t in traces], [trace_text(t) for t in traces], config)
+        refused = refusals(traces, overlaps, config)
+        decisions = select(traces, tokens, config.select, config.seed, refused)
 
         # 3. Write.
         output = Path(config.output_dir)
@@ -65,12 +78,40 @@ def run(config: Config) -> None:
         write_samples(output, "traces", as_columns(rows))
         write_jsonl(output / "dropped.jsonl", dropped_rows(traces, decisions))
         summary = summarize_selection(traces, decisions)
+        listed = list_overlaps(traces, overlaps, config)
+        write_overlaps(output, listed)
         report = selection_report(summary, config)
+        if section := overlap_text([one.set for one in listed], asdict(config.data)):
+            report += f"\n{section}\n"
         write_text(output / "selection.md", report)
         logger.info("%s", report.rstrip())
         if not summary["selected"]:
             logger.warning("nothing is selected: no student can be trained on %s", output / "traces.jsonl")
         record.update(results=summary, skipped=num_skipped)
+
+
+def refusals(traces: Sequence[Trace], overlaps: Found, config: Config) -> dict[int, Decision]:
+    """Return the decision about each trace that is left out for the text that it shares, by its place."""
+    refused = {}
+    if config.data.deduplicate == "drop":
+        for place, first in overlaps.repeats.items():
+            refused[place] = Decision(REPEATS, f"sample_index {traces[first].sample_index}")
+    if config.data.on_contaminated == "drop":
+        refused |= {place: Decision(IN_BENCHMARK, str(hits[0])) for place, hits in overlaps.hits.items()}
+    return refused
+
+
+def list_overlaps(traces: Sequence[Trace], overlaps: Found, config: Config) -> list[Overlap]:
+    """Return what the traces share with benchmarks and with each other, for overlap.jsonl."""
+    data, listed = config.data, []
+    for place, trace in enumerate(traces):
+        name = f"{trace.problem.id}, sample_index {trace.sample_index}"
+        for hit in overlaps.hits.get(place, ()):
+            listed.append(Overlap(name, place + 1, hit.benchmark, str(hit), data.on_contaminated == "drop"))
+        if place in overlaps.repeats:
+            first = f"explanation {overlaps.repeats[place] + 1}"
+            listed.append(Overlap(name, place + 1, REPEATED, first, data.deduplicate == "drop"))
+    return listed
 
 
 def require_scores(traces: Sequence[Trace], config: Config) -> None:

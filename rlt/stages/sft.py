@@ -74,6 +74,18 @@ def fit_rows(rows: KeptRows[T], lay_out: Callable[[T], Target], config: Config) 
     return kept if config.data.shortest is None else kept.map(cut)
 
 
+def warn_of_short_steps(num_rows: int, config: Config) -> None:
+    """Warn where the rows do not fill one step: each step then has fewer than the recipe says."""
+    if num_rows < config.train_batch_size:
+        logger.warning(
+            "a step holds %d rows, not train_batch_size=%d: %s has no more, so each pass over it is one "
+            "step; add rows, or lower train_batch_size and with it learning_rate",
+            num_rows,
+            config.train_batch_size,
+            config.dataset_id_or_path,
+        )
+
+
 def cut(row: Row) -> Row:
     """Return the end of a row, for rehearsals."""
     return {"input_ids": row["input_ids"][-LAST_TOKENS:], "labels": row["labels"][-LAST_TOKENS:]}

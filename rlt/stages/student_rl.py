@@ -23,6 +23,7 @@ from rlt.models.load import load_context, load_eos_ids, load_tokenizer
 from rlt.records import Problem
 from rlt.rewards.correctness import CorrectnessReward, CorrectnessWeights
 from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks, watch_benchmarks
+from rlt.stages.clean import clean_problems
 from rlt.stages.common import progress, run_context, run_directory, start_step, write_skipped
 from rlt.stages.rl import (
     await_servers,
@@ -123,7 +124,8 @@ def read_text(config: Config, grader: Grader) -> Text:
     own_stops = load_eos_ids(model, revision=revision, trust=trust)
     held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
     prompted = partial(prompted_problems, layout=layout, grader=grader, config=config)
-    train_rows = prompted(load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False))
+    loaded = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
+    train_rows = prompted(clean_problems(loaded, config))
     eval_rows = prompted(held_out) if held_out else None
     return Text(layout, [*layout.stop_token_ids, *own_stops], context, train_rows, eval_rows)
 

@@ -9,22 +9,24 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rlt.config.schema import Config
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
+from rlt.data.load import count_overlap
 from rlt.data.prompts import student_prompt
 from rlt.errors import CheckpointError, DataError
 from rlt.formats.layout import StudentLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.formats.turn_end import turn_end_token
 from rlt.models.load import load_context, load_tokenizer, set_eos
-from rlt.records import Trace
+from rlt.records import Problem, Trace
 from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks
+from rlt.stages.clean import clean_traces
 from rlt.stages.common import is_main_process, resume_point, run_directory, write_skipped
-from rlt.stages.sft import Target, fine_tune, fit_rows, show_targets
+from rlt.stages.sft import Target, fine_tune, fit_rows, show_targets, warn_of_short_steps
 from rlt.traces.training import TrainingTraces, load_eval_traces, load_training_traces
 from rlt.trainers.final_model import generation_config
 from rlt.trainers.sft import IGNORED, Row
@@ -110,9 +112,18 @@ def read_text(config: Config) -> Text:
     check_lengths(config, context, {})
     source, malformed = config.dataset_id_or_path, config.distill.malformed
     traces = load_training_traces(config.data, source, tags, malformed)
+    traces = replace(traces, rows=clean_traces(traces.rows, config))
     held_out = load_eval_traces(config.data, source, tags, malformed)
+    if held_out:
+        count_overlap(problems_of(traces), problems_of(held_out))
     rows = sft_rows(traces.rows, layout, config)
+    warn_of_short_steps(len(rows.items), config)
     return Text(layout, context, traces, rows, sft_rows(held_out.rows, layout, config) if held_out else None)
+
+
+def problems_of(traces: TrainingTraces) -> list[Problem]:
+    """Return the problems that traces explain, each once."""
+    return list({trace.problem.id: trace.problem for trace in traces.rows.values}.values())
 
 
 def check(config: Config) -> None:

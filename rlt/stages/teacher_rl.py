@@ -19,6 +19,7 @@ from rlt.models.load import load_context, load_tokenizer
 from rlt.records import Problem
 from rlt.rewards.likelihood import Reward
 from rlt.rewards.student import StudentText
+from rlt.stages.clean import clean_problems
 from rlt.stages.common import is_main_process, progress, run_context, run_directory, write_skipped
 from rlt.stages.components import (
     OutsideParts,
@@ -116,7 +117,8 @@ def read_text(config: Config) -> Text:
     check_lengths(config, context, {s.settings.model: s.context for s in students})
     held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
     prompted = partial(prompted_problems, teacher=layout, students=students, config=config)
-    train_rows = prompted(load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False))
+    loaded = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
+    train_rows = prompted(clean_problems(loaded, config))
     return Text(layout, students, train_rows, prompted(held_out) if held_out else None)
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 from rlt.config.schema import Config
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
-from rlt.data.load import load_eval_problems, load_problems
+from rlt.data.load import count_overlap, load_eval_problems, load_problems
 from rlt.data.prompts import teacher_prompt
 from rlt.formats.layout import TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.models.load import load_context, load_tokenizer
 from rlt.records import Problem
+from rlt.stages.clean import clean_explained
 from rlt.stages.common import resume_point, run_directory, write_skipped
-from rlt.stages.sft import Target, fine_tune, fit_rows, show_targets
+from rlt.stages.sft import Target, fine_tune, fit_rows, show_targets, warn_of_short_steps
 from rlt.trainers.final_model import generation_config
 from rlt.trainers.sft import Row
 
@@ -58,8 +59,12 @@ def read_text(config: Config) -> tuple[TeacherLayout, KeptRows[Row], KeptRows[Ro
     layout = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
     check_lengths(config, load_context(config.model_name_or_path, revision=revision, trust=trust), {})
     loaded = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=True)
+    loaded = clean_explained(loaded, config)
     held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=True)
+    if held_out:
+        count_overlap(loaded.values, held_out.values)
     rows = sft_rows(loaded, layout, config)
+    warn_of_short_steps(len(rows.items), config)
     return layout, rows, sft_rows(held_out, layout, config) if held_out else None
 
 

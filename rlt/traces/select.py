@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ NO_SCORE = "no score"
 OUTSIDE = "rank outside of the bucket"
 RESERVED = "reserved as a fallback"
 ANOTHER = "another explanation was chosen"
+IN_BENCHMARK = "shares text with a benchmark"
+REPEATS = "repeats an earlier explanation"
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,21 @@ SCORE_RULES = ("best", "rank")
 
 
 def select(
-    traces: Sequence[Trace], lengths: Sequence[int | None], settings: SelectSettings, seed: int
+    traces: Sequence[Trace],
+    lengths: Sequence[int | None],
+    settings: SelectSettings,
+    seed: int,
+    refused: Mapping[int, Decision] | None = None,
 ) -> list[Decision]:
     """Return the decision about each trace, in their order.
 
     `lengths` are tokens of the student's whole sequence, read where settings.max_length is set; None where
-    they are not known, or there is no explanation.
+    they are not known, or there is no explanation. `refused` are decided beforehand, by their place.
     """
-    unusable = [_unusable(trace, length, settings) for trace, length in zip(traces, lengths, strict=True)]
+    unusable = [
+        _unusable(trace, length, settings) or (refused or {}).get(place)
+        for place, (trace, length) in enumerate(zip(traces, lengths, strict=True))
+    ]
     if settings.rule == "none":
         return [reason or Decision(None) for reason in unusable]
     if settings.rule == "rank":

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from rlt.config.schema import DataSettings, SubsetSettings
-from rlt.data.kept import BadRow, KeptRows
+from rlt.data.kept import KeptRows
 from rlt.data.load import take_subset
 from rlt.data.traces import ExplainedRow, load_traces, number_traces
 from rlt.errors import DataError
@@ -93,9 +93,8 @@ def _one_each(rows: KeptRows[ExplainedRow]) -> KeptRows[Trace]:
     """Return the rows' traces under the rows' numbers, or counted through where a row brings several."""
     traces = number_traces(rows.values)
     if len(traces) == len(rows.items):
-        return KeptRows(
-            rows.source, rows.unit, dict(zip(rows.items, traces, strict=True)), rows.total, rows.skipped
-        )
+        items = dict(zip(rows.items, traces, strict=True))
+        return KeptRows(rows.source, rows.unit, items, rows.total, rows.skipped, rows.places)
     return KeptRows(rows.source, "explanation", dict(enumerate(traces, start=1)), len(traces), rows.skipped)
 
 
@@ -104,5 +103,5 @@ def _without(traces: KeptRows[Trace], out: set[int], reason: str) -> KeptRows[Tr
     kept = {n: trace for n, trace in traces.items.items() if n not in out}
     if not kept:
         raise DataError(f"{traces.source} has no row to train on: {reason}, in all of them")
-    listed = tuple(BadRow(traces.source, n, reason) for n in sorted(out))
+    listed = tuple(traces.refused(n, reason) for n in sorted(out))
     return replace(traces, items=kept, skipped=(*traces.skipped, *listed))

@@ -114,7 +114,7 @@ def test_csv_row_with_the_wrong_number_of_cells(tmp_path):
     [
         (b"q,q\n1,2\n", "the column 'q' twice"),
         (b'q\nfine\n"never closed\nmore\n', "not valid CSV in the row at line 3"),
-        (b"q\n\xff\xfe\n", "not UTF-8 text"),
+        (b"\xff\xfe\n1\n", "not UTF-8 text"),
     ],
 )
 def test_csv_that_cannot_be_read(tmp_path, content, reason):

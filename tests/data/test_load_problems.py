@@ -254,10 +254,10 @@ def test_a_subset_keeps_the_row_numbers_of_the_source(tmp_path, write_jsonl):
     assert [row.row for row in chosen.skipped] == [1, 6]
 
 
-def test_the_split_stands_with_the_name(tmp_path, write_jsonl):
+def test_the_file_of_the_split_is_named(tmp_path, write_jsonl):
     write_jsonl(tmp_path / "train.jsonl", rows(2))
     write_jsonl(tmp_path / "test.jsonl", [{"question": "q", "solution": " "}])
-    with pytest.raises(DataError, match=r"\(split test\), row 1: `solution` is empty"):
+    with pytest.raises(DataError, match=r"/test\.jsonl, line 1: `solution` is empty"):
         load(tmp_path, split="test")
 
 

@@ -72,7 +72,7 @@ def test_an_answer_may_be_a_number(answer, expected):
         ({"question": None}, "`question` is missing"),
         ({"question": " \n"}, "`question` is empty"),
         ({"question": "\ud835"}, "`question` has half a surrogate pair at character 1"),
-        ({"solution": 7}, "`solution` must be text, got int '7'"),
+        ({"solution": True}, "`solution` must be text, got bool 'True'"),
         ({"solution": None}, "`solution` is missing"),
         ({"solution": "\n\n"}, "`solution` is empty"),
         ({"solution": ["4"]}, "`solution` must be text, got list"),
