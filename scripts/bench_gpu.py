@@ -4,9 +4,9 @@
     PYTHONPATH=. python scripts/bench_gpu.py            # 7B shape, random weights, bfloat16
     PYTHONPATH=. python scripts/bench_gpu.py --tiny     # tries every part, on a CPU too
 
-Needs torch and transformers only. Each part is a process of its own, so that one that crashes, or whose time
-is over, takes no other part with it. What an early part leaves of --minutes, later parts may use. Operations
-are counted as rlt/launch/model_size.py counts them, so that a share that is found here can replace
+Needs torch and transformers only. Each part of gpu_parts.py is a process, so that one that crashes, or whose
+time is over, takes no other part with it. What an early part leaves of --minutes, later parts may use.
+Operations are counted as rlt/launch/model_size.py counts them, so that a share that is found here can replace
 COMPUTE_SHARE. It ends with 1 if a part measured nothing.
 """
 
@@ -24,13 +24,17 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import torch
-from gpu_parts import PARTS, Bench, Line
 
 from rlt.launch import hardware
 from rlt.launch.hardware import GIB, GPU
 
+Line = dict[str, Any]
+PARTS = {"device": 1, "scorer": 2, "head": 1, "update": 4, "attention": 2, "generate": 1}
+"""The parts of gpu_parts.py, with their shares of the time."""
 TOLERANCE = 0.15
 """A constant that is off by less, as a share of itself, is kept."""
 
@@ -41,11 +45,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=7.5, help="for all parts together; held")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--tiny", action="store_true", help="a tiny model and short sequences; CPU or GPU")
-    parser.add_argument("--only", choices=PARTS, help=argparse.SUPPRESS)  # the process of one part
     options = parser.parse_args()
-    if options.only:
-        PARTS[options.only][1](Bench(options.only, tiny=options.tiny))
-        return 0
     if options.minutes <= 0:
         parser.error(f"--minutes must be positive, got {options.minutes:g}")
     if not torch.cuda.is_available() and not options.tiny:
@@ -90,13 +90,13 @@ def run_parts(options: argparse.Namespace) -> Iterator[Line]:
     """Yield the lines of all parts. Each gets its share of the time that is left."""
     end = time.monotonic() + 60 * options.minutes
     for number, part in enumerate(options.parts):
-        shares = [PARTS[name][0] for name in options.parts[number:]]
+        shares = [PARTS[name] for name in options.parts[number:]]
         yield from run_part(part, (end - time.monotonic()) * shares[0] / sum(shares), tiny=options.tiny)
 
 
 def run_part(part: str, limit: float, *, tiny: bool) -> Iterator[Line]:
     """Yield the lines of a part's process, and one more if it did not end well within `limit` seconds."""
-    command = [sys.executable, __file__, "--only", part, *(["--tiny"] if tiny else [])]
+    command = [sys.executable, str(Path(__file__).with_name("gpu_parts.py")), part, *["--tiny"] * tiny]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     timed_out = threading.Event()
 

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """The parts of bench_gpu.py: what each measures on the GPU, or on a CPU where it is only tried.
 
 N positions, D hidden size, T tokens, V vocabulary. Imports of a part are its own, so that it alone fails.
@@ -5,6 +6,7 @@ N positions, D hidden size, T tokens, V vocabulary. Imports of a part are its ow
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import gc
 import itertools
@@ -299,12 +301,24 @@ def measure_generate(bench: Bench) -> None:
         bench.case(f"{rows} rows", generate, rows=rows, steps=steps, weights=WIDTH * bench.shape.parameters)
 
 
-PARTS: dict[str, tuple[float, Callable[[Bench], None]]] = {
-    "device": (1, measure_device),
-    "scorer": (2, measure_scorer),
-    "head": (1, measure_head),
-    "update": (4, measure_update),
-    "attention": (2, measure_attention),
-    "generate": (1, measure_generate),
+PARTS = {
+    "device": measure_device,
+    "scorer": measure_scorer,
+    "head": measure_head,
+    "update": measure_update,
+    "attention": measure_attention,
+    "generate": measure_generate,
 }
-"""Share of the time, and what it does."""
+
+
+def main() -> None:
+    """Measure one part."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--tiny", action="store_true")
+    options = parser.parse_args()
+    PARTS[options.part](Bench(options.part, tiny=options.tiny))
+
+
+if __name__ == "__main__":
+    main()
