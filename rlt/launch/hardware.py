@@ -10,9 +10,12 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from rlt.config.schema import HardwareSettings
 from rlt.launch.plan import NVIDIA_SMI_TIMEOUT
+
+if TYPE_CHECKING:  # so that scripts/bench_gpu.py needs no omegaconf
+    from rlt.config.schema import HardwareSettings
 
 GIB = 2**30
 
