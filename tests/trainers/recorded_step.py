@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,19 @@ class RecordingTrainer(TeacherRLTrainer):
         assert self.reference is not None
         self.reference.load(Path(os.environ["RLT_TEST_REFERENCE"]))
         self._losses: list[float] = []
+        self._passes: list[dict[str, Any]] = []
+        for name, model in (("policy", self.policy), ("reference", self.ref_model)):
+            plain = self.accelerator.unwrap_model(model)
+            plain.base_model.register_forward_pre_hook(partial(self._count, name), with_kwargs=True)
+
+    def _count(self, name: str, *call: Any) -> None:
+        """Note what a forward pass computes: its shape, and the tokens that its attention mask counts."""
+        _, _, kwargs = call
+        ids, mask = kwargs["input_ids"], kwargs.get("attention_mask")
+        if self.state.global_step == 0 and kwargs.get("past_key_values") is None:
+            real = None if mask is None else mask.sum(1).tolist()
+            entry = {"model": name, "shape": list(ids.shape), "real": real, "learns": torch.is_grad_enabled()}
+            self._passes.append(entry)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
@@ -50,7 +64,7 @@ class RecordingTrainer(TeacherRLTrainer):
             self._losses.append(loss.item())
             if self.accelerator.sync_gradients:  # the last pass of the step; clipping comes afterwards
                 gradients = {n: p.grad.clone() for n, p in self.policy.named_parameters()}
-                record = {"losses": self._losses, "gradients": gradients}
+                record = {"losses": self._losses, "gradients": gradients, "passes": self._passes}
                 torch.save(record, FOLDER / f"backward_{self.accelerator.process_index}.pt")
         return loss
 

@@ -153,6 +153,30 @@ def test_gradients(recorded, expected):
     assert train_rows(recorded / "run")[1]["grad_norm"] == pytest.approx(norm, rel=1e-5)
 
 
+def test_no_pass_is_wider_than_its_own_rows(recorded, samples):
+    """TRL pads to the longest completion of the batch: all four passes had one width, [188] * 4."""
+    by_rank = [torch.load(recorded / "record" / f"backward_{rank}.pt")["passes"] for rank in (0, 1)]
+    learning = [[p for p in passes if p["learns"]] for passes in by_rank]
+    assert [len(passes) for passes in learning] == [2, 2]
+    lengths = sorted(len(s["prompt"]) + len(s["completion"]) for s in samples)
+    assert sorted(n for passes in learning for p in passes for n in p["real"]) == lengths
+    prompts = [len(s["prompt"]) for s in samples]
+    for passes in learning:
+        assert all(p["shape"][1] <= max(p["real"]) + max(prompts) - min(prompts) for p in passes)
+    assert [min(p["real"]) for p in learning[0][:1]] >= [max(p["real"]) for p in learning[1][1:]]
+
+
+def test_passes_of_the_reference_compute_what_is_asked_for(recorded, samples):
+    for rank in (0, 1):
+        passes = torch.load(recorded / "record" / f"backward_{rank}.pt")["passes"]
+        shapes = [p["shape"] for p in passes if p["model"] == "reference"]
+        assert sum(rows for rows, _ in shapes) == 4
+        mine = samples[4 * rank : 4 * rank + 4]
+        # The last token predicts nothing that is asked for.
+        needed = sum(len(s["prompt"]) + len(s["completion"]) - 1 for s in mine)
+        assert sum(rows * width for rows, width in shapes) <= needed / 0.9
+
+
 def test_weights_and_reference_after_the_step(recorded, expected, tiny_teacher, nearby):
     checkpoint = recorded / "run" / "checkpoint-1"
     start, old_reference = weights(tiny_teacher), weights(nearby / "reference")
