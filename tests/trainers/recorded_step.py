@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ import torch
 
 import rlt.stages.teacher_rl as stage
 import train
+from rlt.records import Completion
 from rlt.trainers.teacher_rl import TeacherRLTrainer
 
+LENGTHS = ([90, 3, 30, 8], [12, 2, 24, 5])
+"""Tokens of the completions of each process, at most."""
 FOLDER = Path(os.environ["RLT_TEST_RECORD"])
 
 
@@ -30,9 +34,20 @@ class RecordingTrainer(TeacherRLTrainer):
         self.reference.load(Path(os.environ["RLT_TEST_REFERENCE"]))
         self._losses: list[float] = []
         self._passes: list[dict[str, Any]] = []
+        self._sample_whole = self.engine.sample
+        self.engine.sample = self._sample_cut  # pyright: ignore[reportAttributeAccessIssue]
         for name, model in (("policy", self.policy), ("reference", self.ref_model)):
             plain = self.accelerator.unwrap_model(model)
             plain.base_model.register_forward_pre_hook(partial(self._count, name), with_kwargs=True)
+
+    def _sample_cut(self, *args: Any, **kwargs: Any) -> list[Completion]:
+        """Cut what the engine samples to lengths with a long tail: most rows are short, one is long."""
+        cut = LENGTHS[self.accelerator.process_index]
+        completions = self._sample_whole(*args, **kwargs)
+        return [
+            replace(c, token_ids=c.token_ids[:n], logprobs=c.logprobs[:n], finish_reason="length")
+            for c, n in zip(completions, cut * len(completions), strict=False)
+        ]
 
     def _count(self, name: str, *call: Any) -> None:
         """Note what a forward pass computes: its shape, and the tokens that its attention mask counts."""
