@@ -6,11 +6,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlt.trainers.micro_batches import computed_tokens, deal, micro_batch, rows_of
 
 CPU = torch.device("cpu")
 PAD = 9
+SHAPE = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
 
 
 def padded_batch():
@@ -60,6 +69,25 @@ def test_a_completion_that_is_masked_as_a_whole_takes_no_columns():
     padded["completion_mask"][0] = 0  # trainer.mask_truncated
     rows = rows_of(padded)
     assert [row.num_tokens for row in rows] == [1, 4, 2]
+
+
+def test_a_row_without_padding_needs_no_attention_mask(monkeypatch):
+    """A mask takes memory with the square of the length, and SDPA's flash kernel knows none."""
+    model = Qwen2ForCausalLM(Qwen2Config(**SHAPE, attn_implementation="sdpa")).train()
+    plain, masks = torch.nn.functional.scaled_dot_product_attention, []
+
+    def attend(*args, attn_mask=None, is_causal=False, **kwargs):
+        masks.append((attn_mask is None, is_causal))
+        return plain(*args, attn_mask=attn_mask, is_causal=is_causal, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attend)
+    rows = rows_of(padded_batch())
+    for members in (rows[:1], rows[:2]):
+        batch = micro_batch(members, PAD, CPU)
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+        model(input_ids=ids, attention_mask=mask)
+    assert masks == [(True, True), (False, False)]
 
 
 def test_rows_are_dealt_by_length():
