@@ -40,7 +40,7 @@ class Lengths:
     completion: int
     """The mean."""
     longest: int
-    """The longest completion: TRL pads the others to it."""
+    """The longest completion: it is the last that the servers write."""
 
 
 def assumed_lengths(config: Config) -> Lengths:
@@ -83,11 +83,11 @@ class StepTimes:
         if self.config.stage not in RL_STAGES:
             tokens = lengths.prompt + lengths.completion
             return {"update": self._update(tokens)}
-        padded = lengths.prompt + lengths.longest
+        tokens = lengths.prompt + lengths.completion  # each pass is as wide as its own rows
         phases = {"generation": self._generation(lengths), "weights to servers": self._sync()}
         phases["reward"] = self._reward(lengths)
-        phases["reference"] = self._forward(self.models.policy, padded) if self.config.trainer.beta else 0.0
-        phases["update"] = self._update(padded)
+        phases["reference"] = self._forward(self.models.policy, tokens) if self.config.trainer.beta else 0.0
+        phases["update"] = self._update(tokens)
         return {name: seconds for name, seconds in phases.items() if seconds}
 
     # ---- training -----------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ class StepTimes:
         if config.stage == "teacher_rl" and config.reward.placement != "server":
             seconds += sum(self._forward(student, tokens) for student in self.models.students)
         if config.trainer_args.get("vllm_importance_sampling_correction", True):
-            return seconds + self._forward(self.models.policy, lengths.prompt + lengths.longest)
+            return seconds + self._forward(self.models.policy, tokens)
         reads_policy = (
             config.reward.teacher_logprobs == "policy" and config.reward.kl_estimator != "student_nll"
         )

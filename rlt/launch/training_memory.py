@@ -179,10 +179,9 @@ def _attention_bytes(config: Config, policy: ModelSize, numbers: Numbers, length
     square = config.per_device_train_batch_size * length**2
     if kernel == "eager":
         return square * policy.heads * (4 + 2 * numbers.compute)
-    is_padded = config.stage in RL_STAGES or config.per_device_train_batch_size > 1
-    return (
-        square * (1 + numbers.compute) if kernel == "sdpa" and is_padded else 0.0
-    )  # the mask, as bool and added
+    is_padded = config.per_device_train_batch_size > 1  # one row is as wide as itself: no mask
+    mask = square * (1 + numbers.compute)  # as bool, and added
+    return mask if kernel == "sdpa" and is_padded else 0.0
 
 
 def _head_bytes(config: Config, policy: ModelSize, numbers: Numbers) -> float:

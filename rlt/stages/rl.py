@@ -136,6 +136,9 @@ def rl_settings(config: Config) -> RLSettings:
         drift_limit=drift_limit(config),
         drift_error=1e-3 if config.reward.teacher_logprobs == "engine" else None,
         mask_truncated=config.trainer.mask_truncated,
+        # What a pass with gradients may hold, one without holds easily.
+        tokens_per_pass=config.per_device_train_batch_size
+        * (config.max_prompt_length + config.max_completion_length),
         eval_num_generations=config.evaluation.num_generations,
         monitors=config.monitors,
     )

@@ -82,7 +82,6 @@ def run(config: Config) -> None:
             reward=TeacherReward(
                 make=partial(make_reward, students=text.students, outside=outside, config=config),
                 teacher_logprobs=config.reward.teacher_logprobs,
-                tokens_per_batch=config.reward.tokens_per_batch,
             ),
             parts=rl_parts(pool, config),
             settings=rl_settings(config),

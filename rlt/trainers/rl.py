@@ -4,6 +4,8 @@ What differs from `GRPOTrainer`:
 - prompts are token ids made by a layout, never re-tokenised text;
 - completions come from our engine (any number of servers, or the policy itself);
 - the reference moves by `MovingReference`, and checkpoints hold it;
+- every forward pass is as wide as its own rows (micro_batches.py), and the passes of the processes are of
+  like lengths; those without gradients project the completions alone;
 - engine drift is measured in the loss pass, without a further forward, under every recipe;
 - monitors read each step's samples and warn with advice;
 - a completion is truncated when its engine says so: one that was stopped at its tag is whole;
@@ -39,6 +41,7 @@ from rlt.generation.collective import on_main_process
 from rlt.generation.seeds import spread_seed
 from rlt.generation.types import Sampling
 from rlt.models.gather import max_over_processes
+from rlt.models.logprobs import Request, add_token_query, token_logprobs
 from rlt.models.zero_init import buffers_left_alone
 from rlt.records import Completion, Problem, Score
 from rlt.rewards.likelihood import is_scorable
@@ -46,6 +49,7 @@ from rlt.trainers.alarms import Alarms
 from rlt.trainers.drift_log import DriftLog
 from rlt.trainers.engine import Engine, policy_for_generation
 from rlt.trainers.epochs import EpochSampler
+from rlt.trainers.micro_batches import Batch, computed_tokens, deal, micro_batch, rows_of
 from rlt.trainers.monitor_limits import LimitsOf
 from rlt.trainers.monitors import Monitors
 from rlt.trainers.reference import MovingReference
@@ -79,6 +83,8 @@ class RLSettings:
     """Stop above this maximum, where the reward reads the sampled log-probabilities."""
     mask_truncated: bool
     """Completions that were cut by their length get no loss."""
+    tokens_per_pass: int
+    """Tokens of a forward pass without gradients; one row may be longer."""
     eval_num_generations: int
     monitors: MonitorSettings
 
@@ -135,6 +141,10 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
         self._write_samples = parts.write_samples
         self._batch: list[PromptedProblem] = []
         self.policy: Any = self.model
+        for scored in (self.policy, self.ref_model):
+            if scored is not None:
+                plain: Any = self.accelerator.unwrap_model(scored)
+                add_token_query(plain.get_base_model() if peft_config is not None else plain)
         self.engine = parts.make_engine(self)
         # TRL was built without vLLM so that it opens no connection of its own; from here on it takes the
         # branches that expect sampled log-probabilities, the importance-sampling correction among them.
@@ -288,11 +298,75 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
 
     # ---- loss, drift, logs ------------------------------------------------------------------------
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """Return the next micro-batch. Of each new generation, all are first made as narrow as their rows.
+
+        TRL would slice its padded, shuffled generation batch into them.
+        """
+        earlier = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        buffered: Any = self._buffered_inputs
+        if not self.policy.training or buffered is earlier:
+            return inputs
+        window = self.args.gradient_accumulation_steps  # the passes of one optimizer step
+        narrow = [self._narrow(buffered[i : i + window]) for i in range(0, len(buffered), window)]
+        self._buffered_inputs = [batch for batches in narrow for batch in batches]
+        real = sum(int(b["prompt_mask"].sum() + b["completion_mask"].sum()) for b in self._buffered_inputs)
+        computed = sum(computed_tokens(batch) for batch in self._buffered_inputs)
+        self._metrics["train"]["perf/padding"].append(computed / real)
+        return self._buffered_inputs[self._step % len(self._buffered_inputs)]
+
+    def _narrow(self, window: list[Batch]) -> list[Batch]:
+        """Return the micro-batches of one optimizer step without columns that nobody needs; collective."""
+        rows = [row for batch in window for row in rows_of(batch)]
+        per_pass = len(rows) // len(window)
+        passes = [list(range(i, i + per_pass)) for i in range(0, len(rows), per_pass)]
+        if self._loss_is_a_sum_over_rows():
+            rows = gather_object(rows)
+            lengths = [row.num_tokens for row in rows]
+            passes = deal(lengths, self.accelerator.num_processes, per_pass)[self.accelerator.process_index]
+        scalars = {name: value for name, value in window[0].items() if value.dim() == 0}
+        pad, device = int(self.layout.tokenizer.pad_token_id), self.accelerator.device  # pyright: ignore[reportArgumentType]
+        return [{**micro_batch([rows[i] for i in members], pad, device), **scalars} for members in passes]
+
+    def _loss_is_a_sum_over_rows(self) -> bool:
+        """Return whether the loss stays the same whichever micro-batch or process a row is in."""
+        averages_by_pass = self.loss_type == "bnpo" or self._entropy_bonus_enabled or self.aux_loss_enabled
+        return not averages_by_pass and self.top_entropy_quantile == 1.0
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
+    ) -> Any:
+        """Return log-probabilities of the completions' tokens, shape (B, C), 0 where there is none.
+
+        Without gradients (reference, importance sampling) TRL would run `batch_size` rows at a time at the
+        width of the whole batch; here each pass is filled with rows of like length.
+        """
         if torch.is_grad_enabled():
+            result = super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, **kwargs
+            )
             self._loss_logprobs = result[0].detach()
-        return result
+            return result
+        ids = [row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)]
+        counts = attention_mask[:, -logits_to_keep:].sum(1).tolist()
+        requests = [Request(row, range(len(row) - n, len(row))) for row, n in zip(ids, counts, strict=True)]
+        logprobs_BC = torch.zeros(len(requests), logits_to_keep)
+        for row, values in zip(logprobs_BC, self.logprobs(model, requests), strict=True):
+            row[: len(values)] = values
+        return logprobs_BC.to(self.accelerator.device), None, None
+
+    def logprobs(self, model: Any, requests: Sequence[Request]) -> list[Tensor]:
+        """Return a model's log-probabilities at the sampling temperature, on the CPU; collective."""
+        with self.accelerator.autocast():
+            return token_logprobs(
+                model,
+                requests,
+                temperature=self.temperature,
+                tokens_per_batch=self.settings.tokens_per_pass,
+                device=self.accelerator.device,
+                agree=self.max_over_processes,
+            )
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         loss = super()._compute_loss(model, inputs)

@@ -17,7 +17,7 @@ from torch import Tensor
 from rlt.errors import ModelError
 from rlt.formats.layout import TeacherLayout
 from rlt.formats.leakage import copied_share, states_first
-from rlt.models.logprobs import Request, add_token_query, token_logprobs
+from rlt.models.logprobs import Request
 from rlt.records import Completion, Explanation, Problem, Score
 from rlt.rewards.likelihood import Reward
 from rlt.trainers.monitor_limits import teacher_limits
@@ -32,8 +32,6 @@ class TeacherReward:
     """The reward needs the trainer's accelerator to be made."""
     teacher_logprobs: str
     """`policy` or `engine` (configuration: reward.teacher_logprobs)."""
-    tokens_per_batch: int
-    """Padded tokens of one forward pass for the teacher's log-probabilities."""
 
 
 class TeacherRLTrainer(RLTrainer[TeacherLayout]):
@@ -46,9 +44,6 @@ class TeacherRLTrainer(RLTrainer[TeacherLayout]):
         super().__init__(*args, **kwargs)
         self._old_logprobs: Tensor | None = None
         self._logprobs_from = reward.teacher_logprobs
-        self._tokens_per_batch = reward.tokens_per_batch
-        is_adapted = kwargs.get("peft_config") is not None
-        add_token_query(self.policy.get_base_model() if is_adapted else self.policy)
         self.reward = reward.make(self)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -98,17 +93,8 @@ class TeacherRLTrainer(RLTrainer[TeacherLayout]):
             Request([*i.prompt_ids, *e.token_ids], range(len(i.prompt_ids), len(i.prompt_ids) + n))
             for i, e, n in zip(items, explanations, lengths, strict=True)
         ]
-        with self.accelerator.autocast(), _evaluation_mode(self.policy):
-            return list(
-                token_logprobs(
-                    self.policy,
-                    requests,
-                    temperature=self.temperature,
-                    tokens_per_batch=self._tokens_per_batch,
-                    device=self.accelerator.device,
-                    agree=self.max_over_processes,
-                )
-            )
+        with _evaluation_mode(self.policy):
+            return list(self.logprobs(self.policy, requests))
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
         result = super()._get_per_token_logps_and_entropies(*args, **kwargs)

@@ -190,8 +190,10 @@ def test_adapters_need_neither_gradients_nor_states_of_the_rest():
 
 def test_masks_of_sdpa_and_scores_of_eager_grow_with_the_square():
     lengths = ["max_prompt_length=1024", "max_completion_length=3072"]
-    sdpa = rl(*lengths, "model.attn_implementation=sdpa").phases["update, in a layer"]
+    one_row = rl(*lengths, "model.attn_implementation=sdpa").phases["update, in a layer"]
+    padded = rl(*lengths, "model.attn_implementation=sdpa", "per_device_train_batch_size=2")
     eager = rl(*lengths, "model.attn_implementation=eager").phases["update, in a layer"]
-    assert sdpa["attention"] == 4096**2 * 3
+    assert one_row["attention"] == 0  # nothing is padded, so there is no mask
+    assert padded.phases["update, in a layer"]["attention"] == 2 * 4096**2 * 3
     assert eager["attention"] == 4096**2 * 28 * 8
     assert rl(*lengths).phases["update, in a layer"]["attention"] == 0
