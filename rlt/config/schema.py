@@ -411,8 +411,9 @@ class GenerationSettings:
     )
     drift_limit: float | None = setting(
         None,
-        "warn when the mean |policy - sampled| log-probability of a step passes this; null: 0.001 where "
-        "everything is float32, else 0.05 (in bfloat16 engine and trainer never agree)",
+        "warn when the mean |policy - sampled| log-probability of a step passes this, and stop when it does "
+        "before the first step; null: 0.001 where everything is float32, else 0.05 (in bfloat16 engine and "
+        "trainer never agree)",
         gt=0,
     )
     tensor_parallel: int = setting(1, "GPUs per vLLM server", gt=0)

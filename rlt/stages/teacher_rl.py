@@ -83,7 +83,7 @@ def run(config: Config) -> None:
                 teacher_logprobs=config.reward.teacher_logprobs,
                 tokens_per_batch=config.reward.tokens_per_batch,
             ),
-            parts=rl_parts(pool, config),
+            parts=rl_parts(pool, config, checkpoint, record),
             settings=rl_settings(config),
             peft_config=lora_config(config.model.lora),
         )
