@@ -331,7 +331,7 @@ class RewardSettings:
         [], "base addresses of the student's servers, for placement server, e.g. [http://127.0.0.1:8100]"
     )
     verify_server: bool = setting(
-        True, "before training, compare the student's servers with the student computed on this machine's CPU"
+        True, "before anything is paid, compare a served or sharded student with a plain load of it here"
     )
     dtype: str = setting("bfloat16", "dtype of the student's weights", choices=("bfloat16", "float32"))
     tokens_per_batch: int = setting(32768, "padded tokens of one scoring forward pass", gt=0)
