@@ -126,7 +126,7 @@ def check_before_first_step(trainer: RLTrainer[Any], check: FirstCheck) -> None:
     }
     needs_plain = isinstance(trainer.engine, LocalEngine) and _is_partitioned(trainer)
     if not worst.drift.mean <= check.limit or needs_plain:
-        judge = _Judge(trainer, check, prompts, scored)
+        judge = Judge(trainer, check, prompts, scored)
         outcome = partial(judge.compare_policy if worst.drift.mean <= check.limit else judge.end, worst)
         record["plain"] = on_main_process(trainer.accelerator, outcome)
     if trainer.accelerator.is_main_process:
@@ -164,7 +164,7 @@ def _is_partitioned(trainer: RLTrainer[Any]) -> bool:
     return any(hasattr(parameter, "ds_id") for parameter in trainer.policy.parameters())
 
 
-class _Judge:
+class Judge:
     """Says on the main process which side is wrong."""
 
     def __init__(
@@ -205,8 +205,8 @@ class _Judge:
         limit = self._check.limit
         if isinstance(plain, str):
             return GenerationError, (
-                f"which of them is wrong is not known, because there is no plain load of the weights to "
-                f"compare with: {plain}; {self._cause(found)}"
+                f"{self._suspect(found)}, and there is no plain load of the weights to compare with: "
+                f"{plain}; {self._cause(found)}"
             )
         expected = plain.logprobs[0].tolist()
         ours = difference(found.scored, expected).mean
@@ -259,6 +259,16 @@ class _Judge:
         short = (s for s in self._scored if (s.engine, s.model, s.process, s.prompt) == same)
         return next(short, None) if found.prompt == 0 else None
 
+    def _suspect(self, found: Scored) -> str:
+        """Return which side is wrong as far as the other comparisons tell."""
+        there = [s for s in self._scored if (s.process, s.prompt) == (found.process, found.prompt)]
+        agree = [s for s in there if s.drift.mean <= self._check.limit]
+        if any(s.model == found.model for s in agree):
+            return f"{_place(found.model)} agrees with another part of the engine, so {found.engine} is wrong"
+        if any(s.engine == found.engine for s in agree):
+            return f"{found.engine} agrees with the other model, so {_place(found.model)} is wrong"
+        return "which of them is wrong is not known"
+
     def _elsewhere(self, found: Scored) -> str:
         """Say what else was measured: near the start, and with the other parts of the engine."""
         said = []
@@ -309,7 +319,7 @@ class _Judge:
     def _way_out(self, drift: Drift) -> str:
         if not math.isfinite(drift.mean):
             return ""
-        return f" (generation.drift_limit={1.5 * drift.mean:.1g} would let the run go on as it is)"
+        return f" (generation.drift_limit={2 * drift.mean:.1g} would let the run go on as it is)"
 
 
 def _place(model: str) -> str:

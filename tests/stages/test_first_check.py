@@ -48,7 +48,7 @@ def long_words(long_model: Path, tmp_path_factory) -> Iterator[Any]:
 
     folder = tmp_path_factory.mktemp("long_run")
     problems = folder / "problems.jsonl"
-    rows = [{"question": f"{digit}+" * 1460 + "1", "solution": str(digit)} for digit in range(4)]
+    rows = [{"question": f"{digit}+" * 1410 + "1", "solution": str(digit)} for digit in range(4)]
     problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = {
         "model_name_or_path": long_model,
@@ -80,18 +80,28 @@ def test_a_healthy_run_is_told_of(long_words, tmp_path: Path):
     assert all(0 < c["mean"] < 0.03 for c in found["comparisons"]), found
 
 
-@pytest.mark.parametrize("model", ["policy", "reference"])
-def test_rounded_frequencies_in_the_trainer(long_words, tmp_path: Path, monkeypatch, model: str):
+@pytest.mark.parametrize(
+    ("model", "change"),
+    [
+        ("policy", "learning_rate=1e-6"),
+        ("policy", "model.lora.rank=4"),
+        ("reference", "learning_rate=1e-6"),
+    ],
+)
+def test_rounded_frequencies_in_the_trainer(long_words, tmp_path: Path, monkeypatch, model: str, change: str):
     make_engine = stage.make_engine
+    if "lora" in change:
+        pytest.importorskip("peft")
 
     def make_engine_and_round(trainer: Any, **kwargs: Any) -> Any:
-        rotary = (trainer.policy if model == "policy" else trainer.ref_model).model.rotary_emb
+        module = trainer.policy if model == "policy" else trainer.ref_model
+        (rotary,) = (part for name, part in module.named_modules() if name.endswith("rotary_emb"))
         rotary.inv_freq = rotary.inv_freq.to(torch.bfloat16)
         return make_engine(trainer, **kwargs)
 
     monkeypatch.setattr(stage, "make_engine", make_engine_and_round)
     with pytest.raises(ModelError) as error:
-        run_here(long_words(tmp_path / "run"))
+        run_here(long_words(tmp_path / "run", change))
     said = str(error.value)
     assert f"the trainer's {model} and the server at http://127.0.0.1:" in said
     assert f"tokens sampled after {LENGTH - 64} (limit 0.05), by 0.0" in said

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rlt.config.compose import compose
+from rlt.errors import GenerationError
 from rlt.models.plain import PlainModel
 from rlt.stages.rl import drift_limit, rounding, starting_weights
-from rlt.trainers.first_check import check_prompts, difference, num_sampled
+from rlt.trainers.first_check import FirstCheck, Judge, Scored, check_prompts, difference, num_sampled
 
 
 def test_the_long_prompt_leaves_room_for_what_is_sampled():
@@ -51,3 +53,41 @@ def test_the_weights_that_a_run_starts_with(tmp_path: Path):
     assert starting_weights(fresh, tmp_path) == f"{tmp_path} holds no whole weights"
     (tmp_path / "model.safetensors").touch()
     assert starting_weights(fresh, tmp_path) == PlainModel(str(tmp_path), "bfloat16")
+
+
+LONG, SHORT = 0, 1
+
+
+def judge(apart: dict[tuple[str, str, int], float]) -> str:
+    """Return what is said where there is no plain load; `apart` is by engine, model and prompt."""
+    scored = [
+        Scored(engine, model, 0, prompt, (5, 6), (-1.0, -1.0), (-1.0 - size, -1.0 - size))
+        for (engine, model, prompt), size in apart.items()
+    ]
+    check = FirstCheck(300, 0.7, 0.05, "it is gone", True, note=lambda _: None)
+    trainer: Any = None  # without a plain load nothing of it is read
+    with pytest.raises(GenerationError) as error:
+        Judge(trainer, check, check_prompts([[1]], 300), scored).end(scored[0])
+    return str(error.value)
+
+
+def test_without_a_plain_load_the_other_servers_tell():
+    said = judge({("B", "policy", LONG): 0.5, ("B", "policy", SHORT): 0.01, ("A", "policy", LONG): 0.02})
+    assert said == (
+        "before the first step the trainer's policy and B differ by 0.5 on average in the log-probabilities "
+        "of 2 tokens sampled after 236 (limit 0.05), by 0.01 after 64, from A by 0.02; the trainer's policy "
+        "agrees with another part of the engine, so B is wrong, and there is no plain load of the weights "
+        "to compare with: it is gone; it grows with the position, as with rotary frequencies that are "
+        "rounded or of another rope_theta or rope scaling (generation.drift_limit=1 would let the run go on "
+        "as it is)"
+    )
+
+
+def test_without_a_plain_load_the_other_model_tells():
+    said = judge({("A", "reference", LONG): 0.5, ("A", "reference", SHORT): 0.6, ("A", "policy", LONG): 0.02})
+    assert "A agrees with the other model, so the trainer's reference is wrong, and there is no plain" in said
+    assert "it does not come from the position alone: weights that are stale or incomplete" in said
+
+
+def test_alone_neither_side_is_suspected():
+    assert "; which of them is wrong is not known, and there" in judge({("A", "policy", LONG): 0.5})
