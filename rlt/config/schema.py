@@ -352,7 +352,7 @@ class RewardSettings:
         [], "base addresses of the student's servers, for placement server, e.g. [http://127.0.0.1:8100]"
     )
     verify_server: bool = setting(
-        True, "before training, compare the student's servers with the student computed on this machine's CPU"
+        True, "before anything is paid, compare a served or sharded student with a plain load of it here"
     )
     dtype: str = setting("bfloat16", "dtype of the student's weights", choices=("bfloat16", "float32"))
     tokens_per_batch: int = setting(32768, "padded tokens of one scoring forward pass", gt=0)
@@ -432,8 +432,9 @@ class GenerationSettings:
     )
     drift_limit: float | None = setting(
         None,
-        "warn when the mean |policy - sampled| log-probability of a step passes this; null: 0.001 where "
-        "everything is float32, else 0.05 (in bfloat16 engine and trainer never agree)",
+        "warn when the mean |policy - sampled| log-probability of a step passes this, and stop when it does "
+        "before the first step; null: 0.001 where everything is float32, else 0.05 (in bfloat16 engine and "
+        "trainer never agree)",
         gt=0,
     )
     tensor_parallel: int = setting(1, "GPUs per vLLM server", gt=0)

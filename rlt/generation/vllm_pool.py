@@ -120,6 +120,18 @@ class VLLMPool:
         """Return one completion without log-probabilities; it may wait in the server's queue."""
         return _complete(server, prompt, 1, sampling, spread_seed(seed), IN_QUEUE, logprobs=False)[0]
 
+    def generate_on_each(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int
+    ) -> list[tuple[str, list[Completion]]]:
+        """Return every server's name with its own completion of each prompt."""
+        asked = [[int(t) for t in prompt] for prompt in prompts]
+
+        def ask(server: VLLMServer) -> tuple[str, list[Completion]]:
+            one = partial(_complete, server, n=1, sampling=sampling, seed=spread_seed(seed))
+            return f"the server at {server.address}", [one(ids, timeout=self.timeout)[0] for ids in asked]
+
+        return self.on_all("sample", ask)
+
     def check(
         self, expected_model: str | None = None, min_context: int | None = None, *, logprobs: bool = True
     ) -> None:

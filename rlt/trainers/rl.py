@@ -7,6 +7,7 @@ What differs from `GRPOTrainer`:
 - every forward pass is as wide as its own rows (micro_batches.py), and the passes of the processes are of
   like lengths; those without gradients project the completions alone;
 - engine drift is measured in the loss pass, without a further forward, under every recipe;
+- before the first step engine and trainer are compared at the end of the context (first_check.py);
 - monitors read each step's samples and warn with advice;
 - a completion is truncated when its engine says so: one that was stopped at its tag is whole;
 - evaluation samples held-out problems with seeds of its own, each problem counted once.
@@ -27,7 +28,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -49,6 +50,7 @@ from rlt.trainers.alarms import Alarms
 from rlt.trainers.drift_log import DriftLog
 from rlt.trainers.engine import Engine, policy_for_generation
 from rlt.trainers.epochs import EpochSampler
+from rlt.trainers.first_check import FirstCheck, check_before_first_step
 from rlt.trainers.micro_batches import Batch, computed_tokens, deal, micro_batch, rows_of
 from rlt.trainers.monitor_limits import LimitsOf
 from rlt.trainers.monitors import Monitors
@@ -61,6 +63,8 @@ Layout = TypeVar("Layout", TeacherLayout, StudentLayout)
 _TRAIN, _EVAL = 0, 1
 PHASES = {"time/sync": "syncing weights", "time/generate": "generating", "time/reward": "scoring"}
 """What is timed, and what whoever watches a run calls it."""
+FIRST_CHECK = "comparing engine and policy"
+"""What the time before the first step is called."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,8 @@ class RLParts:
 
     make_engine: Callable[[RLTrainer[Any]], Engine]
     write_samples: SampleSink
+    first_check: FirstCheck | None = None
+    """None: engine and policy are not compared before the first step."""
 
 
 class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
@@ -139,6 +145,7 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
         self.settings = settings
         self._data = data
         self._write_samples = parts.write_samples
+        self._first_check = parts.first_check
         self._batch: list[PromptedProblem] = []
         self.policy: Any = self.model
         for scored in (self.policy, self.ref_model):
@@ -168,6 +175,11 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
                 share=settings.ref_mixup,
             )
             self.add_callback(self.reference)
+
+    @property
+    def problems(self) -> Sequence[PromptedProblem]:
+        """The problems to train on."""
+        return self._data.train
 
     @abstractmethod
     def score(self, items: Sequence[PromptedProblem], completions: Sequence[Completion]) -> list[Score]:
@@ -252,6 +264,10 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
                 with self._timed("time/sync", mode):
                     self.engine.sync_weights()
                 self._last_loaded_step = self.state.global_step
+            if self._first_check is not None:
+                check, self._first_check = self._first_check, None
+                self.on_phase(FIRST_CHECK)
+                check_before_first_step(self, check)
             with self._timed("time/generate", mode):
                 return self.engine.sample(prompts, seeds, group, sampling)
         except GenerationError as error:  # on every process
@@ -356,6 +372,17 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
             row[: len(values)] = values
         return logprobs_BC.to(self.accelerator.device), None, None
 
+    def loss_logprobs(self, model: Any, ids: Sequence[int], count: int) -> Tensor:
+        """Return a model's log-probabilities of the last `count` tokens, (count,), as the loss computes them.
+
+        No gradients. Collective under ZeRO-3.
+        """
+        ids_1T = torch.tensor([list(ids)], device=self.accelerator.device)
+        with torch.no_grad(), evaluation_mode(model):
+            # TRL's own method: those of subclasses keep what they see for the loss and the reward.
+            result = super()._get_per_token_logps_and_entropies(model, ids_1T, torch.ones_like(ids_1T), count)
+        return result[0][0].float().cpu()
+
     def logprobs(self, model: Any, requests: Sequence[Request]) -> list[Tensor]:
         """Return a model's log-probabilities at the sampling temperature, on the CPU; collective."""
         with self.accelerator.autocast():
@@ -457,6 +484,17 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write none: the stage writes the run's card."""
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switch off dropout and gradient checkpointing for a scoring pass."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def _indexed(problems: Sequence[PromptedProblem]) -> Dataset:

@@ -6,8 +6,7 @@ importance-sampling correction, they are reused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ from rlt.models.logprobs import Request
 from rlt.records import Completion, Explanation, Problem, Score
 from rlt.rewards.likelihood import Reward
 from rlt.trainers.monitor_limits import teacher_limits
-from rlt.trainers.rl import PromptedProblem, RLTrainer
+from rlt.trainers.rl import PromptedProblem, RLTrainer, evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class TeacherRLTrainer(RLTrainer[TeacherLayout]):
             Request([*i.prompt_ids, *e.token_ids], range(len(i.prompt_ids), len(i.prompt_ids) + n))
             for i, e, n in zip(items, explanations, lengths, strict=True)
         ]
-        with _evaluation_mode(self.policy):
+        with evaluation_mode(self.policy):
             return list(self.logprobs(self.policy, requests))
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
@@ -103,14 +102,3 @@ class TeacherRLTrainer(RLTrainer[TeacherLayout]):
             # The first pass without gradients is the policy's, for the correction: the reward reuses it.
             self._old_logprobs = result[0]
         return result
-
-
-@contextmanager
-def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Switch off dropout and gradient checkpointing for a scoring pass."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
