@@ -54,6 +54,8 @@ class Stage:
     """It can take long, so that --rehearse makes sense."""
     remedy: str = "remove it"
     """What to do with a setting `{name}` that has no effect."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """Why it does not read a setting that one might expect it to read."""
 
     @property
     def is_rl(self) -> bool:
@@ -156,6 +158,9 @@ _NEEDS_STUDENT = (
     "student_model",
     ", but {stage} is paid by a frozen student: give a model's folder or a Hub name.",
 )
+_GOES_ON = ("resume_from", "it goes on by itself in the same output_dir")
+_KEEPS_LONG = ("data.on_long_row", "traces that are too long are marked, and kept")
+_NO_TAG = ("generation.stop_at_tag", "the tag is a teacher's, and a student has to end its turn by itself")
 _STUDENT_SERVERS = OnlyWith("reward.servers", "reward.placement", ("server",))
 
 STAGES: dict[str, Stage] = {
@@ -167,6 +172,7 @@ STAGES: dict[str, Stage] = {
         model="teacher",
         trains=True,
         rehearses=True,
+        notes=(("max_completion_length", "data.max_length limits a whole row"),),
     ),
     "teacher_rl": Stage(
         "trains a teacher by RL with the reward of frozen students",
@@ -203,6 +209,7 @@ STAGES: dict[str, Stage] = {
         model="teacher",
         generates=True,
         rehearses=True,
+        notes=(_GOES_ON,),
     ),
     "student_sft": Stage(
         "fine-tunes a student on traces",
@@ -219,6 +226,13 @@ STAGES: dict[str, Stage] = {
         trains=True,
         reads_traces=True,
         rehearses=True,
+        notes=(
+            (
+                "data.missing_trace",
+                "a student that is taught the solution as its thought learns not to think",
+            ),
+            ("max_completion_length", "data.max_length limits a whole row"),
+        ),
     ),
     "student_rl": Stage(
         "trains a student by RL with a grader's verdicts",
@@ -235,6 +249,7 @@ STAGES: dict[str, Stage] = {
         trains=True,
         generates=True,
         rehearses=True,
+        notes=(_NO_TAG, ("student_model", "a grader pays, as `correctness` says")),
     ),
     "infer": Stage(
         "asks a student one question, or a teacher for one explanation, in this process",
@@ -259,6 +274,7 @@ STAGES: dict[str, Stage] = {
         scores=True,
         reads_traces=True,
         rehearses=True,
+        notes=(_GOES_ON, _KEEPS_LONG),
     ),
     "show_traces": Stage(
         "shows what each token of some explanations earned",
@@ -269,6 +285,7 @@ STAGES: dict[str, Stage] = {
         model="teacher",
         scores=True,
         reads_traces=True,
+        notes=(_KEEPS_LONG,),
     ),
     "select_traces": Stage(
         "chooses the explanations that students are trained on",
@@ -276,6 +293,7 @@ STAGES: dict[str, Stage] = {
         only_with=(OnlyWith("select.rank_bucket", "select.rule", ("rank",)),),
         checks=("bounds", "sources", "select", "data", "files"),
         reads_traces=True,
+        notes=(_KEEPS_LONG,),
     ),
     "plan_traces": Stage(
         "says how many explanations fit a context budget",
@@ -288,6 +306,7 @@ STAGES: dict[str, Stage] = {
         ),
         checks=("bounds", "sources", "plan", "data", "files"),
         reads_traces=True,
+        notes=(_KEEPS_LONG,),
     ),
     "make_countdown": Stage(
         "makes Countdown problems",
@@ -311,6 +330,7 @@ STAGES: dict[str, Stage] = {
         generates=True,
         fills_context=True,
         rehearses=True,
+        notes=(_GOES_ON, _NO_TAG),
     ),
     "pipeline": Stage(
         "runs stages one after the other",

@@ -67,13 +67,14 @@ def unread_sentence(stage: str, unread: Mapping[str, str]) -> str:
         places.setdefault(where, []).append(f"`{name}`")
     what = " and ".join(f"{_listed(names)} {where}" for where, names in places.items())
     verb, them = ("has", "it") if len(unread) == 1 else ("have", "them")
-    name = next(iter(unread))
-    remedy = STAGES[stage].remedy.format(name=name)
+    name, record = next(iter(unread)), STAGES[stage]
+    remedy = record.remedy.format(name=name)
     if remedy == Stage.remedy:
         remedy = f"remove {them}"
-    readers = [other for other, record in STAGES.items() if record.reads(name)]
-    is_short = len(unread) == 1 and len(readers) <= _MANY
-    hint = f" (read by {_listed(readers)})" if is_short else ""
+    readers = [other for other, known in STAGES.items() if known.reads(name)]
+    why = f"read by {_listed(readers)}" if len(readers) <= _MANY else ""
+    why = dict(record.notes).get(name, why)
+    hint = f" ({why})" if why and len(unread) == 1 else ""
     return f"{what} {verb} no effect in {stage}: {remedy}{hint}."
 
 

@@ -93,10 +93,10 @@ def read_steps(
         own = _settings(own or {}, f"step `{name}`", pipeline.steps)
         run_cfg = _run_file({"run_cfg": name, **every, **own}, str(name), pipeline.prefix, dirs)
         stage = STAGES.get(own.get("stage") or stage_of_run_file(run_cfg, dirs) or "")
-        shared = {k: v for k, v in {**(inherited or {}), **every}.items() if _reads(stage, k)}
-        unused -= shared.keys()
-        default = {"output_dir": f"{output_dir}/{name}"}
-        steps.append(_step(str(name), {**default, **shared, **own, "run_cfg": run_cfg}))
+        given = {**(inherited or {}), "output_dir": f"{output_dir}/{name}", **every}
+        given = {key: value for key, value in given.items() if _reads(stage, key)}
+        unused -= given.keys()
+        steps.append(_step(str(name), {**given, **own, "run_cfg": run_cfg}))
     if unused:
         name = min(unused)
         raise ConfigError(f"`{name}` in `pipeline.every` has no effect in any step: remove it.")
