@@ -16,7 +16,7 @@ from rlt.config.explain import explain, help_page
 from rlt.config.files import reads_elsewhere
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
-from rlt.config.schema import TRAINING_STAGES, Config
+from rlt.config.schema import Config, stage_of
 from rlt.config.validate import validate
 from rlt.errors import ConfigError, Paused, RLTError
 
@@ -34,7 +34,7 @@ def run(words: Sequence[str]) -> None:
         import_module("rlt.pipeline.run").run(config, overrides, dry_run=options.dry_run)
     elif options.cfg or options.dry_run:
         sys.stdout.write(to_yaml(config, options.package))
-        if options.dry_run and config.stage in TRAINING_STAGES:
+        if options.dry_run and stage_of(config).trains:
             check_text(config)
     else:
         import_module(f"rlt.stages.{config.stage}").run(config)

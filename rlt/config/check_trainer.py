@@ -6,7 +6,8 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
 
-from rlt.config.schema import RL_STAGES, Config
+from rlt.config.schema import Config, stage_of
+from rlt.config.stages import STAGES
 from rlt.config.tree import fits, rows, type_words
 from rlt.config.trl_fields import CHOICES, LOSS_TYPES, SCHEDULERS, fields_of, instead, owned_of
 from rlt.errors import ConfigError
@@ -32,8 +33,9 @@ def _check_steps(config: Config) -> None:
             f"`trainer.warmup_steps` must be a whole number of steps or a fraction below 1, "
             f"got {trainer.warmup_steps}."
         )
+    stage = stage_of(config)
     for name, allowed in (("lr_scheduler_type", SCHEDULERS), ("loss_type", LOSS_TYPES)):
-        if getattr(trainer, name) not in allowed:
+        if stage.reads(f"trainer.{name}") and getattr(trainer, name) not in allowed:
             raise ConfigError(
                 f"`trainer.{name}` must be one of {', '.join(allowed)}, got '{getattr(trainer, name)}'."
             )
@@ -56,7 +58,7 @@ def _check_model(config: Config) -> None:
             f"`model.lora.rank={lora.rank}` needs the package peft: pip install 'rlt[lora]', "
             "or train all weights with model.lora.rank=0."
         )
-    if lora.rank and lora.dropout and config.stage in RL_STAGES:
+    if lora.rank and lora.dropout and stage_of(config).is_rl:
         raise ConfigError(
             f"`model.lora.dropout={lora.dropout}` must be 0 in {config.stage}, because the loss would judge "
             "samples by another policy than the one that drew them: take model.lora.dropout=0."
@@ -68,7 +70,7 @@ def _check_argument(name: str, value: Any, stage: str) -> None:
     if name in owned:
         raise ConfigError(f"`trainer_args.{name}` is decided elsewhere: {instead(name, owned)}.")
     if name not in known:
-        trl_class = "GRPOConfig" if stage in RL_STAGES else "SFTConfig"
+        trl_class = "GRPOConfig" if STAGES[stage].is_rl else "SFTConfig"
         raise ConfigError(
             f"`trainer_args.{name}` is not an argument of TRL's {trl_class}: {_remedy(name, stage)}"
         )

@@ -13,6 +13,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from rlt.config.stages import STAGES, Stage
+
 
 def setting(
     default: Any,
@@ -34,29 +36,6 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-STAGES = (
-    *("teacher_sft", "teacher_rl", "collect_traces", "student_sft", "student_rl", "infer"),
-    *("score_traces", "show_traces", "select_traces", "plan_traces"),
-    *("make_countdown", "evaluate", "pipeline"),
-)
-SCORING_STAGES = ("score_traces", "show_traces")
-"""Stages that read traces and train nothing; a teacher is optional."""
-RL_STAGES = ("teacher_rl", "student_rl")
-"""Stages that train on what their own model has just written."""
-TRAINING_STAGES = (*RL_STAGES, "teacher_sft", "student_sft")
-"""Stages that train a model."""
-PAID_STAGES = ("teacher_rl", *SCORING_STAGES)
-"""Stages in which frozen students judge explanations."""
-GENERATING_STAGES = ("collect_traces", "evaluate")
-"""Stages that train nothing and generate: every GPU is the engine's."""
-ENGINE_STAGES = (*RL_STAGES, *GENERATING_STAGES)
-"""Stages that `generation` and the lengths of prompt and completion hold for."""
-TEXT_STAGES = ("select_traces", "plan_traces")
-"""Stages that read traces without any model; of the student no more than its tokenizer."""
-TRACE_STAGES = (*SCORING_STAGES, *TEXT_STAGES, "student_sft")
-"""Stages whose rows are explanations."""
-CLEANED_STAGES = (*TRAINING_STAGES, "collect_traces", "select_traces")
-"""Stages that compare their rows with benchmarks and with each other."""
 BENCHMARKS = ("aime24", "math500", "gpqa_diamond", "gsm8k", "countdown")
 LOCAL_TASK = "problems"
 """The task of `evaluate` that reads dataset_id_or_path."""
@@ -91,7 +70,7 @@ OPTIONAL_FIELDS = {
     "messages": ("answer", "system"),
 }
 TRACE_FIELDS = ("explanation", "explanations", "sample_index")
-"""Further fields of rows with explanations, whatever their format (TRACE_STAGES)."""
+"""Further fields of rows with explanations, whatever their format (stages that read traces)."""
 DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".parquet")
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
 """May follow a data suffix: such a file is unpacked while it is read."""
@@ -780,7 +759,7 @@ class PipelineSettings:
 class Config:
     """The whole configuration. Root keys are what people type on the command line."""
 
-    stage: str = setting(MISSING, "what to run; a run file sets it", choices=STAGES)
+    stage: str = setting(MISSING, "what to run; a run file sets it", choices=tuple(STAGES))
     recipe: str = setting("released", "preset of trainer settings", choices=RECIPES)
     model_name_or_path: str | None = setting(
         MISSING,
@@ -841,3 +820,8 @@ class Config:
     trainer_args: dict[str, Any] = setting(
         {}, "further arguments of TRL's SFTConfig or GRPOConfig, by their own names"
     )
+
+
+def stage_of(config: Config) -> Stage:
+    """Return what the table of stages says of a configuration's stage."""
+    return STAGES[config.stage]

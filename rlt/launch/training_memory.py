@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlt.config.schema import RL_STAGES, Config
+from rlt.config.schema import Config, stage_of
 from rlt.launch.activations import (
     WITHOUT_DEEPSPEED,
     Numbers,
@@ -73,10 +73,10 @@ def training_memory(config: Config, strategy: str, processes: int, models: Model
     host = 0.0
     if strategy == "offload":
         host = HOST_FACTOR * (numbers.weight * policy.parameters + 16 * trained)
-    if config.stage in RL_STAGES and config.trainer.beta and not config.model.lora.rank:
+    if stage_of(config).is_rl and config.trainer.beta and not config.model.lora.rank:
         kept["reference"] = _frozen(policy.parameters * numbers.weight, strategy, processes)
         host += (strategy == "offload") * policy.parameters * numbers.weight
-    if config.stage == "teacher_rl":
+    if stage_of(config).scores:
         width = bytes_of(config.reward.dtype)
         whole = width * sum(student.parameters for student in models.students)
         if config.reward.placement == "replicated":
@@ -117,7 +117,7 @@ def state_bytes(parameters: int, trained: int, strategy: str, processes: int, we
 
 def row_length(config: Config) -> int:
     """Return the tokens of the longest training row."""
-    if config.stage in RL_STAGES:
+    if stage_of(config).is_rl:
         return config.max_prompt_length + config.max_completion_length
     return config.data.max_length
 
@@ -143,9 +143,9 @@ def _phases(
         "update, in a layer": {**waiting, "one layer": layer, "attention": attention, **buffers},
         "update, at the LM head": {**waiting, "LM head": head, **buffers},
     }
-    if config.stage == "teacher_rl":
+    if stage_of(config).scores:
         phases["scoring"] = _scoring(config, strategy, models, numbers)
-    if config.stage in RL_STAGES and config.generation.backend == "transformers":
+    if stage_of(config).is_rl and config.generation.backend == "transformers":
         phases["generating"] = {
             "whole policy": policy.parameters * numbers.weight * (strategy in SHARDED),
             "keys and values": tokens * policy.kv_bytes(numbers.compute),
@@ -186,7 +186,7 @@ def _attention_bytes(config: Config, policy: ModelSize, numbers: Numbers, length
 
 def _head_bytes(config: Config, policy: ModelSize, numbers: Numbers) -> float:
     """Return the loss's tile, the counted hidden states, and the float32 gradients of states and head."""
-    length = config.max_completion_length if config.stage in RL_STAGES else config.data.max_length
+    length = config.max_completion_length if stage_of(config).is_rl else config.data.max_length
     counted = config.per_device_train_batch_size * length
     rows, columns = LOSS_TILE
     tile = min(counted, rows) * min(columns, policy.vocabulary) * numbers.compute

@@ -24,7 +24,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from rlt.config.changes import changed_settings
 from rlt.config.resolve import prompt_files
 from rlt.config.save import load_config, save_config
-from rlt.config.schema import TRAINING_STAGES, Config
+from rlt.config.schema import Config, stage_of
 from rlt.data.kept import KeptRows, Overlap
 from rlt.errors import CheckpointError, ConfigError, RLTError
 from rlt.reporting.card import write_card
@@ -65,7 +65,7 @@ def run_directory(
     is_main = is_main_process()
     rank = int(os.environ.get("RANK", "0"))
     setup_logging(rank)
-    name_process(f"rlt:train {rank}" if config.stage in TRAINING_STAGES else f"rlt:{config.stage}")
+    name_process(f"rlt:train {rank}" if stage_of(config).trains else f"rlt:{config.stage}")
     directory = Path(config.output_dir)
     with only_run_in(directory) if is_main else nullcontext():
         read = {**inputs, **prompt_files(config)}
@@ -78,12 +78,12 @@ def run_directory(
                 tell_changes(config, directory / "config.yaml")
             save_config(config, directory / "config.yaml")
             now.clear()  # of an earlier run
-            if config.stage in TRAINING_STAGES:
+            if stage_of(config).trains:
                 now.enter(LOADING)
         try:
             with record, full_disk_in_one_sentence():
                 yield record
-                if is_main and config.stage in TRAINING_STAGES:
+                if is_main and stage_of(config).trains:
                     record.update(seconds_by_phase=Now(directory).spent())
             if is_main and card:
                 card(directory)

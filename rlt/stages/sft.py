@@ -129,8 +129,9 @@ def fine_tune(
     plain.generation_config = generation
     plain.config.eos_token_id, plain.config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     observers = observe(trainer, config)
-    answer = answers_of(trainer, tokenizer, config.evaluate.samples_per_chunk)
-    watch_benchmarks(trainer, benchmarks, answer, start_step(checkpoint))
+    if benchmarks is not None:
+        answer = answers_of(trainer, tokenizer, config.evaluate.samples_per_chunk)
+        watch_benchmarks(trainer, benchmarks, answer, start_step(checkpoint))
     train(trainer, checkpoint)
     observers.pause.leave()
     save_final_model(model, trainer.accelerator, tokenizer, output)
