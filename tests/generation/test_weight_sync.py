@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from rlt.errors import GenerationError
 from rlt.generation.drift import engine_drift
+from rlt.generation.nccl_group import NCCLGroup
 from rlt.generation.nccl_sync import NCCLSync, address_towards, chunked, exchange, init_infos
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
@@ -191,7 +193,8 @@ def test_nccl_push_reaches_the_server(tiny_dir: Path, tmp_path: Path) -> None:
     flags = ["--weight-transfer-config", '{"backend": "nccl"}', "--gpu-memory-utilization", "0.3"]
     with running_server(tiny_dir, tmp_path / "vllm.log", *flags, CUDA_VISIBLE_DEVICES="1") as server:
         pool = VLLMPool([server.address], timeout=120, log_paths=[server.log_path])
-        sync = NCCLSync(pool, torch.device("cuda", 0), timeout=120, chunk_bytes=300_000)
+        new_group = partial(NCCLGroup, torch.device("cuda", 0))
+        sync = NCCLSync(pool, new_group, timeout=120, chunk_bytes=300_000)
         for seed in (1, 2):
             sync.push(model_weights(tiny_model(seed=seed).to("cuda:0")))
             assert drift_of(pool, tiny_model(seed=seed)) < 1e-2
