@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -152,6 +153,33 @@ def test_kind_follows_the_device(tmp_path: Path) -> None:
     assert isinstance(sync, CheckpointSync)
     with pytest.raises(GenerationError, match="needs a CUDA device"):
         make_weight_sync("nccl", pool, device=cpu, directory=tmp_path, timeout=1)
+
+
+class Library:
+    """Has what NCCLGroup uses of vLLM's communicator, which no machine without a GPU can make."""
+
+    available = True
+    destroyed = 0
+
+    def destroy(self) -> None:
+        self.destroyed += 1
+
+
+def test_a_communicator_is_aborted_once_and_only_where_it_is_connected(caplog: Any) -> None:
+    group = NCCLGroup(torch.device("cuda", 0))
+    group.abort()  # never joined
+    library = group._communicator = Library()
+    group.abort()
+    assert library.destroyed == 0  # on its way: there is no communicator on the device yet
+    library = group._communicator = Library()
+    library.comm = object()  # pyright: ignore[reportAttributeAccessIssue]
+    group.abort()
+    group.abort()
+    assert library.destroyed == 1
+    assert not caplog.records
+    group._communicator = SimpleNamespace(comm=object())
+    group.abort()
+    assert "cannot abort an NCCL communicator" in caplog.text
 
 
 def test_ranks_of_several_servers() -> None:
