@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
@@ -12,6 +13,8 @@ from rlt.config.tree import fits, rows, type_words
 from rlt.config.trl_fields import CHOICES, LOSS_TYPES, SCHEDULERS, fields_of, instead, owned_of
 from rlt.errors import ConfigError
 
+_APART = 120
+"""Seconds between the time limit of a weight sync and that of the group of all processes."""
 _MANY = 12
 """Choices that a sentence lists; of more it names the nearest."""
 
@@ -22,6 +25,7 @@ def check_trainer(config: Config) -> None:
     _check_model(config)
     for name, value in config.trainer_args.items():
         _check_argument(name, value, config.stage)
+    _check_time_limits(config)
 
 
 def _check_steps(config: Config) -> None:
@@ -43,6 +47,18 @@ def _check_steps(config: Config) -> None:
         raise ConfigError(
             f"`trainer.eval_steps={trainer.eval_steps}` needs held-out problems: give data.eval_path=PATH, "
             "or trainer.eval_steps=0."
+        )
+
+
+def _check_time_limits(config: Config) -> None:
+    """Raise where processes would wait for a weight sync less long than it may take."""
+    given, sync = config.trainer_args.get("ddp_timeout"), config.generation.sync_timeout
+    least = math.ceil(sync) + _APART
+    if given is not None and stage_of(config).is_rl and given < least:
+        raise ConfigError(
+            f"`trainer_args.ddp_timeout={given}` must be at least {least}, {_APART} s more than "
+            f"generation.sync_timeout={sync:g}: the processes that wait for a weight sync would be ended "
+            "before it can fail with its own words. Leave it out, or lower generation.sync_timeout."
         )
 
 

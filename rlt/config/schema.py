@@ -397,8 +397,13 @@ class GenerationSettings:
     sync_dir: str | None = setting(
         None, "folder for the checkpoint sync, visible to trainer and servers; null: under output_dir"
     )
-    request_timeout: float = setting(1800.0, "seconds that one request to a server may take", gt=0)
-    sync_timeout: float = setting(600.0, "seconds that one weight sync may take", gt=0)
+    request_timeout: float = setting(
+        1800.0,
+        "seconds that a server may be silent with requests in flight: no answer, and no further token; a "
+        "generation that goes on may take any time",
+        gt=0,
+    )
+    sync_timeout: float = setting(600.0, "seconds that one weight sync may take, with all its requests", gt=0)
     max_restarts: int = setting(
         1,
         "RL: times that servers which have ended are started again by the launcher; the trainer waits for "

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from rlt.generation.seeds import spread_seed
 from rlt.generation.types import Sampling
-from rlt.generation.vllm_pool import CONTROL_TIMEOUT, IN_QUEUE, VLLMPool
+from rlt.generation.vllm_pool import CONTROL_TIMEOUT, UNLIMITED, VLLMPool
 from rlt.generation.vllm_server import VLLMServer
 from rlt.records import Completion
 
@@ -81,7 +81,7 @@ class OpenAIPool(VLLMPool):
             "stop": [self._decode([end]) for end in ends] or None,
         }
         what = f"prompt of {len(prompt)} tokens, max_tokens {sampling.max_tokens}"
-        answer = server.post("/v1/completions", body, timeout=IN_QUEUE, what=what, retry=True)
+        answer = server.post("/v1/completions", body, timeout=UNLIMITED, what=what, retry=True)
         with server.reading(what):
             (choice,) = answer["choices"]
             text, reason = str(choice["text"]), choice["finish_reason"]

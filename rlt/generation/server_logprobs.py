@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from rlt.generation.drift import Drift, engine_drift, rounding_limit
-from rlt.generation.parallel import run_all
-from rlt.generation.vllm_pool import CONTROL_TIMEOUT, VLLMPool
+from rlt.generation.vllm_pool import CONTROL_TIMEOUT, UNLIMITED, VLLMPool
 from rlt.generation.vllm_server import VLLMServer, finite_logprobs, server_log_path
 from rlt.models.logprobs import Request, split_batches
 
@@ -47,12 +46,12 @@ class ServerLogprobs:
     """A `LogprobModel` behind one or several servers.
 
     Sends batches of at most `tokens_per_batch` padded tokens, two per server at a time; each process of a run
-    asks for its own rows. `timeout` is the number of seconds that one batch may take, `key` what the servers
-    demand, by default that of the environment.
+    asks for its own rows. `timeout` is the number of seconds that a server may be silent with batches in
+    flight, `key` what the servers demand, by default that of the environment.
     """
 
     def __init__(self, addresses: Sequence[str], *, timeout: float, key: str | None = None) -> None:
-        self._pool = VLLMPool(addresses, timeout=timeout, key=key)
+        self._pool = VLLMPool(addresses, timeout=timeout, key=key, requests_per_server=BATCHES_PER_SERVER)
         self._temperature: float | None = None
 
     def check(self, temperature: float) -> int | None:
@@ -90,11 +89,11 @@ class ServerLogprobs:
 
         def task(batch: list[int]) -> Callable[[], list[Tensor]]:
             members = [requests[i] for i in batch]
-            return lambda: self._pool.on_idlest(lambda server: _ask(server, members, self._pool.timeout))
+            return lambda: self._pool.on_idlest(lambda server: _ask(server, members, UNLIMITED))
 
         tasks = [(f"batch {i}", task(batch)) for i, batch in enumerate(batches)]
         results: list[Tensor] = [torch.empty(0)] * len(requests)
-        for batch, values in zip(batches, run_all(tasks, max_threads=num_batches), strict=True):
+        for batch, values in zip(batches, self._pool.run_watched(tasks), strict=True):
             for i, value in zip(batch, values, strict=True):
                 results[i] = value
         return results

@@ -65,9 +65,16 @@ class VLLMServer:
 
     def get(self, path: str, *, timeout: float, missing_ok: bool = False, **params: str) -> Any:
         """Return the decoded answer of a GET request, None for an empty body or an allowed 404."""
-        return self._request(
-            "GET", path, f"GET {path}", timeout, retry=True, missing_ok=missing_ok, params=params
+        request = f"GET {path}"
+        response = self._request(
+            "GET", path, request, timeout, retry=True, missing_ok=missing_ok, params=params
         )
+        return None if response is None else self._decoded(response, request)
+
+    def text(self, path: str, *, timeout: float) -> str:
+        """Return the answer of a GET request as it is, empty for a 404."""
+        response = self._request("GET", path, f"GET {path}", timeout, retry=True, missing_ok=True)
+        return "" if response is None else response.text
 
     def post(
         self,
@@ -83,7 +90,8 @@ class VLLMServer:
         `what` says in words what was asked for. `retry` is for requests that may run twice.
         """
         request = f"POST {path}" + (f" ({what})" if what else "")
-        return self._request("POST", path, request, timeout, retry=retry, json=body)
+        response = self._request("POST", path, request, timeout, retry=retry, json=body)
+        return None if response is None else self._decoded(response, request)
 
     def failure(
         self, sentence: str, *, with_log: bool = True, kind: type[GenerationError] = GenerationError
@@ -123,7 +131,8 @@ class VLLMServer:
         retry: bool,
         missing_ok: bool = False,
         **kwargs: Any,
-    ) -> Any:
+    ) -> requests.Response | None:
+        """Return the answer of a request that the server has fulfilled, None for an allowed 404."""
         start = time.monotonic()
         # A request that must not run twice gets a new connection: an idle one may just have been closed.
         session = self._session if retry else _new_session(1, self._key)
@@ -159,6 +168,9 @@ class VLLMServer:
             is_broken = response.status_code >= 500
             kind = ServerLost if is_broken else GenerationError
             raise self.failure(sentence + response.text.strip()[:2000], with_log=is_broken, kind=kind)
+        return response
+
+    def _decoded(self, response: requests.Response, request: str) -> Any:
         if not response.content:
             return None
         try:

@@ -27,6 +27,7 @@ from rlt.config.save import load_config, save_config
 from rlt.config.schema import Config, stage_of
 from rlt.data.kept import KeptRows, Overlap
 from rlt.errors import CheckpointError, ConfigError, RLTError
+from rlt.models.process_groups import limit_new_groups
 from rlt.reporting.card import write_card
 from rlt.reporting.dataset_card import OVERLAP_FILE
 from rlt.reporting.files import set_aside, write_text
@@ -39,7 +40,7 @@ from rlt.reporting.report import write_report
 from rlt.reporting.run_record import RunRecord, Source, only_run_in
 from rlt.reporting.trackers import resolve_report_to
 from rlt.stages.pause import PauseWhenTold
-from rlt.trainers.arguments import RunContext
+from rlt.trainers.arguments import RunContext, group_limit
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -65,6 +66,7 @@ def run_directory(
     is_main = is_main_process()
     rank = int(os.environ.get("RANK", "0"))
     setup_logging(rank)
+    limit_new_groups(group_limit(config))
     name_process(f"rlt:train {rank}" if stage_of(config).trains else f"rlt:{config.stage}")
     directory = Path(config.output_dir)
     with only_run_in(directory) if is_main else nullcontext():

@@ -72,6 +72,8 @@ RL = [
     ("trainer_args.epsilon=null", "`trainer_args.epsilon` must be a number, got None."),
     ("trainer_args.delta=[1]", "`trainer_args.delta` must be a number or null, got [1]."),
     ("trainer_args.tf32=yes", "`trainer_args.tf32` must be true or false or null, got 'yes'."),
+    ("trainer_args.ddp_timeout=719", "`trainer_args.ddp_timeout=719` must be at least 720, 120 s more than "
+     "generation.sync_timeout=600: the processes that wait for a weight sync would be ended before it"),
     ("trainer_args.ddp_timeout=true", "`trainer_args.ddp_timeout` must be a whole number, got True."),
     ("trainer_args.label_names=[a,1]", "`trainer_args.label_names` must be a list of texts or null"),
     ("trainer_args.lr_scheduler_kwargs=3", "must be a mapping or a text or null, got 3."),
