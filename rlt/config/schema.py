@@ -110,8 +110,9 @@ class ModelSettings:
     dtype: str = setting("bfloat16", "dtype of weights and activations", choices=("bfloat16", "float32"))
     attn_implementation: str = setting(
         "auto",
-        "attention kernel; auto is flash_attention_2 where it is installed and a GPU is present, else sdpa",
-        choices=("auto", "eager", "sdpa", "flash_attention_2"),
+        "attention: eager, sdpa, flash_attention_2 (needs the package flash-attn), or a kernel of the Hub as "
+        "kernels-community/flash-attn2 (needs the package kernels, and runs native code of others); auto is "
+        "flash_attention_2 where that is installed and a GPU and the model can use it, else sdpa, else eager",
     )
     revision: str | None = setting(None, "branch, tag or commit on the Hub")
     trust_remote_code: bool = setting(False, "run model code that comes with the checkpoint")

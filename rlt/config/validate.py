@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from math import lcm
 from urllib.parse import urlsplit
 
+from rlt.config.attention import check_attention
 from rlt.config.bounds import check_bounds
 from rlt.config.check_collect import check_collect
 from rlt.config.check_components import check_components
@@ -50,11 +51,14 @@ PUBLISHED_STUDENTS = (
 """Students trained under a system prompt that is data, not ours to word (method section 2)."""
 
 
-def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = False) -> None:
+def validate(
+    config: Config, num_processes: int = 1, *, servers_follow: bool = False, rehearsed: bool = False
+) -> None:
     """Raise ConfigError with one sentence for the first broken rule.
 
     `num_processes` is the number of training processes. `servers_follow` is for the launcher, which
-    validates before it has started the vLLM servers.
+    validates before it has started the vLLM servers; `rehearsed` for a run that is only rehearsed here, whose
+    attention need not be installed.
     """
     if config.stage == "pipeline":
         check_bounds(config)
@@ -75,6 +79,7 @@ def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = F
             "`model_name_or_path` is empty: give a value (the model to train, a folder or a Hub name)."
         )
     check_bounds(config)
+    check_attention(config, must_be_installed=not rehearsed)
     if config.stage == "infer":
         check_infer(config)
         _check_own_prompt(config)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+from rlt.config.attention import refuse_on_cpu
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
@@ -206,7 +207,9 @@ def check(script: str, line: CommandLine, config: Config) -> Checked:
     if script == "launch_with_server.sh" and (not needs_servers or config.stage in GENERATING_STAGES):
         raise ConfigError(_needs_no_server(config))
     plan = plan_devices(config, line, needs_servers)
-    validate(config, num_processes=plan.num_processes, servers_follow=needs_servers)
+    validate(config, num_processes=plan.num_processes, servers_follow=needs_servers, rehearsed=line.rehearse)
+    if plan.on_cpu and not (line.dry_run or line.rehearse):
+        refuse_on_cpu(config)
     return Checked(plan, needs_servers)
 
 

@@ -19,7 +19,7 @@ from rlt.launch.activations import (
 )
 from rlt.launch.hardware import CONTEXT_BYTES, GPU, USABLE_SHARE
 from rlt.launch.model_size import ModelSize
-from rlt.models.attention import resolve_attention
+from rlt.models.attention import Abilities, resolve_attention
 
 Parts = dict[str, float]
 """Bytes by name."""
@@ -173,9 +173,15 @@ def _live(size: ModelSize) -> int:
     return max(size.embedding, min(size.parameters, LIVE_PARAMETERS))
 
 
+def attention_on_gpu(config: Config) -> str:
+    """Return the attention of the policy on GPUs. Every family that has a forecast can use all of them."""
+    found = resolve_attention(config.model.attn_implementation, config.model.dtype, Abilities())
+    return found.implementation
+
+
 def _attention_bytes(config: Config, policy: ModelSize, numbers: Numbers, length: int) -> float:
-    """Return what grows with the square of the length: nothing in FlashAttention 2."""
-    kernel = resolve_attention(config.model.attn_implementation, config.model.dtype, on_gpu=True)
+    """Return what grows with the square of the length: nothing in FlashAttention."""
+    kernel = attention_on_gpu(config)
     square = config.per_device_train_batch_size * length**2
     if kernel == "eager":
         return square * policy.heads * (4 + 2 * numbers.compute)

@@ -90,7 +90,7 @@ def verify_student_servers(config: Config, layout: StudentLayout, problems: Sequ
     requests = [_text(layout, problem) for problem in problems[:NUM_COMPARED]]
     cpu = torch.device("cpu")
     trust = config.model.trust_remote_code
-    module = load_whole(str(folder), dtype=reward.dtype, attn_implementation="sdpa", device=cpu, trust=trust)
+    module = load_whole(str(folder), dtype=reward.dtype, device=cpu, trust=trust)
     expected = token_logprobs(
         module,
         requests,
