@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
+from rlt.config.allocator import allocator_env
 from rlt.config.compose import compose
 from rlt.config.explain import explain, help_page
 from rlt.config.files import reads_elsewhere
@@ -37,6 +38,7 @@ def run(words: Sequence[str]) -> None:
         if options.dry_run and config.stage in TRAINING_STAGES:
             check_text(config)
     else:
+        os.environ |= allocator_env(os.environ)  # torch, which is not imported yet, reads it on GPUs
         import_module(f"rlt.stages.{config.stage}").run(config)
 
 

@@ -51,7 +51,7 @@ def test_the_policy_gets_it(configured):
     [
         (("gpt-oss", "qwen"), "sdpa", "GptOssForCausalLM does not support SDPA"),
         (("qwen", "gemma"), "sdpa", "SDPA would leave out the softcapping of Gemma2ForCausalLM"),
-        (("qwen", "gpt-oss"), HUB, "GptOssForCausalLM only works with kernels-community/vllm-flash-attn3"),
+        (("gpt-oss", "qwen"), HUB, "GptOssForCausalLM only works with kernels-community/vllm-flash-attn3"),
         (("qwen", "qwen"), HUB, "there is no GPU"),
     ],
 )
