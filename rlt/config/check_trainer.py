@@ -63,12 +63,7 @@ def _check_time_limits(config: Config) -> None:
 
 
 def _check_model(config: Config) -> None:
-    model, lora = config.model, config.model.lora
-    if model.attn_implementation == "flash_attention_2" and model.dtype == "float32":
-        raise ConfigError(
-            "`model.attn_implementation=flash_attention_2` needs model.dtype=bfloat16, got float32: "
-            "take model.attn_implementation=sdpa."
-        )
+    lora = config.model.lora
     if lora.rank and find_spec("peft") is None:
         raise ConfigError(
             f"`model.lora.rank={lora.rank}` needs the package peft: pip install 'rlt[lora]', "

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from math import lcm
 from urllib.parse import urlsplit
 
+from rlt.config.attention import check_attention
 from rlt.config.bounds import check_bounds
 from rlt.config.check_collect import check_collect
 from rlt.config.check_components import check_components
@@ -47,15 +48,19 @@ class Surroundings:
 
     num_processes: int = 1
     servers_follow: bool = False
+    rehearsed: bool = False
 
 
-def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = False) -> None:
+def validate(
+    config: Config, num_processes: int = 1, *, servers_follow: bool = False, rehearsed: bool = False
+) -> None:
     """Raise ConfigError with one sentence for the first broken rule of the stage.
 
     `num_processes` is the number of training processes. `servers_follow` is for the launcher, which
-    validates before it has started the vLLM servers.
+    validates before it has started the vLLM servers; `rehearsed` for a run that is only rehearsed here, whose
+    attention need not be installed.
     """
-    around = Surroundings(num_processes, servers_follow)
+    around = Surroundings(num_processes, servers_follow, rehearsed)
     stage = stage_of(config)
     for name, rest in stage.needs:
         if not get(config, name):
@@ -75,6 +80,10 @@ def _check_condition(config: Config, condition: OnlyWith) -> None:
             f"`{condition.setting}={shown}` has no effect with {condition.other}={other}: remove it, or take "
             f"{condition.other}={' or '.join(condition.values)}."
         )
+
+
+def _check_attention(config: Config, around: Surroundings) -> None:
+    check_attention(config, must_be_installed=not around.rehearsed)
 
 
 def _check_one_process(config: Config, around: Surroundings) -> None:
@@ -311,6 +320,7 @@ def _alone(rule: Callable[[Config], None]) -> Callable[[Config, Surroundings], N
 
 
 CHECKS: dict[str, Callable[[Config, Surroundings], None]] = {
+    "attention": _check_attention,
     "batch": _check_batch,
     "one_process": _check_one_process,
     "servers": _check_servers,

@@ -10,7 +10,7 @@ from rlt.launch.hardware import GIB, USABLE_SHARE
 from rlt.launch.remedies import Remedy, remedies
 from rlt.launch.server_memory import ServerMemory
 from rlt.launch.step_time import Lengths
-from rlt.launch.training_memory import Parts
+from rlt.launch.training_memory import Parts, attention_on_gpu
 
 _NAME = 24
 
@@ -67,7 +67,8 @@ def _models(forecast: Forecast) -> str:
 
 def _training(forecast: Forecast) -> Iterator[str]:
     plan, training, gpu = forecast.plan, forecast.needs.training, forecast.needs.gpu
-    yield f"each training GPU ({plan.strategy}, {plan.num_processes} process(es)), GiB:"
+    how = f"{plan.strategy}, {plan.num_processes} process(es), {attention_on_gpu(forecast.config)} attention"
+    yield f"each training GPU ({how}), GiB:"
     for name, size in training.kept.items():
         placement = f" ({forecast.config.reward.placement})" if name == "student" else ""
         yield f"  {name + placement:<{_NAME}} {_gib(size):>7}"

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+from rlt.config.attention import refuse_on_cpu
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
@@ -27,6 +28,7 @@ from rlt.config.server_key import VARIABLE
 from rlt.config.validate import validate
 from rlt.errors import ConfigError, RLTError
 from rlt.launch.command import PROJECT, training_command, training_env
+from rlt.launch.compilers import check_compilers
 from rlt.launch.disk import check_disk, disk_needs
 from rlt.launch.forecast import Forecast, count_steps, make_forecast
 from rlt.launch.forecast_text import page
@@ -206,7 +208,9 @@ def check(script: str, line: CommandLine, config: Config) -> Checked:
     if script == "launch_with_server.sh" and (not needs_servers or stage_of(config).only_generates):
         raise ConfigError(_needs_no_server(config))
     plan = plan_devices(config, line, needs_servers)
-    validate(config, num_processes=plan.num_processes, servers_follow=needs_servers)
+    validate(config, num_processes=plan.num_processes, servers_follow=needs_servers, rehearsed=line.rehearse)
+    if plan.on_cpu and not (line.dry_run or line.rehearse):
+        refuse_on_cpu(config)
     return Checked(plan, needs_servers)
 
 
@@ -232,6 +236,7 @@ def arrange(line: CommandLine, config: Config, checked: Checked) -> Launch:
             )
         servers = plan_servers(config, plan.servers, run_directory, key=run_key(config))
         overrides.append(f"generation.servers=[{','.join(server.address for server in servers)}]")
+    compilers = look_at_compilers(config, plan, refuse=not line.dry_run)
     num_rows = check_local_data(config)
     machines = line.machines
     if machines.count == 1:
@@ -253,7 +258,22 @@ def arrange(line: CommandLine, config: Config, checked: Checked) -> Launch:
         disk,
         machines,
         line.overrides,
+        compilers,
     )
+
+
+def look_at_compilers(config: Config, plan: Plan, *, refuse: bool) -> str | None:
+    """Return a line on a compiler that is missing, None where all are there.
+
+    Raises ConfigError for it; a dry run, which may be for another machine, only says so.
+    """
+    try:
+        check_compilers(config, plan, os.environ)
+    except ConfigError as error:
+        if refuse:
+            raise
+        return f"compilers: {error}"
+    return None
 
 
 def look_at_disk(config: Config, plan: Plan, num_rows: int | None, *, refuse: bool) -> str | None:
@@ -346,7 +366,7 @@ def _plan_generating(
 def describe(launch: Launch) -> str:
     """Return the resolved configuration, then every command as a line for a shell."""
     ahead = page(launch.forecast) if isinstance(launch.forecast, Forecast) else [launch.forecast or ""]
-    ahead.append(launch.disk or "")
+    ahead += [launch.disk or "", launch.compilers or ""]
     lines = [to_yaml(launch.config), plan_line(launch), *(f"# {line}" for line in ahead if line)]
     if any(server.key for server in launch.servers):
         lines.append(f"# in every command's environment: {VARIABLE}, the key that the servers demand")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from rlt.config.attention import needs_gpu, not_provided
 from rlt.config.overrides import literal, quoted
 from rlt.config.schema import Config, StudentSettings, stage_of
 from rlt.config.stages import names
@@ -264,9 +265,11 @@ def device_words(config: Config, plan: Plan) -> Words:
             words["generation.tensor_parallel"] = "1"
         if any(gpu in plan.training_gpus for server in plan.servers for gpu in server):
             words |= _SHARED_GPU
-    if plan.on_cpu and not any(plan.servers):
-        if config.model.attn_implementation == "flash_attention_2":
-            words["model.attn_implementation"] = "auto"
+    on_cpu = plan.on_cpu and not any(plan.servers)
+    attention = config.model.attn_implementation
+    if not_provided(attention) or (on_cpu and needs_gpu(attention)):
+        words["model.attn_implementation"] = "auto"
+    if on_cpu:
         if config.generation.weight_sync == "nccl":
             words["generation.weight_sync"] = "auto"
         if config.trainer_args.get("use_liger_kernel"):
@@ -292,6 +295,9 @@ def tell(config: Config, real: Plan, plan: Plan, models: Mapping[str, Shrunk], w
     }
     if changed:
         yield "in place of your own: " + " ".join(f"{key}={value}" for key, value in changed.items())
+    attention = config.model.attn_implementation
+    if reason := not_provided(attention):
+        yield f"the run itself would not start: model.attn_implementation={attention} {reason}"
 
 
 def _tell_of_training(config: Config, words: Words) -> Iterator[str]:

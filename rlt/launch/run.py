@@ -61,6 +61,8 @@ class Launch:
     machines: Machines = ALONE
     settings: tuple[str, ...] = ()
     """As they were typed."""
+    compilers: str | None = None
+    """What a dry run says of a missing one."""
 
 
 def plan_line(launch: Launch) -> str:

@@ -101,6 +101,7 @@ def load_frozen(
         device=place,
         revision=revision,
         trust=trust,
+        on_gpu=device.type != "cpu",
     )
     return FrozenModel(module, device, rests_on_cpu=rests_on_cpu, collective=False)
 
@@ -113,11 +114,20 @@ def load_whole(
     device: torch.device,
     revision: str | None = None,
     trust: bool = False,
+    on_gpu: bool | None = None,
 ) -> PreTrainedModel:
-    """Return a frozen causal model that is whole on one device, also in a run under ZeRO-3."""
+    """Return a frozen causal model that is whole on one device, also in a run under ZeRO-3.
+
+    `on_gpu` says where it will compute, if not where it rests.
+    """
     with _outside_zero3():
         model = load_model(
-            name, dtype=dtype, attn_implementation=attn_implementation, revision=revision, trust=trust
+            name,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            revision=revision,
+            trust=trust,
+            on_gpu=device.type != "cpu" if on_gpu is None else on_gpu,
         )
     add_token_query(model)
     model.requires_grad_(False).eval()

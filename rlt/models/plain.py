@@ -71,9 +71,7 @@ def score_plainly(
 
     def score(place: torch.device) -> PlainScores:
         logger.info("computing the same tokens with a plain load of %s on %s", plain.name, place)
-        module = load_whole(
-            str(folder), dtype=plain.dtype, attn_implementation="sdpa", device=place, trust=plain.trust
-        )
+        module = load_whole(str(folder), dtype=plain.dtype, device=place, trust=plain.trust)
         logprobs = token_logprobs(
             module, requests, temperature=temperature, tokens_per_batch=tokens_per_batch, device=place
         )

@@ -39,6 +39,7 @@ from rlt.reporting.progress import install_progress, setup_logging
 from rlt.reporting.report import write_report
 from rlt.reporting.run_record import RunRecord, Source, only_run_in
 from rlt.reporting.trackers import resolve_report_to
+from rlt.stages.attention import policy_attention, settle_attention
 from rlt.stages.pause import PauseWhenTold
 from rlt.trainers.arguments import RunContext, group_limit
 
@@ -60,6 +61,7 @@ def run_directory(
 ) -> Iterator[RunRecord]:
     """Open `output_dir` for a run: logging, config.yaml, run.json; a report at the end, a card on success.
 
+    An attention that a model cannot be loaded with ends the run here.
     `report` returns the file that it has written, None where there is nothing to show; left out, it is that
     of a training run.
     """
@@ -84,6 +86,7 @@ def run_directory(
                 now.enter(LOADING)
         try:
             with record, full_disk_in_one_sentence():
+                settle_attention(config)
                 yield record
                 if is_main and stage_of(config).trains:
                     record.update(seconds_by_phase=Now(directory).spent())
@@ -211,6 +214,7 @@ def run_context(config: Config) -> RunContext:
         use_cpu=not torch.cuda.is_available(),
         deepspeed=os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true",
         report_to=tuple(trackers),
+        attention=policy_attention(config),
     )
 
 

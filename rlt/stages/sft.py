@@ -28,6 +28,7 @@ from rlt.trainers.arguments import sft_arguments
 from rlt.trainers.engine import answers_of
 from rlt.trainers.epochs import train
 from rlt.trainers.final_model import save_final_model
+from rlt.trainers.gradients import accumulate_gradients_in
 from rlt.trainers.lora import lora_config
 from rlt.trainers.sft import IGNORED, Row, make_sft_trainer
 
@@ -124,6 +125,7 @@ def fine_tune(
         tokenizer=tokenizer,
         peft_config=lora_config(config.model.lora),
     )
+    accumulate_gradients_in(config.trainer.grad_accum_dtype, trainer.accelerator)
     model: Any = trainer.model
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # under adapters
     plain.generation_config = generation

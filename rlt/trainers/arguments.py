@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from rlt.config.schema import Config, GenerationSettings, stage_of
-from rlt.models.attention import resolve_attention
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,8 @@ class RunContext:
     deepspeed: bool
     report_to: tuple[str, ...] = ()
     """Trackers that are installed and logged in."""
+    attention: str = "sdpa"
+    """What model.attn_implementation comes to for the policy."""
 
 
 def sft_arguments(config: Config, context: RunContext) -> dict[str, Any]:
@@ -159,8 +160,6 @@ def _model_kwargs(config: Config, context: RunContext) -> dict[str, Any]:
     settings = config.model
     return {
         "dtype": settings.dtype if context.deepspeed else "float32",
-        "attn_implementation": resolve_attention(
-            settings.attn_implementation, settings.dtype, on_gpu=not context.use_cpu
-        ),
+        "attn_implementation": context.attention,
         "revision": settings.revision or "main",
     }

@@ -45,7 +45,10 @@ def differences(config: Config) -> list[tuple[str, Any, Any]]:
         for name, value in sorted(arguments.items())
         if name not in _NOT_RECIPE and _plain(value) != defaults[name]
     ]
-    return [*changed, ("train_batch_size", config.train_batch_size, "8 a device")]
+    changed.append(("train_batch_size", config.train_batch_size, "8 a device"))
+    if config.trainer.grad_accum_dtype != "model":
+        changed.append(("grad_accum_dtype", config.trainer.grad_accum_dtype, "model (DeepSpeed's)"))
+    return changed
 
 
 def as_table(rows: list[tuple[str, Any, Any]]) -> str:
