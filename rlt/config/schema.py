@@ -395,6 +395,15 @@ class GenerationSettings:
         "OpenAI's completions API",
         choices=("vllm", "openai"),
     )
+    api_model: str | None = setting(
+        None,
+        "openai: the model to ask, by its name in the server's list; null: the only one in it",
+    )
+    retry_seconds: float = setting(
+        600.0,
+        "openai: seconds that one request may wait, in all, for a server that is busy or broken",
+        gt=0,
+    )
     weight_sync: str = setting(
         "auto",
         "how weights reach the servers: nccl broadcast, or a safetensors checkpoint they reload; "

@@ -347,9 +347,10 @@ STAGES: dict[str, Stage] = {
         "asks a student the questions of benchmarks",
         settings=(
             *(*_RUN, *_MODEL, *_DATASET, *_TOO_LONG, *_ENGINE, *_ASKING, "seed"),
-            *("layout.tags", "layout.student_prompt", "generation.api", "evaluate.num_samples"),
-            *("evaluate.requests_per_server", "evaluate.samples_per_chunk", "evaluate.reference"),
-            "evaluate.report_samples",
+            *("layout.tags", "layout.student_prompt"),
+            *("generation.api", "generation.api_model", "generation.retry_seconds"),
+            *("evaluate.num_samples", "evaluate.requests_per_server", "evaluate.samples_per_chunk"),
+            *("evaluate.reference", "evaluate.report_samples"),
         ),
         needs=(_NEEDS_MODEL,),
         checks=(

@@ -63,7 +63,7 @@ class VLLMPool:
         paths = [Path(p) if p is not None else None for p in log_paths] or [None] * len(addresses)
         assert len(paths) == len(addresses), "one log path per address"
         self.servers = [
-            VLLMServer(address, key=key, log_path=path, max_connections=requests_per_server)
+            self.make_server(address, key=key, log_path=path, max_connections=requests_per_server)
             for address, path in zip(addresses, paths, strict=True)
         ]
         self.timeout = timeout
@@ -71,6 +71,10 @@ class VLLMPool:
         """Requests in flight over all servers."""
         _allow_sockets(self.max_requests)
         self._in_flight = InFlight(timeout)
+
+    def make_server(self, address: str, **options: Any) -> VLLMServer:
+        """Return the client of one server."""
+        return VLLMServer(address, **options)
 
     def generate(
         self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seeds: Sequence[int]

@@ -61,6 +61,7 @@ def test_tasks_may_be_named_as_in_lighteval(words):
         ("data.on_long_row=drop", "would leave out problems"),
         ("resume_from=latest", "it goes on by itself in the same output_dir"),
         ("generation.api=openai", "`generation.api=openai` needs generation.servers"),
+        ("generation.api_model=m", "`generation.api_model=m` has no effect with generation.api=vllm"),
         (
             "generation.api=openai generation.backend=vllm generation.servers=[http://127.0.0.1:1] "
             "generation.top_k=5",
