@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
+from rlt.config.allocator import allocator_env
 from rlt.config.compose import compose
 from rlt.config.explain import explain, help_page
 from rlt.config.files import reads_elsewhere
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
-from rlt.config.schema import TRAINING_STAGES, Config
+from rlt.config.schema import Config, stage_of
 from rlt.config.validate import validate
 from rlt.errors import ConfigError, Paused, RLTError
 
@@ -34,9 +35,10 @@ def run(words: Sequence[str]) -> None:
         import_module("rlt.pipeline.run").run(config, overrides, dry_run=options.dry_run)
     elif options.cfg or options.dry_run:
         sys.stdout.write(to_yaml(config, options.package))
-        if options.dry_run and config.stage in TRAINING_STAGES:
+        if options.dry_run and stage_of(config).trains:
             check_text(config)
     else:
+        os.environ |= allocator_env(os.environ)  # torch, which is not imported yet, reads it on GPUs
         import_module(f"rlt.stages.{config.stage}").run(config)
 
 
@@ -46,6 +48,7 @@ def check_text(config: Config) -> None:
         logging.info("not looked into, as it is not on this machine: %s", ", ".join(elsewhere))
         return
     import_module("rlt.reporting.progress").setup_logging(0)
+    import_module("rlt.stages.attention").check_attention(config)
     import_module(f"rlt.stages.{config.stage}").check(config)
     logging.getLogger("rlt").info("tokenizers, templates and rows are as %s needs them", config.stage)
 

@@ -162,7 +162,6 @@ def make_ours(config: Config, problems: list[PromptedProblem]) -> GRPOTrainer:
         reward=TeacherReward(
             make=partial(make_reward, students=students, outside=outside, config=config),
             teacher_logprobs=config.reward.teacher_logprobs,
-            tokens_per_batch=config.reward.tokens_per_batch,
         ),
         parts=RLParts(
             make_engine=partial(make_engine, pool=server_pool(config), config=config),

@@ -116,7 +116,7 @@ def test_every_area_has_a_layer():
 FENCES = {
     "trl": ("trainers/", "models/frozen.py"),
     "deepspeed": ("models/",),
-    "vllm": ("generation/nccl_sync.py",),
+    "vllm": ("generation/nccl_group.py",),
     "peft": ("trainers/",),
     "wandb": (),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rlt.config.schema import Config
+from rlt.config.schema import Config, stage_of
 from rlt.config.tree import Row, get, rows
 from rlt.errors import ConfigError
 
@@ -21,10 +21,12 @@ _MAY_BE_EMPTY = ("layout.teacher_prompt", "layout.student_prompt")
 
 
 def check_bounds(config: Config) -> None:
-    """Raise ConfigError for the first setting whose value breaks its own rule."""
+    """Raise ConfigError for the first setting of the stage whose value breaks its own rule."""
+    stage = stage_of(config)
     for row in rows().values():
         value = get(config, row.name)
-        if row.section is None and value is not None:
+        counts = stage.reads(row.name)
+        if row.section is None and value is not None and counts:
             _check_number(row, value)
             if value == "" and row.name not in _MAY_BE_EMPTY:
                 remedy = "give null for none" if row.is_optional else "give a value"

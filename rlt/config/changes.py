@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from rlt.config.resolve import input_paths
-from rlt.config.schema import Config
+from rlt.config.schema import Config, stage_of
 from rlt.config.tree import get, rows
 
 _PLACES = {
@@ -26,12 +26,15 @@ _PLACES = {
 
 
 def changed_settings(old: Config, new: Config) -> list[str]:
-    """Return which settings that shape a result differ, a few words each; both are resolved."""
-    before, after = _settings(old), _settings(new)
+    """Return which settings that shape a result differ, a few words each; both are resolved.
+
+    Those that the new one's stage does not read shape none, whatever an older file holds of them.
+    """
+    before, after, stage = _settings(old), _settings(new), stage_of(new)
     return [
         f"{name} was {_short(before[name])} and is {_short(after[name])}"
         for name in after
-        if before[name] != after[name]
+        if stage.reads(name) and before[name] != after[name]
     ]
 
 

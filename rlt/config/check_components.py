@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 
-from rlt.config.schema import SCORING_STAGES, Config
+from rlt.config.schema import Config
 from rlt.errors import ConfigError
 
 _NAME = r"[^\W\d]\w*"
@@ -16,26 +16,10 @@ _TAKEN = ("length", "copy", "answers")
 
 def check_components(config: Config) -> None:
     """Raise ConfigError for the first broken rule; nothing of the user is imported."""
-    if config.stage in SCORING_STAGES:
-        _refuse_all(config)
     _check_length(config)
     _check_functions(config)
     if config.reward.answers.weight:
         _check_answers(config)
-
-
-def _refuse_all(config: Config) -> None:
-    reward = config.reward
-    weights = {name: getattr(reward, name).weight for name in _TAKEN}
-    used = [
-        *(f"{name}.weight" for name in _TAKEN if weights[name]),
-        *(["functions"] if reward.functions else []),
-    ]
-    if used:
-        raise ConfigError(
-            f"`reward.{used[0]}` has no effect, because {config.stage} scores by the likelihood alone: "
-            "leave it out."
-        )
 
 
 def _check_length(config: Config) -> None:

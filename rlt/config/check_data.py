@@ -9,38 +9,23 @@ from difflib import get_close_matches
 
 from rlt.config.schema import (
     BENCHMARKS,
-    CLEANED_STAGES,
-    ENGINE_STAGES,
     OPTIONAL_FIELDS,
     PROMPT_KEYWORDS,
     REQUIRED_FIELDS,
-    RL_STAGES,
-    SCORING_STAGES,
-    TEXT_STAGES,
     TRACE_FIELDS,
-    TRACE_STAGES,
     Config,
     DataSettings,
+    stage_of,
 )
 from rlt.errors import ConfigError
 
 
 def check_data(config: Config) -> None:
     """Raise ConfigError for the first broken rule of data and prompts; no data is read."""
-    reads_traces = config.stage in (*SCORING_STAGES, *TEXT_STAGES)
-    _check_columns(config.data, TRACE_FIELDS if config.stage in TRACE_STAGES else ())
-    if reads_traces and config.data.on_long_row != "drop":
-        raise ConfigError(
-            f"`data.on_long_row={config.data.on_long_row}` does not hold for {config.stage}, which marks "
-            "traces that are too long and keeps them: leave it at drop."
-        )
-    if config.stage == "student_sft" and config.data.missing_trace != "error":
-        raise ConfigError(
-            f"`data.missing_trace={config.data.missing_trace}` does not hold for student_sft, because a "
-            "student that is taught the solution as its thought learns not to think: leave it at error."
-        )
-    if config.stage in ENGINE_STAGES and config.data.on_long_row == "truncate":
-        rows = "RL rows" if config.stage in RL_STAGES else f"rows of {config.stage}"
+    stage = stage_of(config)
+    _check_columns(config.data, TRACE_FIELDS if stage.reads_traces else ())
+    if stage.generates and config.data.on_long_row == "truncate":
+        rows = "RL rows" if stage.is_rl else f"rows of {config.stage}"
         raise ConfigError(
             f"`data.on_long_row=truncate` cuts explanations, which {rows} do not have: take drop or error."
         )
@@ -49,11 +34,8 @@ def check_data(config: Config) -> None:
 
 
 def _check_cleaning(config: Config) -> None:
-    """Refuse sets to compare with that cannot be read, and stages that compare nothing."""
+    """Refuse sets to compare with that cannot be read."""
     data, paths = config.data, config.evaluate.paths
-    if config.stage not in CLEANED_STAGES and (data.decontaminate or data.deduplicate != "off"):
-        name = "decontaminate" if data.decontaminate else "deduplicate"
-        raise ConfigError(f"`data.{name}` has no effect in {config.stage}: remove it.")
     for name in data.decontaminate:
         if data.decontaminate.count(name) > 1:
             raise ConfigError(f"`data.decontaminate` names {name} twice: name it once.")
@@ -76,13 +58,14 @@ def _check_cleaning(config: Config) -> None:
 
 def check_prompts(config: Config) -> None:
     """Raise ConfigError for a prompt that is not what its setting may hold."""
-    if config.layout.teacher_prompt == "from_dataset":
+    stage = stage_of(config)
+    if stage.reads("layout.teacher_prompt") and config.layout.teacher_prompt == "from_dataset":
         raise ConfigError(
             "`layout.teacher_prompt=from_dataset` is not possible, because a dataset's system column is the "
             "student's: take default, file:PATH, or the text itself."
         )
-    for name, keywords in PROMPT_KEYWORDS.items():
-        _check_prompt(f"layout.{name}", getattr(config.layout, name), keywords)
+    for name in filter(lambda name: stage.reads(f"layout.{name}"), PROMPT_KEYWORDS):
+        _check_prompt(f"layout.{name}", getattr(config.layout, name), PROMPT_KEYWORDS[name])
 
 
 def _check_columns(data: DataSettings, further: tuple[str, ...]) -> None:

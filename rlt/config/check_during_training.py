@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from rlt.config.check_evaluate import check_tasks
 from rlt.config.files import context_length
-from rlt.config.schema import LOCAL_TASK, Config
+from rlt.config.schema import LOCAL_TASK, Config, stage_of
 from rlt.errors import ConfigError
-
-ANSWERING_STAGES = ("student_sft", "student_rl")
-"""Stages whose model answers questions."""
 
 
 def check_during_training(config: Config) -> None:
@@ -16,11 +13,6 @@ def check_during_training(config: Config) -> None:
     during = config.evaluate.during_training
     if not during.every_steps:
         return
-    if config.stage not in ANSWERING_STAGES:
-        raise ConfigError(
-            f"`evaluate.during_training.every_steps={during.every_steps}` is for "
-            f"{' and '.join(ANSWERING_STAGES)}, and {config.stage} trains no student: leave it out."
-        )
     check_tasks(config)
     if LOCAL_TASK in config.evaluate.tasks and config.data.eval_path is None:
         raise ConfigError(
@@ -43,7 +35,7 @@ def check_answers_fit(config: Config, context: int | None, longest_prompt: int) 
     """
     limit = config.evaluate.during_training.max_tokens
     excess = longest_prompt + limit - (context or 0)
-    if config.stage != "student_rl" and context is not None and excess > 0:
+    if not stage_of(config).is_rl and context is not None and excess > 0:
         raise ConfigError(
             f"`evaluate.during_training.max_tokens={limit}` must leave room for a prompt of {longest_prompt} "
             f"tokens in the context of {config.model_name_or_path}, whose max_position_embeddings is "

@@ -86,11 +86,12 @@ def check_api(config: Config) -> None:
     """Raise ConfigError where servers that speak text alone will not do."""
     generation = config.generation
     if generation.api != "openai":
+        if generation.api_model is not None:
+            raise ConfigError(
+                f"`generation.api_model={generation.api_model}` has no effect with generation.api="
+                f"{generation.api}: remove it, or set generation.api=openai."
+            )
         return
-    if config.stage != "evaluate":
-        raise ConfigError(
-            f"`generation.api=openai` is for evaluate: {config.stage} needs token ids, which vLLM sends."
-        )
     if generation.backend != "vllm" or not generation.servers:
         raise ConfigError("`generation.api=openai` needs generation.servers=[ADDRESS] to ask.")
     for name, off in PLAIN_SAMPLING.items():
@@ -103,10 +104,6 @@ def _check_sampling(config: Config) -> None:
         raise ConfigError(
             f"`evaluate.num_samples` must be 1 with temperature=0, because greedy answers are all the same, "
             f"got {config.evaluate.num_samples or 'null'}."
-        )
-    if config.generation.stop_at_tag:
-        raise ConfigError(
-            "`generation.stop_at_tag` stops at a teacher's tag, which students do not write: leave it out."
         )
     if config.data.on_long_row == "drop":
         raise ConfigError(

@@ -10,26 +10,8 @@ from rlt.errors import ConfigError
 _BY_RANK = "rank"
 
 
-def check_traces(config: Config) -> None:
-    """Raise ConfigError for the first broken rule; no data is read."""
-    stage = config.stage
-    for setting, value in (
-        ("model_name_or_path", config.model_name_or_path),
-        ("resume_from", config.resume_from),
-        ("trainer_args", config.trainer_args),
-    ):
-        if value:
-            raise ConfigError(
-                f"`{setting}` has no effect, because {stage} loads no model and trains nothing: leave it out."
-            )
-    _check_sources(config)
-    if stage == "select_traces":
-        _check_select(config)
-    if stage == "plan_traces":
-        _check_plan(config)
-
-
-def _check_sources(config: Config) -> None:
+def check_sources(config: Config) -> None:
+    """Raise ConfigError for files that cannot be read together, or that the run would write over."""
     output = Path(config.output_dir).resolve()
     sources = [config.dataset_id_or_path, *config.traces.more]
     for source in sources:
@@ -48,7 +30,8 @@ def _check_sources(config: Config) -> None:
             )
 
 
-def _check_select(config: Config) -> None:
+def check_select(config: Config) -> None:
+    """Raise ConfigError for the first broken rule of `select`; no data is read."""
     select = config.select
     if select.rule == "shortest" and select.max_length is None:
         raise ConfigError(
@@ -61,11 +44,6 @@ def _check_select(config: Config) -> None:
             "folder with its tokenizer or a Hub name."
         )
     bucket = select.rank_bucket
-    if select.rule != _BY_RANK and bucket:
-        raise ConfigError(
-            f"`select.rank_bucket={bucket}` has no effect with select.rule={select.rule}: take "
-            f"select.rule={_BY_RANK}, or leave it out."
-        )
     if select.rule == _BY_RANK and not (len(bucket) == 2 and 1 <= bucket[0] <= bucket[1]):
         raise ConfigError(
             f"`select.rank_bucket` must be [first,last] for select.rule={_BY_RANK}, ranks counted from 1, "
@@ -73,12 +51,8 @@ def _check_select(config: Config) -> None:
         )
 
 
-def _check_plan(config: Config) -> None:
-    if not config.student_model:
-        raise ConfigError(
-            "`student_model` is empty, but plan_traces counts its tokens: give a folder with its tokenizer, "
-            "or a Hub name."
-        )
+def check_plan(config: Config) -> None:
+    """Raise ConfigError for the first broken rule of `plan`; no data is read."""
     for cutoff in config.plan.cutoffs:
         if cutoff < 1:
             raise ConfigError(f"`plan.cutoffs` must hold numbers of tokens from 1 on, got {cutoff}.")

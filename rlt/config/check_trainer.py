@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
 
-from rlt.config.schema import RL_STAGES, Config
+from rlt.config.schema import Config, stage_of
+from rlt.config.stages import STAGES
 from rlt.config.tree import fits, rows, type_words
 from rlt.config.trl_fields import CHOICES, LOSS_TYPES, SCHEDULERS, fields_of, instead, owned_of
 from rlt.errors import ConfigError
 
+_APART = 120
+"""Seconds between the time limit of a weight sync and that of the group of all processes."""
 _MANY = 12
 """Choices that a sentence lists; of more it names the nearest."""
 
@@ -21,6 +25,7 @@ def check_trainer(config: Config) -> None:
     _check_model(config)
     for name, value in config.trainer_args.items():
         _check_argument(name, value, config.stage)
+    _check_time_limits(config)
 
 
 def _check_steps(config: Config) -> None:
@@ -32,8 +37,9 @@ def _check_steps(config: Config) -> None:
             f"`trainer.warmup_steps` must be a whole number of steps or a fraction below 1, "
             f"got {trainer.warmup_steps}."
         )
+    stage = stage_of(config)
     for name, allowed in (("lr_scheduler_type", SCHEDULERS), ("loss_type", LOSS_TYPES)):
-        if getattr(trainer, name) not in allowed:
+        if stage.reads(f"trainer.{name}") and getattr(trainer, name) not in allowed:
             raise ConfigError(
                 f"`trainer.{name}` must be one of {', '.join(allowed)}, got '{getattr(trainer, name)}'."
             )
@@ -44,19 +50,26 @@ def _check_steps(config: Config) -> None:
         )
 
 
-def _check_model(config: Config) -> None:
-    model, lora = config.model, config.model.lora
-    if model.attn_implementation == "flash_attention_2" and model.dtype == "float32":
+def _check_time_limits(config: Config) -> None:
+    """Raise where processes would wait for a weight sync less long than it may take."""
+    given, sync = config.trainer_args.get("ddp_timeout"), config.generation.sync_timeout
+    least = math.ceil(sync) + _APART
+    if given is not None and stage_of(config).is_rl and given < least:
         raise ConfigError(
-            "`model.attn_implementation=flash_attention_2` needs model.dtype=bfloat16, got float32: "
-            "take model.attn_implementation=sdpa."
+            f"`trainer_args.ddp_timeout={given}` must be at least {least}, {_APART} s more than "
+            f"generation.sync_timeout={sync:g}: the processes that wait for a weight sync would be ended "
+            "before it can fail with its own words. Leave it out, or lower generation.sync_timeout."
         )
+
+
+def _check_model(config: Config) -> None:
+    lora = config.model.lora
     if lora.rank and find_spec("peft") is None:
         raise ConfigError(
             f"`model.lora.rank={lora.rank}` needs the package peft: pip install 'rlt[lora]', "
             "or train all weights with model.lora.rank=0."
         )
-    if lora.rank and lora.dropout and config.stage in RL_STAGES:
+    if lora.rank and lora.dropout and stage_of(config).is_rl:
         raise ConfigError(
             f"`model.lora.dropout={lora.dropout}` must be 0 in {config.stage}, because the loss would judge "
             "samples by another policy than the one that drew them: take model.lora.dropout=0."
@@ -68,7 +81,7 @@ def _check_argument(name: str, value: Any, stage: str) -> None:
     if name in owned:
         raise ConfigError(f"`trainer_args.{name}` is decided elsewhere: {instead(name, owned)}.")
     if name not in known:
-        trl_class = "GRPOConfig" if stage in RL_STAGES else "SFTConfig"
+        trl_class = "GRPOConfig" if STAGES[stage].is_rl else "SFTConfig"
         raise ConfigError(
             f"`trainer_args.{name}` is not an argument of TRL's {trl_class}: {_remedy(name, stage)}"
         )

@@ -27,7 +27,9 @@ from rlt.config.overrides import (
     unknown_run_file,
 )
 from rlt.config.schema import RECIPES, Config
+from rlt.config.stages import NOTHING, STAGES
 from rlt.config.tree import Row, find, type_words
+from rlt.config.typed import refuse_unread
 from rlt.config.unknown import unknown_key
 from rlt.config.yaml_files import check_yaml
 from rlt.errors import ConfigError
@@ -51,6 +53,7 @@ def compose(overrides: Sequence[str]) -> Config:
                 CommandLine(line.config_dirs, (*typed, f"recipe={tree.recipe}"), line.run_file)
             )
         _refuse_missing(tree, line)
+        refuse_unread(tree, line)
         return cast(Config, OmegaConf.to_object(tree))
     except MissingConfigException as error:
         _explain_missing_file(error, line)
@@ -82,11 +85,20 @@ def _compose(line: CommandLine) -> tuple[DictConfig, str]:
 
 
 def _refuse_missing(tree: DictConfig, line: CommandLine) -> None:
+    """Raise ConfigError for a setting without a value, but fill in those that the stage does not read."""
     missing = OmegaConf.missing_keys(tree)
     if "stage" in missing:
         names = ", ".join(groups(line.config_dirs)["run_cfg"])
         raise ConfigError(f"no run file is given: type run_cfg=NAME with one of {names}.")
+    if tree.stage not in STAGES:
+        raise ConfigError(
+            f"`stage` must be one of {', '.join(STAGES)}, got {tree.stage!r} (a run file sets it)."
+        )
+    stage = STAGES[tree.stage]
     for name in sorted(missing):
+        if not stage.reads(name):
+            tree[name] = NOTHING[name]
+            continue
         row = find(name)
         raise ConfigError(f"`{name}` has no value: type {name}=VALUE ({row.doc if row else ''}).")
 

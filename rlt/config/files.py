@@ -8,16 +8,10 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from rlt.config.schema import (
-    DATA_SUFFIXES,
-    PACKED_SUFFIXES,
-    PAID_STAGES,
-    TEXT_STAGES,
-    TRAINING_STAGES,
-    Config,
-)
+from rlt.config.schema import DATA_SUFFIXES, PACKED_SUFFIXES, Config, stage_of
 from rlt.config.weight_files import check_weights
 from rlt.errors import ConfigError
 
@@ -35,46 +29,57 @@ _HUB_NAME = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 
 def check_files(config: Config) -> None:
     """Raise ConfigError for the first path that is not what its setting needs."""
-    models = models_of(config)
+    stage, models = stage_of(config), models_of(config)
     _check_default_model(config)
-    needed = ("config.json", "tokenizer.json") if config.stage in TEXT_STAGES else ("config.json",)
+    needed = ("config.json", "tokenizer.json") if stage.reads_text_alone else ("config.json",)
     for setting, model in models.items():
         check_model(setting, model, needed)
-        if config.stage not in TEXT_STAGES:
+        if not stage.reads_text_alone:
             check_weights(setting, model, needed=_loads_weights(config, setting))
-    _check_data("dataset_id_or_path", config.dataset_id_or_path)
-    for task, path in config.evaluate.paths.items():
-        _check_data(f"evaluate.paths.{task}", path)
-    for more in config.traces.more:
-        _check_data("traces.more", more)
-    if config.data.eval_path is not None:
-        _check_data("data.eval_path", config.data.eval_path)
+    for setting, path in _data_of(config):
+        _check_data(setting, path)
     _check_output(config.output_dir)
     for setting, model in models.items():
         _keep_apart(config.output_dir, setting, model)
-    _check_resume(config)
+    if stage.trains:
+        _check_resume(config)
+
+
+def _data_of(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield the data that a stage reads, by its settings."""
+    stage = stage_of(config)
+    yield "dataset_id_or_path", config.dataset_id_or_path
+    if stage.reads("evaluate.paths"):
+        yield from ((f"evaluate.paths.{task}", path) for task, path in config.evaluate.paths.items())
+    if stage.reads("traces.more"):
+        yield from (("traces.more", more) for more in config.traces.more)
+    if stage.reads("data.eval_path") and config.data.eval_path is not None:
+        yield "data.eval_path", config.data.eval_path
 
 
 def models_of(config: Config) -> dict[str, str]:
     """Return the models that a stage reads, by their settings."""
+    stage = stage_of(config)
     models = {"model_name_or_path": config.model_name_or_path} if config.model_name_or_path else {}
-    if config.stage in (*PAID_STAGES, *TEXT_STAGES) and config.student_model:
+    if stage.reads("student_model") and config.student_model:
         models["student_model"] = config.student_model
+    if stage.reads("reward.students"):
         models |= {f"reward.students.{s.name}.model": s.model for s in config.reward.students}
     return models
 
 
 def reads_elsewhere(config: Config) -> list[str]:
     """Return which models and data of a stage are not on this machine, but on the Hub."""
-    data = [config.dataset_id_or_path, config.data.eval_path]
-    return [name for name in (*models_of(config).values(), *data) if name and not Path(name).exists()]
+    data = (path for setting, path in _data_of(config) if setting in ("dataset_id_or_path", "data.eval_path"))
+    return [name for name in (*models_of(config).values(), *data) if not Path(name).exists()]
 
 
 def _loads_weights(config: Config, setting: str) -> bool:
     """Whether the model of a setting is loaded from here, and not by a server of somebody else's."""
     if setting != "model_name_or_path":
         return config.reward.placement != "server"
-    return config.stage in TRAINING_STAGES or not config.generation.servers
+    stage = stage_of(config)
+    return not stage.generates or stage.trains or not config.generation.servers
 
 
 def context_length(model: str) -> int | None:
@@ -101,7 +106,7 @@ def sequence_length(config: Config) -> int | None:
     An evaluation goes to the end of the context: what is asked for is more than many a model has.
     """
     need = config.max_prompt_length + config.max_completion_length
-    if config.stage != "evaluate":
+    if not stage_of(config).fills_context:
         return need
     context = context_length(config.model_name_or_path) if config.model_name_or_path else None
     return None if context is None else min(need, context)

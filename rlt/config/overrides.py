@@ -186,6 +186,12 @@ def _parse(text: str) -> Override | None:
         return None
 
 
+def value_of(word: str) -> Any:
+    """Return the value of an override as plain Python; None for one that Hydra cannot parse."""
+    parsed = _parse(word)
+    return None if parsed is None or parsed.is_sweep_override() else _plain(parsed.value())
+
+
 def _plain(value: Any) -> Any:
     """Return what Hydra parsed with its quoted texts as plain ones."""
     if isinstance(value, list):

@@ -11,7 +11,7 @@ from copy import deepcopy
 
 from rlt.config.check_evaluate import plain_task
 from rlt.config.files import has_checkpoint
-from rlt.config.schema import PROMPT_KEYWORDS, RL_STAGES, SCORING_STAGES, Config
+from rlt.config.schema import PROMPT_KEYWORDS, Config, stage_of
 from rlt.config.tree import get
 
 logger = logging.getLogger(__name__)
@@ -34,11 +34,12 @@ def resolve(config: Config) -> Config:
         config.report_to = None
     if config.resume_from == "auto":
         config.resume_from = "latest" if has_checkpoint(config.output_dir) else None
-    if config.stage in SCORING_STAGES:
+    stage = stage_of(config)
+    if stage.only_scores:
         _choose_estimator(config)
-    if config.stage == "evaluate" or config.evaluate.during_training.every_steps:
+    if stage.reads("evaluate.tasks"):
         config.evaluate.tasks = [plain_task(task) for task in config.evaluate.tasks]
-    if config.stage not in RL_STAGES:
+    if not stage.is_rl:
         return config
     trainer, reward = config.trainer, config.reward
     if trainer.ref_sync_steps and trainer.beta == 0:
@@ -50,7 +51,7 @@ def resolve(config: Config) -> Config:
             "with model.lora.rank > 0 the reference is the model without its adapters, which cannot move",
         )
         trainer.ref_sync_steps = 0
-    if reward.kl_estimator == "student_nll" and reward.teacher_logprobs != "policy":
+    if stage.scores and reward.kl_estimator == "student_nll" and reward.teacher_logprobs != "policy":
         _warn(f"reward.teacher_logprobs={reward.teacher_logprobs}", "kl_estimator=student_nll reads none")
         reward.teacher_logprobs = "policy"
     return config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,21 +13,33 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rlt.config.overrides import literal
-from rlt.config.schema import Config
+from rlt.config.schema import Config, stage_of
+from rlt.config.stages import NOTHING, Stage
 from rlt.config.tree import find
 from rlt.config.unknown import unknown_key
 from rlt.errors import ConfigError
 
 
 def to_yaml(config: Config, section: str | None = None) -> str:
-    """Return the configuration, or one section or value of it by dotted name, as YAML."""
-    tree = OmegaConf.create(_literal(dataclasses.asdict(config)))
+    """Return what the stage reads of the configuration, or one section or value by dotted name, as YAML."""
+    values = _literal(dataclasses.asdict(config))
     if section is None:
-        return OmegaConf.to_yaml(tree)
+        return OmegaConf.to_yaml(OmegaConf.create(_read_of(values, stage_of(config))))
     if find(section) is None:
         raise unknown_key(section, "after --package", sections=True)
-    value = OmegaConf.select(tree, section)
+    value = OmegaConf.select(OmegaConf.create(values), section)
     return OmegaConf.to_yaml(value) if OmegaConf.is_config(value) else f"{value}\n"
+
+
+def _read_of(values: Mapping[str, Any], stage: Stage, prefix: str = "") -> dict[str, Any]:
+    """Return nested settings without those that a stage does not read, so that none seems to have counted."""
+    found = {}
+    for key, value in values.items():
+        row = find(f"{prefix}{key}")
+        if stage.reads(f"{prefix}{key}"):
+            is_section = row is not None and row.section is not None
+            found[key] = _read_of(value, stage, f"{prefix}{key}.") if is_section else value
+    return found
 
 
 def _literal(value: Any) -> Any:
@@ -48,9 +61,13 @@ def save_config(config: Config, path: str | Path) -> None:
 
 
 def load_config(path: str | Path) -> Config:
-    """Return the configuration that `save_config` wrote; unknown keys and wrong types are a ConfigError."""
+    """Return the configuration that `save_config` wrote; unknown keys and wrong types are a ConfigError.
+
+    Settings that do not stand there have their defaults: those that the stage does not read, and those that a
+    file of an earlier version lacks. Others that it had kept of stages that do not read them do no harm.
+    """
     try:
-        tree = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
+        tree = OmegaConf.merge(OmegaConf.structured(Config), NOTHING, OmegaConf.load(path))
         return cast(Config, OmegaConf.to_object(tree))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist, so there is no saved configuration to read.") from None

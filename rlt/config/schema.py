@@ -13,6 +13,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from rlt.config.stages import STAGES, Stage
+
 
 def setting(
     default: Any,
@@ -34,29 +36,6 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-STAGES = (
-    *("teacher_sft", "teacher_rl", "collect_traces", "student_sft", "student_rl", "infer"),
-    *("score_traces", "show_traces", "select_traces", "plan_traces"),
-    *("make_countdown", "evaluate", "pipeline"),
-)
-SCORING_STAGES = ("score_traces", "show_traces")
-"""Stages that read traces and train nothing; a teacher is optional."""
-RL_STAGES = ("teacher_rl", "student_rl")
-"""Stages that train on what their own model has just written."""
-TRAINING_STAGES = (*RL_STAGES, "teacher_sft", "student_sft")
-"""Stages that train a model."""
-PAID_STAGES = ("teacher_rl", *SCORING_STAGES)
-"""Stages in which frozen students judge explanations."""
-GENERATING_STAGES = ("collect_traces", "evaluate")
-"""Stages that train nothing and generate: every GPU is the engine's."""
-ENGINE_STAGES = (*RL_STAGES, *GENERATING_STAGES)
-"""Stages that `generation` and the lengths of prompt and completion hold for."""
-TEXT_STAGES = ("select_traces", "plan_traces")
-"""Stages that read traces without any model; of the student no more than its tokenizer."""
-TRACE_STAGES = (*SCORING_STAGES, *TEXT_STAGES, "student_sft")
-"""Stages whose rows are explanations."""
-CLEANED_STAGES = (*TRAINING_STAGES, "collect_traces", "select_traces")
-"""Stages that compare their rows with benchmarks and with each other."""
 BENCHMARKS = ("aime24", "math500", "gpqa_diamond", "gsm8k", "countdown")
 LOCAL_TASK = "problems"
 """The task of `evaluate` that reads dataset_id_or_path."""
@@ -91,7 +70,7 @@ OPTIONAL_FIELDS = {
     "messages": ("answer", "system"),
 }
 TRACE_FIELDS = ("explanation", "explanations", "sample_index")
-"""Further fields of rows with explanations, whatever their format (TRACE_STAGES)."""
+"""Further fields of rows with explanations, whatever their format (stages that read traces)."""
 DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".parquet")
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
 """May follow a data suffix: such a file is unpacked while it is read."""
@@ -114,8 +93,9 @@ class ModelSettings:
     dtype: str = setting("bfloat16", "dtype of weights and activations", choices=("bfloat16", "float32"))
     attn_implementation: str = setting(
         "auto",
-        "attention kernel; auto is flash_attention_2 where it is installed and a GPU is present, else sdpa",
-        choices=("auto", "eager", "sdpa", "flash_attention_2"),
+        "attention: eager, sdpa, flash_attention_2 (needs the package flash-attn), or a kernel of the Hub as "
+        "kernels-community/flash-attn2 (needs the package kernels, and runs native code of others); auto is "
+        "flash_attention_2 where that is installed and a GPU and the model can use it, else sdpa, else eager",
     )
     revision: str | None = setting(None, "branch, tag or commit on the Hub")
     trust_remote_code: bool = setting(False, "run model code that comes with the checkpoint")
@@ -215,6 +195,12 @@ class TrainerSettings:
     weight_decay: float = setting(0.0, "AdamW decoupled weight decay", ge=0)
     max_grad_norm: float = setting(1.0, "gradient-norm clip; 0 is off", ge=0)
     gradient_checkpointing: bool = setting(True, "recompute activations (non-reentrant) to save memory")
+    grad_accum_dtype: str = setting(
+        "model",
+        "what DeepSpeed adds up the gradients of micro-batches in: the model's dtype (256 of them in "
+        "bfloat16 are 1.5 to 2 % off), or float32, which takes memory; without DeepSpeed it is float32",
+        choices=("model", "float32"),
+    )
     beta: float = setting(0.04, "RL: weight of the KL term against the reference in the loss", ge=0)
     ref_sync_steps: int = setting(
         32, "RL: steps between mixes of the policy into the reference; 0 is off", ge=0
@@ -352,7 +338,7 @@ class RewardSettings:
         [], "base addresses of the student's servers, for placement server, e.g. [http://127.0.0.1:8100]"
     )
     verify_server: bool = setting(
-        True, "before training, compare the student's servers with the student computed on this machine's CPU"
+        True, "before anything is paid, compare a served or sharded student with a plain load of it here"
     )
     dtype: str = setting("bfloat16", "dtype of the student's weights", choices=("bfloat16", "float32"))
     tokens_per_batch: int = setting(32768, "padded tokens of one scoring forward pass", gt=0)
@@ -409,6 +395,15 @@ class GenerationSettings:
         "OpenAI's completions API",
         choices=("vllm", "openai"),
     )
+    api_model: str | None = setting(
+        None,
+        "openai: the model to ask, by its name in the server's list; null: the only one in it",
+    )
+    retry_seconds: float = setting(
+        600.0,
+        "openai: seconds that one request may wait, in all, for a server that is busy or broken",
+        gt=0,
+    )
     weight_sync: str = setting(
         "auto",
         "how weights reach the servers: nccl broadcast, or a safetensors checkpoint they reload; "
@@ -418,8 +413,13 @@ class GenerationSettings:
     sync_dir: str | None = setting(
         None, "folder for the checkpoint sync, visible to trainer and servers; null: under output_dir"
     )
-    request_timeout: float = setting(1800.0, "seconds that one request to a server may take", gt=0)
-    sync_timeout: float = setting(600.0, "seconds that one weight sync may take", gt=0)
+    request_timeout: float = setting(
+        1800.0,
+        "seconds that a server may be silent with requests in flight: no answer, and no further token; a "
+        "generation that goes on may take any time",
+        gt=0,
+    )
+    sync_timeout: float = setting(600.0, "seconds that one weight sync may take, with all its requests", gt=0)
     max_restarts: int = setting(
         1,
         "RL: times that servers which have ended are started again by the launcher; the trainer waits for "
@@ -432,8 +432,9 @@ class GenerationSettings:
     )
     drift_limit: float | None = setting(
         None,
-        "warn when the mean |policy - sampled| log-probability of a step passes this; null: 0.001 where "
-        "everything is float32, else 0.05 (in bfloat16 engine and trainer never agree)",
+        "warn when the mean |policy - sampled| log-probability of a step passes this, and stop when it does "
+        "before the first step; null: 0.001 where everything is float32, else 0.05 (in bfloat16 engine and "
+        "trainer never agree)",
         gt=0,
     )
     tensor_parallel: int = setting(1, "GPUs per vLLM server", gt=0)
@@ -779,7 +780,7 @@ class PipelineSettings:
 class Config:
     """The whole configuration. Root keys are what people type on the command line."""
 
-    stage: str = setting(MISSING, "what to run; a run file sets it", choices=STAGES)
+    stage: str = setting(MISSING, "what to run; a run file sets it", choices=tuple(STAGES))
     recipe: str = setting("released", "preset of trainer settings", choices=RECIPES)
     model_name_or_path: str | None = setting(
         MISSING,
@@ -840,3 +841,8 @@ class Config:
     trainer_args: dict[str, Any] = setting(
         {}, "further arguments of TRL's SFTConfig or GRPOConfig, by their own names"
     )
+
+
+def stage_of(config: Config) -> Stage:
+    """Return what the table of stages says of a configuration's stage."""
+    return STAGES[config.stage]

@@ -17,14 +17,16 @@ _SHORTEST = 16
 _GIVE = f"generation.api_key_file=FILE, or the environment variable {VARIABLE}"
 
 
-def find_key(file: str | None) -> str | None:
+def find_key(file: str | None, *, own: bool = True) -> str | None:
     """Return the key in the file, or without one that of the environment; None where there is none.
 
-    Raises ConfigError for a file that others can read, and for a key that no header can carry.
+    Raises ConfigError for a file that others can read, and for a key that no header can carry; where it is
+    our `own` and guards our servers, also for one that can be guessed.
     """
+    shortest = _SHORTEST if own else 1
     if file is None:
         key = os.environ.get(VARIABLE)
-        return _checked(key, f"the environment variable {VARIABLE}") if key else None
+        return _checked(key, f"the environment variable {VARIABLE}", shortest) if key else None
     try:
         with Path(file).open(encoding="utf-8") as opened:
             mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
@@ -32,7 +34,7 @@ def find_key(file: str | None) -> str | None:
                 raise ConfigError(
                     f"`generation.api_key_file={file}` can be read by others (mode {mode:03o}): chmod 600 it."
                 )
-            return _checked(opened.read().strip(), f"`generation.api_key_file={file}`")
+            return _checked(opened.read().strip(), f"`generation.api_key_file={file}`", shortest)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise ConfigError(
@@ -40,10 +42,10 @@ def find_key(file: str | None) -> str | None:
         ) from None
 
 
-def _checked(key: str, where: str) -> str:
+def _checked(key: str, where: str, shortest: int) -> str:
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigError(f"{where} must hold one word of ASCII: `openssl rand -hex 32` makes a key.")
-    if len(key) < _SHORTEST:
+    if len(key) < shortest:
         raise ConfigError(
             f"{where} holds a key of {len(key)} characters, which can be guessed: take at least {_SHORTEST}, "
             "e.g. of `openssl rand -hex 32`."
@@ -67,7 +69,8 @@ def beyond_this_machine(address: str) -> bool:
 def check_server_key(config: Config) -> None:
     """Raise ConfigError for a key that cannot be used, and for servers beyond this machine without one."""
     generation = config.generation
-    if find_key(generation.api_key_file) or generation.allow_open_servers:
+    own = generation.api == "vllm"  # of other servers it is their owner's affair who may ask them
+    if find_key(generation.api_key_file, own=own) or generation.allow_open_servers or not own:
         return
     for name, addresses in (
         ("generation.servers", generation.servers),

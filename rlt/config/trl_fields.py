@@ -7,7 +7,7 @@ names, types and choices with the installed TRL.
 from types import NoneType
 from typing import Any
 
-from rlt.config.schema import RL_STAGES
+from rlt.config.stages import STAGES
 
 
 def _names(text: str) -> frozenset[str]:
@@ -275,12 +275,12 @@ SCHEDULERS = (
 
 def fields_of(stage: str) -> dict[str, Any]:
     """Return the fields that TRL's configuration of a stage has, with their types."""
-    return GRPO_FIELDS if stage in RL_STAGES else SFT_FIELDS
+    return GRPO_FIELDS if STAGES[stage].is_rl else SFT_FIELDS
 
 
 def owned_of(stage: str) -> dict[str, str]:
     """Return the fields of a stage that settings of ours decide, with what to use instead."""
-    return GRPO_OWNED if stage in RL_STAGES else SFT_OWNED
+    return GRPO_OWNED if STAGES[stage].is_rl else SFT_OWNED
 
 
 def instead(name: str, owned: dict[str, str]) -> str:

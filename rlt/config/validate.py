@@ -7,11 +7,13 @@ a dataset's rows are good is for `rlt/data`, a tokenizer's tags for the stage.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from math import lcm
 from urllib.parse import urlsplit
 
+from rlt.config.attention import check_attention
 from rlt.config.bounds import check_bounds
 from rlt.config.check_collect import check_collect
 from rlt.config.check_components import check_components
@@ -21,24 +23,14 @@ from rlt.config.check_data import check_data
 from rlt.config.check_during_training import check_during_training
 from rlt.config.check_evaluate import check_api, check_evaluate
 from rlt.config.check_infer import check_infer
-from rlt.config.check_pipeline import check_pipeline
-from rlt.config.check_traces import check_traces
+from rlt.config.check_traces import check_plan, check_select, check_sources
 from rlt.config.check_trainer import check_trainer
 from rlt.config.files import check_files, context_length
-from rlt.config.schema import (
-    ENGINE_STAGES,
-    GENERATING_STAGES,
-    PAID_STAGES,
-    PLAIN_SAMPLING,
-    REDUCTIONS,
-    RL_STAGES,
-    SCORING_STAGES,
-    TEXT_STAGES,
-    Config,
-    StudentSettings,
-)
+from rlt.config.schema import PLAIN_SAMPLING, REDUCTIONS, Config, StudentSettings, stage_of
 from rlt.config.server_key import check_server_key
+from rlt.config.stages import OnlyWith
 from rlt.config.students import FIRST, all_students, check_students
+from rlt.config.tree import get, rows
 from rlt.errors import ConfigError
 
 PUBLISHED_STUDENTS = (
@@ -50,105 +42,62 @@ PUBLISHED_STUDENTS = (
 """Students trained under a system prompt that is data, not ours to word (method section 2)."""
 
 
-def validate(config: Config, num_processes: int = 1, *, servers_follow: bool = False) -> None:
-    """Raise ConfigError with one sentence for the first broken rule.
+@dataclass(frozen=True)
+class Surroundings:
+    """What the rules depend on besides the configuration."""
+
+    num_processes: int = 1
+    servers_follow: bool = False
+    rehearsed: bool = False
+
+
+def validate(
+    config: Config, num_processes: int = 1, *, servers_follow: bool = False, rehearsed: bool = False
+) -> None:
+    """Raise ConfigError with one sentence for the first broken rule of the stage.
 
     `num_processes` is the number of training processes. `servers_follow` is for the launcher, which
-    validates before it has started the vLLM servers.
+    validates before it has started the vLLM servers; `rehearsed` for a run that is only rehearsed here, whose
+    attention need not be installed.
     """
-    if config.stage == "pipeline":
-        check_bounds(config)
-        check_pipeline(config)
-        return
-    if config.stage == "make_countdown":
-        check_bounds(config)
-        check_countdown(config)
-        return
-    if config.stage in TEXT_STAGES:
-        check_bounds(config)
-        check_traces(config)
-        check_data(config)
-        check_files(config)
-        return
-    if config.stage not in SCORING_STAGES and not config.model_name_or_path:
+    around = Surroundings(num_processes, servers_follow, rehearsed)
+    stage = stage_of(config)
+    for name, rest in stage.needs:
+        if not get(config, name):
+            raise ConfigError(f"`{name}` is empty{rest.format(stage=config.stage)}")
+    for name in stage.checks:
+        CHECKS[name](config, around)
+    for condition in stage.only_with:
+        _check_condition(config, condition)
+
+
+def _check_condition(config: Config, condition: OnlyWith) -> None:
+    """Refuse a setting that has no effect, because another one has another value than it takes."""
+    value, other = get(config, condition.setting), get(config, condition.other)
+    if value != rows()[condition.setting].default and other not in condition.values:
+        shown = _list(value) if isinstance(value, list) else value
         raise ConfigError(
-            "`model_name_or_path` is empty: give a value (the model to train, a folder or a Hub name)."
+            f"`{condition.setting}={shown}` has no effect with {condition.other}={other}: remove it, or take "
+            f"{condition.other}={' or '.join(condition.values)}."
         )
-    check_bounds(config)
-    if config.stage == "infer":
-        check_infer(config)
-        _check_own_prompt(config)
-        return
-    if config.stage in SCORING_STAGES:
-        check_scoring(config)
-    elif config.stage in GENERATING_STAGES:
-        check_generating(config, num_processes)
-    else:
-        check_training(config, num_processes)
-    check_data(config)
-    _check_own_prompt(config)
-    if config.stage in PAID_STAGES:
-        _check_reward(config)
-        check_components(config)
-        _check_student(config)
-    if config.stage == "student_rl":
-        check_correctness(config)
-    if config.stage in ENGINE_STAGES:
-        _check_generation(config)
-    check_files(config)
-    context = context_length(config.model_name_or_path) if config.model_name_or_path else None
-    students = all_students(config) if config.stage in PAID_STAGES else []
-    check_lengths(config, context, {s.model: context_length(s.model) for s in students})
-    if config.stage in ENGINE_STAGES:
-        check_api(config)
-        _check_servers(config, servers_follow)
-    check_server_key(config)
 
 
-def check_training(config: Config, num_processes: int) -> None:
-    """Raise ConfigError for the first broken rule of a stage that trains a model."""
-    _check_batch(config, num_processes)
-    check_trainer(config)
-    check_during_training(config)
-    _refuse_greedy(config)
+def _check_attention(config: Config, around: Surroundings) -> None:
+    check_attention(config, must_be_installed=not around.rehearsed)
 
 
-def check_scoring(config: Config) -> None:
-    """Raise ConfigError for settings that a stage which only scores cannot follow."""
-    _refuse_training(config)
-    _refuse_greedy(config)
+def _check_one_process(config: Config, around: Surroundings) -> None:
+    if config.generation.backend == "vllm" and around.num_processes > 1:
+        raise ConfigError(
+            f"{config.stage} asks its servers from one process, got {around.num_processes}: start it with "
+            "launch.sh or python train.py."
+        )
+
+
+def _check_show(config: Config) -> None:
     show = config.show
-    if config.stage == "show_traces" and not (show.rows or show.best or show.worst):
+    if not (show.rows or show.best or show.worst):
         raise ConfigError("`show` asks for nothing: give show.rows=[1], show.best=3 or show.worst=3.")
-
-
-def check_generating(config: Config, num_processes: int) -> None:
-    """Raise ConfigError for settings that a stage which only generates cannot follow."""
-    _refuse_training(config)
-    if config.generation.backend == "vllm" and num_processes > 1:
-        raise ConfigError(
-            f"{config.stage} asks its servers from one process, got {num_processes}: start it with launch.sh "
-            "or python train.py."
-        )
-    if config.stage == "evaluate":
-        check_evaluate(config)
-    else:
-        check_collect(config)
-
-
-def _refuse_training(config: Config) -> None:
-    check_during_training(config)
-    if config.resume_from is not None:
-        hint = "" if config.stage == "show_traces" else " (it goes on by itself in the same output_dir)"
-        raise ConfigError(
-            f"`resume_from={config.resume_from}` is for training, and {config.stage} trains nothing: leave "
-            f"it out{hint}."
-        )
-    if config.trainer_args:
-        raise ConfigError(
-            f"`trainer_args.{next(iter(config.trainer_args))}` has no effect, because {config.stage} "
-            "trains nothing: leave it out."
-        )
 
 
 def _refuse_greedy(config: Config) -> None:
@@ -158,9 +107,10 @@ def _refuse_greedy(config: Config) -> None:
         )
 
 
-def _check_batch(config: Config, num_processes: int) -> None:
+def _check_batch(config: Config, around: Surroundings) -> None:
+    num_processes = around.num_processes
     batch, unit = config.train_batch_size, config.per_device_train_batch_size * num_processes
-    group = config.num_generations if config.stage in RL_STAGES else 1
+    group = config.num_generations if stage_of(config).is_rl else 1
     good = lcm(unit, group)
     lower, upper = batch // good * good, (batch // good + 1) * good
     remedy = f"take {' or '.join(str(n) for n in (lower, upper) if n)}"
@@ -201,16 +151,17 @@ def _check_reward(config: Config) -> None:
 
 
 def _check_student(config: Config) -> None:
-    student = config.student_model
-    if not student:
-        raise ConfigError(
-            f"`student_model` is empty, but {config.stage} is paid by a frozen student: give a model's "
-            "folder or a Hub name."
-        )
     if config.reward.placement == "zero3" and find_spec("deepspeed") is None:
         raise ConfigError(
             "`reward.placement=zero3` needs DeepSpeed, which is not installed: pip install 'rlt[deepspeed]', "
             "or take replicated or cpu_offload."
+        )
+    if config.reward.placement == "zero3" and config.reward.dtype != config.model.dtype:
+        # DeepSpeed has one dtype for all that it shards, and would cast the student to it in silence.
+        raise ConfigError(
+            f"`reward.placement=zero3` shards the student in the dtype of the run, which is model.dtype="
+            f"{config.model.dtype}, but reward.dtype is {config.reward.dtype}: set "
+            f"reward.dtype={config.model.dtype}, or take replicated or cpu_offload."
         )
     _check_student_servers(config)
     check_students(config)
@@ -233,11 +184,12 @@ def _check_student_prompt(student: StudentSettings) -> None:
 
 def _check_own_prompt(config: Config) -> None:
     """Refuse to train or to ask a published student under another prompt than its own."""
-    is_student = config.stage in ("student_sft", "student_rl", "evaluate")
-    is_student |= config.stage == "infer" and config.infer.solution is None
+    stage = stage_of(config)
+    if stage.model == "either" and config.infer.solution is not None:
+        return  # a teacher
     model, prompt = config.model_name_or_path, config.layout.student_prompt
-    if is_student and model and _needs_own_prompt(model, prompt):
-        values = "from_dataset or file:PATH" if config.stage in ("student_sft", "student_rl") else "file:PATH"
+    if model and _needs_own_prompt(model, prompt):
+        values = "from_dataset or file:PATH" if stage.trains else "file:PATH"
         raise ConfigError(
             f"`layout.student_prompt` must be {values} with model_name_or_path={model}, because it was "
             f"trained with a prompt that is data, got '{prompt[:40]}'."
@@ -260,14 +212,9 @@ def _check_student_servers(config: Config) -> None:
             f"rlt.launch.student_server {config.student_model} --temperature {reward.student_temperature:g} "
             "--port PORT` and give reward.servers=[http://127.0.0.1:PORT]."
         )
-    if reward.servers and reward.placement != "server":
-        raise ConfigError(
-            f"`reward.servers` is not used with reward.placement={reward.placement}: take "
-            "reward.placement=server, or leave the servers out."
-        )
 
 
-def _check_generation(config: Config) -> None:
+def _check_engine_logprobs(config: Config) -> None:
     generation = config.generation
     if config.reward.teacher_logprobs == "engine" and config.reward.kl_estimator != "student_nll":
         for name, off in PLAIN_SAMPLING.items():
@@ -277,12 +224,20 @@ def _check_generation(config: Config) -> None:
                     "reward.teacher_logprobs=engine, because only plain samples carry the teacher's own "
                     "log-probabilities: change it, or take reward.teacher_logprobs=policy."
                 )
+
+
+def _check_generation(config: Config) -> None:
+    generation = config.generation
     if any(arg.split("=")[0].replace("_", "-") == "--api-key" for arg in generation.server_args):
         raise ConfigError(
             "`generation.server_args` must not hold --api-key, because the configuration is saved with the "
             "run: set the environment variable VLLM_API_KEY, or give generation.api_key_file."
         )
     _check_addresses("generation.servers", generation.servers)
+
+
+def _check_components(config: Config) -> None:
+    check_components(config)
     _check_addresses("reward.answers.servers", config.reward.answers.servers)
 
 
@@ -311,13 +266,19 @@ def _check_address(name: str, address: str) -> None:
         )
 
 
-def _check_servers(config: Config, servers_follow: bool) -> None:
+def _check_servers(config: Config, around: Surroundings) -> None:
     generation = config.generation
-    if generation.backend == "vllm" and not generation.servers and not servers_follow:
+    if generation.backend == "vllm" and not generation.servers and not around.servers_follow:
         raise ConfigError(
             "`generation.backend=vllm` needs running servers: start through ./launch.sh, give "
             "generation.servers=[http://HOST:PORT], or take generation.backend=transformers."
         )
+
+
+def _check_lengths(config: Config) -> None:
+    context = context_length(config.model_name_or_path) if config.model_name_or_path else None
+    students = all_students(config) if stage_of(config).scores else []
+    check_lengths(config, context, {s.model: context_length(s.model) for s in students})
 
 
 def check_lengths(config: Config, context: int | None, students: Mapping[str, int | None]) -> None:
@@ -325,11 +286,12 @@ def check_lengths(config: Config, context: int | None, students: Mapping[str, in
 
     None is not known. The stages call it again once they know the contexts of models on the Hub.
     """
-    if config.stage in SCORING_STAGES:
+    stage = stage_of(config)
+    if stage.only_scores:
         return  # traces that are too long are marked
-    if config.stage == "evaluate":  # an answer may go on to the end of the context
+    if stage.fills_context:
         need, what = config.max_prompt_length + 1, f"max_prompt_length + 1 = {config.max_prompt_length} + 1"
-    elif config.stage in ENGINE_STAGES:
+    elif stage.generates:
         prompt, completion = config.max_prompt_length, config.max_completion_length
         need = prompt + completion
         what = f"max_prompt_length + max_completion_length = {prompt} + {completion}"
@@ -357,3 +319,46 @@ def _check_room_for_student(config: Config, student: str, context: int | None) -
 
 def _list(values: list) -> str:
     return "[" + ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values) + "]"
+
+
+def _alone(rule: Callable[[Config], None]) -> Callable[[Config, Surroundings], None]:
+    """Return a rule that depends on the configuration alone, called as all are."""
+    return lambda config, _: rule(config)
+
+
+CHECKS: dict[str, Callable[[Config, Surroundings], None]] = {
+    "attention": _check_attention,
+    "batch": _check_batch,
+    "one_process": _check_one_process,
+    "servers": _check_servers,
+    **{
+        name: _alone(rule)
+        for name, rule in {
+            "api": check_api,
+            "bounds": check_bounds,
+            "collect": check_collect,
+            "components": _check_components,
+            "correctness": check_correctness,
+            "countdown": check_countdown,
+            "data": check_data,
+            "during_training": check_during_training,
+            "engine_logprobs": _check_engine_logprobs,
+            "evaluate": check_evaluate,
+            "files": check_files,
+            "generation": _check_generation,
+            "greedy": _refuse_greedy,
+            "infer": check_infer,
+            "lengths": _check_lengths,
+            "own_prompt": _check_own_prompt,
+            "plan": check_plan,
+            "reward": _check_reward,
+            "select": check_select,
+            "server_key": check_server_key,
+            "show": _check_show,
+            "sources": check_sources,
+            "student": _check_student,
+            "trainer": check_trainer,
+        }.items()
+    },
+}
+"""The rules by the names that the table of stages gives them."""

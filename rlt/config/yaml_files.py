@@ -17,6 +17,8 @@ from rlt.errors import ConfigError
 
 _ENTRIES = "a list of names like teacher_rl, _self_ or `override /GROUP@_global_: NAME`"
 _GROUP_SUFFIX = "@_global_"
+RUN_FILES = "run_cfg"
+"""The group of run files, which say what a user wants of one stage."""
 
 
 def check_yaml(group: str, name: str, dirs: Sequence[Path], above: tuple[Path, ...] = ()) -> None:
@@ -31,6 +33,30 @@ def check_yaml(group: str, name: str, dirs: Sequence[Path], above: tuple[Path, .
     for included_group, included in _included(content.pop("defaults", []), group, path):
         check_yaml(included_group, included, dirs, (*above, path))
     _check_keys(content, "", path)
+
+
+def run_files(name: str | None, dirs: Sequence[Path]) -> Iterator[tuple[Path, dict[Any, Any]]]:
+    """Yield a run file and those that it builds on, each before what it builds on, with their contents.
+
+    `check_yaml` has looked at them before.
+    """
+    path = next((p for folder in dirs if (p := folder / RUN_FILES / f"{name}.yaml").is_file()), None)
+    if path is None:
+        return
+    content = _read(path)
+    yield path, content
+    for group, included in reversed([*_included(content.get("defaults", []), RUN_FILES, path)]):
+        if group == RUN_FILES:
+            yield from run_files(included, dirs)
+
+
+def stage_of_run_file(value: str, dirs: Sequence[Path]) -> str | None:
+    """Return the stage that a run file, given by name or path, is for; None where that is not to be seen."""
+    path = Path(value)
+    if path.parent.name == RUN_FILES and path.is_file():
+        dirs = [path.parent.parent, *dirs]
+    found = (content.get("stage") for _, content in run_files(path.stem, dirs))
+    return next((stage for stage in found if isinstance(stage, str)), None)
 
 
 def _read(path: Path) -> dict[Any, Any]:

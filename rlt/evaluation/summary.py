@@ -9,6 +9,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from rlt.evaluation.intervals import mean_interval
+from rlt.generation.openai_pool import WITHHELD
 from rlt.tasks.normal_form import normal_form
 
 Row = Mapping[str, Any]
@@ -49,6 +50,7 @@ def summarize_task(rows: Sequence[Row]) -> dict[str, Any]:
         "truncated": fmean(row["finish_reason"] == "length" for row in rows),
         "well_formed": fmean(row["why"] is None for row in rows),
         "no_answer": fmean(row["extracted"] is None for row in rows),
+        "withheld": dict(Counter(row["finish_reason"] for row in rows if row["finish_reason"] in WITHHELD)),
         "tokens": {"mean": fmean(lengths), "median": median(lengths), "max": max(lengths)},
         "rules": dict(sorted(Counter(row["rule"] for row in rows).items())),
     }

@@ -20,6 +20,7 @@ def summary_page(
         f"# {model}",
         how_measured(sampling),
         markdown(results(summary)).strip(),
+        *withheld(summary),
     ]
     if reference and has_published(list(summary)):
         parts += ["## Beside published results", markdown(beside_published(summary, model)).strip(), legend()]
@@ -41,6 +42,16 @@ def results(summary: Summary) -> Rows:
     head = ["task", "problems", "k", "accuracy", "95 % interval", "by SkyThought", "pass@k", "majority@k"]
     head += ["well formed", "truncated", "mean tokens"]
     return [head, *(_line(task, numbers) for task, numbers in summary.items())]
+
+
+def withheld(summary: Summary) -> list[str]:
+    """Return one sentence for each task of which a server has not sent all answers."""
+    return [
+        f"{sum(counts.values())} of {numbers['num_samples']} answers of {task} were not sent by the server "
+        f"and count as wrong: {', '.join(f'{reason} {count}' for reason, count in counts.items())}."
+        for task, numbers in summary.items()
+        if (counts := numbers.get("withheld"))
+    ]
 
 
 def _line(task: str, numbers: Mapping[str, Any]) -> list[str]:

@@ -1,8 +1,7 @@
 """Work of a distributed run that may fail on one process: its success or failure reaches every process.
 
-An exception on one process alone would leave the others waiting in their next collective. While it
-works, the others wait in a broadcast: the process group's timeout (`ddp_timeout`) has to be longer
-than the timeouts of generation and sync.
+An exception on one process alone would leave the others waiting in their next collective. While one works,
+the others wait outside of any collective (heartbeat.py), so that no process group's time limit counts.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from rlt.errors import GenerationError, RLTError
+from rlt.generation.heartbeat import Meeting
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -27,18 +27,22 @@ def on_main_process(accelerator: Accelerator, call: Callable[[], T]) -> T:
     If it raises there, every process raises an error of the same class with the same message;
     GenerationError where it is none of ours.
     """
+    meeting = Meeting(accelerator.process_index, accelerator.num_processes)
     result: Any = None
     message: str | None = None
     kind: type[RLTError] = GenerationError
     cause: Exception | None = None
     if accelerator.is_main_process:
         try:
-            result = call()
+            with meeting.working():
+                result = call()
         except Exception as error:
             # Any failure, a bug too, has to end the other processes, which wait in the broadcast below.
             ours = isinstance(error, RLTError)
             kind, message = (type(error), str(error)) if ours else (kind, f"{type(error).__name__}: {error}")
             cause = error
+    else:
+        meeting.await_done(0)
     if accelerator.num_processes > 1:
         outcome = broadcast_object_list([result, message, kind], from_process=0)
         assert outcome is not None
@@ -54,13 +58,18 @@ def on_every_process(accelerator: Accelerator, call: Callable[[], T]) -> T:
     A process that fails alone would leave the others waiting in their next collective, and nobody would see
     its words.
     """
+    meeting = Meeting(accelerator.process_index, accelerator.num_processes)
     result: Any = None
     failure: tuple[type[RLTError], str] | None = None
     cause: RLTError | None = None
     try:
-        result = call()
+        with meeting.working():
+            result = call()
     except RLTError as error:
         failure, cause = (type(error), str(error)), error
+    for rank in range(accelerator.num_processes):
+        if rank != accelerator.process_index:
+            meeting.await_done(rank)
     failures = gather_object([failure])
     first = next(((rank, found) for rank, found in enumerate(failures) if found), None)
     if first is None:
@@ -85,7 +94,7 @@ def consume_on_main_process(
         try:
             consume(weights)
         except RLTError as error:
-            # Said now: after a failed broadcast the gathers below may wait for a stuck device.
+            # Said now: the gathers below take a while, and whoever watches wants to know why nothing moves.
             logger.error("%s", error)
             raise
         finally:

@@ -29,3 +29,8 @@ def engine_drift(policy_BT: Tensor, sampled_BT: Tensor, mask_BT: Tensor) -> Drif
     if values.numel() == 0:
         return Drift(0.0, 0.0, 0)
     return Drift(values.max().item(), values.mean().item(), values.numel())
+
+
+def rounding_limit(*dtypes: str) -> float:
+    """Return the mean |difference| that rounding explains, between two programs in these dtypes."""
+    return 0.001 if set(dtypes) == {"float32"} else 0.05

@@ -1,7 +1,7 @@
 """Weights from the trainer's GPU to the servers' GPUs in one NCCL broadcast group.
 
-Written against vLLM's weight-transfer endpoints; NOT RUN ON CUDA YET, the machine it was written on has
-no GPU. What is tested there: the requests, and how failures and silence of either side come out.
+Written against vLLM's weight-transfer endpoints. What needs CUDA is in nccl_group.py; everything here runs in
+tests against real servers, with a group that needs no GPU.
 
 The trainer is rank 0, the workers of all servers follow, so one send reaches every server, whatever
 their number. Tensors are sent one by one rather than packed: the protocol is then the same in all
@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlparse
 
 import torch
 from torch import Tensor
 
-from rlt.errors import GenerationError
-from rlt.generation.parallel import run_all
+from rlt.generation.nccl_group import BroadcastGroup
+from rlt.generation.parallel import TimeLimit, run_all
 from rlt.generation.vllm_pool import CONTROL_TIMEOUT, VLLMPool
 from rlt.generation.vllm_server import VLLMServer
 from rlt.generation.weight_sync import check_names
@@ -29,107 +30,96 @@ CHUNK_BYTES = 512 * 2**20
 
 
 class NCCLSync:
-    """A `WeightSync` over NCCL. `device` is the trainer's GPU. Connects at the first push.
+    """A `WeightSync` over a broadcast group, which `new_group` makes. Connects at the first push.
 
     Gathering and sending take turns: a chunk of tensors is gathered (a collective of the trainer's
     processes), then sent (a collective with the servers). Interleaved, the two could block each other.
+    `timeout` is the number of seconds that one push may take, the gathering and the connecting with it.
     """
 
     def __init__(
-        self, pool: VLLMPool, device: torch.device, *, timeout: float, chunk_bytes: int = CHUNK_BYTES
+        self,
+        pool: VLLMPool,
+        new_group: Callable[[], BroadcastGroup],
+        *,
+        timeout: float,
+        chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
-        if device.type != "cuda":
-            raise GenerationError(
-                f"generation.weight_sync=nccl needs a CUDA device, and the trainer runs on {device.type}; "
-                "set it to checkpoint"
-            )
-        index = device.index if device.index is not None else torch.cuda.current_device()
-        self._device = torch.device("cuda", index)
         self._pool = pool
+        self._new_group = new_group
         self._timeout = timeout
         self._chunk_bytes = chunk_bytes
-        self._communicator: Any = None
+        self._group: BroadcastGroup | None = None
         self._names: set[str] | None = None
 
     def push(self, weights: Iterator[tuple[str, Tensor]]) -> None:
         """Send every tensor to every server, a chunk at a time."""
-        if self._communicator is None:
-            self._communicator = self._connect()
-        self._post_all("/start_weight_update")
+        limit = TimeLimit("a weight sync", self._timeout, "generation.sync_timeout")
+        try:
+            self._push(weights, limit)
+        except BaseException:
+            # Whatever has failed, a broadcast that nobody joins may stand on the device.
+            self._leave()
+            raise
+
+    def _push(self, weights: Iterator[tuple[str, Tensor]], limit: TimeLimit) -> None:
+        group = self._group = self._group or self._connect(limit)
+        self._post_all("/start_weight_update", limit)
         names: set[str] = set()
-        for chunk in chunked(weights, self._device, self._chunk_bytes):
+        for chunk in chunked(weights, group.device, self._chunk_bytes):
             names.update(name for name, _ in chunk)
             info = {
                 "names": [name for name, _ in chunk],
                 "dtype_names": [str(tensor.dtype).removeprefix("torch.") for _, tensor in chunk],
                 "shapes": [list(tensor.shape) for _, tensor in chunk],
             }
-            torch.cuda.synchronize(self._device)
             exchange(
                 self._pool.servers,
                 "/update_weights",
                 [{"update_info": info}] * len(self._pool.servers),
-                self._sender([tensor for _, tensor in chunk]),
-                self._timeout,
+                partial(group.send, [tensor for _, tensor in chunk]),
+                limit.left(),
             )
         self._names = check_names(names, self._names)
-        self._post_all("/finish_weight_update")
+        self._post_all("/finish_weight_update", limit)
         self._pool.reset_prefix_cache()
 
     def reconnect(self) -> None:
         """Leave the group; the next push makes a new one with the servers, all of them started again."""
-        self._communicator = None
+        self._leave()
 
     def close(self) -> None:
         """Leave the group; its socket would keep the servers waiting."""
-        self._communicator = None
+        self._leave()
 
-    def _post_all(self, path: str) -> None:
-        self._pool.on_all(path, lambda server: server.post(path, {}, timeout=self._timeout))
+    def _leave(self) -> None:
+        group, self._group = self._group, None
+        if group is not None:
+            group.abort()
 
-    def _sender(self, tensors: list[Tensor]) -> Callable[[], None]:
-        def send() -> None:
-            # A stream of its own: a broadcast that a dead server never joins must not block the trainer's.
-            stream = torch.cuda.Stream(self._device)
-            with torch.cuda.device(self._device):
-                for tensor in tensors:
-                    self._communicator.broadcast(tensor, src=0, stream=stream)
-                stream.synchronize()
+    def _post_all(self, path: str, limit: TimeLimit) -> None:
+        timeout = limit.left()
+        self._pool.on_all(path, lambda server: server.post(path, {}, timeout=timeout))
 
-        return send
-
-    def _connect(self) -> Any:
-        """Return the communicator of the trainer and all servers' workers."""
-        from vllm.distributed.device_communicators.pynccl import PyNcclCommunicator
-        from vllm.distributed.utils import StatelessProcessGroup
-
+    def _connect(self, limit: TimeLimit) -> BroadcastGroup:
+        """Return the group of the trainer and all servers' workers."""
         servers = self._pool.servers
         self._pool.on_all("check of the weight-transfer engine", require_nccl_engine)
         sizes = self._pool.on_all("world size", lambda server: server.world_size(CONTROL_TIMEOUT))
         # The port is taken here and handed over open, so nobody can take it in between.
         listener = socket.create_server((address_towards(servers), 0))
         host, port = listener.getsockname()[:2]
-        world_size = 1 + sum(sizes)
-
-        def join() -> Any:
-            torch.cuda.set_device(self._device)
-            group = StatelessProcessGroup.create(
-                host, port, 0, world_size, store_timeout=int(self._timeout), listen_socket=listener
-            )
-            return PyNcclCommunicator(group, device=self._device)
-
-        communicator = exchange(
+        timeout = limit.left()
+        # Kept before it has joined, since even a half-made connection has to be left.
+        self._group = group = self._new_group()
+        exchange(
             servers,
             "/init_weight_transfer_engine",
             [{"init_info": info} for info in init_infos(host, port, sizes)],
-            join,
-            self._timeout,
+            partial(group.join, listener, 1 + sum(sizes), timeout),
+            timeout,
         )
-        if not communicator.available:
-            raise GenerationError(
-                "the NCCL library cannot be loaded in the trainer; set generation.weight_sync=checkpoint"
-            )
-        return communicator
+        return group
 
 
 def init_infos(host: str, port: int, sizes: Sequence[int]) -> list[dict[str, Any]]:
@@ -150,7 +140,7 @@ def exchange(
     """Return what `trainer_side` returns, run at the same time as one request to each server.
 
     Both sides meet in a collective. If a server refuses, its words are raised at once, though the
-    trainer's side then waits for ever in its thread.
+    trainer's side then waits in its thread until the caller aborts the group.
     """
 
     def request(server: VLLMServer, body: dict[str, Any]) -> Callable[[], Any]:

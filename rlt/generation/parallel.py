@@ -6,19 +6,54 @@ process alive, which the threads of concurrent.futures would.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from rlt.errors import GenerationError
 
 T = TypeVar("T")
 
 
+class TimeLimit:
+    """Seconds, from now, that all requests of one undertaking may take together.
+
+    `setting` is what an error names as the remedy.
+    """
+
+    def __init__(self, what: str, seconds: float, setting: str) -> None:
+        self._what = what
+        self._seconds = seconds
+        self._setting = setting
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Return the seconds that are left; GenerationError when there are none."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise GenerationError(
+                f"{self._what} was not done within {self._seconds:g} s; set {self._setting} to more seconds "
+                "if it was only slow"
+            )
+        return left
+
+
 _NUM_NAMED = 5
 """Unfinished tasks that an error names; of more it gives the number."""
+
+
+class Watch(Protocol):
+    """What is asked now and then while results are waited for; it raises what ends the waiting."""
+
+    look_every: float
+    """Seconds between two calls of `check`."""
+
+    def check(self) -> None:
+        """Raise if nothing is to be waited for any more."""
+        ...
 
 
 def run_all(
@@ -26,18 +61,14 @@ def run_all(
     *,
     max_threads: int | None = None,
     timeout: float | None = None,
+    watch: Watch | None = None,
 ) -> list[T]:
     """Return the results of all (name, call) tasks, in order.
 
     The first failure is raised at once and no further task starts. After `timeout` seconds the names
-    of the unfinished tasks are raised as GenerationError; None trusts the calls' own timeouts.
+    of the unfinished tasks are raised as GenerationError; None trusts the watch and the calls' own timeouts.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
-
-    def seconds_left() -> float | None:
-        return None if deadline is None else max(0.0, deadline - time.monotonic())
-
-    results = dict(_as_done(tasks, max_threads, seconds_left, timeout))
+    results = dict(_as_done(tasks, max_threads, timeout, watch))
     return [results[i] for i in range(len(tasks))]
 
 
@@ -45,21 +76,21 @@ def run_each(
     tasks: Sequence[tuple[str, Callable[[], T]]],
     *,
     max_threads: int | None = None,
-    patience: float | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[tuple[int, T]]:
     """Yield (index, result) of each task as soon as it is done.
 
     The first failure is raised at once and no further task starts, nor does one after the caller has stopped
-    listening. `patience` is the number of seconds in which at least one task has to be done.
+    listening.
     """
-    return _as_done(tasks, max_threads, lambda: patience, patience)
+    return _as_done(tasks, max_threads, None, watch)
 
 
 def _as_done(
     tasks: Sequence[tuple[str, Callable[[], T]]],
     max_threads: int | None,
-    seconds_left: Callable[[], float | None],
     timeout: float | None,
+    watch: Watch | None,
 ) -> Iterator[tuple[int, T]]:
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[int, T | None, BaseException | None]] = queue.SimpleQueue()
@@ -83,20 +114,33 @@ def _as_done(
         threading.Thread(target=work, daemon=True, name="rlt-generation").start()
 
     unfinished = set(range(len(tasks)))
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
+    look_at = math.inf if watch is None else time.monotonic() + watch.look_every
     try:
         while unfinished:
-            try:
-                index, result, error = done.get(timeout=seconds_left())
-            except queue.Empty:
-                raise GenerationError(
-                    f"no answer within {timeout:g} s from: {_names(tasks, sorted(unfinished))}"
-                ) from None
+            index, result, error = _next(done, min(deadline, look_at)) or (None, None, None)
+            if watch is not None and time.monotonic() >= look_at:  # also while others answer
+                watch.check()
+                look_at = time.monotonic() + watch.look_every
             if error is not None:
                 raise error
-            unfinished.remove(index)
-            yield index, result  # pyright: ignore[reportReturnType]
+            if index is not None:
+                unfinished.remove(index)
+                yield index, result  # pyright: ignore[reportReturnType]
+            elif time.monotonic() >= deadline:
+                raise GenerationError(
+                    f"no answer within {timeout:g} s from: {_names(tasks, sorted(unfinished))}"
+                )
     finally:
         stopped.set()
+
+
+def _next(found: queue.SimpleQueue[T], until: float) -> T | None:
+    """Return the next item, None if there is none at that time of the monotonic clock."""
+    try:
+        return found.get(timeout=None if until == math.inf else max(0.0, until - time.monotonic()))
+    except queue.Empty:
+        return None
 
 
 def _names(tasks: Sequence[tuple[str, Callable[[], T]]], indices: Sequence[int]) -> str:

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
-from rlt.generation.parallel import run_all
-from rlt.generation.vllm_pool import CONTROL_TIMEOUT, VLLMPool
+from rlt.generation.drift import Drift, engine_drift, rounding_limit
+from rlt.generation.vllm_pool import CONTROL_TIMEOUT, UNLIMITED, VLLMPool
 from rlt.generation.vllm_server import VLLMServer, finite_logprobs, server_log_path
 from rlt.models.logprobs import Request, split_batches
 
@@ -46,12 +46,12 @@ class ServerLogprobs:
     """A `LogprobModel` behind one or several servers.
 
     Sends batches of at most `tokens_per_batch` padded tokens, two per server at a time; each process of a run
-    asks for its own rows. `timeout` is the number of seconds that one batch may take, `key` what the servers
-    demand, by default that of the environment.
+    asks for its own rows. `timeout` is the number of seconds that a server may be silent with batches in
+    flight, `key` what the servers demand, by default that of the environment.
     """
 
     def __init__(self, addresses: Sequence[str], *, timeout: float, key: str | None = None) -> None:
-        self._pool = VLLMPool(addresses, timeout=timeout, key=key)
+        self._pool = VLLMPool(addresses, timeout=timeout, key=key, requests_per_server=BATCHES_PER_SERVER)
         self._temperature: float | None = None
 
     def check(self, temperature: float) -> int | None:
@@ -89,11 +89,11 @@ class ServerLogprobs:
 
         def task(batch: list[int]) -> Callable[[], list[Tensor]]:
             members = [requests[i] for i in batch]
-            return lambda: self._pool.on_idlest(lambda server: _ask(server, members, self._pool.timeout))
+            return lambda: self._pool.on_idlest(lambda server: _ask(server, members, UNLIMITED))
 
         tasks = [(f"batch {i}", task(batch)) for i, batch in enumerate(batches)]
         results: list[Tensor] = [torch.empty(0)] * len(requests)
-        for batch, values in zip(batches, run_all(tasks, max_threads=num_batches), strict=True):
+        for batch, values in zip(batches, self._pool.run_watched(tasks), strict=True):
             for i, value in zip(batch, values, strict=True):
                 results[i] = value
         return results
@@ -104,7 +104,7 @@ class ServerLogprobs:
         """Raise GenerationError unless every server gives the expected log-probabilities.
 
         In float32 the largest difference may be 1e-3; in bfloat16, where no two programs agree, the mean one
-        0.05. `model` is the name in the message.
+        0.05. These are short texts; `compare_end` sees far positions. `model` is the name in the message.
         """
         exact = torch.cat(expected)
 
@@ -122,6 +122,26 @@ class ServerLogprobs:
                 )
 
         self._pool.on_all("comparison", compare_one)
+
+    def compare_end(self, request: Request, expected_N: Tensor, model: str, dtype: str) -> Drift:
+        """Return the largest drift of a server in one long text; GenerationError where it is a fault."""
+        limit = rounding_limit(dtype)
+
+        def compare_one(server: VLLMServer) -> Drift:
+            (ours_N,) = _ask(server, [request], self._pool.timeout)
+            drift = engine_drift(ours_N, expected_N, torch.ones_like(ours_N))
+            if not drift.mean <= limit:
+                raise server.failure(
+                    f"agrees with {model!r} on short texts, and differs from a plain load of it by "
+                    f"{drift.mean:.3g} on average in the log-probabilities of {drift.num_tokens} tokens "
+                    f"after {request.positions[0]} (limit {limit:g}), as with rotary frequencies of another "
+                    "rope_theta or rope scaling; start it anew from this model's own config.json, without "
+                    "--hf-overrides",
+                    with_log=False,
+                )
+            return drift
+
+        return max(self._pool.on_all("comparison", compare_one), key=lambda drift: drift.mean)
 
     def close(self) -> None:
         """Close the connections; the servers run on."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import resource
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from rlt.errors import GenerationError, ServerLost
 from rlt.generation.parallel import run_all, run_each
 from rlt.generation.seeds import spread_seed
 from rlt.generation.server_health import health
+from rlt.generation.silence import InFlight
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_server import VLLMServer, finite_logprobs
 from rlt.records import Completion
@@ -34,17 +34,17 @@ CONTROL_TIMEOUT = 60.0
 _SAY_EVERY = 15.0
 _OTHER_FILES = 512
 """Open files that are left for everything but connections."""
-IN_QUEUE = 7 * 24 * 3600.0
-"""Seconds that a streamed request may take, most of them in a server's queue; see `VLLMPool.stream`."""
+UNLIMITED = 7 * 24 * 3600.0
+"""Seconds that a request may take whose server is watched: its silence is limited, see silence.py."""
 
 
 class VLLMPool:
     """A `Generator` that spreads prompts over servers, one HTTP request per prompt.
 
     The n samples of a prompt share one request, so its prefix is computed once. `timeout` is the number
-    of seconds that one request may take. `key` is what the servers demand, by default that of the
-    environment. `log_paths` are the servers' log files in the order of the
-    addresses, None where unknown; their last lines become part of every error.
+    of seconds that a server may be silent with requests in flight: no answer, no further token. `key` is
+    what the servers demand, by default that of the environment. `log_paths` are the servers' log files in
+    the order of the addresses, None where unknown; their last lines become part of every error.
     """
 
     def __init__(
@@ -63,15 +63,18 @@ class VLLMPool:
         paths = [Path(p) if p is not None else None for p in log_paths] or [None] * len(addresses)
         assert len(paths) == len(addresses), "one log path per address"
         self.servers = [
-            VLLMServer(address, key=key, log_path=path, max_connections=requests_per_server)
+            self.make_server(address, key=key, log_path=path, max_connections=requests_per_server)
             for address, path in zip(addresses, paths, strict=True)
         ]
         self.timeout = timeout
         self.max_requests = requests_per_server * len(self.servers)
         """Requests in flight over all servers."""
         _allow_sockets(self.max_requests)
-        self._outstanding = [0] * len(self.servers)
-        self._lock = threading.Lock()
+        self._in_flight = InFlight(timeout)
+
+    def make_server(self, address: str, **options: Any) -> VLLMServer:
+        """Return the client of one server."""
+        return VLLMServer(address, **options)
 
     def generate(
         self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seeds: Sequence[int]
@@ -81,14 +84,21 @@ class VLLMPool:
 
         def task(prompt: list[int], seed: int) -> Callable[[], list[Completion]]:
             return lambda: self.on_idlest(
-                lambda server: _complete(server, prompt, n, sampling, seed, self.timeout)
+                lambda server: _complete(server, prompt, n, sampling, seed, UNLIMITED)
             )
 
         tasks = [
             (f"prompt {i}", task([int(t) for t in prompt], spread_seed(seed)))
             for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
         ]
-        return run_all(tasks, max_threads=self.max_requests)
+        return self.run_watched(tasks)
+
+    def run_watched(self, tasks: Sequence[tuple[str, Callable[[], T]]]) -> list[T]:
+        """Return the results of (name, call) tasks, in order, each of which asks `on_idlest`.
+
+        They need no time limits of their own: GenerationError when a server is silent for `timeout` seconds.
+        """
+        return run_all(tasks, max_threads=self.max_requests, watch=self._in_flight)
 
     def stream(
         self,
@@ -101,7 +111,7 @@ class VLLMPool:
         `sampling` is one for all prompts, or one for each.
 
         Many requests wait in a server's queue before they run, so none has a limit of its own: raises
-        GenerationError when no server has finished anything for `timeout` seconds.
+        GenerationError when a server has been silent for `timeout` seconds.
         """
         each = [sampling] * len(prompts) if isinstance(sampling, Sampling) else sampling
         assert len(prompts) == len(each) == len(seeds), "one sampling and one seed per prompt"
@@ -114,11 +124,23 @@ class VLLMPool:
             (f"prompt {i}", partial(ask, prompt, one, seed))
             for i, (prompt, one, seed) in enumerate(zip(prompts, each, seeds, strict=True))
         ]
-        return run_each(tasks, max_threads=self.max_requests, patience=self.timeout)
+        return run_each(tasks, max_threads=self.max_requests, watch=self._in_flight)
 
     def draw(self, server: VLLMServer, prompt: list[int], sampling: Sampling, seed: int) -> Completion:
         """Return one completion without log-probabilities; it may wait in the server's queue."""
-        return _complete(server, prompt, 1, sampling, spread_seed(seed), IN_QUEUE, logprobs=False)[0]
+        return _complete(server, prompt, 1, sampling, spread_seed(seed), UNLIMITED, logprobs=False)[0]
+
+    def generate_on_each(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int
+    ) -> list[tuple[str, list[Completion]]]:
+        """Return every server's name with its own completion of each prompt."""
+        asked = [[int(t) for t in prompt] for prompt in prompts]
+
+        def ask(server: VLLMServer) -> tuple[str, list[Completion]]:
+            one = partial(_complete, server, n=1, sampling=sampling, seed=spread_seed(seed))
+            return f"the server at {server.address}", [one(ids, timeout=self.timeout)[0] for ids in asked]
+
+        return self.on_all("sample", ask)
 
     def check(
         self, expected_model: str | None = None, min_context: int | None = None, *, logprobs: bool = True
@@ -187,15 +209,9 @@ class VLLMPool:
             server.close()
 
     def on_idlest(self, call: Callable[[VLLMServer], T]) -> T:
-        """Return what `call` returns for the server with the fewest prompts in flight."""
-        with self._lock:
-            index = self._outstanding.index(min(self._outstanding))
-            self._outstanding[index] += 1
-        try:
-            return call(self.servers[index])
-        finally:
-            with self._lock:
-                self._outstanding[index] -= 1
+        """Return what `call` returns for the server with the fewest requests in flight."""
+        with self._in_flight.at_idlest(self.servers) as server:
+            return call(server)
 
 
 def _allow_sockets(count: int) -> None:

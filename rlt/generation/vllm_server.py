@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from rlt.errors import GenerationError, ServerLost, first_line
 LOADING_VARIABLE = "RLT_SERVERS_LOADING"
 """Set in the environment of a training whose servers the launcher has only just started."""
 CONNECT_TIMEOUT = 10.0
+CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+"""Environment variables that name the file of trusted authorities, as for other programs."""
 LOG_LINES = 15
 LOG_BYTES = 65536
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -46,6 +49,9 @@ class VLLMServer:
     `key` is what the server demands, by default that of the environment.
     """
 
+    kind = "vLLM server"
+    """What messages call it."""
+
     def __init__(
         self,
         address: str,
@@ -57,7 +63,7 @@ class VLLMServer:
         self.address = address.rstrip("/")
         if not self.address.startswith(("http://", "https://")):
             raise GenerationError(
-                f"the vLLM server address {address!r} has no scheme; write it like http://127.0.0.1:8000"
+                f"the {self.kind}'s address {address!r} has no scheme; write it like http://127.0.0.1:8000"
             )
         self.log_path = log_path
         self._key = key or find_key(None)
@@ -65,9 +71,16 @@ class VLLMServer:
 
     def get(self, path: str, *, timeout: float, missing_ok: bool = False, **params: str) -> Any:
         """Return the decoded answer of a GET request, None for an empty body or an allowed 404."""
-        return self._request(
-            "GET", path, f"GET {path}", timeout, retry=True, missing_ok=missing_ok, params=params
+        request = f"GET {path}"
+        response = self._request(
+            "GET", path, request, timeout, retry=True, missing_ok=missing_ok, params=params
         )
+        return None if response is None else self._decoded(response, request)
+
+    def text(self, path: str, *, timeout: float) -> str:
+        """Return the answer of a GET request as it is, empty for a 404."""
+        response = self._request("GET", path, f"GET {path}", timeout, retry=True, missing_ok=True)
+        return "" if response is None else response.text
 
     def post(
         self,
@@ -83,13 +96,14 @@ class VLLMServer:
         `what` says in words what was asked for. `retry` is for requests that may run twice.
         """
         request = f"POST {path}" + (f" ({what})" if what else "")
-        return self._request("POST", path, request, timeout, retry=retry, json=body)
+        response = self._request("POST", path, request, timeout, retry=retry, json=body)
+        return None if response is None else self._decoded(response, request)
 
     def failure(
         self, sentence: str, *, with_log: bool = True, kind: type[GenerationError] = GenerationError
     ) -> GenerationError:
         """Return an error that names this server and ends with the last lines of its log."""
-        message = f"the vLLM server at {self.address} {sentence}"
+        message = f"the {self.kind} at {self.address} {sentence}"
         if with_log and self.log_path is not None:
             message += f"\nlast lines of {self.log_path}:\n{log_tail(self.log_path)}"
         return kind(message)
@@ -123,7 +137,8 @@ class VLLMServer:
         retry: bool,
         missing_ok: bool = False,
         **kwargs: Any,
-    ) -> Any:
+    ) -> requests.Response | None:
+        """Return the answer of a request that the server has fulfilled, None for an allowed 404."""
         start = time.monotonic()
         # A request that must not run twice gets a new connection: an idle one may just have been closed.
         session = self._session if retry else _new_session(1, self._key)
@@ -146,7 +161,7 @@ class VLLMServer:
                 )
             waited = time.monotonic() - start
             raise self.failure(
-                f"broke off {request} after {waited:.1f} s: {_reason(error)}", kind=ServerLost
+                f"broke off {request} after {waited:.1f} s: {reason_of(error)}", kind=ServerLost
             ) from None
         if response.status_code == 404 and missing_ok:
             return None
@@ -159,6 +174,9 @@ class VLLMServer:
             is_broken = response.status_code >= 500
             kind = ServerLost if is_broken else GenerationError
             raise self.failure(sentence + response.text.strip()[:2000], with_log=is_broken, kind=kind)
+        return response
+
+    def _decoded(self, response: requests.Response, request: str) -> Any:
         if not response.content:
             return None
         try:
@@ -174,7 +192,7 @@ class VLLMServer:
             try:
                 return session.get(f"{self.address}/version", timeout=timeout).status_code == 401
             except requests.exceptions.RequestException as error:
-                raise self.failure(f"broke off GET /version: {_reason(error)}") from None
+                raise self.failure(f"broke off GET /version: {reason_of(error)}") from None
 
     def _about_the_key(self) -> str:
         sent = "none was sent" if self._key is None else "another one was sent"
@@ -207,6 +225,7 @@ def _new_session(max_connections: int, key: str | None) -> requests.Session:
     session = requests.Session()
     # The servers are neighbours: a proxy from the environment would only get in between.
     session.trust_env = False
+    session.verify = next((path for name in CERTIFICATES if (path := os.environ.get(name))), True)
     adapter = HTTPAdapter(pool_maxsize=max_connections)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
@@ -229,7 +248,7 @@ def finite_logprobs(server: VLLMServer, values: list[float | None] | None, count
     return tuple(float(v) for v in values if v is not None)
 
 
-def _reason(error: requests.exceptions.RequestException) -> str:
+def reason_of(error: requests.exceptions.RequestException) -> str:
     """Return the innermost cause in a few words: `Connection refused` and the like."""
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:

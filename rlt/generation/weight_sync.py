@@ -13,6 +13,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rlt.errors import GenerationError
+from rlt.generation.parallel import TimeLimit
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_worker import EXTENSION, RELOAD
 
@@ -53,11 +55,12 @@ def make_weight_sync(
     kind: str, pool: VLLMPool, *, device: torch.device, directory: Path, timeout: float
 ) -> WeightSync:
     """Return the sync for the setting `generation.weight_sync`: auto, nccl or checkpoint."""
+    from rlt.generation.nccl_group import NCCLGroup, cuda_device
     from rlt.generation.nccl_sync import NCCLSync
 
     if kind == "checkpoint" or (kind == "auto" and device.type != "cuda"):
         return CheckpointSync(pool, directory, timeout=timeout)
-    return NCCLSync(pool, device, timeout=timeout)
+    return NCCLSync(pool, partial(NCCLGroup, cuda_device(device)), timeout=timeout)
 
 
 class CheckpointSync:
@@ -80,6 +83,7 @@ class CheckpointSync:
 
     def push(self, weights: Iterator[tuple[str, Tensor]]) -> None:
         """Write a new version, let every server load it, and delete the version before."""
+        limit = TimeLimit("a weight sync", self._timeout, "generation.sync_timeout")
         self._version += 1
         folder = self._directory / f"weights-{self._version:06d}-{uuid.uuid4().hex[:8]}"
         try:
@@ -96,9 +100,10 @@ class CheckpointSync:
         what = f"{method} from {folder}"
         if method == RELOAD:
             what += f" (needs a server started with --worker-extension-cls {EXTENSION}, as launch.sh does)"
+        timeout = limit.left()
         self._pool.on_all(
             "reload of the weights",
-            lambda server: server.post("/collective_rpc", body, timeout=self._timeout, what=what),
+            lambda server: server.post("/collective_rpc", body, timeout=timeout, what=what),
         )
         self._pool.reset_prefix_cache()
         self._delete_versions(keep=folder)

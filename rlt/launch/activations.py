@@ -6,9 +6,12 @@ Attention scores are not among it: FlashAttention and SDPA never have them whole
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rlt.config.schema import Config
 from rlt.launch.model_size import ModelSize
+
+if TYPE_CHECKING:  # so that scripts/bench_gpu.py needs no omegaconf
+    from rlt.config.schema import Config
 
 WITHOUT_DEEPSPEED = ("single", "ddp")
 """Strategies under which weights are float32, and bfloat16 is autocast's."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlt.config.allocator import allocator_env
 from rlt.config.schema import Config
 from rlt.launch.machines import Machines
 from rlt.launch.plan import Plan
@@ -47,6 +48,7 @@ def training_env(plan: Plan) -> dict[str, str]:
         GPUS_VARIABLE: str(plan.num_gpus),
     }
     if plan.training_gpus:
+        env |= allocator_env(os.environ)
         if "CUDA_VISIBLE_DEVICES" not in os.environ:
             env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the numbers came from nvidia-smi
     elif plan.strategy in ("single", "ddp"):

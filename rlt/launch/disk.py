@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlt.config.schema import RL_STAGES, Config
+from rlt.config.schema import Config, stage_of
 from rlt.errors import ConfigError
 from rlt.launch.activations import WITHOUT_DEEPSPEED, bytes_of
 from rlt.launch.model_size import ModelSize
@@ -42,7 +42,7 @@ def disk_needs(config: Config, strategy: str, policy: ModelSize, num_steps: int 
     state = 8 * trained if plain else 12 * trained  # DeepSpeed keeps a float32 copy of the weights
     if strategy in ("zero1", "zero2"):
         state += whole  # its module states hold the weights once more
-    is_rl = config.stage in RL_STAGES
+    is_rl = stage_of(config).is_rl
     moves = is_rl and config.trainer.beta and config.trainer.ref_sync_steps and not config.model.lora.rank
     checkpoint = weights + state + (whole if moves else 0)
     by_files = is_rl and config.generation.backend == "vllm" and config.generation.weight_sync == "checkpoint"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlt.config.schema import RL_STAGES, Config
+from rlt.config.schema import Config, stage_of
 from rlt.launch.hardware import GPU, gpu_kind
 from rlt.launch.model_size import NoForecast, read_size
 from rlt.launch.plan import Plan
@@ -18,7 +18,6 @@ from rlt.launch.server_memory import ServerMemory, server_memory
 from rlt.launch.step_time import Lengths, StepTimes, assumed_lengths, longest_lengths, step_times
 from rlt.launch.training_memory import Models, TrainingMemory, training_memory
 
-FORECAST_STAGES = ("teacher_sft", "student_sft", *RL_STAGES)
 _ROWS = {"bespokelabs/Bespoke-Stratos-17k": 16710}
 """Rows of a dataset that may not be on this machine (arXiv 2509.22637)."""
 
@@ -94,7 +93,7 @@ def read_models(config: Config) -> Models:
     """Return the sizes of the policy and of the students that score beside it."""
     assert config.model_name_or_path is not None, "validate() has asked for a model"
     policy = read_size(config.model_name_or_path)
-    if config.stage != "teacher_rl" or config.reward.placement == "server":
+    if not stage_of(config).scores or config.reward.placement == "server":
         return Models(policy)
     names = [config.student_model or "", *(student.model for student in config.reward.students)]
     return Models(policy, tuple(read_size(name) for name in names))
@@ -136,5 +135,5 @@ def count_steps(config: Config, num_rows: int | None) -> int | None:
         return None
     if config.data.subset.n is not None:
         rows = min(rows, config.data.subset.n)
-    group = config.num_generations if config.stage in RL_STAGES else 1
+    group = config.num_generations if stage_of(config).is_rl else 1
     return math.ceil(config.trainer.num_train_epochs * rows / (config.train_batch_size / group))

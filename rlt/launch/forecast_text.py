@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 from rlt.launch.forecast import Forecast
@@ -9,7 +10,7 @@ from rlt.launch.hardware import GIB, USABLE_SHARE
 from rlt.launch.remedies import Remedy, remedies
 from rlt.launch.server_memory import ServerMemory
 from rlt.launch.step_time import Lengths
-from rlt.launch.training_memory import Parts
+from rlt.launch.training_memory import Parts, attention_on_gpu
 
 _NAME = 24
 
@@ -17,8 +18,21 @@ _NAME = 24
 def page(forecast: Forecast) -> list[str]:
     """Return the whole forecast."""
     lines = [f"forecast, calculated and not measured: {_gpus(forecast)}; {_models(forecast)}"]
-    lines += [*_training(forecast), *_server(forecast), *_times(forecast), *_verdict(forecast)]
-    return lines
+    lines += [*_training(forecast), *_server(forecast), *_times(forecast), *_too_long(forecast)]
+    return lines + _verdict(forecast)
+
+
+def _too_long(forecast: Forecast) -> list[str]:
+    """Return a line for each phase that the launcher could take for a hang, though it only takes long."""
+    limit = forecast.config.trainer.hang_timeout
+    if forecast.times is None or not limit:
+        return []
+    return [
+        f"{name} may take {_duration(most)}, and launch.sh ends a training after {_duration(limit)} in one "
+        f"phase: set trainer.hang_timeout={math.ceil(most / 600) * 1200}"
+        for name, most in forecast.times.seconds(forecast.at_most).items()
+        if most > limit
+    ]
 
 
 def summary(forecast: Forecast) -> list[str]:
@@ -31,6 +45,7 @@ def summary(forecast: Forecast) -> list[str]:
     lines = [f"forecast, calculated and not measured: {memory}: {verdict}"]
     if forecast.times is not None:
         lines.append(f"  a step takes {_duration(_step(forecast, forecast.assumed))}{_hours(forecast)}")
+    lines += [f"  {line}" for line in _too_long(forecast)]
     return [*lines, *(f"  {line}" for line in _verdict(forecast) if not needs.fit)]
 
 
@@ -52,7 +67,8 @@ def _models(forecast: Forecast) -> str:
 
 def _training(forecast: Forecast) -> Iterator[str]:
     plan, training, gpu = forecast.plan, forecast.needs.training, forecast.needs.gpu
-    yield f"each training GPU ({plan.strategy}, {plan.num_processes} process(es)), GiB:"
+    how = f"{plan.strategy}, {plan.num_processes} process(es), {attention_on_gpu(forecast.config)} attention"
+    yield f"each training GPU ({how}), GiB:"
     for name, size in training.kept.items():
         placement = f" ({forecast.config.reward.placement})" if name == "student" else ""
         yield f"  {name + placement:<{_NAME}} {_gib(size):>7}"

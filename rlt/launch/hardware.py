@@ -10,9 +10,12 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from rlt.config.schema import HardwareSettings
 from rlt.launch.plan import NVIDIA_SMI_TIMEOUT
+
+if TYPE_CHECKING:  # so that scripts/bench_gpu.py needs no omegaconf
+    from rlt.config.schema import HardwareSettings
 
 GIB = 2**30
 
@@ -77,8 +80,12 @@ SERVER_TICK = 3e-3
 EAGER_TICK = 30e-3
 """Seconds that `generate` of transformers needs to issue one decoding step of some 30 layers."""
 
-CONTEXT_BYTES = 1.5 * GIB
-"""CUDA context, NCCL buffers and cuBLAS workspaces of a process."""
+CONTEXT_BYTES = 1.0 * GIB
+"""CUDA context and cuBLAS workspaces of a process."""
+NCCL_BYTES = 0.5 * GIB
+"""Buffers of one NCCL communicator on each of its GPUs: 24 channels to two neighbours, each with 4 MiB for
+the protocol Simple, 4.7 MiB for LL128 and 0.5 MiB for LL (NCCL's src/init.cc, DEFAULT_BUFFSIZE and the two
+below it), are 0.43 GiB. Every communicator has its own (NVIDIA/nccl#864, more there). Not measured."""
 USABLE_SHARE = 0.95
 """Of a GPU's memory: PyTorch's allocator leaves gaps."""
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from rlt.config.schema import TRAINING_STAGES, Config
+from rlt.config.schema import Config, stage_of
 from rlt.config.server_key import is_loopback
 from rlt.errors import ConfigError
 
@@ -77,7 +77,7 @@ def check_machines(script: str, machines: Machines, config: Config, *, needs_ser
     """Raise ConfigError for a run that several machines cannot share."""
     if machines.count == 1:
         return
-    if config.stage not in TRAINING_STAGES:
+    if not stage_of(config).trains:
         raise ConfigError(
             f"--num_machines {machines.count} is for training, and {config.stage} trains nothing: run it on "
             "one machine, where generation.servers=[ADDRESS,…] may name servers on others."

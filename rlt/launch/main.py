@@ -19,16 +19,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+from rlt.config.attention import refuse_on_cpu
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
-from rlt.config.schema import ENGINE_STAGES, GENERATING_STAGES, RL_STAGES, TRAINING_STAGES, Config
+from rlt.config.schema import Config, stage_of
 from rlt.config.server_key import VARIABLE
 from rlt.config.validate import validate
 from rlt.errors import ConfigError, RLTError
 from rlt.launch.command import PROJECT, training_command, training_env
+from rlt.launch.compilers import check_compilers
 from rlt.launch.disk import check_disk, disk_needs
-from rlt.launch.forecast import FORECAST_STAGES, Forecast, count_steps, make_forecast
+from rlt.launch.forecast import Forecast, count_steps, make_forecast
 from rlt.launch.forecast_text import page
 from rlt.launch.machines import ALONE, Machines, check_machines, take_options
 from rlt.launch.model_size import NoForecast, read_size
@@ -136,7 +138,7 @@ def main(argv: Sequence[str]) -> int:
 
 def check_text(launch: Launch) -> int:
     """Return the exit code of a look at tokenizers and rows, as the training would read them."""
-    if launch.config.stage not in TRAINING_STAGES:
+    if not stage_of(launch.config).trains:
         return 0
     sys.stdout.flush()
     train = launch.command[launch.command.index(str(PROJECT / "train.py")) :]
@@ -200,13 +202,15 @@ def check(script: str, line: CommandLine, config: Config) -> Checked:
     """Return who gets which device, with every check of the resolved `config` done; no data is read."""
     if config.stage == "infer":
         raise ConfigError("infer needs no launcher: run `python train.py run_cfg=infer …`.")
-    generates = config.stage in ENGINE_STAGES and config.generation.backend == "vllm"
+    generates = stage_of(config).generates and config.generation.backend == "vllm"
     needs_servers = generates and not config.generation.servers
     check_machines(script, line.machines, config, needs_servers=needs_servers)
-    if script == "launch_with_server.sh" and (not needs_servers or config.stage in GENERATING_STAGES):
+    if script == "launch_with_server.sh" and (not needs_servers or stage_of(config).only_generates):
         raise ConfigError(_needs_no_server(config))
     plan = plan_devices(config, line, needs_servers)
-    validate(config, num_processes=plan.num_processes, servers_follow=needs_servers)
+    validate(config, num_processes=plan.num_processes, servers_follow=needs_servers, rehearsed=line.rehearse)
+    if plan.on_cpu and not (line.dry_run or line.rehearse):
+        refuse_on_cpu(config)
     return Checked(plan, needs_servers)
 
 
@@ -232,6 +236,7 @@ def arrange(line: CommandLine, config: Config, checked: Checked) -> Launch:
             )
         servers = plan_servers(config, plan.servers, run_directory, key=run_key(config))
         overrides.append(f"generation.servers=[{','.join(server.address for server in servers)}]")
+    compilers = look_at_compilers(config, plan, refuse=not line.dry_run)
     num_rows = check_local_data(config)
     machines = line.machines
     if machines.count == 1:
@@ -253,7 +258,22 @@ def arrange(line: CommandLine, config: Config, checked: Checked) -> Launch:
         disk,
         machines,
         line.overrides,
+        compilers,
     )
+
+
+def look_at_compilers(config: Config, plan: Plan, *, refuse: bool) -> str | None:
+    """Return a line on a compiler that is missing, None where all are there.
+
+    Raises ConfigError for it; a dry run, which may be for another machine, only says so.
+    """
+    try:
+        check_compilers(config, plan, os.environ)
+    except ConfigError as error:
+        if refuse:
+            raise
+        return f"compilers: {error}"
+    return None
 
 
 def look_at_disk(config: Config, plan: Plan, num_rows: int | None, *, refuse: bool) -> str | None:
@@ -261,7 +281,7 @@ def look_at_disk(config: Config, plan: Plan, num_rows: int | None, *, refuse: bo
 
     Raises ConfigError where it does not fit; a dry run, which may be for another machine, only says so.
     """
-    if config.stage not in FORECAST_STAGES or config.model_name_or_path is None:
+    if not stage_of(config).trains or config.model_name_or_path is None:
         return None
     try:
         size = read_size(config.model_name_or_path)
@@ -304,7 +324,7 @@ def rehearse(script: str, line: CommandLine) -> int:
 
 def forecast(config: Config, plan: Plan, num_rows: int | None) -> Forecast | str | None:
     """Return what the run will need, or why that is not known; None for stages that don't train."""
-    if config.stage not in FORECAST_STAGES:
+    if not stage_of(config).trains:
         return None
     if plan.on_cpu:
         return (
@@ -322,7 +342,7 @@ def plan_devices(config: Config, line: CommandLine, needs_servers: bool) -> Plan
     gpus = visible_gpus(os.environ)
     has_deepspeed = importlib.util.find_spec("deepspeed") is not None
     count = line.counts[0] if line.counts else None
-    if config.stage in GENERATING_STAGES:
+    if stage_of(config).only_generates:
         return _plan_generating(config, gpus, count, line.word, needs_servers)
     if not needs_servers:
         return plan_training(gpus, count, line.word, has_deepspeed, line.machines.count)
@@ -346,7 +366,7 @@ def _plan_generating(
 def describe(launch: Launch) -> str:
     """Return the resolved configuration, then every command as a line for a shell."""
     ahead = page(launch.forecast) if isinstance(launch.forecast, Forecast) else [launch.forecast or ""]
-    ahead.append(launch.disk or "")
+    ahead += [launch.disk or "", launch.compilers or ""]
     lines = [to_yaml(launch.config), plan_line(launch), *(f"# {line}" for line in ahead if line)]
     if any(server.key for server in launch.servers):
         lines.append(f"# in every command's environment: {VARIABLE}, the key that the servers demand")
@@ -358,12 +378,12 @@ def describe(launch: Launch) -> str:
 
 
 def _needs_no_server(config: Config) -> str:
-    if config.stage in GENERATING_STAGES:
+    if stage_of(config).only_generates:
         return (
             f"launch_with_server.sh shares GPUs out between generation and training, but {config.stage} "
             "trains nothing: use launch.sh."
         )
-    if config.stage not in RL_STAGES:
+    if not stage_of(config).is_rl:
         reason = f"stage {config.stage} generates nothing"
     elif config.generation.servers:
         reason = "generation.servers names running servers"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlt.config.schema import TRACE_STAGES, Config
+from rlt.config.schema import Config, stage_of
 from rlt.data.load import load_eval_problems, load_problems
 from rlt.data.traces import load_traces
 from rlt.formats.tags import TAG_STYLES
@@ -17,19 +17,21 @@ def check_local_data(config: Config) -> int | None:
 
     Raises DataError for local problems that the training would refuse. What is on the Hub stays there.
     """
-    if config.stage == "make_countdown":
+    stage = stage_of(config)
+    if not stage.reads("dataset_id_or_path"):
         return None
-    if config.stage == "student_sft":
+    if stage.reads_traces and stage.trains:
         return _check_training_traces(config)
-    if config.stage in TRACE_STAGES:
+    if stage.reads_traces:
         if Path(config.dataset_id_or_path).exists():
             load_traces(config.data, config.dataset_id_or_path, TAG_STYLES[config.layout.tags])
         return None
-    tags, need_trace = TAG_STYLES[config.layout.tags], config.stage == "teacher_sft"
+    tags, need_trace = TAG_STYLES[config.layout.tags], stage.reads("data.missing_trace")
     rows = None
     if Path(config.dataset_id_or_path).exists():
         rows = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=need_trace)
-    if config.data.eval_path and Path(config.data.eval_path).exists():
+    held_out = config.data.eval_path if stage.reads("data.eval_path") else None
+    if held_out and Path(held_out).exists():
         load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=need_trace)
     return len(rows.values) if rows else None
 

@@ -18,16 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from rlt.config.attention import needs_gpu, not_provided
 from rlt.config.overrides import literal, quoted
-from rlt.config.schema import (
-    ENGINE_STAGES,
-    GENERATING_STAGES,
-    PAID_STAGES,
-    RL_STAGES,
-    TRAINING_STAGES,
-    Config,
-    StudentSettings,
-)
+from rlt.config.schema import Config, StudentSettings, stage_of
+from rlt.config.stages import names
 from rlt.config.validate import check_lengths
 from rlt.data.lengths import LAST_TOKENS
 from rlt.data.load import require_full_step
@@ -40,7 +34,7 @@ if TYPE_CHECKING:
     from rlt.models.tiny import Shrunk
 
 FLAG = "--rehearse"
-REHEARSED = (*TRAINING_STAGES, *GENERATING_STAGES, "score_traces")
+REHEARSED = names(rehearses=True)
 NUM_STEPS = 2
 _TOKENS = 32
 _GROUP = 4
@@ -116,6 +110,8 @@ def rehearsal(config: Config, real: Plan, present: tuple[str, ...]) -> Iterator[
             **size_words(config, plan, real),
             **device_words(config, plan),
         }
+        stage = stage_of(config)
+        settings = {key: value for key, value in settings.items() if stage.reads(key)}
         words = tuple(f"{key}={value}" for key, value in settings.items())
         yield Rehearsal(directory, words, plan, tuple(tell(config, real, plan, models, settings)))
 
@@ -168,7 +164,7 @@ def write_models(config: Config, plan: Plan, folder: Path) -> dict[str, Shrunk]:
 def models_of(config: Config) -> dict[str, str]:
     """Return the models of a stage: `model`, `student`, and further students by `student-NAME`."""
     found = {"model": config.model_name_or_path}
-    if config.stage in PAID_STAGES:
+    if stage_of(config).scores:
         found["student"] = config.student_model
         found |= {f"student-{student.name}": student.model for student in config.reward.students}
     return {name: model for name, model in found.items() if model}
@@ -178,7 +174,7 @@ def model_words(config: Config, folder: Path) -> Words:
     """Return the settings that put the tiny models in the place of the real ones."""
     places = {"model": "model_name_or_path", "student": "student_model"}
     words = {places[name]: str(folder / name) for name in models_of(config) if name in places}
-    if config.stage not in PAID_STAGES:
+    if not stage_of(config).scores:
         return words
     if config.reward.students:
         small = (replace(s, model=str(folder / f"student-{s.name}")) for s in config.reward.students)
@@ -196,24 +192,25 @@ def model_words(config: Config, folder: Path) -> Words:
 def size_words(config: Config, plan: Plan, real: Plan) -> Words:
     """Return the settings that make lengths, batches and steps small."""
     words: Words = {"data.shortest": str(_ROWS)}
-    if config.stage in ENGINE_STAGES:
+    stage = stage_of(config)
+    if stage.generates:
         words["max_completion_length"] = str(min(config.max_completion_length, _TOKENS))
-    if config.stage == "collect_traces":
+    if stage.reads("collect"):
         words["collect.num_samples"] = str(min(config.collect.num_samples, 2))
         words["collect.push_to_hub"] = "null"
-    if config.stage == "evaluate":
+    if stage.reads("evaluate.num_samples"):
         words["evaluate.num_samples"] = "1"
-    if config.stage in PAID_STAGES:
+    if stage.reads("reward.answers"):
         answers = config.reward.answers
         words["reward.answers.num_samples"] = str(min(answers.num_samples, 2))
         words["reward.answers.max_tokens"] = str(min(answers.max_tokens, _TOKENS))
-    if config.stage in TRAINING_STAGES:
+    if stage.trains:
         words |= _training_words(config, plan, real)
     return words
 
 
 def _training_words(config: Config, plan: Plan, real: Plan) -> Words:
-    trainer, during, is_rl = config.trainer, config.evaluate.during_training, config.stage in RL_STAGES
+    trainer, during, is_rl = config.trainer, config.evaluate.during_training, stage_of(config).is_rl
     batch, per_device, group = small_batch(config, plan.num_processes, real.num_processes)
     words = {
         "train_batch_size": str(batch),
@@ -248,7 +245,7 @@ def small_batch(config: Config, processes: int, real_processes: int) -> tuple[in
 
     Two problems, or two forward passes, are left of a batch with several.
     """
-    is_rl = config.stage in RL_STAGES
+    is_rl = stage_of(config).is_rl
     group = min(config.num_generations, _GROUP) if is_rl else 1
     per_device = min(config.per_device_train_batch_size, _PER_DEVICE[is_rl])
     unit = per_device * processes
@@ -262,15 +259,17 @@ def small_batch(config: Config, processes: int, real_processes: int) -> tuple[in
 def device_words(config: Config, plan: Plan) -> Words:
     """Return the settings that the run's own devices would allow, and those of this machine do not."""
     words: Words = {}
-    if config.stage in ENGINE_STAGES:
+    if stage_of(config).generates:
         words |= {"generation.servers": "[]", "generation.api": "vllm", "generation.base_port": "0"}
         if plan.servers and not _has_wide_servers(plan):
             words["generation.tensor_parallel"] = "1"
         if any(gpu in plan.training_gpus for server in plan.servers for gpu in server):
             words |= _SHARED_GPU
-    if plan.on_cpu and not any(plan.servers):
-        if config.model.attn_implementation == "flash_attention_2":
-            words["model.attn_implementation"] = "auto"
+    on_cpu = plan.on_cpu and not any(plan.servers)
+    attention = config.model.attn_implementation
+    if not_provided(attention) or (on_cpu and needs_gpu(attention)):
+        words["model.attn_implementation"] = "auto"
+    if on_cpu:
         if config.generation.weight_sync == "nccl":
             words["generation.weight_sync"] = "auto"
         if config.trainer_args.get("use_liger_kernel"):
@@ -282,9 +281,10 @@ def tell(config: Config, real: Plan, plan: Plan, models: Mapping[str, Shrunk], w
     """Yield one line each of what was made small, or left out."""
     yield "models: " + "; ".join(f"{name}: {shrunk}" for name, shrunk in models.items())
     yield "their weights are random: what rewards, accuracies and monitors say means nothing"
-    if config.stage in ENGINE_STAGES:
+    stage = stage_of(config)
+    if stage.generates:
         yield f"completions: {words['max_completion_length']} of {config.max_completion_length:,} tokens"
-    if config.stage in TRAINING_STAGES:
+    if stage.trains:
         yield from _tell_of_training(config, words)
     else:
         yield f"rows: the {words['data.shortest']} shortest"
@@ -295,11 +295,14 @@ def tell(config: Config, real: Plan, plan: Plan, models: Mapping[str, Shrunk], w
     }
     if changed:
         yield "in place of your own: " + " ".join(f"{key}={value}" for key, value in changed.items())
+    attention = config.model.attn_implementation
+    if reason := not_provided(attention):
+        yield f"the run itself would not start: model.attn_implementation={attention} {reason}"
 
 
 def _tell_of_training(config: Config, words: Words) -> Iterator[str]:
     batch = f"{words['train_batch_size']} of {config.train_batch_size:,}"
-    if config.stage in RL_STAGES:
+    if stage_of(config).is_rl:
         group = f"{words['num_generations']} of {config.num_generations} a problem"
         yield f"batch: {batch} completions, {group}"
     else:
@@ -335,7 +338,7 @@ def results(rehearsed: Rehearsal, config: Config, seconds: float, typed: str) ->
     Raises DataError for problems that are too few for a whole step of the run itself.
     """
     record = read_run(rehearsed.directory / "run")
-    if config.stage in RL_STAGES:
+    if stage_of(config).is_rl:
         require_full_step(record["problems"], config)
     phases: dict[str, float] = record.get("seconds_by_phase") or {config.stage: record["seconds"]}
     rest = max(seconds - sum(phases.values()), 0.0)
@@ -351,7 +354,7 @@ def _num_steps(config: Config) -> int:
 
 
 def _starts_servers(config: Config) -> bool:
-    return config.stage in ENGINE_STAGES and config.generation.backend == "vllm"
+    return stage_of(config).generates and config.generation.backend == "vllm"
 
 
 def _has_wide_servers(plan: Plan) -> bool:

@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
-from rlt.config.schema import RL_STAGES, Config
+from rlt.config.schema import Config, stage_of
 from rlt.config.tree import get
 from rlt.launch.forecast import Forecast, Needs, needs_of
 from rlt.launch.plan import Plan
@@ -89,7 +89,7 @@ def _changes(config: Config, plan: Plan, needs: Needs) -> Iterable[Change]:
 def _for_training(config: Config, plan: Plan) -> Iterable[Change]:
     if not config.trainer.gradient_checkpointing:
         yield _set("trainer.gradient_checkpointing", True)
-    scores = config.stage == "teacher_rl" and config.reward.placement != "server"
+    scores = stage_of(config).scores and config.reward.placement != "server"
     has_deepspeed = find_spec("deepspeed") is not None
     if plan.strategy not in SHARDED and has_deepspeed:
         yield _strategy("zero3")
@@ -116,7 +116,7 @@ def _for_servers(config: Config, plan: Plan) -> Iterable[Change]:
 
 def _shorter(config: Config) -> Iterable[Change]:
     names = ("data.max_length",)
-    if config.stage in RL_STAGES:
+    if stage_of(config).is_rl:
         names = ("max_completion_length", "max_prompt_length")
     for name in names:
         length = get(config, name)

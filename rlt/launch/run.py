@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rlt.config.schema import RL_STAGES, TRAINING_STAGES, Config
+from rlt.config.schema import Config, stage_of
 from rlt.errors import Paused, RLTError
 from rlt.generation.vllm_server import LOADING_VARIABLE
 from rlt.launch.forecast import Forecast
@@ -61,6 +61,8 @@ class Launch:
     machines: Machines = ALONE
     settings: tuple[str, ...] = ()
     """As they were typed."""
+    compilers: str | None = None
+    """What a dry run says of a missing one."""
 
 
 def plan_line(launch: Launch) -> str:
@@ -102,7 +104,7 @@ def run(launch: Launch) -> int:
         logger.info("# %s", line)
     name_process("rlt:launch")
     stop_on_signals()
-    if launch.config.stage in TRAINING_STAGES:
+    if stage_of(launch.config).trains:
         if launch.machines.is_first:
             forget_request(Path(launch.config.output_dir))
         save_on_signals(launch.config.output_dir, sigterm=launch.config.trainer.save_on_sigterm)
@@ -123,7 +125,7 @@ def run(launch: Launch) -> int:
             record_processes(launch, servers, training)
             if servers:
                 wait_for_servers(servers, launch.config, unless=lambda: training.poll() is not None)
-            generation, is_rl = launch.config.generation, launch.config.stage in RL_STAGES
+            generation, is_rl = launch.config.generation, stage_of(launch.config).is_rl
             limits = Limits(
                 restarts=generation.max_restarts if is_rl else 0,
                 together=syncs_in_a_group(launch),
@@ -145,7 +147,7 @@ def motion_watch(launch: Launch) -> MotionWatch:
 
 def exit_code(launch: Launch, code: int) -> int:
     """Return the launcher's exit code after its training's: that of a paused run is not 0."""
-    may_pause = code == 0 and launch.config.stage in TRAINING_STAGES
+    may_pause = code == 0 and stage_of(launch.config).trains
     is_paused = may_pause and read_run(launch.config.output_dir)["status"] == "paused"
     return Paused.exit_code if is_paused else code
 

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
-from rlt.config.schema import ENGINE_STAGES, Config
+from rlt.config.schema import Config, stage_of
 from rlt.config.server_key import is_loopback
 from rlt.config.validate import validate
 from rlt.errors import ConfigError, RLTError
@@ -55,7 +55,7 @@ def main(words: Sequence[str]) -> int:
 
 def planned(config: Config) -> list[ServerPlan]:
     """Return the servers that the run file's model gets on all GPUs of this machine, or one on its CPU."""
-    if config.stage not in ENGINE_STAGES or config.generation.backend != "vllm":
+    if not stage_of(config).generates or config.generation.backend != "vllm":
         raise ConfigError(
             f"stage {config.stage} with generation.backend={config.generation.backend} asks no server: give "
             "the run file of a stage that generates with vllm."

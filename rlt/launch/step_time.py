@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rlt.config.schema import RL_STAGES, Config
+from rlt.config.schema import Config, stage_of
 from rlt.launch.activations import Numbers, bytes_of
 from rlt.launch.hardware import (
     BANDWIDTH_SHARE,
@@ -40,13 +40,13 @@ class Lengths:
     completion: int
     """The mean."""
     longest: int
-    """The longest completion: TRL pads the others to it."""
+    """The longest completion: it is the last that the servers write."""
 
 
 def assumed_lengths(config: Config) -> Lengths:
     """Return the means that are set, or else a part of the limits; one completion reaches its limit."""
     hardware = config.hardware
-    is_rl = config.stage in RL_STAGES
+    is_rl = stage_of(config).is_rl
     limits = (
         (config.max_prompt_length, config.max_completion_length) if is_rl else (config.data.max_length,) * 2
     )
@@ -59,7 +59,7 @@ def assumed_lengths(config: Config) -> Lengths:
 
 def longest_lengths(config: Config) -> Lengths:
     """Return every row at its limit."""
-    if config.stage in RL_STAGES:
+    if stage_of(config).is_rl:
         completion = config.max_completion_length
         return Lengths(config.max_prompt_length, completion, completion)
     return Lengths(config.data.max_length, 0, 0)
@@ -80,14 +80,14 @@ class StepTimes:
 
     def seconds(self, lengths: Lengths) -> dict[str, float]:
         """Return seconds by phase."""
-        if self.config.stage not in RL_STAGES:
+        if not stage_of(self.config).is_rl:
             tokens = lengths.prompt + lengths.completion
             return {"update": self._update(tokens)}
-        padded = lengths.prompt + lengths.longest
+        tokens = lengths.prompt + lengths.completion  # each pass is as wide as its own rows
         phases = {"generation": self._generation(lengths), "weights to servers": self._sync()}
         phases["reward"] = self._reward(lengths)
-        phases["reference"] = self._forward(self.models.policy, padded) if self.config.trainer.beta else 0.0
-        phases["update"] = self._update(padded)
+        phases["reference"] = self._forward(self.models.policy, tokens) if self.config.trainer.beta else 0.0
+        phases["update"] = self._update(tokens)
         return {name: seconds for name, seconds in phases.items() if seconds}
 
     # ---- training -----------------------------------------------------------------------------------
@@ -105,14 +105,14 @@ class StepTimes:
         """Return the time for the log-probabilities of policy and students."""
         config, tokens = self.config, lengths.prompt + lengths.completion
         seconds = 0.0
-        if config.stage == "teacher_rl" and config.reward.placement != "server":
+        if stage_of(config).scores and config.reward.placement != "server":
             seconds += sum(self._forward(student, tokens) for student in self.models.students)
         if config.trainer_args.get("vllm_importance_sampling_correction", True):
-            return seconds + self._forward(self.models.policy, lengths.prompt + lengths.longest)
+            return seconds + self._forward(self.models.policy, tokens)
         reads_policy = (
             config.reward.teacher_logprobs == "policy" and config.reward.kl_estimator != "student_nll"
         )
-        if config.stage == "teacher_rl" and config.kl_penalty_reward_coeff and reads_policy:
+        if stage_of(config).scores and config.kl_penalty_reward_coeff and reads_policy:
             seconds += self._forward(self.models.policy, tokens)
         return seconds
 

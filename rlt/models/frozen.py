@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from rlt.errors import ConfigError
 from rlt.models.load import load_model
 from rlt.models.logprobs import Request, add_token_query, token_logprobs
+from rlt.models.zero_init import buffers_left_alone
 
 
 class FrozenModel:
@@ -100,6 +101,7 @@ def load_frozen(
         device=place,
         revision=revision,
         trust=trust,
+        on_gpu=device.type != "cpu",
     )
     return FrozenModel(module, device, rests_on_cpu=rests_on_cpu, collective=False)
 
@@ -112,11 +114,20 @@ def load_whole(
     device: torch.device,
     revision: str | None = None,
     trust: bool = False,
+    on_gpu: bool | None = None,
 ) -> PreTrainedModel:
-    """Return a frozen causal model that is whole on one device, also in a run under ZeRO-3."""
+    """Return a frozen causal model that is whole on one device, also in a run under ZeRO-3.
+
+    `on_gpu` says where it will compute, if not where it rests.
+    """
     with _outside_zero3():
         model = load_model(
-            name, dtype=dtype, attn_implementation=attn_implementation, revision=revision, trust=trust
+            name,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            revision=revision,
+            trust=trust,
+            on_gpu=device.type != "cpu" if on_gpu is None else on_gpu,
         )
     add_token_query(model)
     model.requires_grad_(False).eval()
@@ -132,7 +143,8 @@ def _sharded(load: Callable[[], PreTrainedModel], accelerator: Accelerator) -> F
         )
     from trl.models.utils import prepare_deepspeed
 
-    model = load()
+    with buffers_left_alone():
+        model = load()
     add_token_query(model)
     model.requires_grad_(False)
     engine = prepare_deepspeed(model, accelerator)

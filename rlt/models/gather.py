@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
+
+if TYPE_CHECKING:  # so that scripts/bench_gpu.py needs torch and transformers alone
+    from accelerate import Accelerator
 
 
 @contextmanager

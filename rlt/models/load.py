@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from rlt.config.attention import FLASH, is_from_hub, not_provided
 from rlt.errors import ModelError, first_line
-from rlt.models.attention import resolve_attention
+from rlt.models.attention import Abilities, Attention, resolve_attention
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -86,21 +88,85 @@ def load_model(
     attn_implementation: str = "auto",
     revision: str | None = None,
     trust: bool = False,
+    on_gpu: bool | None = None,
 ) -> PreTrainedModel:
-    """Return a causal language model on the CPU (or partitioned, inside a ZeRO-3 run)."""
+    """Return a causal language model on the CPU (or partitioned, inside a ZeRO-3 run).
+
+    `on_gpu` says where it will compute: by default on a GPU where there is one.
+    """
     _require_folder(name)
+    attention = attention_of(name, attn_implementation, dtype, on_gpu=on_gpu, revision=revision, trust=trust)
+    how: dict[str, Any] = {"dtype": DTYPES[dtype], "attn_implementation": attention.implementation}
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            name, **model_kwargs(dtype, attn_implementation, revision), trust_remote_code=trust
-        )
-    except (OSError, ValueError) as error:
+        return AutoModelForCausalLM.from_pretrained(name, **how, revision=revision, trust_remote_code=trust)
+    except (OSError, ValueError, ImportError) as error:
         raise _cannot_load(f"the model {name!r}", error) from error
 
 
-def model_kwargs(dtype: str, attn_implementation: str, revision: str | None) -> dict[str, Any]:
-    """Return keyword arguments for `from_pretrained`; `auto` attention is resolved for this machine."""
-    attention = resolve_attention(attn_implementation, dtype, on_gpu=torch.cuda.is_available())
-    return {"dtype": DTYPES[dtype], "attn_implementation": attention, "revision": revision}
+def attention_of(
+    name: str,
+    setting: str,
+    dtype: str,
+    *,
+    on_gpu: bool | None = None,
+    revision: str | None = None,
+    trust: bool = False,
+) -> Attention:
+    """Return the attention that `model.attn_implementation` comes to for a model on this machine."""
+    if on_gpu is None:
+        on_gpu = torch.cuda.is_available()
+    config = load_config(name, revision=revision, trust=trust)
+    found = resolve_attention(setting, dtype, abilities_of(config, _gpu_problem(on_gpu=on_gpu)))
+    if is_from_hub(found.implementation):
+        _fetch_kernel(found.implementation)
+    return found
+
+
+def _fetch_kernel(name: str) -> None:
+    """Load attention kernels of the Hub, as transformers would while it makes a model."""
+    from transformers.modeling_flash_attention_utils import lazy_import_flash_attention
+
+    try:
+        lazy_import_flash_attention(name)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(
+            f"`model.attn_implementation={name}` cannot be loaded ({first_line(error)}): take "
+            "model.attn_implementation=sdpa"
+        ) from error
+
+
+def abilities_of(config: Any, gpu_problem: str | None = None) -> Abilities:
+    """Return what the class that transformers takes for a configuration can do.
+
+    Of a model with code of its own nothing is known before it is loaded: it is taken to do everything.
+    """
+    model_class: Any = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    capping = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+    if model_class is None:
+        return Abilities(softcapping=bool(capping), gpu_problem=gpu_problem)
+    kernels = model_class._compatible_flash_implementations
+    return Abilities(
+        name=model_class.__name__,
+        flash=model_class._supports_flash_attn,
+        sdpa=model_class._supports_sdpa,
+        flash_kernels=None if kernels is None else tuple(kernels),
+        softcapping=bool(capping),
+        gpu_problem=gpu_problem,
+    )
+
+
+def _gpu_problem(*, on_gpu: bool) -> str | None:
+    """Return why FlashAttention cannot run here; transformers would fail late, at the first forward pass."""
+    if not on_gpu:
+        return "there is no GPU"
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0):
+        return f"{torch.cuda.get_device_name()} is older than Ampere"
+    if not_provided(FLASH) is None:
+        try:
+            import_module("flash_attn")
+        except (ImportError, OSError) as error:  # built for another torch
+            return f"flash-attn cannot be imported ({first_line(error)})"
+    return None
 
 
 def _cannot_load(what: str, error: Exception) -> ModelError:

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlt.errors import ModelError
 from rlt.models.gather import gathered
+from rlt.models.logit_map import LogitMap
 
 _CPU_TILE = (1024, 1024)
 """Positions x entries of the vocabulary whose logits are held at once: 4 MiB of float32 stay in the cache."""
@@ -38,9 +38,6 @@ _MAX_PADDING = 0.1
 """Share of a batch that may be padding."""
 _BUSY_TOKENS = 2048
 """A batch of fewer tokens is not cut for the sake of padding."""
-
-_LOGIT_MAPS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier")
-"""Config fields of models (Gemma, Granite, Cohere, Falcon-H1) that change logits after the LM head."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +76,11 @@ class TokenQuery:
 def add_token_query(model: PreTrainedModel) -> None:
     """Let `model(input_ids=…, query=TokenQuery(…))` return the wanted log-probabilities, shape (N,).
 
-    Does nothing the second time. Raises ModelError for a model whose logits are more than its LM head's
-    output.
+    Does nothing the second time.
     """
     if getattr(model.forward, "takes_query", False):
         return
-    config = model.config.get_text_config()
-    for name in _LOGIT_MAPS:
-        if getattr(config, name, None) not in (None, 1):
-            raise ModelError(
-                f"the model {model.name_or_path!r} changes its logits after the LM head ({name}="
-                f"{getattr(config, name)}), which exact log-probabilities here do not follow; choose another"
-            )
+    logit_map = LogitMap.of(model.config.get_text_config())
     original = model.forward
 
     @functools.wraps(original)  # `generate` validates its arguments against the signature
@@ -99,20 +89,20 @@ def add_token_query(model: PreTrainedModel) -> None:
             return original(*args, **kwargs)
         backbone: Any = self.base_model
         hidden_BTD = backbone(*args, use_cache=False, **kwargs).last_hidden_state
-        return _project(self, hidden_BTD[query.rows_N, query.columns_N], query)
+        return _project(self, hidden_BTD[query.rows_N, query.columns_N], query, logit_map)
 
     forward.takes_query = True  # pyright: ignore[reportAttributeAccessIssue]
     model.forward = types.MethodType(forward, model)
 
 
-def _project(model: PreTrainedModel, hidden_ND: Tensor, query: TokenQuery) -> Tensor:
+def _project(model: PreTrainedModel, hidden_ND: Tensor, query: TokenQuery, logit_map: LogitMap) -> Tensor:
     head: Any = model.get_output_embeddings()
     logprobs = []
     # Whole once for all tiles. A head that is tied, or that DeepSpeed keeps whole, stays as it is.
     with gathered(head.parameters(recurse=False), only_partitioned=True):
         rows, columns = _tile(hidden_ND.device, len(head.weight))
         for hidden, targets in zip(hidden_ND.split(rows), query.targets_N.split(rows), strict=True):
-            logprobs.append(_tiled_logprobs(head, hidden, targets, query.temperature, columns))
+            logprobs.append(_tiled_logprobs(head, hidden, targets, query.temperature, columns, logit_map))
     return torch.cat(logprobs) if logprobs else hidden_ND.new_zeros(0, dtype=torch.float32)
 
 
@@ -121,15 +111,22 @@ def _tile(device: torch.device, vocabulary: int) -> tuple[int, int]:
 
 
 def _tiled_logprobs(
-    head: Any, hidden_ND: Tensor, targets_N: Tensor, temperature: float, columns: int
+    head: Any,
+    hidden_ND: Tensor,
+    targets_N: Tensor,
+    temperature: float,
+    columns: int,
+    logit_map: LogitMap = LogitMap(),  # noqa: B008 - frozen
 ) -> Tensor:
     """Return log-softmax at the targets, shape (N,), with `columns` entries of the vocabulary at a time."""
     hidden_ND = hidden_ND.to(head.weight.dtype)  # some keep their head in float32
     bias_V = head.bias
     in_float32 = hidden_ND.dtype == torch.float32
-    if in_float32:  # exact enough to divide here, which saves a pass over the logits
-        hidden_ND = hidden_ND / temperature
-        bias_V = None if bias_V is None else bias_V / temperature
+    is_linear = logit_map.cap is None
+    if in_float32 and is_linear:  # exact enough to scale here, which saves a pass over the logits
+        factor = logit_map.scale / temperature
+        hidden_ND = hidden_ND * factor
+        bias_V = None if bias_V is None else bias_V * factor
     num_rows, starts = len(hidden_ND), range(0, len(head.weight), columns)
     sums_PN = hidden_ND.new_empty(len(starts), num_rows, dtype=torch.float32)
     chosen_N = hidden_ND.new_zeros(num_rows, dtype=torch.float32)
@@ -145,7 +142,8 @@ def _tiled_logprobs(
             product_NC += bias_V[start : start + columns]
         if not in_float32:
             logits_NC.copy_(product_NC)
-            logits_NC /= temperature
+        if not (in_float32 and is_linear):
+            logit_map.into_logits_(logits_NC, temperature)
         column_N = targets_N - start
         is_here_N = (column_N >= 0) & (column_N < len(weight_CD))
         place_N1 = column_N.clamp(0, len(weight_CD) - 1).unsqueeze(1)

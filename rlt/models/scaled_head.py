@@ -26,12 +26,16 @@ _OTHER_FILES = (".json", ".txt", ".model", ".jinja", ".py")
 _HUB_FILES = ["*.safetensors", *(f"*{suffix}" for suffix in _OTHER_FILES)]
 
 
-def model_folder(name: str, *, download: bool) -> Path | None:
+def model_folder(name: str, *, download: bool, revision: str | None = None) -> Path | None:
     """Return the folder of a model with its weights; None for one on the Hub that is not on this machine."""
     if Path(name).is_dir():
         return Path(name)
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=not download))
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=_HUB_FILES, local_files_only=not download
+            )
+        )
     except (OSError, HFValidationError) as error:  # offline, absent, gated, or no name at all
         if not download:
             return None

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlt.config.check_pipeline import INHERITED
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
 from rlt.config.schema import Config
@@ -26,6 +25,8 @@ from rlt.launch.main import check, parse
 from rlt.launch.preflight import check_local_data
 from rlt.pipeline.steps import Step, read_steps
 
+INHERITED = ("results_dir", "recipe", "seed")
+"""Settings of a pipeline that its steps take over, where they differ from their defaults and are read."""
 _MODEL_FILES = ("config.json", "tokenizer.json")
 
 

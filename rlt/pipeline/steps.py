@@ -14,8 +14,10 @@ from typing import Any
 
 from rlt.config.overrides import CONFIG_DIR, groups, quoted
 from rlt.config.schema import PipelineSettings
+from rlt.config.stages import STAGES, Stage
 from rlt.config.tree import find
 from rlt.config.unknown import unknown_key
+from rlt.config.yaml_files import stage_of_run_file
 from rlt.errors import ConfigError
 
 _NAME = r"[A-Za-z][\w-]*"
@@ -77,6 +79,7 @@ def read_steps(
     if not pipeline.steps:
         raise ConfigError("`pipeline.steps` is empty: give at least one, e.g. pipeline.steps.teacher_sft={}.")
     every = _settings(pipeline.every, "`pipeline.every`", pipeline.steps)
+    unused = {key for key in every if find(key)}
     steps = []
     for name, own in pipeline.steps.items():
         if not re.fullmatch(_NAME, str(name)):
@@ -88,27 +91,42 @@ def read_steps(
                 f"step `{name}` must be a mapping of settings, got {own!r}: write `{name}: {{KEY: VALUE}}`."
             )
         own = _settings(own or {}, f"step `{name}`", pipeline.steps)
-        default = {"output_dir": f"{output_dir}/{name}"}
-        steps.append(
-            _step(str(name), {**(inherited or {}), **default, **every, **own}, pipeline.prefix, dirs)
-        )
+        run_cfg = _run_file({"run_cfg": name, **every, **own}, str(name), pipeline.prefix, dirs)
+        stage = STAGES.get(own.get("stage") or stage_of_run_file(run_cfg, dirs) or "")
+        given = {**(inherited or {}), "output_dir": f"{output_dir}/{name}", **every}
+        given = {key: value for key, value in given.items() if _reads(stage, key)}
+        unused -= given.keys()
+        steps.append(_step(str(name), {**given, **own, "run_cfg": run_cfg}))
+    if unused:
+        name = min(unused)
+        raise ConfigError(f"`{name}` in `pipeline.every` has no effect in any step: remove it.")
     return _ordered(steps)
 
 
-def _step(name: str, settings: dict[str, Any], prefix: str | None, dirs: Sequence[Path]) -> Step:
-    run_cfg = settings.pop("run_cfg", name)
-    gpus, strategy = (settings.pop(key, None) for key in _LAUNCH)
+def _reads(stage: Stage | None, key: str) -> bool:
+    """Whether a step of a stage gets what is for all: a setting that it reads, or no setting at all."""
+    return stage is None or find(key) is None or stage.reads(key)
+
+
+def _run_file(settings: Mapping[str, Any], name: str, prefix: str | None, dirs: Sequence[Path]) -> str:
+    """Return the run file of a step, with the pipeline's prefix where there is such a one."""
+    run_cfg = settings["run_cfg"]
+    if not isinstance(run_cfg, str) or not run_cfg:
+        raise ConfigError(f"`run_cfg` of step `{name}` must be a name, got {run_cfg!r}.")
+    has_prefixed = prefix and f"{prefix}{run_cfg}" in groups(dirs).get("run_cfg", [])
+    return f"{prefix}{run_cfg}" if has_prefixed else run_cfg
+
+
+def _step(name: str, settings: dict[str, Any]) -> Step:
+    run_cfg, gpus, strategy = (settings.pop(key, None) for key in ("run_cfg", *_LAUNCH))
     counts = () if gpus is None else tuple(str(gpus).split())
     if len(counts) > 2 or not all(count.isdigit() and int(count) for count in counts):
         raise ConfigError(
             f"`gpus` of step `{name}` must be a number, or two of them (`4 4`: generation and training), got "
             f"{gpus!r}."
         )
-    for key, value in (("run_cfg", run_cfg), ("strategy", strategy)):
-        if not isinstance(value, str | None) or value == "":
-            raise ConfigError(f"`{key}` of step `{name}` must be a name, got {value!r}.")
-    if prefix and f"{prefix}{run_cfg}" in groups(dirs).get("run_cfg", []):
-        run_cfg = f"{prefix}{run_cfg}"
+    if not isinstance(strategy, str | None) or strategy == "":
+        raise ConfigError(f"`strategy` of step `{name}` must be a name, got {strategy!r}.")
     return Step(name, run_cfg, settings, counts, strategy)
 
 

@@ -20,7 +20,7 @@ from accelerate.utils import gather_object
 from transformers import Trainer
 
 from rlt.config.check_during_training import check_answers_fit
-from rlt.config.schema import LOCAL_TASK, NO_DATASET, PLAIN_SAMPLING, Config, SubsetSettings
+from rlt.config.schema import LOCAL_TASK, NO_DATASET, PLAIN_SAMPLING, Config, SubsetSettings, stage_of
 from rlt.errors import DataError
 from rlt.evaluation.grading import RunningScore
 from rlt.evaluation.items import EvalSample, plan_samples
@@ -154,8 +154,9 @@ def as_evaluation(config: Config) -> Config:
         on_long_row="error",
     )
     generation = replace(config.generation, **{**PLAIN_SAMPLING, "top_p": during.top_p}, stop_at_tag=False)
-    max_tokens = min(during.max_tokens, config.max_completion_length)
-    if config.stage == "student_sft":  # has no engine, so the policy itself answers
+    if stage_of(config).generates:
+        max_tokens = min(during.max_tokens, config.max_completion_length)
+    else:  # has no engine, so the policy itself answers
         generation = replace(generation, backend="transformers")
         max_tokens = during.max_tokens
     return replace(

@@ -24,9 +24,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from rlt.config.changes import changed_settings
 from rlt.config.resolve import prompt_files
 from rlt.config.save import load_config, save_config
-from rlt.config.schema import TRAINING_STAGES, Config
+from rlt.config.schema import Config, stage_of
 from rlt.data.kept import KeptRows, Overlap
 from rlt.errors import CheckpointError, ConfigError, RLTError
+from rlt.models.process_groups import limit_new_groups
 from rlt.reporting.card import write_card
 from rlt.reporting.dataset_card import OVERLAP_FILE
 from rlt.reporting.files import set_aside, write_text
@@ -38,8 +39,9 @@ from rlt.reporting.progress import install_progress, setup_logging
 from rlt.reporting.report import write_report
 from rlt.reporting.run_record import RunRecord, Source, only_run_in
 from rlt.reporting.trackers import resolve_report_to
+from rlt.stages.attention import policy_attention, settle_attention
 from rlt.stages.pause import PauseWhenTold
-from rlt.trainers.arguments import RunContext
+from rlt.trainers.arguments import RunContext, group_limit
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -59,13 +61,15 @@ def run_directory(
 ) -> Iterator[RunRecord]:
     """Open `output_dir` for a run: logging, config.yaml, run.json; a report at the end, a card on success.
 
+    An attention that a model cannot be loaded with ends the run here.
     `report` returns the file that it has written, None where there is nothing to show; left out, it is that
     of a training run.
     """
     is_main = is_main_process()
     rank = int(os.environ.get("RANK", "0"))
     setup_logging(rank)
-    name_process(f"rlt:train {rank}" if config.stage in TRAINING_STAGES else f"rlt:{config.stage}")
+    limit_new_groups(group_limit(config))
+    name_process(f"rlt:train {rank}" if stage_of(config).trains else f"rlt:{config.stage}")
     directory = Path(config.output_dir)
     with only_run_in(directory) if is_main else nullcontext():
         read = {**inputs, **prompt_files(config)}
@@ -78,12 +82,13 @@ def run_directory(
                 tell_changes(config, directory / "config.yaml")
             save_config(config, directory / "config.yaml")
             now.clear()  # of an earlier run
-            if config.stage in TRAINING_STAGES:
+            if stage_of(config).trains:
                 now.enter(LOADING)
         try:
             with record, full_disk_in_one_sentence():
+                settle_attention(config)
                 yield record
-                if is_main and config.stage in TRAINING_STAGES:
+                if is_main and stage_of(config).trains:
                     record.update(seconds_by_phase=Now(directory).spent())
             if is_main and card:
                 card(directory)
@@ -209,6 +214,7 @@ def run_context(config: Config) -> RunContext:
         use_cpu=not torch.cuda.is_available(),
         deepspeed=os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true",
         report_to=tuple(trackers),
+        attention=policy_attention(config),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from rlt.config.files import sequence_length
-from rlt.config.schema import Config
+from rlt.config.schema import Config, stage_of
 from rlt.config.server_key import find_key
 from rlt.errors import GenerationError
 from rlt.formats.tags import TAG_STYLES
@@ -19,7 +19,7 @@ from rlt.generation.vllm_server import LOADING_VARIABLE, server_log_path
 
 def make_sampling(config: Config, stop_token_ids: Sequence[int]) -> Sampling:
     """Return everything that decides a sample of the model besides its prompt and its seed."""
-    generation = config.generation
+    generation, explains = config.generation, stage_of(config).reads("generation.stop_at_tag")
     close = TAG_STYLES[config.layout.tags].explanation.close
     return Sampling(
         temperature=config.temperature,
@@ -29,7 +29,7 @@ def make_sampling(config: Config, stop_token_ids: Sequence[int]) -> Sampling:
         top_k=generation.top_k,
         min_p=generation.min_p,
         repetition_penalty=generation.repetition_penalty,
-        stop_strings=(close,) if generation.stop_at_tag else (),
+        stop_strings=(close,) if explains and generation.stop_at_tag else (),
     )
 
 

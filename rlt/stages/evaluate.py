@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rlt.config.files import sequence_length
 from rlt.config.schema import LOCAL_TASK, Config, SubsetSettings
 from rlt.config.server_key import find_key
 from rlt.config.validate import check_lengths
@@ -39,7 +40,7 @@ from rlt.evaluation.verdicts import GradingPool, Verdict
 from rlt.formats.answer import read_answer
 from rlt.formats.layout import StudentLayout
 from rlt.formats.tags import TAG_STYLES
-from rlt.generation.openai_pool import OpenAIPool
+from rlt.generation.openai_pool import WITHHELD, OpenAIPool, Texts
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.models.frozen import scoring_accelerator
@@ -69,6 +70,7 @@ from rlt.traces.journal import Journal
 logger = logging.getLogger(__name__)
 FIELDS = ("task", "problem_id", "sample_index")
 CUT = "cut by its length"
+NO_TEXT = "no answer: {}"
 NO_LAYOUT = "not one thought and one solution in their tags"
 Tables = Mapping[str, KeptRows[Asked]]
 """The questions by task."""
@@ -102,6 +104,8 @@ def run(config: Config) -> None:
         journal = Journal(output / "samples", keys_of(units), write_text, "answers", FIELDS)
         described = describe_input((name, revision))
         facts = manifest(config, described, layout, sampling, tables, times)
+        if isinstance(pool, OpenAIPool):
+            facts["generation.api_model"] = pool.models
         todo = still_to_draw(journal, units, lambda: facts)
 
         # 4. Draw, and grade.
@@ -128,7 +132,8 @@ def run(config: Config) -> None:
         if is_main_process():
             graded = (sample_row(s, journal.rows[s.key], verdicts[s.key]) for s in samples)
             write_jsonl(output / "samples.jsonl", graded)
-            numbers = write_numbers(config, sampling, input_label(described))
+            asked = facts.get("generation.api_model")
+            numbers = write_numbers(config, sampling, input_label(described), asked)
             write_json(output / "manifest.json", {**facts, **origins(config, sources, pool)})
             record.update(results=numbers, skipped=num_skipped)
 
@@ -144,11 +149,18 @@ def open_pool(config: Config, layout: StudentLayout) -> VLLMPool | None:
         pool = OpenAIPool(
             generation.servers,
             timeout=generation.request_timeout,
-            encode=partial(layout.tokenizer.encode, add_special_tokens=False),
-            decode=lambda ids: str(layout.tokenizer.decode(list(ids))),
-            key=find_key(generation.api_key_file),
+            texts=Texts(
+                encode=partial(layout.tokenizer.encode, add_special_tokens=False),
+                read=layout.tokenizer.encode,
+                decode=lambda ids: str(layout.tokenizer.decode(list(ids))),
+            ),
+            key=find_key(generation.api_key_file, own=False),
             requests_per_server=requests,
+            model=generation.api_model,
+            retry_seconds=generation.retry_seconds,
         )
+        pool.check(config.model_name_or_path, sequence_length(config))
+        return pool
     check_servers(pool, config, logprobs=False)
     return pool
 
@@ -160,13 +172,21 @@ def clock(journal: Journal, total: int, at_once: int, score: RunningScore) -> Sa
     )
 
 
-def write_numbers(config: Config, sampling: Sampling, model: str) -> dict[str, Any]:
-    """Return the numbers of samples.jsonl, written to summary.json and, as a table, to summary.md."""
+def write_numbers(
+    config: Config, sampling: Sampling, model: str, asked: list[str] | None = None
+) -> dict[str, Any]:
+    """Return the numbers of samples.jsonl, written to summary.json and, as a table, to summary.md.
+
+    `asked` are the names by which other people's servers were asked.
+    """
     output = Path(config.output_dir)
     with (output / "samples.jsonl").open(encoding="utf-8") as lines:
         numbers = summarize([json.loads(line) for line in lines])
     shaped = {**asdict(sampling), "seed": config.seed}
-    write_json(output / "summary.json", {"tasks": numbers, "sampling": shaped})
+    models = {} if asked is None else {"models_asked": asked}
+    write_json(output / "summary.json", {"tasks": numbers, "sampling": shaped, **models})
+    if asked is not None:
+        model = f"{model}, asked as {', '.join(asked)}"
     page = summary_page(numbers, model, shaped, markdown=markdown, reference=config.evaluate.reference)
     write_text(output / "summary.md", page)
     logger.info("%s", page)
@@ -271,6 +291,8 @@ def read_sample(
         ids.pop()
     text = str(layout.tokenizer.decode(ids))
     why = None if read_answer(text, layout.tags).is_well_formed else NO_LAYOUT
+    if completion.finish_reason in WITHHELD:
+        why = NO_TEXT.format(completion.finish_reason)
     row = {
         **dict(zip(FIELDS, sample.key, strict=True)),
         "text": text,

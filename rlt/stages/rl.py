@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -11,12 +12,16 @@ from typing import Any
 
 from transformers import GenerationConfig
 
+from rlt.config.files import sequence_length
 from rlt.config.schema import PLAIN_SAMPLING, Config
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import keep_shortest
 from rlt.data.load import count_overlap, require_full_step
+from rlt.generation.drift import rounding_limit
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.weight_sync import make_weight_sync
+from rlt.models.plain import PlainModel
+from rlt.reporting.run_record import RunRecord
 from rlt.reporting.samples import format_sample, prepare_samples, write_samples
 from rlt.stages.common import (
     is_main_process,
@@ -29,6 +34,8 @@ from rlt.stages.engine import are_loading, check_servers, make_sampling, server_
 from rlt.trainers.engine import Engine, LocalEngine, ServerEngine
 from rlt.trainers.epochs import train
 from rlt.trainers.final_model import save_final_model
+from rlt.trainers.first_check import FirstCheck
+from rlt.trainers.gradients import accumulate_gradients_in
 from rlt.trainers.reference import require_reference
 from rlt.trainers.rl import PromptedProblem, RLData, RLParts, RLSettings, RLTrainer
 
@@ -73,12 +80,42 @@ def rl_data(
     return data
 
 
-def rl_parts(pool: VLLMPool | None, config: Config) -> RLParts:
+def rl_parts(pool: VLLMPool | None, config: Config, checkpoint: Path | None, record: RunRecord) -> RLParts:
     """Return what the trainer is given from outside."""
     return RLParts(
         make_engine=partial(make_engine, pool=pool, config=config),
         write_samples=partial(store_samples, Path(config.output_dir) / "samples"),
+        first_check=first_check(config, checkpoint, lambda found: record.update(first_check=found)),
     )
+
+
+def first_check(
+    config: Config, checkpoint: Path | None, note: Callable[[dict[str, Any]], None]
+) -> FirstCheck:
+    """Return what the comparison of engine and policy before the first step needs to know."""
+    length = sequence_length(config)
+    assert length is not None, "an RL run knows its longest sequence"
+    return FirstCheck(
+        length=length,
+        temperature=config.temperature,
+        limit=rounding(config),
+        plain=starting_weights(config, checkpoint),
+        is_fresh=checkpoint is None,
+        note=note,
+    )
+
+
+def starting_weights(config: Config, checkpoint: Path | None) -> PlainModel | str:
+    """Return the weights on disk that the policy starts with, or why there are none."""
+    dtype, trust = config.model.dtype, config.model.trust_remote_code
+    if checkpoint is None:  # new adapters change nothing
+        assert config.model_name_or_path is not None, "validate() has asked for a model"
+        return PlainModel(config.model_name_or_path, dtype, config.model.revision, trust)
+    if config.model.lora.rank:
+        return "the policy is a model with adapters, which is whole in the trainer alone"
+    if not any(checkpoint.glob("*.safetensors")):
+        return f"{checkpoint} holds no whole weights"
+    return PlainModel(str(checkpoint), dtype, trust=trust)
 
 
 def make_engine(trainer: RLTrainer[Any], *, pool: VLLMPool | None, config: Config) -> Engine:
@@ -136,21 +173,28 @@ def rl_settings(config: Config) -> RLSettings:
         drift_limit=drift_limit(config),
         drift_error=1e-3 if config.reward.teacher_logprobs == "engine" else None,
         mask_truncated=config.trainer.mask_truncated,
+        # What a pass with gradients may hold, one without holds easily.
+        tokens_per_pass=config.per_device_train_batch_size
+        * (config.max_prompt_length + config.max_completion_length),
         eval_num_generations=config.evaluation.num_generations,
         monitors=config.monitors,
     )
 
 
 def drift_limit(config: Config) -> float:
-    """Return the mean drift above which to warn: what rounding explains, or what the user set."""
-    generation = config.generation
-    if any(getattr(generation, name) != off for name, off in PLAIN_SAMPLING.items()):
+    """Return the mean drift of a step above which to warn."""
+    if any(getattr(config.generation, name) != off for name, off in PLAIN_SAMPLING.items()):
         return math.inf  # the samples are not the policy's own, so the two differ by design
+    return rounding(config)
+
+
+def rounding(config: Config) -> float:
+    """Return the mean drift of plain samples that is not a fault: what rounding explains, or the user's."""
+    generation = config.generation
     if generation.drift_limit is not None:
         return generation.drift_limit
-    on_server = generation.backend == "vllm"
-    exact = config.model.dtype == "float32" and (not on_server or generation.dtype == "float32")
-    return 0.001 if exact else 0.05
+    engine = generation.dtype if generation.backend == "vllm" else config.model.dtype
+    return rounding_limit(config.model.dtype, engine)
 
 
 def keep_earlier_run_apart(config: Config, checkpoint: Path | None) -> None:
@@ -168,6 +212,7 @@ def train_and_save(
 
     `generation` is saved with the model: its sampling defaults, and the tokens it stops at.
     """
+    accumulate_gradients_in(config.trainer.grad_accum_dtype, trainer.accelerator)
     policy = trainer.policy
     plain = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # under adapters
     plain.generation_config = generation

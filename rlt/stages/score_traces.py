@@ -34,7 +34,13 @@ from rlt.reporting.run_record import Source
 from rlt.reporting.samples import write_samples
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.student import read_students, student_inputs, student_reward
-from rlt.stages.student_placement import verify_student_servers
+from rlt.stages.student_check import (
+    Processes,
+    StudentCheck,
+    verify_sharded_students,
+    verify_sharded_teacher,
+    verify_student_servers,
+)
 from rlt.traces.rank import markdown_table, rank_traces, summarize
 from rlt.traces.score import FrozenTeacher, Size, TraceReader, TraceScorer, why_not
 from rlt.traces.shards import Shards, traces_digest
@@ -80,11 +86,11 @@ def run(config: Config) -> None:
 
         # 4. Score.
         if pending:
+            fitting = (s.explanation for s, reason in zip(sizes, why, strict=True) if not reason)
+            check = StudentCheck([row.problem for row in rows.values], max(fitting, default=0), record)
             if config.reward.placement == "server" and config.reward.verify_server and is_main_process():
-                verify_student_servers(
-                    config, reader.students[0].layout, [row.problem for row in rows.values]
-                )
-            scorer = make_scorer(config, reader, accelerator)
+                verify_student_servers(config, reader.students[0], check)
+            scorer = make_scorer(config, reader, check, accelerator)
             clock = TokenProgress(sum(tokens_of(shards.parts[i], sizes, why) for i in pending), "scoring")
             for index, scored in score_shards(scorer, shards, pending, traces, why, accelerator):
                 if is_main_process():
@@ -154,7 +160,9 @@ def manifest(
     }
 
 
-def make_scorer(config: Config, reader: TraceReader, accelerator: Accelerator) -> TraceScorer:
+def make_scorer(
+    config: Config, reader: TraceReader, check: StudentCheck, accelerator: Accelerator
+) -> TraceScorer:
     """Return the scorer with its frozen models, placed as configured."""
     agree = partial(max_over_processes, accelerator)
     teacher = None
@@ -172,7 +180,10 @@ def make_scorer(config: Config, reader: TraceReader, accelerator: Accelerator) -
         teacher = FrozenTeacher(
             model, reader.teacher, config.temperature, config.reward.tokens_per_batch, agree
         )
+        verify_sharded_teacher(config, model, reader.teacher, check, Processes(accelerator, agree))
     reward = student_reward(config, reader.students, accelerator=accelerator, agree=agree)
+    if config.reward.verify_server:
+        verify_sharded_students(config, reader.students, reward, check, Processes(accelerator, agree))
     return TraceScorer(reader, reward, teacher)
 
 

@@ -28,6 +28,7 @@ from rlt.trainers.arguments import sft_arguments
 from rlt.trainers.engine import answers_of
 from rlt.trainers.epochs import train
 from rlt.trainers.final_model import save_final_model
+from rlt.trainers.gradients import accumulate_gradients_in
 from rlt.trainers.lora import lora_config
 from rlt.trainers.sft import IGNORED, Row, make_sft_trainer
 
@@ -124,13 +125,15 @@ def fine_tune(
         tokenizer=tokenizer,
         peft_config=lora_config(config.model.lora),
     )
+    accumulate_gradients_in(config.trainer.grad_accum_dtype, trainer.accelerator)
     model: Any = trainer.model
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # under adapters
     plain.generation_config = generation
     plain.config.eos_token_id, plain.config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     observers = observe(trainer, config)
-    answer = answers_of(trainer, tokenizer, config.evaluate.samples_per_chunk)
-    watch_benchmarks(trainer, benchmarks, answer, start_step(checkpoint))
+    if benchmarks is not None:
+        answer = answers_of(trainer, tokenizer, config.evaluate.samples_per_chunk)
+        watch_benchmarks(trainer, benchmarks, answer, start_step(checkpoint))
     train(trainer, checkpoint)
     observers.pause.leave()
     save_final_model(model, trainer.accelerator, tokenizer, output)

@@ -82,7 +82,7 @@ def run(config: Config) -> None:
             reward=CorrectnessReward(
                 grader, CorrectnessWeights(right=settings.weight, form=settings.format_weight)
             ),
-            parts=rl_parts(pool, config),
+            parts=rl_parts(pool, config, checkpoint, record),
             settings=rl_settings(config),
             peft_config=lora_config(config.model.lora),
         )

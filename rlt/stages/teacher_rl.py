@@ -39,7 +39,12 @@ from rlt.stages.rl import (
     train_and_save,
 )
 from rlt.stages.student import read_students, student_inputs, student_reward
-from rlt.stages.student_placement import verify_student_servers
+from rlt.stages.student_check import (
+    Processes,
+    StudentCheck,
+    verify_sharded_students,
+    verify_student_servers,
+)
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.final_model import generation_config
 from rlt.trainers.lora import lora_config
@@ -69,8 +74,9 @@ def run(config: Config) -> None:
         data = rl_data(text.train_rows, text.eval_rows, config)
         check_columns(outside, [item.problem for item in (*data.train, *data.held_out)])
         await_servers(pool, config)
+        check = StudentCheck([p.problem for p in data.train], config.max_completion_length, record)
         if config.reward.placement == "server" and config.reward.verify_server and is_main_process():
-            verify_student_servers(config, text.students[0].layout, [p.problem for p in data.train])
+            verify_student_servers(config, text.students[0], check)
 
         # 2. Trainer: policy, reference, frozen student, engine.
         keep_earlier_run_apart(config, checkpoint)
@@ -80,11 +86,12 @@ def run(config: Config) -> None:
             layout=text.layout,
             data=data,
             reward=TeacherReward(
-                make=partial(make_reward, students=text.students, outside=outside, config=config),
+                make=partial(
+                    make_reward, students=text.students, check=check, outside=outside, config=config
+                ),
                 teacher_logprobs=config.reward.teacher_logprobs,
-                tokens_per_batch=config.reward.tokens_per_batch,
             ),
-            parts=rl_parts(pool, config),
+            parts=rl_parts(pool, config, checkpoint, record),
             settings=rl_settings(config),
             peft_config=lora_config(config.model.lora),
         )
@@ -163,12 +170,18 @@ def _length_of(index: int, row: tuple[PromptedProblem, list[int]]) -> int:
 
 
 def make_reward(
-    trainer: TeacherRLTrainer, *, students: Sequence[StudentText], outside: OutsideParts, config: Config
+    trainer: TeacherRLTrainer,
+    *,
+    students: Sequence[StudentText],
+    check: StudentCheck,
+    outside: OutsideParts,
+    config: Config,
 ) -> Reward:
     """Return the reward: the frozen students, placed as configured, and what else the run pays for."""
-    likelihood = student_reward(
-        config, students, accelerator=trainer.accelerator, agree=trainer.max_over_processes
-    )
+    agree = trainer.max_over_processes
+    likelihood = student_reward(config, students, accelerator=trainer.accelerator, agree=agree)
+    if config.reward.verify_server:
+        verify_sharded_students(config, students, likelihood, check, Processes(trainer.accelerator, agree))
     return with_components(
         likelihood,
         likelihood.students[0].scorer,

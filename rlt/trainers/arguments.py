@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlt.config.schema import Config, GenerationSettings
-from rlt.models.attention import resolve_attention
+from rlt.config.schema import Config, GenerationSettings, stage_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,8 @@ class RunContext:
     deepspeed: bool
     report_to: tuple[str, ...] = ()
     """Trackers that are installed and logged in."""
+    attention: str = "sdpa"
+    """What model.attn_implementation comes to for the policy."""
 
 
 def sft_arguments(config: Config, context: RunContext) -> dict[str, Any]:
@@ -57,7 +58,6 @@ def grpo_arguments(config: Config, context: RunContext) -> dict[str, Any]:
     accumulation = gradient_accumulation(config, context.num_processes)
     return {
         **_common(config, context),
-        "ddp_timeout": patience(generation),
         "num_generations": config.num_generations,
         "steps_per_generation": accumulation,
         "num_iterations": 1,
@@ -84,11 +84,23 @@ def grpo_arguments(config: Config, context: RunContext) -> dict[str, Any]:
 
 
 def patience(generation: GenerationSettings) -> int:
-    """Return the seconds within which an RL run takes its next breath, whatever is stuck.
+    """Return the seconds within which a run goes on or fails, whatever is stuck.
 
-    Rank 0 may wait for a generation and a sync while the other ranks stand in a collective.
+    That is: servers are silent for too long, then a sync takes too long. A generation that goes on may last
+    longer, and no process waits for it in a collective (generation/heartbeat.py).
     """
     return max(1800, math.ceil(generation.request_timeout + generation.sync_timeout + 600))
+
+
+def group_limit(config: Config) -> float:
+    """Return the time limit, in seconds, of process groups that are made without one: DeepSpeed's.
+
+    While rank 0 sends weights the others wait in one of them. It lies between generation.sync_timeout, so
+    that a failed sync ends with its own words, and ddp_timeout, the limit of the group of all processes.
+    """
+    longest_wait = config.generation.sync_timeout if stage_of(config).is_rl else 0.0
+    whole = config.trainer_args.get("ddp_timeout", patience(config.generation))
+    return (longest_wait + whole) / 2
 
 
 def gradient_accumulation(config: Config, num_processes: int) -> int:
@@ -105,6 +117,7 @@ def _common(config: Config, context: RunContext) -> dict[str, Any]:
         "run_name": Path(config.output_dir).name,
         "project": config.wandb_project,
         "seed": config.seed,
+        "ddp_timeout": patience(config.generation),
         "data_seed": config.seed,
         "bf16": config.model.dtype == "bfloat16",
         "use_cpu": context.use_cpu,
@@ -147,8 +160,6 @@ def _model_kwargs(config: Config, context: RunContext) -> dict[str, Any]:
     settings = config.model
     return {
         "dtype": settings.dtype if context.deepspeed else "float32",
-        "attn_implementation": resolve_attention(
-            settings.attn_implementation, settings.dtype, on_gpu=not context.use_cpu
-        ),
+        "attn_implementation": context.attention,
         "revision": settings.revision or "main",
     }

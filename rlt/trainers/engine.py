@@ -21,7 +21,8 @@ from trl.models.utils import unwrap_model_for_generation
 from rlt.errors import ServerLost
 from rlt.generation.collective import consume_on_main_process, on_every_process, on_main_process
 from rlt.generation.transformers_backend import TransformersGenerator
-from rlt.generation.types import Generator, Sampling
+from rlt.generation.types import Sampling
+from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.weight_sync import WeightSync
 from rlt.generation.weights import model_weights
 from rlt.records import Completion
@@ -62,6 +63,13 @@ class Engine(Protocol):
         """
         ...
 
+    def sample_each(self, prompts: Rows, sampling: Sampling, seed: int) -> list[tuple[str, list[Completion]]]:
+        """Return every part of the engine, in words, with its own completion of each prompt.
+
+        Every process calls it with the same prompts, and gets the same parts.
+        """
+        ...
+
     def close(self) -> None:
         """Release what the engine holds outside this process."""
         ...
@@ -75,7 +83,7 @@ class ServerEngine:
         model: nn.Module,
         accelerator: Accelerator,
         *,
-        generator: Generator,
+        generator: VLLMPool,
         sync: WeightSync,
         sampling: Sampling,
         wait_for_servers: Callable[[], None],
@@ -112,11 +120,26 @@ class ServerEngine:
                 ),
             )
 
-        while not self._survives(ask):
-            self.sync_weights()  # those that have come back hold the model's first weights
+        self._until_done(ask)
         completions = [completion for members in groups for completion in members]
         start = sum(rows_per_process[: self._accelerator.process_index])
         return completions[start : start + len(prompts)]
+
+    def sample_each(self, prompts: Rows, sampling: Sampling, seed: int) -> list[tuple[str, list[Completion]]]:
+        """Return every server with its own completion of each prompt; the same on every process."""
+        answers: list[tuple[str, list[Completion]]] = []
+
+        def ask() -> None:
+            answers[:] = on_main_process(
+                self._accelerator, lambda: self._generator.generate_on_each(prompts, sampling, seed)
+            )
+
+        self._until_done(ask)
+        return answers
+
+    def _until_done(self, ask: Callable[[], None]) -> None:
+        while not self._survives(ask):
+            self.sync_weights()  # those that have come back hold the model's first weights
 
     def _push(self) -> None:
         consume_on_main_process(self._accelerator, model_weights(self._model), self._sync.push)
@@ -194,6 +217,10 @@ class LocalEngine:
             ),
         )
         return [row[0] for row in samples[: len(prompts)]]
+
+    def sample_each(self, prompts: Rows, sampling: Sampling, seed: int) -> list[tuple[str, list[Completion]]]:
+        """Return this process's completions: every process samples with a policy of its own."""
+        return [("its own generation", self.sample(prompts, [seed] * len(prompts), 1, sampling))]
 
     def close(self) -> None:
         """Nothing to release."""

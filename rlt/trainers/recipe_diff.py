@@ -15,7 +15,7 @@ from typing import Any
 
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
-from rlt.config.schema import RL_STAGES, Config
+from rlt.config.schema import Config, stage_of
 from rlt.errors import RLTError
 from rlt.trainers.arguments import RunContext, grpo_arguments, sft_arguments
 
@@ -31,7 +31,7 @@ def differences(config: Config) -> list[tuple[str, Any, Any]]:
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.sft_config import SFTConfig
 
-    is_rl = config.stage in RL_STAGES
+    is_rl = stage_of(config).is_rl
     arguments = (grpo_arguments if is_rl else sft_arguments)(
         config, RunContext(1, use_cpu=False, deepspeed=True)
     )
@@ -45,7 +45,10 @@ def differences(config: Config) -> list[tuple[str, Any, Any]]:
         for name, value in sorted(arguments.items())
         if name not in _NOT_RECIPE and _plain(value) != defaults[name]
     ]
-    return [*changed, ("train_batch_size", config.train_batch_size, "8 a device")]
+    changed.append(("train_batch_size", config.train_batch_size, "8 a device"))
+    if config.trainer.grad_accum_dtype != "model":
+        changed.append(("grad_accum_dtype", config.trainer.grad_accum_dtype, "model (DeepSpeed's)"))
+    return changed
 
 
 def as_table(rows: list[tuple[str, Any, Any]]) -> str:
@@ -59,9 +62,12 @@ def as_table(rows: list[tuple[str, Any, Any]]) -> str:
 def prompt_lines(config: Config) -> list[str]:
     """Return a line for each system prompt that is not the released one."""
     prompts: dict[str, tuple[str, str | None]] = {}
-    if config.stage not in ("student_sft", "student_rl"):
+    stage = stage_of(config)
+    if stage.reads("layout.teacher_prompt"):
         prompts["teacher"] = (config.layout.teacher_prompt, None)
-    if config.stage != "teacher_sft":  # the students of the released recipes read the one of their data
+    if stage.reads(
+        "layout.student_prompt"
+    ):  # the students of the released recipes read the one of their data
         prompts["student"] = (config.layout.student_prompt, "from_dataset")
     origins = {"default": "in our own words", "from_dataset": "that of each row"}
     return [

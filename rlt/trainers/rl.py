@@ -4,7 +4,10 @@ What differs from `GRPOTrainer`:
 - prompts are token ids made by a layout, never re-tokenised text;
 - completions come from our engine (any number of servers, or the policy itself);
 - the reference moves by `MovingReference`, and checkpoints hold it;
+- every forward pass is as wide as its own rows (micro_batches.py), and the passes of the processes are of
+  like lengths; those without gradients project the completions alone;
 - engine drift is measured in the loss pass, without a further forward, under every recipe;
+- before the first step engine and trainer are compared at the end of the context (first_check.py);
 - monitors read each step's samples and warn with advice;
 - a completion is truncated when its engine says so: one that was stopped at its tag is whole;
 - evaluation samples held-out problems with seeds of its own, each problem counted once.
@@ -25,7 +28,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -39,12 +42,16 @@ from rlt.generation.collective import on_main_process
 from rlt.generation.seeds import spread_seed
 from rlt.generation.types import Sampling
 from rlt.models.gather import max_over_processes
+from rlt.models.logprobs import Request, add_token_query, token_logprobs
+from rlt.models.zero_init import buffers_left_alone
 from rlt.records import Completion, Problem, Score
 from rlt.rewards.likelihood import is_scorable
 from rlt.trainers.alarms import Alarms
 from rlt.trainers.drift_log import DriftLog
 from rlt.trainers.engine import Engine, policy_for_generation
 from rlt.trainers.epochs import EpochSampler
+from rlt.trainers.first_check import FirstCheck, check_before_first_step
+from rlt.trainers.micro_batches import Batch, computed_tokens, deal, micro_batch, rows_of
 from rlt.trainers.monitor_limits import LimitsOf
 from rlt.trainers.monitors import Monitors
 from rlt.trainers.reference import MovingReference
@@ -56,6 +63,8 @@ Layout = TypeVar("Layout", TeacherLayout, StudentLayout)
 _TRAIN, _EVAL = 0, 1
 PHASES = {"time/sync": "syncing weights", "time/generate": "generating", "time/reward": "scoring"}
 """What is timed, and what whoever watches a run calls it."""
+FIRST_CHECK = "comparing engine and policy"
+"""What the time before the first step is called."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,8 @@ class RLSettings:
     """Stop above this maximum, where the reward reads the sampled log-probabilities."""
     mask_truncated: bool
     """Completions that were cut by their length get no loss."""
+    tokens_per_pass: int
+    """Tokens of a forward pass without gradients; one row may be longer."""
     eval_num_generations: int
     monitors: MonitorSettings
 
@@ -96,6 +107,8 @@ class RLParts:
 
     make_engine: Callable[[RLTrainer[Any]], Engine]
     write_samples: SampleSink
+    first_check: FirstCheck | None = None
+    """None: engine and policy are not compared before the first step."""
 
 
 class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
@@ -116,22 +129,29 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
         peft_config: Any = None,
     ) -> None:
         """`arguments` are those of TRL's GRPOConfig (see arguments.py)."""
-        super().__init__(
-            model,
-            reward_funcs=[self.rlt],
-            args=GRPOConfig(**arguments),
-            train_dataset=_indexed(data.train),
-            eval_dataset=_indexed(data.held_out) if data.held_out else None,
-            processing_class=layout.tokenizer,
-            peft_config=peft_config,
-        )
+        args = GRPOConfig(**arguments)  # first: it tells transformers that ZeRO-3 is on
+        with buffers_left_alone():  # of the policy and of the reference, which TRL loads here
+            super().__init__(
+                model,
+                reward_funcs=[self.rlt],
+                args=args,
+                train_dataset=_indexed(data.train),
+                eval_dataset=_indexed(data.held_out) if data.held_out else None,
+                processing_class=layout.tokenizer,
+                peft_config=peft_config,
+            )
         self.layout = layout
         self.stop_token_ids = sorted({*self.eos_token_ids, *layout.stop_token_ids})
         self.settings = settings
         self._data = data
         self._write_samples = parts.write_samples
+        self._first_check = parts.first_check
         self._batch: list[PromptedProblem] = []
         self.policy: Any = self.model
+        for scored in (self.policy, self.ref_model):
+            if scored is not None:
+                plain: Any = self.accelerator.unwrap_model(scored)
+                add_token_query(plain.get_base_model() if peft_config is not None else plain)
         self.engine = parts.make_engine(self)
         # TRL was built without vLLM so that it opens no connection of its own; from here on it takes the
         # branches that expect sampled log-probabilities, the importance-sampling correction among them.
@@ -155,6 +175,11 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
                 share=settings.ref_mixup,
             )
             self.add_callback(self.reference)
+
+    @property
+    def problems(self) -> Sequence[PromptedProblem]:
+        """The problems to train on."""
+        return self._data.train
 
     @abstractmethod
     def score(self, items: Sequence[PromptedProblem], completions: Sequence[Completion]) -> list[Score]:
@@ -239,6 +264,10 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
                 with self._timed("time/sync", mode):
                     self.engine.sync_weights()
                 self._last_loaded_step = self.state.global_step
+            if self._first_check is not None:
+                check, self._first_check = self._first_check, None
+                self.on_phase(FIRST_CHECK)
+                check_before_first_step(self, check)
             with self._timed("time/generate", mode):
                 return self.engine.sample(prompts, seeds, group, sampling)
         except GenerationError as error:  # on every process
@@ -285,11 +314,86 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
 
     # ---- loss, drift, logs ------------------------------------------------------------------------
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """Return the next micro-batch. Of each new generation, all are first made as narrow as their rows.
+
+        TRL would slice its padded, shuffled generation batch into them.
+        """
+        earlier = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        buffered: Any = self._buffered_inputs
+        if not self.policy.training or buffered is earlier:
+            return inputs
+        window = self.args.gradient_accumulation_steps  # the passes of one optimizer step
+        narrow = [self._narrow(buffered[i : i + window]) for i in range(0, len(buffered), window)]
+        self._buffered_inputs = [batch for batches in narrow for batch in batches]
+        real = sum(int(b["prompt_mask"].sum() + b["completion_mask"].sum()) for b in self._buffered_inputs)
+        computed = sum(computed_tokens(batch) for batch in self._buffered_inputs)
+        self._metrics["train"]["perf/padding"].append(computed / real)
+        return self._buffered_inputs[self._step % len(self._buffered_inputs)]
+
+    def _narrow(self, window: list[Batch]) -> list[Batch]:
+        """Return the micro-batches of one optimizer step without columns that nobody needs; collective."""
+        rows = [row for batch in window for row in rows_of(batch)]
+        per_pass = len(rows) // len(window)
+        passes = [list(range(i, i + per_pass)) for i in range(0, len(rows), per_pass)]
+        if self._loss_is_a_sum_over_rows():
+            rows = gather_object(rows)
+            lengths = [row.num_tokens for row in rows]
+            passes = deal(lengths, self.accelerator.num_processes, per_pass)[self.accelerator.process_index]
+        scalars = {name: value for name, value in window[0].items() if value.dim() == 0}
+        pad, device = int(self.layout.tokenizer.pad_token_id), self.accelerator.device  # pyright: ignore[reportArgumentType]
+        return [{**micro_batch([rows[i] for i in members], pad, device), **scalars} for members in passes]
+
+    def _loss_is_a_sum_over_rows(self) -> bool:
+        """Return whether the loss stays the same whichever micro-batch or process a row is in."""
+        averages_by_pass = self.loss_type == "bnpo" or self._entropy_bonus_enabled or self.aux_loss_enabled
+        return not averages_by_pass and self.top_entropy_quantile == 1.0
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
+    ) -> Any:
+        """Return log-probabilities of the completions' tokens, shape (B, C), 0 where there is none.
+
+        Without gradients (reference, importance sampling) TRL would run `batch_size` rows at a time at the
+        width of the whole batch; here each pass is filled with rows of like length.
+        """
         if torch.is_grad_enabled():
+            result = super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, **kwargs
+            )
             self._loss_logprobs = result[0].detach()
-        return result
+            return result
+        ids = [row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)]
+        counts = attention_mask[:, -logits_to_keep:].sum(1).tolist()
+        requests = [Request(row, range(len(row) - n, len(row))) for row, n in zip(ids, counts, strict=True)]
+        logprobs_BC = torch.zeros(len(requests), logits_to_keep)
+        for row, values in zip(logprobs_BC, self.logprobs(model, requests), strict=True):
+            row[: len(values)] = values
+        return logprobs_BC.to(self.accelerator.device), None, None
+
+    def loss_logprobs(self, model: Any, ids: Sequence[int], count: int) -> Tensor:
+        """Return a model's log-probabilities of the last `count` tokens, (count,), as the loss computes them.
+
+        No gradients. Collective under ZeRO-3.
+        """
+        ids_1T = torch.tensor([list(ids)], device=self.accelerator.device)
+        with torch.no_grad(), evaluation_mode(model):
+            # TRL's own method: those of subclasses keep what they see for the loss and the reward.
+            result = super()._get_per_token_logps_and_entropies(model, ids_1T, torch.ones_like(ids_1T), count)
+        return result[0][0].float().cpu()
+
+    def logprobs(self, model: Any, requests: Sequence[Request]) -> list[Tensor]:
+        """Return a model's log-probabilities at the sampling temperature, on the CPU; collective."""
+        with self.accelerator.autocast():
+            return token_logprobs(
+                model,
+                requests,
+                temperature=self.temperature,
+                tokens_per_batch=self.settings.tokens_per_pass,
+                device=self.accelerator.device,
+                agree=self.max_over_processes,
+            )
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         loss = super()._compute_loss(model, inputs)
@@ -380,6 +484,17 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write none: the stage writes the run's card."""
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switch off dropout and gradient checkpointing for a scoring pass."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def _indexed(problems: Sequence[PromptedProblem]) -> Dataset:

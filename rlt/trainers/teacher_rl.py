@@ -6,8 +6,7 @@ importance-sampling correction, they are reused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +16,11 @@ from torch import Tensor
 from rlt.errors import ModelError
 from rlt.formats.layout import TeacherLayout
 from rlt.formats.leakage import copied_share, states_first
-from rlt.models.logprobs import Request, add_token_query, token_logprobs
+from rlt.models.logprobs import Request
 from rlt.records import Completion, Explanation, Problem, Score
 from rlt.rewards.likelihood import Reward
 from rlt.trainers.monitor_limits import teacher_limits
-from rlt.trainers.rl import PromptedProblem, RLTrainer
+from rlt.trainers.rl import PromptedProblem, RLTrainer, evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,6 @@ class TeacherReward:
     """The reward needs the trainer's accelerator to be made."""
     teacher_logprobs: str
     """`policy` or `engine` (configuration: reward.teacher_logprobs)."""
-    tokens_per_batch: int
-    """Padded tokens of one forward pass for the teacher's log-probabilities."""
 
 
 class TeacherRLTrainer(RLTrainer[TeacherLayout]):
@@ -46,9 +43,6 @@ class TeacherRLTrainer(RLTrainer[TeacherLayout]):
         super().__init__(*args, **kwargs)
         self._old_logprobs: Tensor | None = None
         self._logprobs_from = reward.teacher_logprobs
-        self._tokens_per_batch = reward.tokens_per_batch
-        is_adapted = kwargs.get("peft_config") is not None
-        add_token_query(self.policy.get_base_model() if is_adapted else self.policy)
         self.reward = reward.make(self)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -98,17 +92,8 @@ class TeacherRLTrainer(RLTrainer[TeacherLayout]):
             Request([*i.prompt_ids, *e.token_ids], range(len(i.prompt_ids), len(i.prompt_ids) + n))
             for i, e, n in zip(items, explanations, lengths, strict=True)
         ]
-        with self.accelerator.autocast(), _evaluation_mode(self.policy):
-            return list(
-                token_logprobs(
-                    self.policy,
-                    requests,
-                    temperature=self.temperature,
-                    tokens_per_batch=self._tokens_per_batch,
-                    device=self.accelerator.device,
-                    agree=self.max_over_processes,
-                )
-            )
+        with evaluation_mode(self.policy):
+            return list(self.logprobs(self.policy, requests))
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
         result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
@@ -117,14 +102,3 @@ class TeacherRLTrainer(RLTrainer[TeacherLayout]):
             # The first pass without gradients is the policy's, for the correction: the reward reuses it.
             self._old_logprobs = result[0]
         return result
-
-
-@contextmanager
-def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Switch off dropout and gradient checkpointing for a scoring pass."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)

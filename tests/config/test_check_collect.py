@@ -39,7 +39,10 @@ def test_a_model_and_problems_are_enough(words):
         ("collect.only=nowhere.jsonl", "`collect.only=nowhere.jsonl` is no .jsonl file that exists"),
         ("collect.push_to_hub=https://huggingface.co/a/b", "`collect.push_to_hub` must be like OWNER/NAME"),
         ("resume_from=latest", "it goes on by itself in the same output_dir"),
-        ("+trainer_args.optim=adamw_torch", "`trainer_args.optim` has no effect"),
+        (
+            "+trainer_args.optim=adamw_torch",
+            "`trainer_args.optim` on the command line has no effect in collect_traces: remove it",
+        ),
         ("data.on_long_row=truncate", "rows of collect_traces do not have"),
         ("max_completion_length=32768", "must fit the context of model"),
         ("generation.backend=vllm", "needs running servers: start through ./launch.sh"),

@@ -99,7 +99,5 @@ def test_all_components_are_off_in_the_recipes(teacher_rl):
 )
 def test_scoring_traces_knows_no_components(place, word):
     words = ["run_cfg=score_traces", "dataset_id_or_path=rows.jsonl", "student_model=student", word]
-    with pytest.raises(
-        ConfigError, match="has no effect, because score_traces scores by the likelihood alone"
-    ):
-        validate(compose(words))
+    with pytest.raises(ConfigError, match="has no effect in score_traces: remove it"):
+        compose(words)

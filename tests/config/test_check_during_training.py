@@ -37,9 +37,9 @@ def test_a_number_of_steps_is_enough(place, stage):
 @pytest.mark.parametrize(
     ("stage", "changes", "expected"),
     [
-        ("teacher_sft", [], "is for student_sft and student_rl, and teacher_sft trains no student"),
-        ("evaluate", [], "and evaluate trains no student: leave it out"),
-        ("collect_traces", [], "and collect_traces trains no student: leave it out"),
+        ("teacher_sft", [], "has no effect in teacher_sft: remove it .read by student_sft and student_rl"),
+        ("evaluate", [], "has no effect in evaluate: remove it"),
+        ("collect_traces", [], "has no effect in collect_traces: remove it"),
         ("student_sft", ["evaluate.tasks=[math501]"], "got 'math501': did you mean math500?"),
         ("student_rl", ["evaluate.tasks=[]"], "`evaluate.tasks` is empty"),
         (

@@ -57,10 +57,11 @@ def test_tasks_may_be_named_as_in_lighteval(words):
         ("evaluate.num_samples=4", "must be 1 with temperature=0"),
         ("eval_cfg=robust temperature=0", "must be 1 with temperature=0, because greedy .* got null"),
         ("layout.student_prompt=from_dataset", "finds no system prompt in the rows of aime24"),
-        ("generation.stop_at_tag=true", "stops at a teacher's tag"),
+        ("generation.stop_at_tag=true", "the tag is a teacher's"),
         ("data.on_long_row=drop", "would leave out problems"),
-        ("resume_from=latest", "evaluate trains nothing"),
+        ("resume_from=latest", "it goes on by itself in the same output_dir"),
         ("generation.api=openai", "`generation.api=openai` needs generation.servers"),
+        ("generation.api_model=m", "`generation.api_model=m` has no effect with generation.api=vllm"),
         (
             "generation.api=openai generation.backend=vllm generation.servers=[http://127.0.0.1:1] "
             "generation.top_k=5",

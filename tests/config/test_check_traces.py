@@ -33,18 +33,15 @@ def test_traces_are_enough_to_select_and_a_tokenizer_to_plan(place, select, plan
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        (
-            "model_name_or_path=model",
-            "`model_name_or_path` has no effect, because select_traces loads no model",
-        ),
-        ("resume_from=latest", "`resume_from` has no effect"),
-        ("+trainer_args.optim=adamw_torch", "`trainer_args` has no effect"),
-        ("data.on_long_row=truncate", "marks traces that are too long"),
+        ("model_name_or_path=model", "has no effect in select_traces: remove it"),
+        ("resume_from=latest", "`resume_from` on the command line has no effect in select_traces"),
+        ("+trainer_args.optim=adamw_torch", "`trainer_args.optim` on the command line has no effect"),
+        ("data.on_long_row=truncate", "traces that are too long are marked, and kept"),
         ("select.rule=longest", "`select.rule` must be one of none, first, best, shortest, random, rank"),
         ("select.rule=shortest", "give select.max_length"),
         ("select.max_length=100", "counts the student's tokens: give student_model"),
         ("select.max_length=0", "`select.max_length` must be greater than 0"),
-        ("select.rank_bucket=[1,2]", "`select.rank_bucket=[1, 2]` has no effect with select.rule=none"),
+        ("select.rank_bucket=[1,2]", "`select.rank_bucket=[1,2]` has no effect with select.rule=none"),
         ("select.rule=rank", "must be [first,last] for select.rule=rank, ranks counted from 1, got []"),
         ("traces.more=[nowhere.jsonl]", "`traces.more=nowhere.jsonl` does not exist"),
         ("traces.more=[rows.jsonl]", "`traces.more` names rows.jsonl again"),

@@ -15,7 +15,7 @@ RELEASED = {
         "trainer": {
             **{"num_train_epochs": 10, "max_steps": -1, "lr_scheduler_type": "cosine", "warmup_steps": 0.05},
             **{"adam_beta1": 0.9, "adam_beta2": 0.95, "weight_decay": 1e-4, "max_grad_norm": 1.0},
-            "gradient_checkpointing": True,
+            **{"gradient_checkpointing": True, "grad_accum_dtype": "model"},
         },
         "trainer_args": {"loss_type": "nll", "label_smoothing_factor": 0.0, "neftune_noise_alpha": None},
     },
@@ -29,6 +29,7 @@ RELEASED = {
             **{"adam_beta1": 0.9, "adam_beta2": 0.999, "weight_decay": 0.0, "max_grad_norm": 1.0},
             **{"beta": 0.04, "ref_sync_steps": 32, "ref_mixup": 0.9, "loss_type": "grpo"},
             **{"scale_rewards": "group", "mask_truncated": False, "gradient_checkpointing": True},
+            "grad_accum_dtype": "model",
         },
         "reward": {
             **{"student_temperature": 0.7, "answer_reductions": ["mean", "min"], "kl_estimator": "k1"},
@@ -120,3 +121,9 @@ def test_student_presets(student):
         "qwen2_5_7b_instruct": ("Qwen/Qwen2.5-7B-Instruct", "default"),
     }
     assert (c.student_model, c.layout.student_prompt) == known[student]
+
+
+@pytest.mark.parametrize("stage", ["teacher_sft", "teacher_rl", "student_sft", "student_rl"])
+def test_modern_adds_gradients_up_in_float32(stage):
+    assert compose([f"run_cfg={stage}"]).trainer.grad_accum_dtype == "model"  # as the original did
+    assert compose([f"run_cfg={stage}", "recipe=modern"]).trainer.grad_accum_dtype == "float32"

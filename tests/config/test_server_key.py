@@ -71,3 +71,22 @@ def test_servers_beyond_this_machine_need_a_key_unless_told(section, monkeypatch
     config.generation.allow_open_servers = False
     monkeypatch.setenv(VARIABLE, KEY)
     check_server_key(config)
+
+
+def test_other_peoples_servers_are_their_owners_affair(tmp_path, monkeypatch):
+    """They may be open, and their keys as short as they like; what no header carries stays refused."""
+    config = Config()
+    config.generation.servers = ["http://10.0.0.2:8000"]
+    with pytest.raises(ConfigError, match="there is no key"):
+        check_server_key(config)
+    config.generation.api = "openai"
+    check_server_key(config)
+    config.generation.api_key_file = write(tmp_path / "key", "EMPTY")
+    check_server_key(config)
+    assert find_key(config.generation.api_key_file, own=False) == "EMPTY"
+    config.generation.api = "vllm"
+    with pytest.raises(ConfigError, match="can be guessed"):
+        check_server_key(config)
+    monkeypatch.setenv(VARIABLE, "two words")
+    with pytest.raises(ConfigError, match="must hold one word"):
+        find_key(None, own=False)

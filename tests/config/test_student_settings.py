@@ -65,7 +65,7 @@ def test_released_students_are_gone_on_from_under_their_own_prompt(place, size):
         ("trainer_args.padding_free=true", "`trainer_args.padding_free` is decided elsewhere: rows are padd"),
         ("trainer_args.eos_token=x", "a student's by distill.turn_end"),
         ("distill.turn_end=stop", "`distill.turn_end` must be one of end_of_turn, end_of_text"),
-        ("data.missing_trace=solution", "does not hold for student_sft"),
+        ("data.missing_trace=solution", "learns not to think"),
         ("data.max_length=40000", "must fit the context of model"),
         ("train_batch_size=5 per_device_train_batch_size=2", "must be a multiple of"),
         ("model_name_or_path=null", "`model_name_or_path` is empty"),
@@ -83,14 +83,14 @@ def test_a_student_needs_no_student_that_pays(student_sft):
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("infer.question=null", "`infer.question` is missing: give infer.question="),
-        ("generation.backend=vllm", "does not hold for infer"),
+        ("infer.question=null", "`infer.question` is empty: give infer.question="),
+        ("generation.backend=vllm", "`generation.backend` on the command line has no effect in infer"),
         ("layout.student_prompt=from_dataset", "finds no dataset in infer"),
         ("model_name_or_path=SakanaAI/RLT-7B", "`layout.student_prompt` must be file:PATH with"),
         ("model_name_or_path=no/such/folder", "`model_name_or_path=no/such/folder` does not exist"),
         ("layout.student_prompt=file:nope.txt", "names a file that does not exist"),
-        ("trainer_args.optim=sgd", "`trainer_args` has no effect"),
-        ("resume_from=latest", "`resume_from` has no effect"),
+        ("trainer_args.optim=sgd", "`trainer_args.optim` on the command line has no effect"),
+        ("resume_from=latest", "`resume_from` on the command line has no effect"),
     ],
 )
 def test_rules_of_infer(infer, word, expected):

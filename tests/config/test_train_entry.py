@@ -30,7 +30,12 @@ def train(*words: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str
     )
 
 
-@pytest.mark.parametrize("word", ["learning_rat=1", "trainer.bta=1", "num_generations=0", "trainer_args.x=1"])
+FLASH = "model.attn_implementation=flash_attention_2"
+
+
+@pytest.mark.parametrize(
+    "word", ["learning_rat=1", "trainer.bta=1", "num_generations=0", "trainer_args.x=1", FLASH]
+)
 def test_wrong_setting_fails_in_seconds_without_torch(place, teacher_rl, word):
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     done = train(*teacher_rl, word, cwd=place, importtime="yes")
@@ -71,6 +76,7 @@ def test_dry_run_prints_what_would_run_checks_the_text_and_writes_nothing(place,
     assert done.stderr.startswith(
         "WARNING: trainer.ref_sync_steps=32 is switched off: trainer.beta=0 uses no reference model."
     )
+    assert "tiny-teacher on GPUs: sdpa (auto: flash-attn is not installed)" in done.stderr
     assert "prompt tokens of 12 rows, limit 300 (max_prompt_length): 0 over" in done.stderr
     assert "tokenizers, templates and rows are as teacher_rl needs them" in done.stderr
     assert sorted(place.rglob("*")) == before

@@ -44,14 +44,19 @@ class Server:
     process: subprocess.Popen[bytes]
 
 
+def free_port() -> int:
+    """Return a port that is free at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @contextmanager
 def running_server(model_dir: Path, log_path: Path, *flags: str, **environment: str) -> Iterator[Server]:
     """Yield a server that is healthy and has generated one token; end its process group afterwards."""
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vllm is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model_dir)]
     with log_path.open("wb") as log:
         process = subprocess.Popen(

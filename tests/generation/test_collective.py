@@ -1,4 +1,4 @@
-"""Two real gloo processes: success and failure of the main one reach both."""
+"""Two real gloo processes: success and failure of the main one reach both, however long it takes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ import pytest
 SCRIPT = """
 import sys, time
 import torch
+from datetime import timedelta
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import InitProcessGroupKwargs, gather_object
+from rlt.generation import heartbeat
 from rlt.errors import DataError, GenerationError
 from rlt.generation.collective import consume_on_main_process, on_every_process, on_main_process
 
-accelerator = Accelerator(cpu=True)
+LIMIT = 8  # seconds of the process group
+accelerator = Accelerator(
+    cpu=True, kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=LIMIT))]
+)
 rank = accelerator.process_index
 assert accelerator.num_processes == 2
 
@@ -70,6 +75,21 @@ except GenerationError as raised:
     assert str(raised) == "NaN (on process 1 of 2)", raised
 else:
     raise SystemExit("no error")
+# Work that takes longer than the group's limit, and than a process may be silent.
+heartbeat.SAY_EVERY, heartbeat.SILENT_AFTER = 0.5, 0.75 * LIMIT
+assert on_main_process(accelerator, lambda: time.sleep(1.5 * LIMIT) or "slow") == "slow"
+assert on_every_process(accelerator, lambda: time.sleep(1.5 * LIMIT * rank) or rank) == rank
+# A process that says nothing is given up, with a sentence. (Its own call does end.)
+heartbeat.SAY_EVERY, heartbeat.SILENT_AFTER = 1000, 2.0
+if rank == 0:
+    time.sleep(5)
+else:
+    try:
+        heartbeat.Meeting(rank, 2).await_done(0)
+    except GenerationError as raised:
+        assert "process 0 of 2 has ended, or given no sign of life for 2 s" in str(raised), raised
+    else:
+        raise SystemExit("no error")
 # Both are still in step: a collective works.
 assert gather_object([rank]) == [0, 1]
 torch.distributed.destroy_process_group()
@@ -97,7 +117,7 @@ def test_outcome_of_the_main_process_reaches_all(tmp_path: Path) -> None:
     ]
     try:
         for rank, process in enumerate(processes):
-            output, _ = process.communicate(timeout=120)
+            output, _ = process.communicate(timeout=240)
             assert process.returncode == 0, output
             assert f"rank {rank} done" in output
     finally:

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from rlt.errors import GenerationError
-from rlt.generation.parallel import run_all, run_each
+from rlt.generation.parallel import TimeLimit, run_all, run_each
 from rlt.generation.seeds import spread_seed
 
 
@@ -55,20 +55,38 @@ def test_results_come_as_they_are_done() -> None:
     assert list(results) == []
 
 
-def test_silence_is_an_error_and_slow_progress_is_not() -> None:
-    def task(i: int):
-        return f"request {i}", lambda: (time.sleep(0.15), i)[1]
+def test_a_watch_is_asked_while_nothing_comes_and_while_much_does() -> None:
+    class Watch:
+        look_every = 0.1
 
-    assert sorted(run_each([task(i) for i in range(6)], max_threads=1, patience=0.6)) == [
-        (i, i) for i in range(6)
-    ]
+        def check(self) -> None:
+            raise GenerationError("no more")
+
+    released = threading.Event()
+    with pytest.raises(GenerationError, match="no more"):
+        run_all([("waits", released.wait)], watch=Watch())
+    released.set()
+    busy = [(str(i), lambda: time.sleep(0.01)) for i in range(1000)]
+    with pytest.raises(GenerationError, match="no more"):
+        list(run_each(busy, max_threads=1, watch=Watch()))
+
+
+def test_many_unfinished_tasks_are_a_few_names_and_a_number() -> None:
     released = threading.Event()
     stuck = [(f"request {i}", released.wait) for i in range(8)]
     with pytest.raises(
         GenerationError, match=r"no answer within 0.2 s from: request 0; .*; request 4 and 3 more$"
     ):
-        next(run_each(stuck, max_threads=2, patience=0.2))
+        run_all(stuck, max_threads=2, timeout=0.2)
     released.set()
+
+
+def test_a_time_limit_counts_down_and_ends_with_a_sentence() -> None:
+    limit = TimeLimit("a weight sync", 0.2, "generation.sync_timeout")
+    assert 0 < limit.left() <= 0.2
+    time.sleep(0.25)
+    with pytest.raises(GenerationError, match=r"a weight sync was not done within 0.2 s; set g"):
+        limit.left()
 
 
 def test_nothing_starts_after_the_caller_has_left() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from rlt.errors import GenerationError
 from rlt.generation.drift import engine_drift
+from rlt.generation.nccl_group import NCCLGroup
 from rlt.generation.nccl_sync import NCCLSync, address_towards, chunked, exchange, init_infos
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
@@ -152,6 +155,33 @@ def test_kind_follows_the_device(tmp_path: Path) -> None:
         make_weight_sync("nccl", pool, device=cpu, directory=tmp_path, timeout=1)
 
 
+class Library:
+    """Has what NCCLGroup uses of vLLM's communicator, which no machine without a GPU can make."""
+
+    available = True
+    destroyed = 0
+
+    def destroy(self) -> None:
+        self.destroyed += 1
+
+
+def test_a_communicator_is_aborted_once_and_only_where_it_is_connected(caplog: Any) -> None:
+    group = NCCLGroup(torch.device("cuda", 0))
+    group.abort()  # never joined
+    library = group._communicator = Library()
+    group.abort()
+    assert library.destroyed == 0  # on its way: there is no communicator on the device yet
+    library = group._communicator = Library()
+    library.comm = object()  # pyright: ignore[reportAttributeAccessIssue]
+    group.abort()
+    group.abort()
+    assert library.destroyed == 1
+    assert not caplog.records
+    group._communicator = SimpleNamespace(comm=object())
+    group.abort()
+    assert "cannot abort an NCCL communicator" in caplog.text
+
+
 def test_ranks_of_several_servers() -> None:
     # Trainer rank 0; servers with 2, 1 and 4 workers take ranks 1-2, 3 and 4-7 of 8.
     infos = init_infos("10.0.0.1", 5000, [2, 1, 4])
@@ -191,7 +221,8 @@ def test_nccl_push_reaches_the_server(tiny_dir: Path, tmp_path: Path) -> None:
     flags = ["--weight-transfer-config", '{"backend": "nccl"}', "--gpu-memory-utilization", "0.3"]
     with running_server(tiny_dir, tmp_path / "vllm.log", *flags, CUDA_VISIBLE_DEVICES="1") as server:
         pool = VLLMPool([server.address], timeout=120, log_paths=[server.log_path])
-        sync = NCCLSync(pool, torch.device("cuda", 0), timeout=120, chunk_bytes=300_000)
+        new_group = partial(NCCLGroup, torch.device("cuda", 0))
+        sync = NCCLSync(pool, new_group, timeout=120, chunk_bytes=300_000)
         for seed in (1, 2):
             sync.push(model_weights(tiny_model(seed=seed).to("cuda:0")))
             assert drift_of(pool, tiny_model(seed=seed)) < 1e-2

@@ -147,6 +147,24 @@ def test_the_start_of_a_run_says_it_in_a_few_lines():
     assert "it fits with offload" in "\n".join(summary(cramped))
 
 
+def test_a_phase_that_may_take_longer_than_a_hang_is_told_with_a_remedy():
+    plan = split(4, 4)
+    most = forecast(*RL, plan=plan)
+    assert most.times is not None
+    seconds = most.times.seconds(most.at_most)["generation"]
+    assert 1800 < seconds < 4 * 3600  # longer than a server may be silent, shorter than the default
+    assert "hang_timeout" not in "\n".join(page(most))
+    hasty = forecast(*RL, "trainer.hang_timeout=3600", plan=plan)
+    (line,) = [line for line in summary(hasty) if "hang_timeout" in line]
+    assert line in [f"  {line}" for line in page(hasty)]
+    assert re.search(
+        r"^  generation may take [\d,]+ s, .* after 3,600 s in one phase: set trainer.hang", line
+    )
+    remedy = line.rpartition(" ")[2]
+    assert not [line for line in page(forecast(*RL, remedy, plan=plan)) if "hang_timeout" in line]
+    assert not [line for line in page(forecast(*RL, "trainer.hang_timeout=0", plan=plan)) if "hang_t" in line]
+
+
 def test_steps_are_counted_from_rows():
     config = configured(*SFT)
     assert make_forecast(config, split(0, 8), 1000).num_steps == 625  # 10 epochs x 1,000 / 16

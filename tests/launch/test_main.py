@@ -29,6 +29,8 @@ STUDENT_RL = "cfgs/run_cfg/student_rl.yaml"
 COLLECT = "cfgs/run_cfg/collect_traces.yaml"
 HUB_MODEL = "model_name_or_path=Qwen/Qwen2.5-7B-Instruct"
 
+FLASH = "model.attn_implementation=flash_attention_2"
+KERNELS = "model.attn_implementation=kernels-community/flash-attn2"
 
 Finished = subprocess.CompletedProcess[str]
 
@@ -153,6 +155,13 @@ def test_the_transformers_back_end_needs_no_server_and_any_folder_will_do(tmp_pa
             "and there is no key, so who",
         ),
         ("launch.sh", [RL, "model_name_or_path=no/such/folder"], "no/such/folder"),
+        (
+            "launch.sh",
+            [RL, HUB_MODEL, FLASH],
+            "needs the package flash-attn (>=2.3.3), which is not installed",
+        ),
+        ("launch.sh", [RL, HUB_MODEL, FLASH, "--dry-run"], "needs the package flash-attn"),
+        ("launch.sh", [SFT, HUB_MODEL, KERNELS], "needs the package kernels (>=0.16,<0.17), which is not"),
     ],
 )
 def test_what_is_wrong_is_one_sentence_within_seconds(script, words, sentence):
@@ -164,6 +173,22 @@ def test_what_is_wrong_is_one_sentence_within_seconds(script, words, sentence):
     assert result.stderr.count("\n") == 1
     assert result.stderr.startswith("error: ")
     assert result.stdout == ""
+
+
+def test_an_installed_kernel_is_planned_for_and_not_run_on_a_cpu(tmp_path):
+    (tmp_path / "flash_attn.py").write_text("")
+    facts = tmp_path / "flash_attn-2.8.3.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: flash-attn\nVersion: 2.8.3\n")
+    installed = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    words = [SFT, HUB_MODEL, "hardware.gpu=h100-80g", FLASH, "--dry-run"]
+    planned = launch("launch.sh", *words, env={**EIGHT_GPUS, **installed})
+    assert planned.returncode == 0, planned.stderr
+    assert "(zero3, 8 process(es), flash_attention_2 attention), GiB:" in planned.stdout
+    assert launch("launch.sh", *words, env={**NO_GPUS, **installed}).returncode == 0  # of a login node
+    refused = launch("launch.sh", *words[:-1], f"output_dir={tmp_path / 'run'}", env={**NO_GPUS, **installed})
+    assert refused.returncode == 2
+    assert "flash_attention_2` needs a GPU, and this run uses the CPU" in refused.stderr
 
 
 def test_words_may_stand_anywhere_after_the_numbers():

@@ -165,6 +165,18 @@ def test_what_needs_a_gpu_is_off_on_a_cpu(tmp_path):
     assert (small.trainer_args["use_liger_kernel"], small.generation.tensor_parallel) == (False, 1)
 
 
+@pytest.mark.parametrize("value", ["flash_attention_2", "kernels-community/flash-attn2"])
+def test_an_attention_that_is_not_installed_is_rehearsed_with_another_and_told(rl_words, value):
+    config = config_of(*rl_words, f"model.attn_implementation={value}")
+    for plan in (ONE_PROCESS, Plan((), ("0",), 1, "single")):
+        assert device_words(config, plan)["model.attn_implementation"] == "auto"
+    validate(config, rehearsed=True)
+    with rehearsal(config, ONE_PROCESS, ()) as rehearsed:
+        told = "\n".join(rehearsed.told)
+    assert "in place of your own: " in told
+    assert f"the run itself would not start: model.attn_implementation={value} needs the package" in told
+
+
 WATCHED = ["evaluate.during_training.every_steps=100", "evaluate.tasks=[math500]"]
 
 

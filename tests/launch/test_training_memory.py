@@ -43,7 +43,9 @@ def test_offloaded_states_rest_in_the_host():
     memory = rl("trainer.beta=0", "reward.placement=zero3", strategy="offload")
     student = 2 * total
     assert memory.host - student == pytest.approx(host, rel=1e-9)
-    assert set(memory.kept.values()) == {0, 1.5 * GIB}  # nothing but CUDA's own
+    assert set(memory.kept.values()) == {0, 1 * GIB, 1.5 * GIB}  # nothing but CUDA's and NCCL's own
+    wider = rl("trainer.beta=0", "trainer.grad_accum_dtype=float32", strategy="offload")
+    assert wider.host - rl("trainer.beta=0", strategy="offload").host == pytest.approx(1.5 * 2 * total)
     # DeepSpeed counts weight and gradient of the largest module; up to 1e9 weights are gathered ahead
     update = memory.phases["update, in a layer"]
     assert update["gathered"] == device + 2 * (10**9 - largest)
@@ -152,11 +154,43 @@ def test_the_released_recipe_by_hand():
     # 7.6156e9 parameters over 4 GPUs: weights 2, gradients 4, optimizer 12, reference 2 bytes; a student
     memory = rl()
     quarter = 7_615_616_512 / 4
-    expected = [2 * quarter, 4 * quarter, 12 * quarter, 2 * quarter, 2 * 7_615_616_512, 1.5 * GIB]
+    expected = [2 * quarter, 4 * quarter, 12 * quarter, 2 * quarter, 2 * 7_615_616_512, GIB, 1.5 * GIB]
     assert list(memory.kept.values()) == pytest.approx(expected)
     update = memory.phases["update, in a layer"]
     assert update["waiting for backward"] == 32768 * 28 * 2 * 3584
     assert memory.peak == sum(expected) + sum(update.values())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "sums", "bytes_of_a_parameter"),
+    [
+        ("zero3", "model", 4 / 4),
+        ("zero3", "float32", 6 / 4),  # 3.5 GiB more of a 7B model on four GPUs
+        ("zero2", "model", 6 / 4),
+        ("zero2", "float32", 8 / 4),
+        ("zero1", "model", 2 + 4 / 4),
+        ("zero1", "float32", 2 + 4),
+        ("ddp", "model", 4),
+        ("ddp", "float32", 4),  # as they are anyway
+    ],
+)
+def test_gradients_follow_the_dtype_of_their_sum(strategy, sums, bytes_of_a_parameter):
+    kept = rl(f"trainer.grad_accum_dtype={sums}", strategy=strategy).kept
+    assert kept["gradients"] == pytest.approx(7_615_616_512 * bytes_of_a_parameter)
+
+
+@pytest.mark.parametrize(
+    ("words", "strategy", "processes", "communicators"),
+    [
+        ([], "zero3", 4, 3),  # torch's, DeepSpeed's, the weight sync's
+        (["generation.weight_sync=checkpoint"], "zero3", 4, 2),
+        (["generation.backend=transformers"], "ddp", 2, 1),
+        ([], "single", 1, 1),
+    ],
+)
+def test_each_nccl_communicator_has_its_buffers(words, strategy, processes, communicators):
+    kept = rl(*words, strategy=strategy, processes=processes).kept
+    assert kept["NCCL"] == communicators * 0.5 * GIB
 
 
 @pytest.mark.parametrize(
@@ -190,8 +224,10 @@ def test_adapters_need_neither_gradients_nor_states_of_the_rest():
 
 def test_masks_of_sdpa_and_scores_of_eager_grow_with_the_square():
     lengths = ["max_prompt_length=1024", "max_completion_length=3072"]
-    sdpa = rl(*lengths, "model.attn_implementation=sdpa").phases["update, in a layer"]
+    one_row = rl(*lengths, "model.attn_implementation=sdpa").phases["update, in a layer"]
+    padded = rl(*lengths, "model.attn_implementation=sdpa", "per_device_train_batch_size=2")
     eager = rl(*lengths, "model.attn_implementation=eager").phases["update, in a layer"]
-    assert sdpa["attention"] == 4096**2 * 3
+    assert one_row["attention"] == 0  # nothing is padded, so there is no mask
+    assert padded.phases["update, in a layer"]["attention"] == 2 * 4096**2 * 3
     assert eager["attention"] == 4096**2 * 28 * 8
     assert rl(*lengths).phases["update, in a layer"]["attention"] == 0

@@ -11,7 +11,6 @@ from models_tiny import expected_logprobs
 from transformers import AutoModelForCausalLM
 
 from rlt.errors import ConfigError, ModelError
-from rlt.models.attention import resolve_attention
 from rlt.models.frozen import load_frozen
 from rlt.models.load import load_model, load_tokenizer
 from rlt.models.logprobs import Request
@@ -104,9 +103,3 @@ def test_pad_token_is_not_the_end_of_turn(tmp_path, tiny_tokenizer, tiny_student
     (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
     tokenizer = load_tokenizer(str(tmp_path))
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
-
-
-def test_attention_kernel():
-    assert resolve_attention("eager", "bfloat16", on_gpu=True) == "eager"
-    assert resolve_attention("auto", "bfloat16", on_gpu=False) == "sdpa"
-    assert resolve_attention("auto", "float32", on_gpu=True) == "sdpa"

@@ -14,10 +14,10 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from models_tiny import expected_logprobs, tiny_model
-from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM
-from transformers.models.granite import GraniteConfig, GraniteForCausalLM
+from transformers import AutoModelForCausalLM, CohereConfig, FalconH1Config, Gemma2Config
+from transformers.models.granite import GraniteConfig
+from transformers.models.hyperclovax import HyperCLOVAXConfig
 
-from rlt.errors import ModelError
 from rlt.models.logprobs import Request, add_token_query, split_batches, token_logprobs
 
 CPU = torch.device("cpu")
@@ -218,28 +218,45 @@ def test_nan_weights_give_nan():
     assert result.isnan().all()
 
 
-def test_logits_that_are_more_than_the_head_are_refused():
-    size = {
-        "vocab_size": 50,
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-    }
-    for model, name in (
-        (Gemma2ForCausalLM(Gemma2Config(**size)), "final_logit_softcapping=30.0"),
-        (GraniteForCausalLM(GraniteConfig(**size, logits_scaling=8.0)), "logits_scaling=8.0"),
-        (CohereForCausalLM(CohereConfig(**size)), "logit_scale=0.0625"),
-    ):
-        with pytest.raises(ModelError, match=name):
-            add_token_query(model)
-    plain = GraniteForCausalLM(GraniteConfig(**size)).eval()
-    expected = expected_logprobs(plain, [3, 4, 5], [1, 2], 0.7)
+SIZE = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Gemma2Config(**SIZE, final_logit_softcapping=0.5),
+        GraniteConfig(**SIZE),
+        GraniteConfig(**SIZE, logits_scaling=0.5),
+        CohereConfig(**SIZE, logit_scale=4.0),
+        FalconH1Config(**SIZE, lm_head_multiplier=3.0, mamba_d_ssm=32, mamba_n_heads=2, mamba_d_head=16),
+        HyperCLOVAXConfig(**SIZE, logits_scaling=2.0),
+    ],
+    ids=lambda config: config.model_type,
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_models_whose_logits_are_more_than_the_output_of_their_head(config, dtype):
+    torch.manual_seed(0)
+    plain = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():  # logits far enough apart for a cap and a scale to matter
+        for weight in plain.parameters():
+            weight.mul_(4)
+    plain.to(dtype)
+    ids, positions = [3, 4, 5, 6], [1, 2, 3]
+    logits_TV = plain.double()(input_ids=torch.tensor([ids])).logits[0].double() / 0.7
+    expected = logits_TV.log_softmax(-1)[[p - 1 for p in positions], [ids[p] for p in positions]]
+    plain.to(dtype)
     add_token_query(plain)
-    (result,) = scored(plain, [Request([3, 4, 5], [1, 2])], 0.7)
-    torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=0)
+    (result,) = scored(plain, [Request(ids, positions)], 0.7)
+    tolerance = {"atol": 1e-5, "rtol": 1e-6} if dtype == torch.float32 else {"atol": 0.05, "rtol": 0.02}
+    torch.testing.assert_close(result.double(), expected, **tolerance)
 
 
 @given(lengths=st.lists(st.integers(1, 50), max_size=40), budget=st.integers(1, 200))

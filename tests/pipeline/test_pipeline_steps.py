@@ -4,7 +4,6 @@ import pytest
 
 from rlt.config.compose import compose
 from rlt.config.schema import PipelineSettings
-from rlt.config.validate import validate
 from rlt.errors import ConfigError
 from rlt.pipeline.steps import read_steps
 
@@ -109,8 +108,30 @@ def test_a_wrong_step_is_one_sentence(described, sentence):
 
 
 def test_a_setting_that_no_step_would_get_is_refused():
-    config = compose(["run_cfg=pipeline", "learning_rate=1e-5"])
-    with pytest.raises(
-        ConfigError, match=r"`learning_rate` has no effect in a pipeline: write pipeline\.steps"
-    ):
-        validate(config)
+    said = (
+        r"`learning_rate` on the command line has no effect in pipeline: write pipeline\.steps\.STEP\.learn"
+    )
+    with pytest.raises(ConfigError, match=said):
+        compose(["run_cfg=pipeline", "learning_rate=1e-5"])
+
+
+def test_what_is_for_every_step_reaches_those_that_read_it():
+    described = {"teacher_rl": {}, "problems": {"run_cfg": "make_countdown"}, "student_sft": {}}
+    every = {"trainer": {"beta": 0.1, "weight_decay": 0.2}, "countdown.seed": 3, "strategy": "ddp"}
+    given = {step.name: step.settings for step in steps(described, every=every)}
+    assert given["teacher_rl"] == {
+        "output_dir": "out/teacher_rl",
+        "trainer.beta": 0.1,
+        "trainer.weight_decay": 0.2,
+    }
+    assert given["problems"] == {"output_dir": "out/problems", "countdown.seed": 3}
+    assert given["student_sft"] == {"output_dir": "out/student_sft", "trainer.weight_decay": 0.2}
+    inherited = {"recipe": "modern", "results_dir": "r", "seed": 5}
+    countdown = read_steps(PipelineSettings(steps=described), "out", inherited)[1]
+    assert countdown.settings == {"output_dir": "out/problems", "results_dir": "r"}
+
+
+def test_what_no_step_reads_is_refused_though_it_is_for_every():
+    with pytest.raises(ConfigError) as caught:
+        steps({"teacher_sft": {}, "student_sft": {}}, every={"trainer": {"beta": 0.1}})
+    assert str(caught.value) == "`trainer.beta` in `pipeline.every` has no effect in any step: remove it."

@@ -152,7 +152,7 @@ def test_every_column_reaches_the_reward(prompted, words, tmp_path, tiny_teacher
         grpo_arguments(config, run_context(config)),
         layout=TeacherLayout(load_tokenizer(str(tiny_teacher)), BESPOKE, "Teach."),
         data=RLData(data[:2], []),
-        reward=TeacherReward(lambda _: reward, teacher_logprobs="policy", tokens_per_batch=4096),
+        reward=TeacherReward(lambda _: reward, teacher_logprobs="policy"),
         parts=RLParts(
             make_engine=partial(make_engine, pool=None, config=config), write_samples=lambda *_: None
         ),

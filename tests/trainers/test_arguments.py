@@ -8,7 +8,13 @@ import pytest
 
 from rlt.config.compose import compose
 from rlt.config.trl_fields import GRPO_FIELDS, SFT_FIELDS
-from rlt.trainers.arguments import RunContext, gradient_accumulation, grpo_arguments, sft_arguments
+from rlt.trainers.arguments import (
+    RunContext,
+    gradient_accumulation,
+    group_limit,
+    grpo_arguments,
+    sft_arguments,
+)
 from rlt.trainers.recipe_diff import as_table, differences, prompt_lines
 
 SFT = ["run_cfg=teacher_sft", "report_to=null"]
@@ -43,7 +49,7 @@ def test_grpo_config_holds_the_released_recipe():
     assert config.gradient_checkpointing_kwargs == {"use_reentrant": False}
     assert (config.eval_strategy, config.save_strategy, config.save_steps) == ("no", "steps", 25)
     assert (config.report_to, config.bf16, config.remove_unused_columns) == ([], True, False)
-    assert config.ddp_timeout == 1800 + 600 + 600  # a generation, a sync, and some
+    assert config.ddp_timeout == 1800 + 600 + 600  # silence, a sync, and some
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
@@ -55,6 +61,25 @@ def test_grpo_config_accepts_evaluation(num_processes):
     config = GRPOConfig(**arguments)
     assert (config.do_eval, config.eval_on_start, config.eval_steps) == (True, True, 5)
     assert config.per_device_eval_batch_size == config.num_generations_eval == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "limit"),
+    [
+        (["teacher_rl"], (600 + 3000) / 2),
+        (["teacher_rl", "generation.sync_timeout=5000"], (5000 + 7400) / 2),
+        (["teacher_rl", "trainer_args.ddp_timeout=720"], (600 + 720) / 2),
+        (["teacher_sft"], 3000 / 2),  # nobody waits for a sync
+    ],
+)
+def test_the_limit_of_deepspeeds_group_lies_between_that_of_a_sync_and_that_of_the_whole_group(words, limit):
+    stage, *rest = words
+    config = compose([f"run_cfg={stage}", *rest])
+    assert group_limit(config) == limit
+    whole = (grpo_arguments if "rl" in stage else sft_arguments)(config, cpu(2))["ddp_timeout"]
+    assert group_limit(config) < whole
+    if "rl" in stage:
+        assert config.generation.sync_timeout < group_limit(config)
 
 
 def test_sft_config_holds_the_released_recipe():

@@ -93,7 +93,7 @@ def recorded(tiny_teacher, tiny_student, toy_problems, nearby, tmp_path_factory)
     held_out.write_text("".join(toy_problems.read_text().splitlines(keepends=True)[:5]))
     changes = ["trainer.max_steps=2", "trainer.save_steps=1", "trainer.ref_sync_steps=1"]
     changes += [f"learning_rate={LEARNING_RATE}", f"data.eval_path={held_out}", "trainer.eval_steps=2"]
-    changes += ["evaluation.num_generations=2"]
+    changes += ["evaluation.num_generations=2", "max_completion_length=96"]
     words = rl_words(tiny_teacher, tiny_student, toy_problems, folder / "run", *changes)
     script = Path(__file__).with_name("recorded_step.py")
     paths = {"RLT_TEST_RECORD": str(folder / "record"), "RLT_TEST_REFERENCE": str(nearby)}
@@ -151,6 +151,31 @@ def test_gradients(recorded, expected):
     norm = norm_of(expected[1])
     assert norm > 1  # so that clipping matters
     assert train_rows(recorded / "run")[1]["grad_norm"] == pytest.approx(norm, rel=1e-5)
+
+
+def test_no_pass_is_wider_than_its_own_rows(recorded, samples):
+    """TRL pads to the longest completion of the batch: the short rows were computed at 90 tokens too."""
+    by_rank = [torch.load(recorded / "record" / f"backward_{rank}.pt")["passes"] for rank in (0, 1)]
+    learning = [[p for p in passes if p["learns"]] for passes in by_rank]
+    assert [len(passes) for passes in learning] == [2, 2]
+    lengths = sorted(len(s["prompt"]) + len(s["completion"]) for s in samples)
+    assert sorted(n for passes in learning for p in passes for n in p["real"]) == lengths
+    prompts = [len(s["prompt"]) for s in samples]
+    for passes in learning:
+        assert all(p["shape"][1] <= max(p["real"]) + max(prompts) - min(prompts) for p in passes)
+    first, second = zip(*learning, strict=True)  # of both processes, at the same time
+    assert min(min(p["real"]) for p in first) >= max(max(p["real"]) for p in second)
+
+
+def test_passes_of_the_reference_compute_what_is_asked_for(recorded, samples):
+    for rank in (0, 1):
+        passes = torch.load(recorded / "record" / f"backward_{rank}.pt")["passes"]
+        shapes = [p["shape"] for p in passes if p["model"] == "reference"]
+        assert sum(rows for rows, _ in shapes) == 4
+        # The last token predicts nothing that is asked for. A pass of few tokens may hold some padding.
+        lengths = [len(s["prompt"]) + len(s["completion"]) - 1 for s in samples[4 * rank : 4 * rank + 4]]
+        assert max(width for _, width in shapes) == max(lengths)
+        assert sum(rows * width for rows, width in shapes) < 4 * (max(lengths) + 1)
 
 
 def test_weights_and_reference_after_the_step(recorded, expected, tiny_teacher, nearby):

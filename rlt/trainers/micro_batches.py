@@ -1,0 +1,95 @@
+"""The rows of an optimizer step in micro-batches as narrow as their own rows.
+
+TRL pads the prompts and the completions of a whole generation batch to one width and slices rows, never
+columns (trl#7179): every micro-batch is as wide as the longest completion of the batch. Here each one is cut
+to its own longest row. Where the loss is a sum over rows, which all of them enter once, neither their order
+nor the process that computes them matters; then rows of like length share a micro-batch, and processes that
+move in lockstep under ZeRO-3 work on like lengths at the same time.
+
+Shapes: B rows, P columns of prompts (padded on the left), C of completions (padded on the right).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+Batch = dict[str, Tensor]
+"""As TRL's trainer buffers it: tensors of B rows, and scalars that hold for all of them."""
+_PROMPT = ("prompt_ids", "prompt_mask")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row without padding, on the CPU."""
+
+    prompt: dict[str, Tensor]
+    """Values of each token of the prompt."""
+    completion: dict[str, Tensor]
+    """Values of each token of the completion that the loss may count."""
+    whole: dict[str, Tensor]
+    """Values of the row, such as its advantage."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of prompt and completion."""
+        return len(self.prompt["prompt_ids"]) + len(self.completion["completion_ids"])
+
+
+def rows_of(batch: Batch) -> list[Row]:
+    """Return the rows of a padded batch. A completion that is masked as a whole has no tokens."""
+    width = batch["completion_ids"].size(1)
+    by_row = {name: value.cpu() for name, value in batch.items() if value.dim() > 0}
+    prompts = by_row["prompt_mask"].sum(1).tolist()
+    completions = by_row["completion_mask"].sum(1).tolist()
+    rows = []
+    for i, (num_prompt, num_completion) in enumerate(zip(prompts, completions, strict=True)):
+        row = Row({}, {}, {})
+        for name, value in by_row.items():
+            if name in _PROMPT:
+                row.prompt[name] = value[i, value.size(1) - num_prompt :]
+            elif value.dim() == 2 and value.size(1) == width:
+                row.completion[name] = value[i, :num_completion]
+            else:
+                row.whole[name] = value[i]
+        rows.append(row)
+    return rows
+
+
+def micro_batch(rows: Sequence[Row], pad_token_id: int, device: torch.device) -> Batch:
+    """Return rows as a batch that is as wide as they need; at least one column is the completions'."""
+    batch: Batch = {}
+    for name in rows[0].prompt:
+        values = [row.prompt[name] for row in rows]
+        batch[name] = _padded(values, pad_token_id if name == "prompt_ids" else 0, side="left")
+    for name in rows[0].completion:
+        values = [row.completion[name] for row in rows]
+        batch[name] = _padded(values, pad_token_id if name == "completion_ids" else 0, side="right")
+    for name in rows[0].whole:
+        batch[name] = torch.stack([row.whole[name] for row in rows])
+    return {name: value.to(device) for name, value in batch.items()}
+
+
+def _padded(values: Sequence[Tensor], padding: int, side: str) -> Tensor:
+    padded = pad_sequence(list(values), batch_first=True, padding_value=padding, padding_side=side)
+    return padded if padded.size(1) else padded.new_full((len(values), 1), padding)
+
+
+def deal(lengths: Sequence[int], num_processes: int, per_pass: int) -> list[list[list[int]]]:
+    """Return, for each process, the rows of each of its passes: the longest rows in the first passes.
+
+    The n-th passes of all processes hold neighbours in the order of length, so none waits for another.
+    The first pass is the largest of all, so what does not fit into memory fails at once.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])  # stable: equal lengths keep their order
+    passes = [order[i : i + per_pass] for i in range(0, len(order), per_pass)]
+    return [passes[process::num_processes] for process in range(num_processes)]
+
+
+def computed_tokens(batch: Batch) -> int:
+    """Return how many tokens a forward pass over a micro-batch computes, padding included."""
+    return batch["prompt_ids"].numel() + batch["completion_ids"].numel()
