@@ -115,8 +115,8 @@ RL = [
     ("resume_from=model", "`resume_from=model` is no whole checkpoint, because trainer_state.json is"),
     ("model_name_or_path=rows.jsonl", "`model_name_or_path=rows.jsonl` is a file: give a model's folder"),
     ("student_model=listed", "listed/config.json must hold a JSON object, a model's configuration"),
-    ("dataset_id_or_path=notes.txt", "`dataset_id_or_path=notes.txt` must end in one of .json, .jsonl, .csv, "
-     ".parquet, got .txt"),
+    ("dataset_id_or_path=notes.txt", "`dataset_id_or_path=notes.txt` must end in one of .json, .jsonl, "
+     ".ndjson, .csv, .parquet, got .txt"),
     *((f"{key}={name}", f"`{key}={name}` does not exist, and no Hub name looks like this")
       for key in ("model_name_or_path", "student_model", "dataset_id_or_path", "data.eval_path")
       for name in ("Qwen/Qwen?7B", "-x-", "a..b/c", "a--b", "a.git", "ü")),
