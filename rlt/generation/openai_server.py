@@ -188,6 +188,8 @@ class OpenAIServer(VLLMServer):
                 method, self.address + path, json=body, timeout=(CONNECT_TIMEOUT, timeout)
             )
         except requests.exceptions.SSLError as error:
+            if "certificate" not in str(error).lower():  # a connection that ended while it was encrypted
+                raise _Passing(f"the connection ended, {reason_of(error)}") from None
             raise Refused(
                 f"the server at {self.address} is not trusted: {reason_of(error)}; where its certificate was "
                 f"signed by an authority of your own, give that one's file in {CERTIFICATES[0]} or "

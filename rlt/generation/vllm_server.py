@@ -225,7 +225,9 @@ def _new_session(max_connections: int, key: str | None) -> requests.Session:
     session = requests.Session()
     # The servers are neighbours: a proxy from the environment would only get in between.
     session.trust_env = False
-    session.verify = next((path for name in CERTIFICATES if (path := os.environ.get(name))), True)
+    # With trust_env off, requests would not look at these; and it never looks at SSL_CERT_FILE.
+    named = (os.environ.get(name, "") for name in CERTIFICATES)
+    session.verify = next((path for path in named if os.path.exists(path)), True)
     adapter = HTTPAdapter(pool_maxsize=max_connections)
     session.mount("http://", adapter)
     session.mount("https://", adapter)

@@ -408,6 +408,12 @@ def test_a_private_authority_is_trusted_as_by_other_programs(certificate, monkey
             with monkeypatch.context() as patch:
                 patch.setenv(name, str(certificate / "ca.pem"))
                 assert answers(pool_of(fake), PROMPTS[:1]) == {0: WHOLE[0]}
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate / "nowhere.pem"))
+        with pytest.raises(GenerationError, match=r"is not trusted"):
+            pool_of(fake).check()
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate / "ca.pem"))
+        fake.answer = first_time(Reply(reset=True))
+        assert answers(pool_of(fake)) == WHOLE
 
 
 def test_lines_about_servers_name_them(caplog):
