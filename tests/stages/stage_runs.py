@@ -108,7 +108,13 @@ def run_here(words: Sequence[str], stage: str = "teacher_rl") -> Path:
 
 
 def run_processes(
-    strategy: str, words: Sequence[str], *, script: Path = ROOT / "train.py", timeout: float = 400, **env: str
+    strategy: str,
+    words: Sequence[str],
+    *,
+    script: Path = ROOT / "train.py",
+    timeout: float = 400,
+    precision: str = "no",
+    **env: str,
 ) -> subprocess.CompletedProcess[str]:
     """Train with two CPU processes, as the launchers do; they end with the call, whatever happens."""
     with socket.socket() as probe:
@@ -116,7 +122,7 @@ def run_processes(
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "rlt.launch.accelerated"]
     command += ["--config_file", str(ROOT / "cfgs" / "accelerate" / f"{strategy}.yaml")]
-    command += ["--num_processes", "2", "--main_process_port", str(port), "--mixed_precision", "no"]
+    command += ["--num_processes", "2", "--main_process_port", str(port), "--mixed_precision", precision]
     device = {"ACCELERATE_USE_CPU": "true"} if strategy == "ddp" else {"DS_ACCELERATOR": "cpu"}
     return run_command([*command, str(script), *words], timeout=timeout, **device, **env)
 
