@@ -87,6 +87,9 @@ def write_family(name: str, folder: Path) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     kept = model.state_dict()
+    for key, parameter in model.named_parameters():
+        if key.endswith("bias"):  # made as zeros, which hide how they are added
+            torch.nn.init.normal_(parameter, std=0.5)
     for key, buffer in model.named_buffers():
         if key in kept and buffer.is_floating_point():
             buffer.copy_(torch.rand(buffer.shape) / 8 + buffer)
