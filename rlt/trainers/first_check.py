@@ -26,7 +26,14 @@ from rlt.generation.collective import on_main_process
 from rlt.generation.drift import Drift, engine_drift
 from rlt.generation.types import Sampling
 from rlt.models.logprobs import Request
-from rlt.models.plain import NoPlainLoad, PlainModel, PlainScores, differing_buffers, score_plainly
+from rlt.models.plain import (
+    NoPlainLoad,
+    PlainModel,
+    PlainScores,
+    differing_buffers,
+    ids_in_a_row,
+    score_plainly,
+)
 from rlt.trainers.engine import LocalEngine
 
 if TYPE_CHECKING:
@@ -86,12 +93,11 @@ def difference(ours: Sequence[float], theirs: Sequence[float]) -> Drift:
 def check_prompts(prompts: Iterable[Sequence[int]], length: int) -> list[list[int]]:
     """Return prompts of real ids: one that leaves the last tokens of `length` to be sampled, and a short one.
 
-    The long one is the prompts of the data in a row, again and again; the short one is its end, and is left
-    out where it would not be much shorter.
+    The long one is the prompts of the data in a row; the short one is its end, and is left out where it would
+    not be much shorter.
     """
     size = length - num_sampled(length)
-    ids = [token for prompt in prompts for token in prompt][:size]
-    long = (ids * math.ceil(size / len(ids)))[:size]
+    long = ids_in_a_row(prompts, size)
     return [long, long[-NUM_SHORT:]] if size >= 2 * NUM_SHORT else [long]
 
 
