@@ -94,8 +94,8 @@ class Judge:
             if not drift.mean <= self._check.limit:
                 raise ModelError(
                     f"before the first step {_place(found.model)} differs by {drift.mean:.3g} on average "
-                    f"from a plain load of {self._name} in the log-probabilities of {self._where(found)} (limit "
-                    f"{self._check.limit:g}); {self._remedy_of_trainer(found.model, plain)}"
+                    f"from a plain load of {self._name} in the log-probabilities of {self._where(found)} "
+                    f"(limit {self._check.limit:g}); {self._remedy_of_trainer(found.model, plain)}"
                     f"{self._way_out(drift)}"
                 )
         return measured

@@ -19,7 +19,7 @@ from stage_runs import run_here, run_processes, succeed, train_rows
 import rlt.stages.rl as stage
 from rlt.errors import GenerationError, ModelError
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]
 PROMPT, COMPLETION = 3000, 72
 LENGTH = PROMPT + COMPLETION
 
@@ -132,7 +132,6 @@ def test_another_rotary_base_in_the_server(long_words, long_model: Path, tmp_pat
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1500)
 def test_zero3_in_bfloat16_samples_and_trains_the_same_network(long_words, tmp_path: Path):
     changes = long_words(tmp_path / "run", "reward.placement=zero3")
     succeed(run_processes("zero3", changes, precision="bf16", timeout=1200))
