@@ -212,6 +212,13 @@ def _check_student(config: Config) -> None:
             "`reward.placement=zero3` needs DeepSpeed, which is not installed: pip install 'rlt[deepspeed]', "
             "or take replicated or cpu_offload."
         )
+    if config.reward.placement == "zero3" and config.reward.dtype != config.model.dtype:
+        # DeepSpeed has one dtype for all that it shards, and would cast the student to it in silence.
+        raise ConfigError(
+            f"`reward.placement=zero3` shards the student in the dtype of the run, which is model.dtype="
+            f"{config.model.dtype}, but reward.dtype is {config.reward.dtype}: set "
+            f"reward.dtype={config.model.dtype}, or take replicated or cpu_offload."
+        )
     _check_student_servers(config)
     check_students(config)
     for other in all_students(config):

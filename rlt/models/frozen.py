@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from rlt.errors import ConfigError
 from rlt.models.load import load_model
 from rlt.models.logprobs import Request, add_token_query, token_logprobs
+from rlt.models.zero_init import buffers_left_alone
 
 
 class FrozenModel:
@@ -132,7 +133,8 @@ def _sharded(load: Callable[[], PreTrainedModel], accelerator: Accelerator) -> F
         )
     from trl.models.utils import prepare_deepspeed
 
-    model = load()
+    with buffers_left_alone():
+        model = load()
     add_token_query(model)
     model.requires_grad_(False)
     engine = prepare_deepspeed(model, accelerator)

@@ -40,6 +40,7 @@ from rlt.generation.collective import on_main_process
 from rlt.generation.seeds import spread_seed
 from rlt.generation.types import Sampling
 from rlt.models.gather import max_over_processes
+from rlt.models.zero_init import buffers_left_alone
 from rlt.records import Completion, Problem, Score
 from rlt.rewards.likelihood import is_scorable
 from rlt.trainers.alarms import Alarms
@@ -123,15 +124,17 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
         peft_config: Any = None,
     ) -> None:
         """`arguments` are those of TRL's GRPOConfig (see arguments.py)."""
-        super().__init__(
-            model,
-            reward_funcs=[self.rlt],
-            args=GRPOConfig(**arguments),
-            train_dataset=_indexed(data.train),
-            eval_dataset=_indexed(data.held_out) if data.held_out else None,
-            processing_class=layout.tokenizer,
-            peft_config=peft_config,
-        )
+        args = GRPOConfig(**arguments)  # first: it tells transformers that ZeRO-3 is on
+        with buffers_left_alone():  # of the policy and of the reference, which TRL loads here
+            super().__init__(
+                model,
+                reward_funcs=[self.rlt],
+                args=args,
+                train_dataset=_indexed(data.train),
+                eval_dataset=_indexed(data.held_out) if data.held_out else None,
+                processing_class=layout.tokenizer,
+                peft_config=peft_config,
+            )
         self.layout = layout
         self.stop_token_ids = sorted({*self.eos_token_ids, *layout.stop_token_ids})
         self.settings = settings

@@ -10,6 +10,8 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from rlt.models.zero_init import buffers_left_alone
+
 IGNORED = -100
 """The label of a token that the loss leaves out."""
 Row = dict[str, list[int]]
@@ -25,12 +27,14 @@ def make_sft_trainer(
     peft_config: Any = None,
 ) -> SFTTrainer:
     """Return a trainer of rows that hold `input_ids` and `labels`; `arguments` are those of SFTConfig."""
-    return SFTTrainer(
-        model=model,
-        args=SFTConfig(**arguments),
-        train_dataset=Dataset.from_list(list(rows)),
-        eval_dataset=Dataset.from_list(list(eval_rows)) if eval_rows else None,
-        processing_class=tokenizer,
-        data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED),
-        peft_config=peft_config,
-    )
+    args = SFTConfig(**arguments)  # first: it tells transformers that ZeRO-3 is on
+    with buffers_left_alone():
+        return SFTTrainer(
+            model=model,
+            args=args,
+            train_dataset=Dataset.from_list(list(rows)),
+            eval_dataset=Dataset.from_list(list(eval_rows)) if eval_rows else None,
+            processing_class=tokenizer,
+            data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED),
+            peft_config=peft_config,
+        )

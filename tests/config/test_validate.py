@@ -124,6 +124,7 @@ RL = [
     ("generation.servers=[http://h:1,http://h:1]", "`generation.servers` names http://h:1 twice"),
     ("generation.servers=[http://me:pw@h:1]", "`generation.servers` must hold no name and password"),
     ("reward.placement=server", "rlt.launch.student_server student --temperature 0.7 --port PORT`"),
+    ("reward.placement=zero3 reward.dtype=float32", "model.dtype=bfloat16, but reward.dtype is float32: set"),
     ("reward.servers=[http://h:1]", "`reward.servers` is not used with reward.placement=replicated"),
     ("reward.placement=server reward.servers=[h:1]", "`reward.servers` must hold addresses like http://"),
     ("reward.servers=[http://h:1,http://h:1]", "`reward.servers` names http://h:1 twice"),
