@@ -206,11 +206,13 @@ class Judge:
     def _remedy_of_trainer(self, model: str, plain: PlainScores) -> str:
         module: Any = self._trainer.policy if model == "policy" else self._trainer.ref_model
         found = differing_buffers(module, plain.buffers)
-        said = f"in the trainer {found[0]}" + (f", and {len(found) - 1} more" if found[1:] else "")
         remedy = "start with the strategy zero2, under which the model is loaded whole"
         if not is_partitioned(self._trainer):
             remedy = "set model.attn_implementation=sdpa or model.dtype=float32"
-        return f"{said}: {remedy}" if found else remedy
+        if not found:
+            return remedy
+        more = f", and {len(found) - 1} more" if found[1:] else ""
+        return f"in the trainer {found[0]}{more}: {remedy}"
 
     def _remedy_of_engine(self, found: Scored) -> str:
         short = self._beside(found)
