@@ -9,8 +9,9 @@ N wanted positions.
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -94,6 +95,19 @@ def score_plainly(
         )
     with _many_threads():
         return score(torch.device("cpu"))
+
+
+def ids_in_a_row(sources: Iterable[Sequence[int]], size: int) -> list[int]:
+    """Return `size` ids of as many sources as it takes, again from the first where all are too few.
+
+    Different ones, since a text that repeats itself hides wrong positions.
+    """
+    ids: list[int] = []
+    for source in sources:
+        if len(ids) >= size:
+            break
+        ids += source
+    return (ids * math.ceil(size / max(1, len(ids))))[:size]
 
 
 def differing_buffers(model: nn.Module, plain: dict[str, Tensor]) -> list[str]:

@@ -34,7 +34,7 @@ from rlt.stages.engine import are_loading, check_servers, make_sampling, server_
 from rlt.trainers.engine import Engine, LocalEngine, ServerEngine
 from rlt.trainers.epochs import train
 from rlt.trainers.final_model import save_final_model
-from rlt.trainers.first_check import FirstCheck
+from rlt.trainers.first_check_verdict import FirstCheck
 from rlt.trainers.gradients import accumulate_gradients_in
 from rlt.trainers.reference import require_reference
 from rlt.trainers.rl import PromptedProblem, RLData, RLParts, RLSettings, RLTrainer

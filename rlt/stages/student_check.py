@@ -7,9 +7,8 @@ only there. A replicated model, also one that rests in host memory, is a plain l
 from __future__ import annotations
 
 import logging
-import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,7 +25,14 @@ from rlt.generation.drift import Drift, engine_drift, rounding_limit
 from rlt.models.frozen import FrozenModel
 from rlt.models.load import load_context
 from rlt.models.logprobs import LogprobModel, Request
-from rlt.models.plain import NoPlainLoad, PlainModel, PlainScores, differing_buffers, score_plainly
+from rlt.models.plain import (
+    NoPlainLoad,
+    PlainModel,
+    PlainScores,
+    differing_buffers,
+    ids_in_a_row,
+    score_plainly,
+)
 from rlt.records import Problem
 from rlt.reporting.run_record import RunRecord
 from rlt.rewards.likelihood import LikelihoodReward
@@ -91,16 +97,15 @@ class Sharded:
     tokens_per_batch: int
 
 
-def texts(frames: Sequence[tuple[Sequence[int], Sequence[int]]], longest: int) -> Texts:
-    """Return short texts, and one of `longest` tokens of real ids.
+Frame = tuple[Sequence[int], Sequence[int]]
+"""The ids before and after an explanation."""
 
-    `frames` are ids before and after an explanation. The long text is the last frame around ids of all.
-    """
+
+def texts(frames: Sequence[Frame], longest: int, filler: Iterable[Sequence[int]]) -> Texts:
+    """Return the frames as short texts, and the last one around so much filler that it is `longest` long."""
     short = [[*before, *after][-TOKENS_COMPARED:] for before, after in frames]
     before, after = frames[-1]
-    room = max(0, longest - len(before) - len(after))
-    filler = [token for ids, _ in frames for token in ids]
-    ids = [*before, *(filler * math.ceil(room / len(filler)))[:room], *after]
+    ids = [*before, *ids_in_a_row(filler, max(0, longest - len(before) - len(after))), *after]
     end = range(max(1, len(ids) - TOKENS_AT_END), len(ids))
     return Texts([Request(ids, range(1, len(ids))) for ids in short], Request(ids, end))
 
@@ -109,9 +114,11 @@ def student_texts(student: StudentText, check: StudentCheck) -> Texts:
     """Return a student's texts; the long one is the largest problem around the longest explanation."""
     layout, problems = student.layout, check.problems
     largest = max(problems, key=lambda problem: len(problem.question) + len(problem.solution))
-    frames = [(layout.prefix_ids(p), layout.suffix(p).ids) for p in (*problems[:NUM_COMPARED], largest)]
+    some = (*problems[:NUM_COMPARED], largest)
+    frames: list[Frame] = [(layout.prefix_ids(p), layout.suffix(p).ids) for p in some]
     longest = sum(map(len, frames[-1])) + check.explanation_tokens
-    return texts(frames, longest if student.context is None else min(longest, student.context))
+    longest = longest if student.context is None else min(longest, student.context)
+    return texts(frames, longest, map(layout.prefix_ids, problems))
 
 
 def verify_student_servers(config: Config, student: StudentText, check: StudentCheck) -> None:
@@ -173,11 +180,12 @@ def verify_sharded_teacher(
     if not config.reward.verify_server:
         return
     assert name is not None, "the layout is its own"
-    frames = [(layout.prompt_ids(problem), ()) for problem in check.problems[:NUM_COMPARED]]
+    frames: list[Frame] = [(layout.prompt_ids(problem), ()) for problem in check.problems[:NUM_COMPARED]]
     longest = len(frames[-1][0]) + check.explanation_tokens
     context = load_context(name, revision=settings.revision, trust=settings.trust_remote_code)
     plain = PlainModel(name, settings.dtype, settings.revision, settings.trust_remote_code)
-    asked = texts(frames, longest if context is None else min(longest, context))
+    longest = longest if context is None else min(longest, context)
+    asked = texts(frames, longest, map(layout.prompt_ids, check.problems))
     sharded = Sharded("teacher", model, plain, asked, config.temperature, config.reward.tokens_per_batch)
     verify_sharded(sharded, check, processes)
 

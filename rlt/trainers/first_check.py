@@ -12,22 +12,18 @@ float32 for each of its tokens.
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from accelerate.utils import gather_object
 
-from rlt.errors import GenerationError, ModelError, RLTError
 from rlt.generation.collective import on_main_process
-from rlt.generation.drift import Drift, engine_drift
+from rlt.generation.drift import Drift
 from rlt.generation.types import Sampling
-from rlt.models.logprobs import Request
-from rlt.models.plain import NoPlainLoad, PlainModel, PlainScores, differing_buffers, score_plainly
+from rlt.models.plain import ids_in_a_row
 from rlt.trainers.engine import LocalEngine
+from rlt.trainers.first_check_verdict import FirstCheck, Judge, Scored, is_partitioned
 
 if TYPE_CHECKING:
     from rlt.trainers.rl import RLTrainer
@@ -41,57 +37,14 @@ NUM_SHORT = 64
 _SEED = 0
 
 
-@dataclass(frozen=True)
-class FirstCheck:
-    """What the check needs to know of a run."""
-
-    length: int
-    """Tokens of the longest prompt and completion together."""
-    temperature: float
-    limit: float
-    """Mean |difference| of log-probabilities that rounding explains."""
-    plain: PlainModel | str
-    """The weights that the policy starts with, or why there are none to load."""
-    is_fresh: bool
-    """Whether the reference holds the policy's weights; that of a resumed run has others."""
-    note: Callable[[dict[str, Any]], None]
-    """Takes what was measured; called on the main process."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What one part of the engine sampled after one prompt, and what one model of a process says of it."""
-
-    engine: str
-    model: str
-    """`policy` or `reference`."""
-    process: int
-    prompt: int
-    """Its index: 0 is the long one."""
-    tokens: tuple[int, ...]
-    sampled: tuple[float, ...]
-    scored: tuple[float, ...]
-
-    @property
-    def drift(self) -> Drift:
-        """How far the two are apart."""
-        return difference(self.scored, self.sampled)
-
-
-def difference(ours: Sequence[float], theirs: Sequence[float]) -> Drift:
-    """Return the size of the difference of two rows of log-probabilities."""
-    return engine_drift(torch.tensor(ours), torch.tensor(theirs), torch.ones(len(ours)))
-
-
 def check_prompts(prompts: Iterable[Sequence[int]], length: int) -> list[list[int]]:
     """Return prompts of real ids: one that leaves the last tokens of `length` to be sampled, and a short one.
 
-    The long one is the prompts of the data in a row, again and again; the short one is its end, and is left
-    out where it would not be much shorter.
+    The long one is the prompts of the data in a row; the short one is its end, and is left out where it would
+    not be much shorter.
     """
     size = length - num_sampled(length)
-    ids = [token for prompt in prompts for token in prompt][:size]
-    long = (ids * math.ceil(size / len(ids)))[:size]
+    long = ids_in_a_row(prompts, size)
     return [long, long[-NUM_SHORT:]] if size >= 2 * NUM_SHORT else [long]
 
 
@@ -124,11 +77,11 @@ def check_before_first_step(trainer: RLTrainer[Any], check: FirstCheck) -> None:
             for found in scored
         ],
     }
-    needs_plain = isinstance(trainer.engine, LocalEngine) and _is_partitioned(trainer)
-    if not worst.drift.mean <= check.limit or needs_plain:
-        judge = Judge(trainer, check, prompts, scored)
-        outcome = partial(judge.compare_policy if worst.drift.mean <= check.limit else judge.end, worst)
-        record["plain"] = on_main_process(trainer.accelerator, outcome)
+    judge = Judge(trainer, check, prompts, scored)
+    if not worst.drift.mean <= check.limit:
+        on_main_process(trainer.accelerator, partial(judge.end, worst))
+    elif isinstance(trainer.engine, LocalEngine) and is_partitioned(trainer):
+        record["plain"] = on_main_process(trainer.accelerator, judge.compare_models)
     if trainer.accelerator.is_main_process:
         check.note(record)
         logger.info(
@@ -158,169 +111,3 @@ def _score(trainer: RLTrainer[Any], check: FirstCheck, prompts: list[list[int]])
 
 def _badness(drift: Drift) -> tuple[bool, float]:
     return drift.mean != drift.mean, drift.mean  # a NaN is the worst
-
-
-def _is_partitioned(trainer: RLTrainer[Any]) -> bool:
-    return any(hasattr(parameter, "ds_id") for parameter in trainer.policy.parameters())
-
-
-class Judge:
-    """Says on the main process which side is wrong."""
-
-    def __init__(
-        self, trainer: RLTrainer[Any], check: FirstCheck, prompts: list[list[int]], scored: list[Scored]
-    ) -> None:
-        self._trainer = trainer
-        self._check = check
-        self._prompts = prompts
-        self._scored = scored
-
-    def compare_policy(self, found: Scored) -> dict[str, Any]:
-        """Return how far the policy is from a plain load, or raise if it is more than rounding."""
-        plain = self._plain(found)
-        if isinstance(plain, str):
-            logger.warning("the sharded policy is not compared with a plain load of its weights: %s", plain)
-            return {"missing": plain}
-        drift = difference(found.scored, plain.logprobs[0].tolist())
-        if drift.mean <= self._check.limit:
-            return {"mean": drift.mean, "max": drift.max}
-        raise ModelError(
-            f"before the first step {_place(found.model)} differs by {drift.mean:.3g} on average from a "
-            f"plain load of {self._name} in the log-probabilities of {self._where(found)} (limit "
-            f"{self._check.limit:g}); {self._remedy_of_trainer(found.model, plain)}{self._way_out(drift)}"
-        )
-
-    def end(self, found: Scored) -> Any:
-        """Raise the error of a difference that is more than rounding."""
-        what = (
-            f"before the first step {_place(found.model)} and {found.engine} differ by "
-            f"{found.drift.mean:.3g} on average in the log-probabilities of {self._where(found)} (limit "
-            f"{self._check.limit:g}){self._elsewhere(found)}"
-        )
-        logger.error("%s", what)  # now: a plain load of a large model takes minutes
-        kind, why = self._verdict(found, self._plain(found))
-        raise kind(f"{what}; {why}{self._way_out(found.drift)}")
-
-    def _verdict(self, found: Scored, plain: PlainScores | str) -> tuple[type[RLTError], str]:
-        limit = self._check.limit
-        if isinstance(plain, str):
-            return GenerationError, (
-                f"{self._suspect(found)}, and there is no plain load of the weights to compare with: "
-                f"{plain}; {self._cause(found)}"
-            )
-        expected = plain.logprobs[0].tolist()
-        ours = difference(found.scored, expected).mean
-        theirs = difference(found.sampled, expected).mean
-        measured = (
-            f"a plain load of {self._name} differs by {ours:.3g} from {_place(found.model)} and by "
-            f"{theirs:.3g} from {found.engine}, so "
-        )
-        is_ours, is_theirs = not ours <= limit, not theirs <= limit
-        trainer, engine = self._remedy_of_trainer(found.model, plain), self._remedy_of_engine(found)
-        if is_ours and is_theirs:
-            both = f"{_place(found.model)} and {found.engine} are both wrong"
-            return ModelError, f"{measured}{both}; {self._cause(found)}; {trainer}; {engine}"
-        if is_ours:
-            return ModelError, f"{measured}{_place(found.model)} is wrong; {self._cause(found)}; {trainer}"
-        if is_theirs:
-            return GenerationError, f"{measured}{found.engine} is wrong; {self._cause(found)}; {engine}"
-        return GenerationError, f"{measured}each of them is within the limit"
-
-    def _plain(self, found: Scored) -> PlainScores | str:
-        """Return the scores of a plain load, or why there are none."""
-        plain = self._check.plain
-        if isinstance(plain, str):
-            return plain
-        prompt = self._prompts[found.prompt]
-        ids = [*prompt, *found.tokens]
-        try:
-            return score_plainly(
-                plain,
-                [Request(ids, range(len(prompt), len(ids)))],
-                temperature=self._check.temperature,
-                tokens_per_batch=len(ids),
-                device=self._trainer.accelerator.device,
-            )
-        except NoPlainLoad as error:
-            return str(error)
-
-    @property
-    def _name(self) -> str:
-        assert isinstance(self._check.plain, PlainModel), "there is a plain load"
-        return f"{self._check.plain.name} in {self._check.plain.dtype}"
-
-    def _where(self, found: Scored) -> str:
-        where = f"{len(found.tokens)} tokens sampled after {len(self._prompts[found.prompt])}"
-        return f"{where} on process {found.process}" if found.process else where
-
-    def _beside(self, found: Scored) -> Scored | None:
-        """Return the same comparison after the short prompt, where this is the long one."""
-        same = (found.engine, found.model, found.process, 1)
-        short = (s for s in self._scored if (s.engine, s.model, s.process, s.prompt) == same)
-        return next(short, None) if found.prompt == 0 else None
-
-    def _suspect(self, found: Scored) -> str:
-        """Return which side is wrong as far as the other comparisons tell."""
-        there = [s for s in self._scored if (s.process, s.prompt) == (found.process, found.prompt)]
-        agree = [s for s in there if s.drift.mean <= self._check.limit]
-        if any(s.model == found.model for s in agree):
-            return f"{_place(found.model)} agrees with another part of the engine, so {found.engine} is wrong"
-        if any(s.engine == found.engine for s in agree):
-            return f"{found.engine} agrees with the other model, so {_place(found.model)} is wrong"
-        return "which of them is wrong is not known"
-
-    def _elsewhere(self, found: Scored) -> str:
-        """Say what else was measured: near the start, and with the other parts of the engine."""
-        said = []
-        if (short := self._beside(found)) is not None:
-            said.append(f"by {short.drift.mean:.3g} after {len(self._prompts[1])}")
-        same = (found.model, found.process, found.prompt)
-        others = [
-            s for s in self._scored if (s.model, s.process, s.prompt) == same and s.engine != found.engine
-        ]
-        said += [f"from {other.engine} by {other.drift.mean:.3g}" for other in others]
-        return "".join(f", {words}" for words in said)
-
-    def _cause(self, found: Scored) -> str:
-        short = self._beside(found)
-        if short is not None and short.drift.mean <= self._check.limit:
-            return (
-                "it grows with the position, as with rotary frequencies that are rounded or of another "
-                "rope_theta or rope scaling"
-            )
-        return (
-            "it does not come from the position alone: weights that are stale or incomplete, another "
-            "precision, or a wrong temperature"
-        )
-
-    def _remedy_of_trainer(self, model: str, plain: PlainScores) -> str:
-        module: Any = self._trainer.policy if model == "policy" else self._trainer.ref_model
-        found = differing_buffers(module, plain.buffers)
-        said = f"in the trainer {found[0]}" + (f", and {len(found) - 1} more" if found[1:] else "")
-        remedy = "start with the strategy zero2, under which the model is loaded whole"
-        if not _is_partitioned(self._trainer):
-            remedy = "set model.attn_implementation=sdpa or model.dtype=float32"
-        return f"{said}: {remedy}" if found else remedy
-
-    def _remedy_of_engine(self, found: Scored) -> str:
-        short = self._beside(found)
-        if isinstance(self._trainer.engine, LocalEngine):
-            return "set model.attn_implementation=sdpa, or generate with generation.backend=vllm"
-        if short is not None and short.drift.mean <= self._check.limit:
-            return (
-                "start the servers with the model's own config.json, and leave --hf-overrides and what else "
-                "changes positions out of generation.server_args"
-            )
-        return (
-            "start the servers anew with this model and generation.dtype, without quantization in "
-            "generation.server_args, or push with another generation.weight_sync"
-        )
-
-    def _way_out(self, drift: Drift) -> str:
-        if not math.isfinite(drift.mean):
-            return ""
-        return f" (generation.drift_limit={2 * drift.mean:.1g} would let the run go on as it is)"
-
-
-def _place(model: str) -> str:
-    return f"the trainer's {model}"

@@ -50,7 +50,8 @@ from rlt.trainers.alarms import Alarms
 from rlt.trainers.drift_log import DriftLog
 from rlt.trainers.engine import Engine, policy_for_generation
 from rlt.trainers.epochs import EpochSampler
-from rlt.trainers.first_check import FirstCheck, check_before_first_step
+from rlt.trainers.first_check import check_before_first_step
+from rlt.trainers.first_check_verdict import FirstCheck
 from rlt.trainers.micro_batches import Batch, computed_tokens, deal, micro_batch, rows_of
 from rlt.trainers.monitor_limits import LimitsOf
 from rlt.trainers.monitors import Monitors

@@ -7,6 +7,7 @@ by about 0.5 nats a token, after 64 tokens by rounding.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from stage_runs import run_here, run_processes, succeed, train_rows
 import rlt.stages.rl as stage
 from rlt.errors import GenerationError, ModelError
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]
 PROMPT, COMPLETION = 3000, 72
 LENGTH = PROMPT + COMPLETION
 
@@ -35,7 +36,7 @@ def long_model(tiny_tokenizer, save_tiny, tmp_path_factory) -> Path:
         head_dim=128,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         max_position_embeddings=4096,
-        initializer_range=0.07,
+        initializer_range=0.08,
     )
 
 
@@ -48,7 +49,10 @@ def long_words(long_model: Path, tmp_path_factory) -> Iterator[Any]:
 
     folder = tmp_path_factory.mktemp("long_run")
     problems = folder / "problems.jsonl"
-    rows = [{"question": f"{digit}+" * 1410 + "1", "solution": str(digit)} for digit in range(4)]
+    # Texts of many symbols: where a text repeats itself, wrong positions change little.
+    rng = random.Random(1)
+    symbols = [s for s in map(chr, range(33, 127)) if s not in "<|>"]
+    rows = [{"question": "".join(rng.choices(symbols, k=2750)), "solution": str(i)} for i in range(4)]
     problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = {
         "model_name_or_path": long_model,
@@ -77,7 +81,7 @@ def test_a_healthy_run_is_told_of(long_words, tmp_path: Path):
     assert found["limit"] == 0.05
     after = [(c["model"], c["after_tokens"], c["tokens"]) for c in found["comparisons"]]
     assert after == [(m, n, 64) for n in (LENGTH - 64, 64) for m in ("policy", "reference")]
-    assert all(0 < c["mean"] < 0.03 for c in found["comparisons"]), found
+    assert all(0 < c["mean"] < 0.04 for c in found["comparisons"]), found
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,7 @@ def test_another_rotary_base_in_the_server(long_words, long_model: Path, tmp_pat
     """The folder gets another base after the server has loaded it."""
     config = long_model / "config.json"
     before = config.read_text()
-    config.write_text(before.replace("1000000.0", "990000.0"))
+    config.write_text(before.replace("1000000.0", "900000.0"))
     assert config.read_text() != before
     try:
         with pytest.raises(GenerationError) as error:
@@ -128,7 +132,6 @@ def test_another_rotary_base_in_the_server(long_words, long_model: Path, tmp_pat
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1500)
 def test_zero3_in_bfloat16_samples_and_trains_the_same_network(long_words, tmp_path: Path):
     changes = long_words(tmp_path / "run", "reward.placement=zero3")
     succeed(run_processes("zero3", changes, precision="bf16", timeout=1200))
@@ -137,4 +140,4 @@ def test_zero3_in_bfloat16_samples_and_trains_the_same_network(long_words, tmp_p
     assert {c["process"] for c in found["first_check"]["comparisons"]} == {0, 1}
     drifts = {step: row["drift/mean"] for step, row in train_rows(tmp_path / "run").items()}
     assert drifts.keys() == {1, 2}
-    assert all(0 < drift < 0.03 for drift in drifts.values()), drifts
+    assert all(0 < drift < 0.04 for drift in drifts.values()), drifts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,9 @@ LENGTH = 3000
 
 
 def test_texts_by_hand():
-    asked = texts([([1, 2], [3]), ([4, 5, 6], [7, 8])], 12)
-    assert asked.long.ids == [4, 5, 6, 1, 2, 4, 5, 6, 1, 2, 7, 8]
+    asked = texts([([1, 2], [3]), ([4, 5, 6], [7, 8])], 12, [[9], [1, 1, 2], [3], [9, 9]])
+    assert asked.long.ids == [4, 5, 6, 9, 1, 1, 2, 3, 9, 9, 7, 8]
+    assert texts([([1, 2], [3])], 8, [[9, 8]]).long.ids == [1, 2, 9, 8, 9, 8, 9, 3]
     assert [request.ids for request in asked.short] == [[1, 2, 3], [4, 5, 6, 7, 8]]
     assert list(asked.long.positions) == list(range(1, 12))
     assert asked.where == "11 tokens after 1"
@@ -51,8 +53,9 @@ def verify(student: Path, directory: Path, dtype: torch.dtype) -> dict:
     model = FrozenModel(module, CPU, rests_on_cpu=False, collective=True)  # as under ZeRO-3, in one process
     directory.mkdir()
     record = RunRecord.start(directory, stage="teacher_rl", seed=1, inputs={})
-    frames = [([(7 * i + i * i) % 250 + 1 for i in range(start, start + 200)], [3, 4]) for start in (0, 50)]
-    asked = texts(frames, LENGTH)
+    rng = random.Random(1)
+    rows = [[rng.randrange(5, 250) for _ in range(200)] for _ in range(20)]
+    asked = texts([(row, [3, 4]) for row in rows[:2]], LENGTH, rows)
     sharded = Sharded("student", model, PlainModel(str(student), "bfloat16"), asked, 0.7, 4096)
     check = StudentCheck([], 0, record)
     verify_sharded(sharded, check, Processes(Accelerator(cpu=True), lambda count: count))

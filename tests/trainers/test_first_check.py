@@ -11,7 +11,8 @@ from rlt.config.compose import compose
 from rlt.errors import GenerationError
 from rlt.models.plain import PlainModel
 from rlt.stages.rl import drift_limit, rounding, starting_weights
-from rlt.trainers.first_check import FirstCheck, Judge, Scored, check_prompts, difference, num_sampled
+from rlt.trainers.first_check import check_prompts, num_sampled
+from rlt.trainers.first_check_verdict import FirstCheck, Judge, Scored, difference
 
 
 def test_the_long_prompt_leaves_room_for_what_is_sampled():
