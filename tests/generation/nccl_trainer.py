@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from typing_extensions import override
 
 from rlt.errors import ServerLost
-from rlt.generation.collective import consume_on_main_process
+from rlt.generation.collective import consume_on_main_process, on_main_process
 from rlt.generation.nccl_sync import NCCLSync
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
@@ -51,6 +51,7 @@ class KillsServer(StoreGroup):
         self.chunks += 1
         if self.chunks == 2 and self.victim:
             super().send(tensors[:1])
+            tensors = tensors[1:]
             os.killpg(self.victim, signal.SIGKILL)
             KillsServer.victim = 0
         super().send(tensors)
@@ -97,8 +98,9 @@ class Run:
     def sample(self, name: str, engine: ServerEngine, pool: VLLMPool) -> None:
         """Note two samples of this process's prompt from each server."""
         servers = list(pool.servers)
-        for index, server in enumerate(servers):
-            pool.servers[:] = [server]
+        # Only the main process asks servers, and knows which of them have come back.
+        for index in range(on_main_process(self.accelerator, lambda: len(servers))):
+            pool.servers[:] = servers[index : index + 1]
             prompt = PROMPTS[self.accelerator.process_index]
             answers = engine.sample([prompt] * GROUP, [index] * GROUP, GROUP)
             self.results[f"{name} {index}"] = [[prompt, list(a.token_ids), list(a.logprobs)] for a in answers]
