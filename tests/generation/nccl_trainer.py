@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from deepspeed.utils import groups
 from generation_tiny import tiny_model
 from store_group import StoreGroup
 from torch import Tensor
@@ -64,6 +65,7 @@ class Run:
         arguments = TrainingArguments(out, report_to=[], per_device_train_batch_size=1, use_cpu=True)
         self.policy = AutoModelForCausalLM.from_pretrained(folder)
         self.accelerator: Accelerator = Trainer(self.policy, arguments).accelerator
+        groups._clone_world_group()  # what DeepSpeed's engine waits in
         self.tied = tied
         self.chunk_bytes = chunk_bytes
         self.results: dict[str, Any] = {}
