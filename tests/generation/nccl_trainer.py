@@ -153,7 +153,7 @@ def tied(run: Run, address: str) -> None:
     engine.sync_weights()
     if run.accelerator.is_main_process:
         server = pool.servers[0]
-        rpc = {"method": "parameter_digests"}
+        rpc = {"method": "tied_digests"}
         run.results["digests"] = server.post("/collective_rpc", rpc, timeout=60)["results"][0]
         server.post("/collective_rpc", {"method": "pack_tied_head"}, timeout=60)
     run.accelerator.wait_for_everyone()
