@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from deepspeed.utils import groups
 from generation_tiny import tiny_model
 from store_group import StoreGroup
 from torch import Tensor
@@ -24,7 +25,7 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from typing_extensions import override
 
 from rlt.errors import ServerLost
-from rlt.generation.collective import consume_on_main_process
+from rlt.generation.collective import consume_on_main_process, on_main_process
 from rlt.generation.nccl_sync import NCCLSync
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
@@ -51,6 +52,7 @@ class KillsServer(StoreGroup):
         self.chunks += 1
         if self.chunks == 2 and self.victim:
             super().send(tensors[:1])
+            tensors = tensors[1:]
             os.killpg(self.victim, signal.SIGKILL)
             KillsServer.victim = 0
         super().send(tensors)
@@ -63,6 +65,7 @@ class Run:
         arguments = TrainingArguments(out, report_to=[], per_device_train_batch_size=1, use_cpu=True)
         self.policy = AutoModelForCausalLM.from_pretrained(folder)
         self.accelerator: Accelerator = Trainer(self.policy, arguments).accelerator
+        groups._clone_world_group()  # what DeepSpeed's engine waits in
         self.tied = tied
         self.chunk_bytes = chunk_bytes
         self.results: dict[str, Any] = {}
@@ -97,8 +100,9 @@ class Run:
     def sample(self, name: str, engine: ServerEngine, pool: VLLMPool) -> None:
         """Note two samples of this process's prompt from each server."""
         servers = list(pool.servers)
-        for index, server in enumerate(servers):
-            pool.servers[:] = [server]
+        # Only the main process asks servers, and knows which of them have come back.
+        for index in range(on_main_process(self.accelerator, lambda: len(servers))):
+            pool.servers[:] = servers[index : index + 1]
             prompt = PROMPTS[self.accelerator.process_index]
             answers = engine.sample([prompt] * GROUP, [index] * GROUP, GROUP)
             self.results[f"{name} {index}"] = [[prompt, list(a.token_ids), list(a.logprobs)] for a in answers]
@@ -149,7 +153,7 @@ def tied(run: Run, address: str) -> None:
     engine.sync_weights()
     if run.accelerator.is_main_process:
         server = pool.servers[0]
-        rpc = {"method": "parameter_digests"}
+        rpc = {"method": "tied_digests"}
         run.results["digests"] = server.post("/collective_rpc", rpc, timeout=60)["results"][0]
         server.post("/collective_rpc", {"method": "pack_tied_head"}, timeout=60)
     run.accelerator.wait_for_everyone()

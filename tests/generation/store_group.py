@@ -109,11 +109,13 @@ class StoreGroup:
 class StoreWorker(TiedHeadReload):
     """What the servers of these tests add to their workers."""
 
-    def parameter_digests(self) -> dict[str, list[Any]]:
-        """Return the SHA-256 of each parameter's bytes, and the address of its storage."""
+    def tied_digests(self) -> dict[str, list[Any]]:
+        """Return the SHA-256 of what embeddings and head hold, and the addresses of their storage."""
         model = self.model_runner.get_model()
-        named = [*model.named_parameters(), ("lm_head.weight", model.lm_head.weight)]
-        return {name: [digest(p.data), p.data_ptr()] for name, p in named}
+        embeddings, head = model.model.embed_tokens.weight, model.lm_head.weight
+        named = {"model.embed_tokens.weight": embeddings, "lm_head.weight": head}
+        # vLLM pads the vocabulary.
+        return {name: [digest(p.data[: model.config.vocab_size]), p.data_ptr()] for name, p in named.items()}
 
     def pack_tied_head(self) -> None:
         """Renew the packed copy of the LM head that CPU servers keep, as TiedHeadReload does."""
