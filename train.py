@@ -16,7 +16,7 @@ from rlt.config.explain import explain, help_page
 from rlt.config.files import reads_elsewhere
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
-from rlt.config.schema import TRAINING_STAGES, Config
+from rlt.config.schema import GENERATING_STAGES, SCORING_STAGES, TRAINING_STAGES, Config
 from rlt.config.validate import validate
 from rlt.errors import ConfigError, Paused, RLTError
 
@@ -37,7 +37,16 @@ def run(words: Sequence[str]) -> None:
         if options.dry_run and config.stage in TRAINING_STAGES:
             check_text(config)
     else:
+        if computes(config):
+            import_module("rlt.devices").on_gpu()  # raises where it should and cannot
         import_module(f"rlt.stages.{config.stage}").run(config)
+
+
+def computes(config: Config) -> bool:
+    """Whether this process runs models; a server may do it elsewhere."""
+    if config.stage in (*TRAINING_STAGES, *SCORING_STAGES, "infer"):
+        return True
+    return config.stage in GENERATING_STAGES and config.generation.backend == "transformers"
 
 
 def check_text(config: Config) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import packages_distributions
@@ -16,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("errors",),
-    ("records",),
+    ("records", "devices"),
     ("config",),
     ("formats", "models", "tasks"),
     ("data", "rewards", "generation"),
@@ -167,7 +168,6 @@ INDIRECT |= {"pytest-timeout", "pytest-xdist"}
 
 def declared() -> dict[str, set[str]]:
     """Return the packages that pyproject.toml declares, by extra; `` are those that are always there."""
-    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read TOML")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lists = {"": project["dependencies"], **project["optional-dependencies"]}
     return {

@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from rlt.devices import on_gpu
 from rlt.errors import ModelError, first_line
 from rlt.models.attention import resolve_attention
 
@@ -99,7 +100,7 @@ def load_model(
 
 def model_kwargs(dtype: str, attn_implementation: str, revision: str | None) -> dict[str, Any]:
     """Return keyword arguments for `from_pretrained`; `auto` attention is resolved for this machine."""
-    attention = resolve_attention(attn_implementation, dtype, on_gpu=torch.cuda.is_available())
+    attention = resolve_attention(attn_implementation, dtype, on_gpu=on_gpu())
     return {"dtype": DTYPES[dtype], "attn_implementation": attention, "revision": revision}
 
 
