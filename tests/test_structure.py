@@ -13,6 +13,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
@@ -206,6 +207,14 @@ def test_every_imported_package_is_declared():
 def test_every_declared_package_is_imported():
     used = set().union(*(third_party(roots(path)) for path in [*SOURCES, *TESTS]))
     assert set().union(*declared().values()) - INDIRECT <= used
+
+
+def test_every_version_has_a_ceiling():
+    """A release that nobody has tried does not come by itself."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for names in (project["dependencies"], *project["optional-dependencies"].values()):
+        for name in names:
+            assert {s.operator for s in Requirement(name).specifier} & {"<", "=="}, name
 
 
 def test_every_dependency_has_its_reason_beside_it():

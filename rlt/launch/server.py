@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 LOG_LINES = 20
 PROGRESS_EVERY = 15.0
 """Seconds between two lines that say what is waited for."""
+ENTRY_POINT = "vllm.entrypoints.launchers.api_server.entry"
+"""What `python -m` serves with, in every version that pyproject.toml allows; not deprecated."""
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -108,7 +110,7 @@ def server_command(config: Config, port: int, *, on_cpu: bool, guarded: bool = F
     """
     assert config.model_name_or_path is not None
     generation = config.generation
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command = [sys.executable, "-m", ENTRY_POINT]
     command += ["--model", config.model_name_or_path]
     command += ["--host", generation.host, "--port", str(port)]
     command += ["--dtype", generation.dtype, "--seed", str(config.seed)]
