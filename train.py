@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from rlt.config.allocator import allocator_env
+from rlt.config.attention import loaded_models
 from rlt.config.compose import compose
 from rlt.config.explain import explain, help_page
 from rlt.config.files import reads_elsewhere
@@ -39,6 +40,8 @@ def run(words: Sequence[str]) -> None:
             check_text(config)
     else:
         os.environ |= allocator_env(os.environ)  # torch, which is not imported yet, reads it on GPUs
+        if any(loaded_models(config)):  # else servers compute
+            import_module("rlt.devices").on_gpu()  # raises where it should and cannot
         import_module(f"rlt.stages.{config.stage}").run(config)
 
 

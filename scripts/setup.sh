@@ -7,7 +7,8 @@ usage() {
 usage: scripts/setup.sh [--cpu | --cuda]
 
 Makes .venv beside this folder and installs the project in it, editable. Without an option an NVIDIA
-GPU decides. A second run with nothing changed takes a second. PYTHON=/path/to/python3 picks the Python.
+GPU decides. A second run with nothing changed takes a second. PYTHON=/path/to/python3 picks the Python,
+of 3.11 to 3.14. With --cuda it ends in an error where torch cannot use the GPUs that are here.
 TEXT
 }
 
@@ -18,9 +19,10 @@ fail() {
 }
 
 mode=""
+asked=no
 for word in "$@"; do
     case "$word" in
-        --cpu | --cuda) mode="${word#--}" ;;
+        --cpu | --cuda) mode="${word#--}" asked=yes ;;
         -h | --help) usage && exit 0 ;;
         *) usage >&2 && fail "unknown argument: $word" ;;
     esac
@@ -34,24 +36,52 @@ log="$venv/setup.log"
 
 if [[ -z "$mode" ]]; then
     mode=cpu
-    if compgen -G "/dev/nvidia[0-9]*" >/dev/null || nvidia-smi -L >/dev/null 2>&1; then mode=cuda; fi
+    if compgen -G "/dev/nvidia[0-9]*" >/dev/null; then
+        mode=cuda
+    elif [[ -n "$(command -v nvidia-smi)" ]]; then
+        code=0
+        words="$(timeout --kill-after=5 30 nvidia-smi -L 2>&1)" || code=$?
+        if ((code == 0)) && [[ "$words" == GPU* ]]; then
+            mode=cuda
+        elif ((code != 6)) && [[ "$words" != "No devices"* ]]; then # 6: the driver answers that there is no GPU
+            if [[ -f "$stamp" ]]; then read -r mode _ <"$stamp"; fi
+            say "nvidia-smi is here and fails (exit code $code): $(head -n 1 <<<"${words:-it says nothing}")"
+            say "setting up for $mode; --cpu or --cuda says otherwise"
+        fi
+    fi
 fi
+
+look() { # a GPU that torch cannot use would be found out by the first run
+    local found
+    if found="$(cd "$root" && "$venv/bin/python" -m rlt.devices 2>&1)"; then
+        say "$found"
+        echo "$found" >>"$stamp"
+    elif [[ "$asked" == yes ]]; then
+        fail "${found##*error: }"
+    else
+        say "${found##*error: }"
+    fi
+}
 
 fingerprint() { echo "$mode $root $(cat pyproject.toml scripts/setup.sh | cksum)"; }
 
 if [[ -f "$stamp" && "$(head -n 1 "$stamp")" == "$(fingerprint)" ]] && "$venv/bin/python" -c "" 2>/dev/null; then
     say "$venv is ready ($mode)"
+    if [[ "$mode" == cuda ]] && ! grep -q "^torch can use" "$stamp"; then look; fi # a new driver may have come
     exit 0
 fi
 
 # ---- a Python ----
-suitable() { "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' 2>/dev/null; }
+# TRL needs 3.11. The system's own may be older than one that lies beside it.
+suitable() { "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; }
+candidates=(python3 python3.12 python3.11 python3.13 python3.14)
+if [[ -n "${PYTHON:-}" ]]; then candidates=("$PYTHON"); fi
 python=""
-for candidate in ${PYTHON:-python3 python3.12 python3.11 python3.13 python3.10 python3.14}; do
+for candidate in "${candidates[@]}"; do
     if suitable "$candidate"; then python="$candidate" && break; fi
 done
-[[ -n "$python" ]] || fail "found no Python from 3.10 to 3.14 with its venv module: install one (on Debian or Ubuntu: \
-apt install python3 python3-venv), or name it with PYTHON=/path/to/python3."
+[[ -n "$python" ]] || fail "found no Python from 3.11 to 3.14 with its venv module (tried ${candidates[*]}): install one \
+(on Debian or Ubuntu: apt install python3.12 python3.12-venv), or name it with PYTHON=/path/to/python3."
 
 if [[ ! -x "$venv/bin/python" ]] || ! suitable "$venv/bin/python"; then
     say "making $venv with $("$python" -V 2>&1)"
@@ -131,3 +161,4 @@ if installed vllm; then vllm=yes; fi
 } >"$stamp"
 rm -f "$venv/torch.json"
 say "$venv is ready ($mode, vLLM: $vllm)"
+if [[ "$mode" == cuda ]]; then look; fi

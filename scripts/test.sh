@@ -45,7 +45,9 @@ has_hub() { python -c 'import socket; socket.create_connection(("huggingface.co"
 if [[ "$extent" != all ]]; then leave_out long; fi
 if [[ "$extent" == fast ]]; then leave_out slow; fi
 if [[ "$extent" == fast ]] || ! has_vllm; then leave_out vllm; fi
-nvidia-smi -L >/dev/null 2>&1 || leave_out gpu
+gpus="$(python -m rlt.devices 2>&1)" || failed+=(gpus)
+echo "== gpus: $gpus"
+if [[ "$gpus" != "torch can use "[1-9]* ]]; then leave_out gpu; fi
 if [[ -n "${HF_HUB_OFFLINE:-}" ]] || ! has_hub; then
     leave_out network
     export HF_HUB_OFFLINE=1 # nothing waits for a Hub that is not there

@@ -6,17 +6,19 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("errors",),
-    ("records",),
+    ("records", "devices"),
     ("config",),
     ("formats", "models", "tasks"),
     ("data", "rewards", "generation"),
@@ -167,7 +169,6 @@ INDIRECT |= {"pytest-timeout", "pytest-xdist"}
 
 def declared() -> dict[str, set[str]]:
     """Return the packages that pyproject.toml declares, by extra; `` are those that are always there."""
-    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read TOML")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lists = {"": project["dependencies"], **project["optional-dependencies"]}
     return {
@@ -206,6 +207,14 @@ def test_every_imported_package_is_declared():
 def test_every_declared_package_is_imported():
     used = set().union(*(third_party(roots(path)) for path in [*SOURCES, *TESTS]))
     assert set().union(*declared().values()) - INDIRECT <= used
+
+
+def test_every_version_has_a_ceiling():
+    """A release that nobody has tried does not come by itself."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for names in (project["dependencies"], *project["optional-dependencies"].values()):
+        for name in names:
+            assert {s.operator for s in Requirement(name).specifier} & {"<", "=="}, name
 
 
 def test_every_dependency_has_its_reason_beside_it():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
+from inspect import cleandoc
 
 from rlt.config.overrides import CONFIG_DIR, groups
 from rlt.config.tree import Row, rows
@@ -46,7 +47,7 @@ def explain(name: str) -> str:
         return _table([row])
     if not below:
         raise ConfigError(f"`{name}` has no settings.")
-    return f"{row.section.__doc__}\n\n{_table(below)}"
+    return f"{cleandoc(row.section.__doc__ or '')}\n\n{_table(below)}"
 
 
 def _table(settings: Iterable[Row]) -> str:

@@ -6,8 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
-
-from typing_extensions import Self
+from typing import Self
 
 from rlt.evaluation.verdicts import Ungraded, Verdict
 from rlt.formats.answer import read_answer

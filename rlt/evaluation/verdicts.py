@@ -6,9 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NamedTuple
-
-from typing_extensions import Self
+from typing import Any, NamedTuple, Self
 
 from rlt.tasks import skythought
 from rlt.tasks.extraction import Orders, extract

@@ -276,7 +276,7 @@ def _complete(
 def _completion(server: VLLMServer, choice: dict[str, Any], prompt: list[int], logprobs: bool) -> Completion:
     """Return one choice of an answer as a record, or raise if it is not usable."""
     if choice.get("token_ids") is None:
-        raise server.failure("returned no token ids; it is older than vLLM 0.22, which this project needs")
+        raise server.failure("returned no token ids; it is older than vLLM 0.22, and this project needs 0.29")
     if choice.get("prompt_token_ids") not in (None, prompt):
         raise server.failure("generated from other prompt ids than the ones sent")
     if choice["finish_reason"] not in ("stop", "length"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rlt.config.allocator import allocator_env
 from rlt.config.schema import Config
+from rlt.devices import gpu_env
 from rlt.launch.machines import Machines
 from rlt.launch.plan import Plan
 from rlt.launch.server import cpu_threads
@@ -44,14 +45,12 @@ def training_env(plan: Plan) -> dict[str, str]:
     env = {
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(cpu_threads(plan.processes_here)),
-        "CUDA_VISIBLE_DEVICES": ",".join(plan.training_gpus),
+        **gpu_env(plan.training_gpus),
         GPUS_VARIABLE: str(plan.num_gpus),
     }
     if plan.training_gpus:
-        env |= allocator_env(os.environ)
-        if "CUDA_VISIBLE_DEVICES" not in os.environ:
-            env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the numbers came from nvidia-smi
-    elif plan.strategy in ("single", "ddp"):
+        return env | allocator_env(os.environ)
+    if plan.strategy in ("single", "ddp"):
         env["ACCELERATE_USE_CPU"] = "true"
     else:
         # With ACCELERATE_USE_CPU accelerate would quietly train without DeepSpeed.

@@ -7,12 +7,11 @@ total. The shares of the peaks that are reached are assumptions, not measurement
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rlt.launch.plan import NVIDIA_SMI_TIMEOUT
+from rlt.devices import NvidiaSmiError, query_nvidia_smi
+from rlt.launch.model_size import NoForecast
 
 if TYPE_CHECKING:  # so that scripts/bench_gpu.py needs no omegaconf
     from rlt.config.schema import HardwareSettings
@@ -91,10 +90,13 @@ USABLE_SHARE = 0.95
 
 
 def gpu_kind(settings: HardwareSettings) -> GPU:
-    """Return the GPU to plan for: the one that is set, else the first that nvidia-smi shows, else DEFAULT."""
+    """Return the GPU to plan for: the one that is set, else the first that nvidia-smi shows, else DEFAULT.
+
+    Raises NoForecast where nvidia-smi fails.
+    """
     if settings.gpu != "auto":
         return GPUS[settings.gpu]
-    shown = _ask_nvidia_smi()
+    shown = _first_gpu()
     return GPUS[DEFAULT] if shown is None else recognise(*shown)
 
 
@@ -108,15 +110,13 @@ def recognise(name: str, mebibytes: int) -> GPU:
     return replace(kind, name=name, memory=mebibytes * 2**20)
 
 
-def _ask_nvidia_smi() -> tuple[str, int] | None:
-    if shutil.which("nvidia-smi") is None:
-        return None
-    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+def _first_gpu() -> tuple[str, int] | None:
+    """Return name and MiB of the first GPU; None for no GPU, and for one that shares the host's memory."""
     try:
-        answer = subprocess.run(
-            query, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    name, _, memory = answer.stdout.partition("\n")[0].rpartition(",")
-    return (name.strip(), int(memory)) if answer.returncode == 0 and memory.strip().isdigit() else None
+        rows = query_nvidia_smi("name,memory.total")
+    except NvidiaSmiError as error:
+        raise NoForecast(f"{error.what}; hardware.gpu=KIND plans for a kind of GPU") from error
+    if rows and len(rows[0]) < 2:
+        raise NoForecast(f"nvidia-smi answers “{rows[0][0]}”; hardware.gpu=KIND plans for a kind of GPU")
+    name, _, memory = ",".join(rows[0]).rpartition(",") if rows else ("", "", "")
+    return (name, int(memory)) if memory.isdigit() else None

@@ -8,8 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-
-from typing_extensions import Self
+from typing import Self
 
 from rlt.errors import GenerationError, TrainingStuck
 from rlt.generation.vllm_server import VLLMServer, log_tail

@@ -26,6 +26,7 @@ from rlt.config.save import to_yaml
 from rlt.config.schema import Config, stage_of
 from rlt.config.server_key import VARIABLE
 from rlt.config.validate import validate
+from rlt.devices import MIG, refuse_unusable, usable_in_rehearsal, visible_gpus
 from rlt.errors import ConfigError, RLTError
 from rlt.launch.command import PROJECT, training_command, training_env
 from rlt.launch.compilers import check_compilers
@@ -40,8 +41,6 @@ from rlt.launch.plan import (
     plan_generation,
     plan_training,
     plan_with_servers,
-    present_gpus,
-    visible_gpus,
 )
 from rlt.launch.ports import free_ports
 from rlt.launch.preflight import check_local_data, prepare_directory
@@ -122,6 +121,7 @@ def main(argv: Sequence[str]) -> int:
         if line.dry_run:
             sys.stdout.write(describe(launch))
             return check_text(launch)
+        refuse_unusable(launch.plan.gpus)
         if not launch.machines.is_first:
             return run(launch)  # machine 0 holds the run directory
         prepare_directory(launch.config.output_dir, launch.log_path)
@@ -301,7 +301,10 @@ def rehearse(script: str, line: CommandLine) -> int:
     refuse_rehearsal(config, dry_run=line.dry_run, num_machines=line.machines.count)
     real = check(script, line, config)
     check_local_data(config)
-    with rehearsal(config, real.plan, present_gpus(os.environ)) as rehearsed:
+    present, unusable = usable_in_rehearsal()
+    if unusable:
+        logger.warning("rehearsed without GPUs: %s", unusable)
+    with rehearsal(config, real.plan, present) as rehearsed:
         logger.info("# rehearsal of %s -> %s", config.stage, config.output_dir)
         for told in rehearsed.told:
             logger.info("#   %s", told)
@@ -331,6 +334,8 @@ def forecast(config: Config, plan: Plan, num_rows: int | None) -> Forecast | str
             "no forecast: it is made for GPUs, and none are used; CUDA_VISIBLE_DEVICES=0,1,2,3 before the "
             "command plans for four that are elsewhere, of the kind hardware.gpu"
         )
+    if config.hardware.gpu == "auto" and plan.training_gpus[0].startswith(MIG):
+        return "no forecast: a MIG instance is a part of a GPU; hardware.gpu=KIND plans for a whole one"
     try:
         return make_forecast(config, plan, num_rows)
     except NoForecast as reason:
@@ -339,7 +344,9 @@ def forecast(config: Config, plan: Plan, num_rows: int | None) -> Forecast | str
 
 def plan_devices(config: Config, line: CommandLine, needs_servers: bool) -> Plan:
     """Return who gets which of the devices that this machine has."""
-    gpus = visible_gpus(os.environ)
+    stage = stage_of(config)
+    computes = stage.model is not None or stage.scores
+    gpus = visible_gpus(os.environ) if computes else ()
     has_deepspeed = importlib.util.find_spec("deepspeed") is not None
     count = line.counts[0] if line.counts else None
     if stage_of(config).only_generates:

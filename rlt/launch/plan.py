@@ -1,20 +1,17 @@
 """Who gets which device: GPUs split between generation and training, or process counts on a CPU.
 
-Pure except for `visible_gpus`, which asks nvidia-smi. Nothing here imports torch or starts anything.
+Pure: rlt/devices.py says which GPUs there are.
 """
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rlt.devices import MIG
 from rlt.errors import ConfigError
 
 STRATEGIES = ("zero3", "zero2", "zero1", "offload", "ddp")
 """Words a user may type; each names a file of cfgs/accelerate/."""
-NVIDIA_SMI_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,21 @@ class Plan:
     num_machines: int = 1
     """Each has as many processes, and the devices of this plan."""
 
+    def __post_init__(self) -> None:
+        """Refuse what no machine can do: CUDA shows a process one MIG instance at most."""
+        for gpus in (*self.servers, self.training_gpus):
+            if len(gpus) > 1 and any(name.startswith(MIG) for name in gpus):
+                raise ConfigError(
+                    f"{','.join(gpus)} cannot work together: a process sees one MIG instance at most; give "
+                    "training one (`./launch.sh 1 …`), and each server (generation.tensor_parallel=1)."
+                )
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """All GPUs of this machine, each once: those of the servers, then those that train."""
+        names = [*(name for server in self.servers for name in server), *self.training_gpus]
+        return tuple(dict.fromkeys(names))
+
     @property
     def processes_here(self) -> int:
         """Training processes on each machine."""
@@ -49,50 +61,6 @@ class Plan:
     def on_cpu(self) -> bool:
         """Whether no GPU is used."""
         return not self.training_gpus
-
-
-def visible_gpus(env: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the names of the GPUs that CUDA would see: from CUDA_VISIBLE_DEVICES, else from nvidia-smi."""
-    listed = env.get("CUDA_VISIBLE_DEVICES")
-    if listed is not None:
-        names: list[str] = []
-        for name in listed.split(","):
-            # CUDA ignores everything from the first invalid entry on; -1 is the usual way to say "none".
-            if not name.strip() or name.strip().startswith("-"):
-                break
-            names.append(name.strip())
-        return tuple(names)
-    return tuple(_ask_nvidia_smi("index"))
-
-
-def present_gpus(env: Mapping[str, str]) -> tuple[str, ...]:
-    """Return those of the visible GPUs that are in this machine, whatever CUDA_VISIBLE_DEVICES says."""
-    known = _ask_nvidia_smi("index,uuid")
-    return tuple(name for name in visible_gpus(env) if any(_is_named(name, known_as) for known_as in known))
-
-
-def _is_named(name: str, known_as: str) -> bool:
-    """Whether a name is a GPU's index, or its UUID or the beginning of that."""
-    index, _, uuid = known_as.partition(",")
-    return name == index or (name.startswith("GPU-") and uuid.startswith(name))
-
-
-def _ask_nvidia_smi(fields: str) -> list[str]:
-    """Return the fields of each GPU, without blanks; nothing where there is no nvidia-smi."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(
-            query, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise ConfigError(
-            f"nvidia-smi did not answer within {NVIDIA_SMI_TIMEOUT:g} s: name the GPUs with "
-            "CUDA_VISIBLE_DEVICES=0,1,…, or set it to nothing to run on the CPU."
-        ) from None
-    lines = answer.stdout.splitlines() if answer.returncode == 0 else []
-    return ["".join(line.split()) for line in lines if line.strip()]
 
 
 def plan_training(

@@ -27,8 +27,9 @@ from rlt.config.resolve import resolve
 from rlt.config.schema import Config, stage_of
 from rlt.config.server_key import is_loopback
 from rlt.config.validate import validate
+from rlt.devices import refuse_unusable, visible_gpus
 from rlt.errors import ConfigError, RLTError
-from rlt.launch.plan import plan_generation, visible_gpus
+from rlt.launch.plan import plan_generation
 from rlt.launch.server import ServerPlan, plan_servers, start_servers, wait_for_servers
 from rlt.launch.signals import Stopped, stop_on_signals
 
@@ -65,6 +66,7 @@ def planned(config: Config) -> list[ServerPlan]:
     config.generation.servers = []
     validate(config, servers_follow=True)
     plan = plan_generation(visible_gpus(os.environ), None, config.generation.tensor_parallel)
+    refuse_unusable(plan.gpus)
     return plan_servers(config, plan.servers, Path(config.output_dir))
 
 

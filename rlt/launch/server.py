@@ -21,6 +21,7 @@ from secrets import token_hex
 from rlt.config.files import sequence_length
 from rlt.config.schema import Config
 from rlt.config.server_key import VARIABLE, find_key, refuse_open_host
+from rlt.devices import gpu_env
 from rlt.errors import GenerationError
 from rlt.generation.vllm_guard import GUARD
 from rlt.generation.vllm_pool import CONTROL_TIMEOUT, VLLMPool
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 LOG_LINES = 20
 PROGRESS_EVERY = 15.0
 """Seconds between two lines that say what is waited for."""
+ENTRY_POINT = "vllm.entrypoints.launchers.api_server.entry"
+"""What `python -m` serves with, in every version that pyproject.toml allows; not deprecated."""
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -107,7 +110,7 @@ def server_command(config: Config, port: int, *, on_cpu: bool, guarded: bool = F
     """
     assert config.model_name_or_path is not None
     generation = config.generation
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command = [sys.executable, "-m", ENTRY_POINT]
     command += ["--model", config.model_name_or_path]
     command += ["--host", generation.host, "--port", str(port)]
     command += ["--dtype", generation.dtype, "--seed", str(config.seed)]
@@ -140,12 +143,8 @@ def server_env(config: Config, gpus: tuple[str, ...], num_servers: int) -> dict[
         "VLLM_SERVER_DEV_MODE": "1",  # weight updates and the prefix-cache reset
         "VLLM_NO_USAGE_STATS": "1",
     }
-    if gpus:
-        env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-        if "CUDA_VISIBLE_DEVICES" not in os.environ:
-            env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the numbers came from nvidia-smi
-    else:
-        env["CUDA_VISIBLE_DEVICES"] = ""
+    env |= gpu_env(gpus)
+    if not gpus:
         env["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")
         # Each server would bind its threads to the same cores; the scheduler spreads them better.
         env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"

@@ -23,9 +23,9 @@ from typing import Any, NoReturn
 
 from rlt.config.schema import Config
 from rlt.config.server_key import VARIABLE
+from rlt.devices import named_gpus, refuse_unusable, visible_gpus
 from rlt.errors import ConfigError, ModelError, RLTError
 from rlt.generation.server_logprobs import served_name
-from rlt.launch.plan import visible_gpus
 from rlt.launch.ports import is_free
 from rlt.launch.server import ServerProcess, plan_servers, start_servers, wait_for_servers
 from rlt.launch.signals import Stopped, stop_on_signals
@@ -111,10 +111,11 @@ def running_student_server(options: argparse.Namespace) -> Iterator[ServerProces
         raise ConfigError("a student server needs vLLM, which is not installed: run scripts/setup.sh.")
     if options.port and not is_free(options.port, options.host):
         raise ConfigError(f"--port {options.port} is taken: give another one, or none for a free one.")
+    gpus = named_gpus(options.gpus, "--gpus") if options.gpus else visible_gpus(os.environ)[:1]
+    refuse_unusable(gpus)
     name = Path(options.model).resolve().name
     directory = (options.dir or Path("student_servers", f"{name}-{options.temperature:g}")).resolve()
     config = server_config(options, scaled_copy(options.model, options.temperature, directory / "model"))
-    gpus = tuple(options.gpus.split(",")) if options.gpus else visible_gpus(os.environ)[:1]
     config.generation.tensor_parallel = max(len(gpus), 1)
     with ExitStack() as stack:
         servers = start_servers(plan_servers(config, [gpus], directory), stack)

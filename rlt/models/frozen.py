@@ -12,6 +12,7 @@ from accelerate.utils import GradientAccumulationPlugin
 from torch import nn
 from transformers import PreTrainedModel
 
+from rlt.devices import on_gpu
 from rlt.errors import ConfigError
 from rlt.models.load import load_model
 from rlt.models.logprobs import Request, add_token_query, token_logprobs
@@ -66,7 +67,7 @@ def scoring_accelerator() -> Accelerator:
 
     DeepSpeed wants to know the batch size of a training all the same.
     """
-    PartialState(cpu=not torch.cuda.is_available())  # under DeepSpeed a CPU has to be asked for first
+    PartialState(cpu=not on_gpu())  # under DeepSpeed a CPU has to be asked for first
     accelerator = Accelerator(gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1))
     plugin = accelerator.state.deepspeed_plugin
     if plugin is not None:

@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from rlt import devices
 from rlt.config.attention import FLASH, is_from_hub, not_provided
 from rlt.errors import ModelError, first_line
 from rlt.models.attention import Abilities, Attention, resolve_attention
@@ -114,7 +115,7 @@ def attention_of(
 ) -> Attention:
     """Return the attention that `model.attn_implementation` comes to for a model on this machine."""
     if on_gpu is None:
-        on_gpu = torch.cuda.is_available()
+        on_gpu = devices.on_gpu()
     config = load_config(name, revision=revision, trust=trust)
     found = resolve_attention(setting, dtype, abilities_of(config, _gpu_problem(on_gpu=on_gpu)))
     if is_from_hub(found.implementation):

@@ -15,9 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-import torch
-
-from rlt.errors import GenerationError, RLTError
+from rlt.devices import usable_gpus
+from rlt.errors import ConfigError, GenerationError, RLTError
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +38,7 @@ class Backend:
 
 def choose_backend(asked: str) -> Backend:
     """Return vLLM where it can run beside the training, else transformers; or what was asked for."""
+    num_gpus = _gpus_that_work()
     if asked == "transformers":
         return Backend(asked, "as asked for")
     if find_spec("vllm") is None:
@@ -49,16 +49,25 @@ def choose_backend(asked: str) -> Backend:
         return Backend("transformers", "vLLM is not installed, so the trainer generates by itself")
     if _has_cpu_build():
         return Backend("vllm", "one server on the CPU")
-    if torch.cuda.device_count() >= 2:
+    if num_gpus >= 2:
         return Backend("vllm", "one server on a GPU of its own", on_gpus=True)
     if asked == "vllm":
         raise GenerationError(
-            "this vLLM is built for GPUs and needs one besides the training's, but fewer than two are "
-            "visible: take --backend transformers"
+            "this vLLM is built for GPUs and needs one besides the training's, but fewer than two can be "
+            "used: take --backend transformers"
         )
     return Backend(
-        "transformers", "this vLLM is built for GPUs and fewer than two are visible, so the trainer generates"
+        "transformers",
+        "this vLLM is built for GPUs and fewer than two can be used, so the trainer generates",
     )
+
+
+def _gpus_that_work() -> int:
+    try:
+        return usable_gpus()
+    except ConfigError as error:
+        logger.warning("the quickstart goes on with the CPU: %s", error)
+        return 0
 
 
 def run_stage(words: Sequence[str], log_path: Path, *, on_gpus: bool = False) -> None:

@@ -26,6 +26,7 @@ from rlt.config.resolve import prompt_files
 from rlt.config.save import load_config, save_config
 from rlt.config.schema import Config, stage_of
 from rlt.data.kept import KeptRows, Overlap
+from rlt.devices import on_gpu
 from rlt.errors import CheckpointError, ConfigError, RLTError
 from rlt.models.process_groups import limit_new_groups
 from rlt.reporting.card import write_card
@@ -211,7 +212,7 @@ def run_context(config: Config) -> RunContext:
     )
     return RunContext(
         num_processes=int(os.environ.get("WORLD_SIZE", "1")),
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=not on_gpu(),
         deepspeed=os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true",
         report_to=tuple(trackers),
         attention=policy_attention(config),

@@ -310,4 +310,4 @@ def _between(started: str | None, ended: str | None) -> float | None:
 
 
 def _seconds(written: str) -> float:
-    return datetime.fromisoformat(written.replace("Z", "+00:00")).timestamp()  # Python 3.10 knows no Z
+    return datetime.fromisoformat(written).timestamp()

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import TracebackType
-
-from typing_extensions import Self
+from typing import Self
 
 from rlt.errors import DataError
 from rlt.records import Problem

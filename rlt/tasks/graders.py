@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Protocol
-
-from typing_extensions import Self
+from typing import Protocol, Self
 
 from rlt.tasks.countdown import CountdownGrader
 from rlt.tasks.math_grader import MathGrader

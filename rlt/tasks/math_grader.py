@@ -15,8 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-
-from typing_extensions import Self
+from typing import Self
 
 from rlt.tasks.extraction import extract
 from rlt.tasks.grading_child import GradingChild, Pair

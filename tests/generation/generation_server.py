@@ -18,6 +18,7 @@ import pytest
 import requests
 
 from rlt.generation.vllm_worker import EXTENSION
+from rlt.launch.server import ENTRY_POINT
 
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -57,7 +58,7 @@ def running_server(model_dir: Path, log_path: Path, *flags: str, **environment: 
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vllm is not installed")
     port = free_port()
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model_dir)]
+    command = [sys.executable, "-m", ENTRY_POINT, "--model", str(model_dir)]
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port), *FLAGS, *flags],

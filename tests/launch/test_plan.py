@@ -8,25 +8,23 @@ from rlt.launch.plan import (
     plan_generation,
     plan_training,
     plan_with_servers,
-    visible_gpus,
 )
 
 EIGHT = tuple("01234567")
 
 
-@pytest.mark.parametrize(
-    ("listed", "expected"),
-    [
-        ("0,1,2", ("0", "1", "2")),
-        ("3, 5", ("3", "5")),
-        ("", ()),
-        ("-1", ()),
-        ("1,-1,2", ("1",)),  # CUDA stops at the first invalid entry
-        ("GPU-8f,MIG-3a", ("GPU-8f", "MIG-3a")),
-    ],
-)
-def test_visible_gpus_are_those_of_the_variable(listed, expected):
-    assert visible_gpus({"CUDA_VISIBLE_DEVICES": listed}) == expected
+def test_mig_instances_work_alone():
+    assert plan_generation(("MIG-1", "MIG-2"), None, 1).servers == (("MIG-1",), ("MIG-2",))
+    halves = plan_with_servers(("MIG-1", "MIG-2"), None, None, 1, None, True)
+    assert (halves.servers, halves.training_gpus, halves.gpus) == (
+        (("MIG-1",),),
+        ("MIG-2",),
+        ("MIG-1", "MIG-2"),
+    )
+    with pytest.raises(ConfigError, match="MIG-1,MIG-2 cannot work together: a process sees one"):
+        plan_training(("MIG-1", "MIG-2"), None, None, True)
+    with pytest.raises(ConfigError, match="cannot work together"):
+        plan_generation(("MIG-1", "MIG-2"), None, 2)
 
 
 def test_sft_trains_on_all_gpus_with_zero3():

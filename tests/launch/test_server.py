@@ -11,7 +11,14 @@ from rlt.config.server_key import VARIABLE
 from rlt.errors import ConfigError, GenerationError
 from rlt.generation.vllm_guard import GUARD
 from rlt.launch.descendants import living
-from rlt.launch.server import plan_servers, run_key, running_servers, server_command, server_env
+from rlt.launch.server import (
+    ENTRY_POINT,
+    plan_servers,
+    run_key,
+    running_servers,
+    server_command,
+    server_env,
+)
 
 
 def options(command: list[str]) -> dict[str, str]:
@@ -35,6 +42,13 @@ def test_a_cpu_server_is_started_with_every_flag_that_the_method_needs(vllm_conf
     assert given["--max-num-seqs"] == "8"
     assert "--enforce-eager" in given
     assert "--weight-transfer-config" not in given
+
+
+def test_the_entry_point_exists_and_is_not_deprecated():
+    root = Path(pytest.importorskip("vllm").__file__).parents[1]
+    file = root.joinpath(*ENTRY_POINT.split(".")).with_suffix(".py")
+    assert 'if __name__ == "__main__":' in file.read_text()
+    assert "deprecated" not in file.read_text()
 
 
 def test_a_gpu_server_gets_its_gpus_and_the_nccl_engine(vllm_config):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -25,7 +25,7 @@ GONE = 2**22 + 1  # above Linux's largest process id
 
 
 def ago(seconds: float) -> str:
-    return datetime.fromtimestamp(time.time() - seconds, timezone.utc).isoformat(timespec="seconds")
+    return datetime.fromtimestamp(time.time() - seconds, UTC).isoformat(timespec="seconds")
 
 
 def write_run(folder: Path, status: str, pid: int = GONE, **fields) -> Path:
