@@ -48,6 +48,7 @@ from rlt.launch.run import Launch, plan_line, run, run_and_record
 from rlt.launch.server import ServerPlan, plan_servers, run_key
 from rlt.launch.signals import Stopped
 from rlt.launch.versions import untested_versions
+from rlt.reporting.origin import require_same_origin
 from rlt.reporting.run_record import COMMAND_VARIABLE
 
 logger = logging.getLogger("rlt.launch")
@@ -207,6 +208,7 @@ def check(script: str, line: CommandLine, config: Config) -> Checked:
         raise ConfigError(_needs_no_server(config))
     plan = plan_devices(config, line, needs_servers)
     validate(config, num_processes=plan.num_processes, servers_follow=needs_servers)
+    require_same_origin(config)
     return Checked(plan, needs_servers)
 
 

@@ -9,10 +9,21 @@ from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
+from typing_extensions import override
+
+from rlt.trainers.finite import FiniteTraining
 
 IGNORED = -100
 """The label of a token that the loss leaves out."""
 Row = dict[str, list[int]]
+
+
+class FineTuner(FiniteTraining, SFTTrainer):
+    """TRL's trainer, which ends where a number is none."""
+
+    @override
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write none: TRL would put its own beside each checkpoint, and the stage writes the run's."""
 
 
 def make_sft_trainer(
@@ -23,9 +34,9 @@ def make_sft_trainer(
     eval_rows: Sequence[Row] | None,
     tokenizer: PreTrainedTokenizerBase,
     peft_config: Any = None,
-) -> SFTTrainer:
+) -> FineTuner:
     """Return a trainer of rows that hold `input_ids` and `labels`; `arguments` are those of SFTConfig."""
-    return SFTTrainer(
+    return FineTuner(
         model=model,
         args=SFTConfig(**arguments),
         train_dataset=Dataset.from_list(list(rows)),
