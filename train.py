@@ -47,6 +47,7 @@ def run(words: Sequence[str]) -> None:
 
 def check_text(config: Config) -> None:
     """Read what a training would, tokenizers and rows, and raise what it would; load no model."""
+    import_module("rlt.reporting.origin").require_same_origin(config)
     if elsewhere := reads_elsewhere(config):
         logging.info("not looked into, as it is not on this machine: %s", ", ".join(elsewhere))
         return

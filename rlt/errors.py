@@ -34,6 +34,10 @@ class ModelError(RLTError, ValueError):
     exit_code = 4
 
 
+class NotFinite(ModelError):
+    """A training has come to a loss, a gradient, a weight or a reward that is no finite number."""
+
+
 class GenerationError(RLTError, RuntimeError):
     """The generation back end failed, did not answer in time, or answered with something unusable."""
 

@@ -11,12 +11,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlt.config.checkpoints import LAST_FILE, is_whole, last_whole
 from rlt.config.schema import DATA_SUFFIXES, PACKED_SUFFIXES, Config, stage_of
 from rlt.config.weight_files import check_weights
 from rlt.errors import ConfigError
 
-_CHECKPOINT_END = "trainer_state.json"
-"""What Trainer writes last: a checkpoint without it is not whole."""
 _EARLIER = {
     "teacher_rl": ("pre_rl_model", "teacher_sft", "the warm-up"),
     "collect_traces": ("teacher_rl", "teacher_rl", "teacher_rl"),
@@ -198,7 +197,7 @@ def _keep_apart(output_dir: str, setting: str, model: str) -> None:
 
 def has_checkpoint(directory: str) -> bool:
     """Whether a run directory holds a whole checkpoint."""
-    return any(Path(directory).glob(f"checkpoint-*/{_CHECKPOINT_END}"))
+    return last_whole(Path(directory)) is not None
 
 
 def _check_resume(config: Config) -> None:
@@ -215,9 +214,9 @@ def _check_resume(config: Config) -> None:
             f"`resume_from={config.resume_from}` is not a folder: give a checkpoint-N folder, or latest for "
             "the newest in output_dir."
         )
-    elif not (Path(config.resume_from) / _CHECKPOINT_END).is_file():
+    elif not is_whole(Path(config.resume_from)):
         raise ConfigError(
-            f"`resume_from={config.resume_from}` is no whole checkpoint, because {_CHECKPOINT_END} is "
+            f"`resume_from={config.resume_from}` is no whole checkpoint, because {LAST_FILE} is "
             "missing: give another checkpoint-N folder, or latest for the newest whole one in output_dir."
         )
     elif Path(config.resume_from).resolve().parent != Path(config.output_dir).resolve():

@@ -28,7 +28,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from rlt.errors import GenerationError
+from rlt.errors import GenerationError, NotFinite
 from rlt.generation.seeds import spread_seed
 from rlt.generation.types import Sampling
 from rlt.records import Completion
@@ -82,7 +82,7 @@ class TransformersGenerator:
             for start in range(0, len(rows), self._batch_size):
                 flat += self._generate_batch(model, rows[start : start + self._batch_size], sampling)
         if any(value != value for completion in flat for value in completion.logprobs):
-            raise GenerationError(
+            raise NotFinite(
                 "the model's log-probabilities are NaN while generating with transformers; "
                 "its weights or activations have overflowed"
             )

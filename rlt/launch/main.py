@@ -49,6 +49,7 @@ from rlt.launch.run import Launch, plan_line, run, run_and_record
 from rlt.launch.server import ServerPlan, plan_servers, run_key
 from rlt.launch.signals import Stopped
 from rlt.launch.versions import untested_versions
+from rlt.reporting.origin import require_same_origin
 from rlt.reporting.run_record import COMMAND_VARIABLE
 
 logger = logging.getLogger("rlt.launch")
@@ -211,6 +212,7 @@ def check(script: str, line: CommandLine, config: Config) -> Checked:
     validate(config, num_processes=plan.num_processes, servers_follow=needs_servers, rehearsed=line.rehearse)
     if plan.on_cpu and not (line.dry_run or line.rehearse):
         refuse_on_cpu(config)
+    require_same_origin(config)
     return Checked(plan, needs_servers)
 
 

@@ -17,7 +17,7 @@ LARGE = 64 * 2**20
 _BLOCK = 64 * 2**10
 _NUM_BLOCKS = 128
 _MODEL_SUFFIXES = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".py")
-_RUN_FILES = ("run.json", "trainer_state.json", "all_results.json", "train_results.json")
+_RUN_FILES = ("run.json", "origin.json", "trainer_state.json", "all_results.json", "train_results.json")
 
 
 def describe_input(source: str | tuple[str, str | None]) -> dict[str, Any]:

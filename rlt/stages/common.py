@@ -6,7 +6,6 @@ import errno
 import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,9 +18,9 @@ from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rlt.config.changes import changed_settings
+from rlt.config.checkpoints import checkpoints, is_whole, last_whole
 from rlt.config.resolve import prompt_files
 from rlt.config.save import load_config, save_config
 from rlt.config.schema import Config, stage_of
@@ -34,6 +33,7 @@ from rlt.reporting.dataset_card import OVERLAP_FILE
 from rlt.reporting.files import set_aside, write_text
 from rlt.reporting.metrics import MetricsFile
 from rlt.reporting.now import LOADING, Now
+from rlt.reporting.origin import require_same_origin
 from rlt.reporting.phases import Phases
 from rlt.reporting.process_name import name_process
 from rlt.reporting.progress import install_progress, setup_logging
@@ -41,6 +41,7 @@ from rlt.reporting.report import write_report
 from rlt.reporting.run_record import RunRecord, Source, only_run_in
 from rlt.reporting.trackers import resolve_report_to
 from rlt.stages.attention import policy_attention, settle_attention
+from rlt.stages.keep_origin import KeepOrigin
 from rlt.stages.pause import PauseWhenTold
 from rlt.trainers.arguments import RunContext, group_limit
 
@@ -73,6 +74,8 @@ def run_directory(
     name_process(f"rlt:train {rank}" if stage_of(config).trains else f"rlt:{config.stage}")
     directory = Path(config.output_dir)
     with only_run_in(directory) if is_main else nullcontext():
+        if is_main and stage_of(config).trains:  # before anything of the run is written
+            require_same_origin(config)
         read = {**inputs, **prompt_files(config)}
         record = RunRecord.start(
             directory, stage=config.stage, seed=config.seed, inputs=read, is_main=is_main
@@ -159,15 +162,15 @@ def resume_point(config: Config) -> Path | None:
     if config.resume_from is None:
         return None
     if config.resume_from == "latest":
-        found = max((c for c in _checkpoints(Path(config.output_dir)) if _is_whole(c[1])), default=None)
+        found = last_whole(Path(config.output_dir))
         if found is None:
             raise CheckpointError(
                 f"resume_from=latest finds no whole checkpoint in {config.output_dir}; leave it out to "
                 "start anew"
             )
-        return found[1]
+        return found
     checkpoint = Path(config.resume_from)
-    if not _is_whole(checkpoint):
+    if not is_whole(checkpoint):
         raise CheckpointError(
             f"{checkpoint} is no whole checkpoint: its last file, {TRAINER_STATE_NAME}, is missing; take "
             "another"
@@ -187,22 +190,12 @@ def tidy_checkpoints(directory: Path, step: int) -> None:
 
     What it was writing when it ended is no checkpoint, and only takes room.
     """
-    for later, folder in _checkpoints(directory):
-        if not _is_whole(folder):
+    for later, folder in checkpoints(directory):
+        if not is_whole(folder):
             logger.warning("%s is removed: an earlier run ended before it was whole", folder)
             shutil.rmtree(folder)
         elif later > step and (place := set_aside(folder)):
             logger.warning("an earlier run's %s is kept as %s", folder, place.name)
-
-
-def _checkpoints(directory: Path) -> list[tuple[int, Path]]:
-    """Return the checkpoints of a run directory with their steps, whole or not."""
-    found = ((re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", p.name), p) for p in directory.glob("*/"))
-    return [(int(match[1]), p) for match, p in found if match]
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    return (checkpoint / TRAINER_STATE_NAME).is_file()
 
 
 def run_context(config: Config) -> RunContext:
@@ -258,6 +251,7 @@ def observe(trainer: Trainer, config: Config) -> Observers:
     """Give a trainer our progress display, metrics.jsonl, now.json, and the way to end early."""
     install_progress(trainer)
     trainer.add_callback(MetricsFile(config.output_dir))
+    trainer.add_callback(KeepOrigin(config))
     phases = Phases(Now(config.output_dir) if is_main_process() else None)
     trainer.add_callback(phases)
     pause = PauseWhenTold(trainer.accelerator, Path(config.output_dir), config.trainer.max_hours)

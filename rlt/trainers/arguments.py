@@ -139,6 +139,7 @@ def _common(config: Config, context: RunContext) -> dict[str, Any]:
         "max_grad_norm": trainer.max_grad_norm,
         "logging_strategy": "steps",
         "logging_steps": trainer.logging_steps,
+        "logging_nan_inf_filter": False,  # it would log another number in place of one that is none
         "save_strategy": "steps" if trainer.save_steps else "no",
         "save_steps": trainer.save_steps or 500,  # unused where the strategy is "no", but must be positive
         "save_total_limit": trainer.save_total_limit,

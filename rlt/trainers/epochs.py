@@ -1,15 +1,19 @@
-"""What transformers and TRL leave to be said about resuming: later epochs, finished runs, and sums."""
+"""What transformers and TRL leave to be said about resuming: later epochs, ended runs, sums, settings."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.utils import RepeatSampler
 from typing_extensions import override
+
+logger = logging.getLogger(__name__)
 
 
 class EpochSampler(Sampler[int]):
@@ -53,6 +57,45 @@ class CountOn(TrainerCallback):
         self._trainer._total_loss_scalar = loss
 
 
+class SettingsOfNow(TrainerCallback):
+    """Goes on with the optimizer's settings of this run, not with those of the run that wrote the checkpoint.
+
+    Loading a checkpoint puts its learning rate, base rate, weight decay, betas and epsilon back, so that what
+    was typed would be accepted and lost, and further epochs would begin at the 0 where a schedule had ended.
+    Where nothing was changed, nothing changes here.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    @override
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        optimizer: Any = self._trainer.optimizer
+        _, settings = Trainer.get_optimizer_cls_and_kwargs(args)
+        kept = {name: value for name, value in settings.items() if name in ("betas", "eps")}
+        # transformers makes two groups: what decays, and biases and norms, which do not.
+        for group, decay in zip(optimizer.param_groups, (args.weight_decay, 0.0), strict=False):
+            group.update(kept, weight_decay=decay)
+        schedule: Any = self._trainer.lr_scheduler
+        schedule = getattr(schedule, "scheduler", schedule)  # under accelerate's wrapper
+        if not isinstance(schedule, LambdaLR):
+            return
+        before = schedule.get_last_lr()[0]
+        schedule.base_lrs = [args.learning_rate] * len(schedule.base_lrs)
+        rates = [args.learning_rate * shape(schedule.last_epoch) for shape in schedule.lr_lambdas]
+        schedule._last_lr = rates
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group.update(lr=rate, initial_lr=args.learning_rate)
+        if rates[0] != before and state.is_world_process_zero:
+            logger.info(
+                "the learning rate goes on at %.4g, as the schedule over %d steps has it after step %d; the "
+                "checkpoint holds %.4g",
+                *(rates[0], state.max_steps, state.global_step, before),
+            )
+
+
 def train(trainer: Trainer, checkpoint: Path | None) -> None:
     """Train to the last step, from a checkpoint if one is given.
 
@@ -68,4 +111,6 @@ def train(trainer: Trainer, checkpoint: Path | None) -> None:
 
     trainer._run_epoch = run_epoch_unless_done  # pyright: ignore[reportAttributeAccessIssue]
     trainer.add_callback(CountOn(trainer))
+    if checkpoint:
+        trainer.add_callback(SettingsOfNow(trainer))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -17,6 +17,7 @@ Not reachable by extension: with a GPU but no Triton, and on a CPU, TRL's loss p
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +37,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlt.config.schema import MonitorSettings
-from rlt.errors import GenerationError
+from rlt.errors import GenerationError, NotFinite, first_line
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.generation.collective import on_main_process
 from rlt.generation.seeds import spread_seed
@@ -50,6 +51,7 @@ from rlt.trainers.alarms import Alarms
 from rlt.trainers.drift_log import DriftLog
 from rlt.trainers.engine import Engine, policy_for_generation
 from rlt.trainers.epochs import EpochSampler
+from rlt.trainers.finite import FiniteTraining
 from rlt.trainers.first_check import check_before_first_step
 from rlt.trainers.first_check_verdict import FirstCheck
 from rlt.trainers.micro_batches import Batch, computed_tokens, deal, micro_batch, rows_of
@@ -112,11 +114,13 @@ class RLParts:
     """None: engine and policy are not compared before the first step."""
 
 
-class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
+class RLTrainer(FiniteTraining, GRPOTrainer, ABC, Generic[Layout]):
     """Trains a policy by RL; a subclass says what a completion earns and what is told of it."""
 
     limits: ClassVar[LimitsOf]
     """What the monitors warn of."""
+    without_reward: ClassVar[str]
+    """What to look at when no completion of a step has a finite reward."""
 
     def __init__(
         self,
@@ -190,8 +194,8 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
     def tell(self, problem: Problem, completion: Completion) -> dict[str, Any]:
         """Return the columns of a sample's row that depend on the layout: its texts, and what they show."""
 
-    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
-        sampler: Any = super()._get_train_sampler(dataset)
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
+        sampler: Any = super()._get_train_sampler(train_dataset)
         return EpochSampler(sampler, lambda: int(self.state.epoch or 0))
 
     # ---- generation -------------------------------------------------------------------------------
@@ -271,7 +275,10 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
                 check_before_first_step(self, check)
             with self._timed("time/generate", mode):
                 return self.engine.sample(prompts, seeds, group, sampling)
-        except GenerationError as error:  # on every process
+        except (GenerationError, NotFinite) as error:  # on every process
+            if isinstance(error, NotFinite) or self.broken_weights():  # nothing of this policy is to be kept
+                step = self.state.global_step + (mode == "train")
+                self.end_training(step, f"generation fails ({first_line(error)})", {"reward": math.nan})
             kept = self._keep_trained()
             raise type(error)(f"{error}\n{kept}" if kept else str(error)) from error
 
@@ -288,6 +295,7 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
         if not on_main_process(self.accelerator, (folder / TRAINER_STATE_NAME).is_file):
             self.on_phase("saving")
             self._save_checkpoint(self.model, None)
+            self.callback_handler.on_save(self.args, self.state, self.control)
         return f"step {step} of {self.state.max_steps} is kept in {folder}: resume_from=latest goes on there"
 
     def _seed(self, phase: int, row: int) -> int:
@@ -308,6 +316,13 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
                     log_metric(name, value)
             log_metric("unscorable", float(not is_scorable(score)))
         return [score.reward if is_scorable(score) else None for score in self._scores]
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
+        rewards = super()._calculate_rewards(*args, **kwargs)  # of all processes
+        if rewards.isnan().all():
+            what = f"no completion of this step has a finite reward ({self.without_reward})"
+            self.end_training(self.state.global_step + 1, what, {"reward": math.nan})
+        return rewards
 
     def max_over_processes(self, value: int) -> int:
         """Return the largest of the processes' values; collective."""
@@ -405,7 +420,7 @@ class RLTrainer(GRPOTrainer, ABC, Generic[Layout]):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the engine drift since the last call, and warn when it passes its limit."""
-        if self.policy.training and "loss" in logs:
+        if self.policy.training and math.isfinite(logs.get("loss", math.nan)):
             logs.update(self._drift.metrics())
         super().log(logs, start_time)
 

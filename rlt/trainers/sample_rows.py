@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -33,9 +34,12 @@ def number_samples(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def mean_parts(scores: Sequence[Score], prefix: str) -> dict[str, float]:
-    """Return the means of reward and parts over the scorable completions, and how many were not."""
+    """Return the means of reward and parts over the scorable completions, and how many were not.
+
+    The reward is NaN where none was.
+    """
     scorable = [score for score in scores if is_scorable(score)]
-    metrics = {f"{prefix}_unscorable": float(len(scores) - len(scorable))}
+    metrics = {f"{prefix}_unscorable": float(len(scores) - len(scorable)), f"{prefix}_reward": math.nan}
     if scorable:
         metrics[f"{prefix}_reward"] = sum(score.reward for score in scorable) / len(scorable)
         for name in scorable[0].parts:

@@ -9,12 +9,22 @@ from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
+from typing_extensions import override
 
 from rlt.models.zero_init import buffers_left_alone
+from rlt.trainers.finite import FiniteTraining
 
 IGNORED = -100
 """The label of a token that the loss leaves out."""
 Row = dict[str, list[int]]
+
+
+class FineTuner(FiniteTraining, SFTTrainer):
+    """TRL's trainer, which ends where a number is none."""
+
+    @override
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write none: TRL would put its own beside each checkpoint, and the stage writes the run's."""
 
 
 def make_sft_trainer(
@@ -25,11 +35,11 @@ def make_sft_trainer(
     eval_rows: Sequence[Row] | None,
     tokenizer: PreTrainedTokenizerBase,
     peft_config: Any = None,
-) -> SFTTrainer:
+) -> FineTuner:
     """Return a trainer of rows that hold `input_ids` and `labels`; `arguments` are those of SFTConfig."""
     args = SFTConfig(**arguments)  # first: it tells transformers that ZeRO-3 is on
     with buffers_left_alone():
-        return SFTTrainer(
+        return FineTuner(
             model=model,
             args=args,
             train_dataset=Dataset.from_list(list(rows)),

@@ -19,6 +19,7 @@ class StudentRLTrainer(RLTrainer[StudentLayout]):
     """Trains a student by RL against a grader."""
 
     limits = staticmethod(student_limits)
+    without_reward = "the grader's rewards are NaN or infinite: check the weights of `correctness`"
 
     def __init__(self, *args: Any, reward: CorrectnessReward, **kwargs: Any) -> None:
         """The other arguments are those of `RLTrainer`."""

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlt.errors import ModelError
 from rlt.formats.layout import TeacherLayout
 from rlt.formats.leakage import copied_share, states_first
 from rlt.models.logprobs import Request
@@ -37,6 +36,10 @@ class TeacherRLTrainer(RLTrainer[TeacherLayout]):
     """Trains a teacher by RL against a frozen student."""
 
     limits = staticmethod(teacher_limits)
+    without_reward = (
+        "the student's or the teacher's log-probabilities are NaN or infinite: check the weights of "
+        "student_model and of the policy"
+    )
 
     def __init__(self, *args: Any, reward: TeacherReward, **kwargs: Any) -> None:
         """The other arguments are those of `RLTrainer`."""
@@ -64,15 +67,6 @@ class TeacherRLTrainer(RLTrainer[TeacherLayout]):
             "solution_copied": copied_share(problem.solution, explanation),
             "solution_first": states_first(problem.question, problem.solution, explanation),
         }
-
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
-        rewards = super()._calculate_rewards(*args, **kwargs)  # of all processes
-        if rewards.isnan().all():
-            raise ModelError(
-                "no completion of this step has a finite reward: the student's or the teacher's "
-                "log-probabilities are NaN or infinite; check the weights of student_model and of the policy"
-            )
-        return rewards
 
     def _teacher_logprobs(
         self,

@@ -12,7 +12,7 @@ import torch
 from generation_tiny import tiny_model, tiny_tokenizer
 from transformers import GenerationConfig, Qwen2ForCausalLM
 
-from rlt.errors import GenerationError
+from rlt.errors import GenerationError, NotFinite
 from rlt.generation.transformers_backend import TransformersGenerator
 from rlt.generation.types import Sampling
 from rlt.records import Completion
@@ -182,5 +182,5 @@ def test_stop_string_without_decode_is_refused(model: Qwen2ForCausalLM) -> None:
 def test_nan_logits_are_refused() -> None:
     model = tiny_model(seed=0)
     torch.nn.init.constant_(model.lm_head.weight, float("nan"))
-    with pytest.raises(GenerationError, match="NaN"):
+    with pytest.raises(NotFinite, match="NaN"):
         make_generator(model).generate(PROMPTS, 1, Sampling(1.0, 4, ()), SEEDS)

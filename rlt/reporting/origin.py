@@ -1,0 +1,163 @@
+"""What a training comes from: kept in each of its checkpoints, compared before it goes on from one.
+
+Data, model, students, kind of reference, shape of adapters, tags and prompts must be what they were, since
+the rest of a run would belong to another experiment. Versions and held-out data are told when they differ;
+settings are told by config/changes.py. A checkpoint from before this file existed is compared by run.json.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from rlt.config.checkpoints import named_checkpoint
+from rlt.config.schema import Config, stage_of
+from rlt.config.students import all_students
+from rlt.data.prompts import FROM_DATASET, student_prompt, teacher_prompt
+from rlt.errors import CheckpointError, DataError
+from rlt.formats.tags import TAG_STYLES
+from rlt.reporting.files import write_json
+from rlt.reporting.inputs import describe_input, input_label
+from rlt.reporting.run_record import Source, code_version, library_versions, read_run
+
+logger = logging.getLogger(__name__)
+NAME = "origin.json"
+_TOLD = ("held_out",)
+"""Inputs that may change: nothing is trained on them."""
+
+
+def fixed_traits(config: Config) -> dict[str, Any]:
+    """Return what must not change in a run besides its inputs, as JSON can hold it."""
+    lora, trainer, tags = config.model.lora, config.trainer, TAG_STYLES[config.layout.tags]
+    shape = {"rank": lora.rank, "alpha": lora.alpha, "target_modules": sorted(lora.target_modules)}
+    traits = {"stage": config.stage, "LoRA": shape if lora.rank else "off", "tags": config.layout.tags}
+    if stage_of(config).is_rl and trainer.beta:
+        traits["reference"] = "moving" if trainer.ref_sync_steps else "fixed"
+    if config.stage in ("teacher_sft", "teacher_rl"):
+        traits["teacher prompt"] = teacher_prompt(config.layout.teacher_prompt, tags)
+    if config.stage == "teacher_rl":
+        for student in all_students(config):
+            assert student.prompt is not None, "all_students fills it in"
+            traits[f"{student.name} prompt"] = student_prompt(student.prompt, tags) or FROM_DATASET
+    elif config.stage != "teacher_sft":
+        traits["student prompt"] = student_prompt(config.layout.student_prompt, tags) or FROM_DATASET
+    return traits
+
+
+def sources(config: Config) -> dict[str, Source]:
+    """Return what a training reads, by the roles of run.json."""
+    assert config.model_name_or_path is not None, "validate() has asked for a model"
+    found: dict[str, Source | None] = {
+        "model": (config.model_name_or_path, config.model.revision),
+        "dataset": (config.dataset_id_or_path, config.data.revision),
+        "held_out": config.data.eval_path,
+    }
+    if config.stage == "teacher_rl":
+        found["student"] = config.student_model
+        found |= {f"student {student.name}": student.model for student in config.reward.students}
+    return {role: source for role, source in found.items() if source}
+
+
+def write_origin(config: Config, checkpoint: Path) -> None:
+    """Write into a checkpoint what it comes from, as the run.json of its run has it."""
+    run = read_run(config.output_dir)
+    inputs = {role: run["inputs"][role] for role in sources(config) if role in run["inputs"]}
+    for role, described in inputs.items():
+        if described.get("hub") and not described.get("commit"):  # known since it was downloaded
+            inputs[role] = describe_input((described["hub"], described["revision"]))
+    told = {"traits": fixed_traits(config), "inputs": inputs}
+    write_json(checkpoint / NAME, {**told, "versions": run["versions"], "code": run["code"]})
+
+
+def require_same_origin(config: Config) -> None:
+    """Raise CheckpointError where a run would go on as another one; log what else differs. Writes nothing."""
+    checkpoint = named_checkpoint(config.resume_from, Path(config.output_dir))
+    if checkpoint is None or not stage_of(config).trains:
+        return
+    before = _origin(checkpoint)
+    if before is None:
+        logger.warning(
+            "%s does not say what it was trained from, so model and data are not compared", checkpoint
+        )
+        return
+    now = {role: describe_input(source) for role, source in sources(config).items()}
+    changed, told = _changed_inputs(before["inputs"], now)
+    traits = fixed_traits(config)
+    for name in traits.keys() & before.get("traits", {}).keys():
+        if traits[name] != before["traits"][name]:
+            changed.append(f"{name} ({_short(before['traits'][name])}, now {_short(traits[name])})")
+    if changed:
+        raise CheckpointError(
+            f"the run cannot go on from {checkpoint}, because what it is made of has changed: "
+            f"{', '.join(sorted(changed))}; give what it had before, or start anew without resume_from in "
+            "another output_dir"
+        )
+    told += _changed_versions(before)
+    if told:
+        logger.warning("the run goes on, with what differs from before: %s", "; ".join(told))
+
+
+def _origin(checkpoint: Path) -> dict[str, Any] | None:
+    """Return what a checkpoint comes from, by its own file or by the run.json beside it."""
+    path = checkpoint / NAME
+    try:
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return found if isinstance(found["inputs"], dict) else None
+        found = read_run(checkpoint.parent)
+        return {**found, "traits": {"stage": found["stage"]}} if "inputs" in found else None
+    except DataError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} does not say what the checkpoint comes from ({error!r}); remove it to go on without a "
+            "comparison"
+        ) from error
+
+
+def _changed_inputs(before: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Return which inputs differ: those that must not, and those that are told."""
+    changed: list[str] = []
+    told: list[str] = []
+    for role in sorted(before.keys() | now.keys()):
+        if role not in now and not role.startswith(("student", *_TOLD)):
+            continue  # a benchmark, say
+        old, new = before.get(role), now.get(role)
+        if old is None or new is None or not _is_same(old, new):
+            words = (
+                f"{role} ({input_label(old) if old else 'none'}, now {input_label(new) if new else 'none'})"
+            )
+            (told if role in _TOLD else changed).append(words)
+    return changed, told
+
+
+def _is_same(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether two inputs hold the same, wherever they lie; of the Hub a commit that is not known is not held
+    against it."""
+    if old.get("sha256") or new.get("sha256"):
+        return old.get("sha256") == new.get("sha256")
+    if old.get("hub") != new.get("hub"):
+        return False
+    if old.get("commit") and new.get("commit"):
+        return old["commit"] == new["commit"]
+    return old.get("revision") == new.get("revision")
+
+
+def _changed_versions(before: dict[str, Any]) -> list[str]:
+    old, new = before.get("versions", {}), library_versions()
+    told = [
+        f"{name} was {old.get(name, 'absent')} and is {new.get(name, 'absent')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if before.get("code", {}).get("sha256") not in (None, code_version()["sha256"]):
+        told.append("the program's own code has changed")
+    return told
+
+
+def _short(trait: Any) -> str:
+    text = trait if isinstance(trait, str) else ", ".join(f"{name} {value}" for name, value in trait.items())
+    text = " ".join(text.split()) or "none"
+    return text if len(text) <= 60 else f"{text[:57]}…"
