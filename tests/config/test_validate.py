@@ -123,8 +123,8 @@ RL = [
     ("generation.servers=[http://h:1,http://h:1]", "`generation.servers` names http://h:1 twice"),
     ("generation.servers=[http://me:pw@h:1]", "`generation.servers` must hold no name and password"),
     ("reward.placement=server", "rlt.launch.student_server student --temperature 0.7 --port PORT`"),
-    ("reward.servers=[http://h:1]", "`reward.servers=[http://h:1]` has no effect with reward.placement=replicated: remove it, or take "
-     "reward.placement=server."),
+    ("reward.servers=[http://h:1]", "`reward.servers=[http://h:1]` has no effect with "
+     "reward.placement=replicated: remove it, or take reward.placement=server."),
     ("reward.placement=server reward.servers=[h:1]", "`reward.servers` must hold addresses like http://"),
     ("reward.servers=[http://h:1,http://h:1]", "`reward.servers` names http://h:1 twice"),
     ("generation.server_args=[--api_key=x]", "set the environment variable VLLM_API_KEY"),
