@@ -139,9 +139,7 @@ def make_student(directory: Path, options: Options) -> None:
     """Write the problems to `directory/world`, and base model and tokenizer to `directory/base`."""
     of_sft, of_rl, _ = split_overrides(options.overrides)
     warm_up = compose([SFT, f"results_dir={directory}", *of_sft]).layout
-    prompts = compose(
-        [RL, f"results_dir={directory}", *of_rl]
-    ).layout  # the warm-up reads no student's prompt
+    prompts = compose([RL, f"results_dir={directory}", *of_rl]).layout  # both prompts
     tags = TAG_STYLES[prompts.tags]
     if (warm_up.tags, warm_up.teacher_prompt) != (prompts.tags, prompts.teacher_prompt):
         raise ConfigError(
