@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlt.config.schema import Config
+from rlt.config.schema import Config, stage_of
 from rlt.launch.machines import Machines
 from rlt.launch.plan import Plan
 from rlt.launch.server import cpu_threads
@@ -34,7 +34,8 @@ def training_command(config: Config, plan: Plan, overrides: Sequence[str], machi
         command += ["--main_process_ip", machines.ip, "--same_network"]
         if plan.strategy != "ddp":
             command += ["--deepspeed_multinode_launcher", "standard"]  # torchrun's own rendezvous, no ssh
-    command += ["--mixed_precision", "bf16" if config.model.dtype == "bfloat16" else "no"]
+    is_half = stage_of(config).reads("model.dtype") and config.model.dtype == "bfloat16"
+    command += ["--mixed_precision", "bf16" if is_half else "no"]
     return [*command, *train]
 
 
