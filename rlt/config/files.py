@@ -59,9 +59,8 @@ def _data_of(config: Config) -> Iterator[tuple[str, str]]:
 def models_of(config: Config) -> dict[str, str]:
     """Return the models that a stage reads, by their settings."""
     stage = stage_of(config)
-    models = {"model_name_or_path": config.model_name_or_path} if config.model_name_or_path else {}
-    if stage.reads("student_model") and config.student_model:
-        models["student_model"] = config.student_model
+    read = [name for name in ("model_name_or_path", "student_model") if stage.reads(name)]
+    models = {name: model for name in read if (model := getattr(config, name))}
     if stage.reads("reward.students"):
         models |= {f"reward.students.{s.name}.model": s.model for s in config.reward.students}
     return models

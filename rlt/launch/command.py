@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlt.config.allocator import allocator_env
-from rlt.config.schema import Config
+from rlt.config.schema import Config, stage_of
 from rlt.devices import gpu_env
 from rlt.launch.machines import Machines
 from rlt.launch.plan import Plan
@@ -36,7 +36,8 @@ def training_command(config: Config, plan: Plan, overrides: Sequence[str], machi
         command += ["--main_process_ip", machines.ip, "--same_network"]
         if plan.strategy != "ddp":
             command += ["--deepspeed_multinode_launcher", "standard"]  # torchrun's own rendezvous, no ssh
-    command += ["--mixed_precision", "bf16" if config.model.dtype == "bfloat16" else "no"]
+    is_half = stage_of(config).reads("model.dtype") and config.model.dtype == "bfloat16"
+    command += ["--mixed_precision", "bf16" if is_half else "no"]
     return [*command, *train]
 
 

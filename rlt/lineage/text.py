@@ -68,7 +68,7 @@ def _history_lines(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         )
         facts = [
             f"{run['status']} {run['ended'] or ''}".strip(),
-            f"seed {run['seed']}",
+            *([] if run["seed"] is None else [f"seed {run['seed']}"]),
             commit or f"rlt {code['package']}",
         ]
         yield f"  {run['directory']}: {run['stage']}, {', '.join(facts)}"

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rlt.config.compose import compose
+from rlt.config.stages import STAGES
 from rlt.errors import ConfigError, RLTError
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
@@ -86,9 +87,9 @@ def run(options: Options) -> Result:
 
     # 2. The warm-up: explain like the corpus, which is mostly vague.
     common = [f"results_dir={directory}", f"seed={options.seed}"]
-    of_teacher, of_students = split_overrides(options.overrides)
+    of_sft, of_rl, of_students = split_overrides(options.overrides)
     with _timed("warm-up", seconds):
-        run_stage(["./launch.sh", "1", SFT, *common, *of_teacher], directory / "pre_rl_model/logs/train.log")
+        run_stage(["./launch.sh", "1", SFT, *common, *of_sft], directory / "pre_rl_model/logs/train.log")
 
     # 3. RL: explain so that the student finds the solution.
     with _timed("RL", seconds):
@@ -97,7 +98,7 @@ def run(options: Options) -> Result:
         if backend.name == "transformers":
             launcher = ["./launch.sh", "1", RL, "generation.backend=transformers"]
         log_path = directory / "teacher_rl/logs/train.log"
-        run_stage([*launcher, *common, *of_teacher], log_path, on_gpus=backend.on_gpus)
+        run_stage([*launcher, *common, *of_rl], log_path, on_gpus=backend.on_gpus)
 
     # 4. Students: what are the traces of both teachers worth?
     with _timed("traces and students", seconds):
@@ -118,21 +119,32 @@ def run(options: Options) -> Result:
     return result
 
 
-def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return what is meant for the teacher's stages, and what for the students' pipeline."""
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Return what is meant for the warm-up, for RL, and for the students' pipeline.
+
+    Each of the teacher's stages gets what it reads; what neither reads goes to both, which refuse it.
+    """
     of_students = [word for word in words if word.startswith("pipeline.")]
-    return [word for word in words if word not in of_students], of_students
+    of_teacher = [word for word in words if word not in of_students]
+    return _read_by("teacher_sft", of_teacher), _read_by("teacher_rl", of_teacher), of_students
+
+
+def _read_by(stage: str, words: Sequence[str]) -> list[str]:
+    names = {word: word.lstrip("+~").partition("=")[0] for word in words}
+    other = {"teacher_sft": "teacher_rl", "teacher_rl": "teacher_sft"}[stage]
+    return [w for w in words if STAGES[stage].reads(names[w]) or not STAGES[other].reads(names[w])]
 
 
 def make_student(directory: Path, options: Options) -> None:
     """Write the problems to `directory/world`, and base model and tokenizer to `directory/base`."""
-    words = [f"results_dir={directory}", *split_overrides(options.overrides)[0]]
-    layouts = [compose([name, *words]).layout for name in (SFT, RL)]
-    if layouts[0] != layouts[1]:
+    of_sft, of_rl, _ = split_overrides(options.overrides)
+    warm_up = compose([SFT, f"results_dir={directory}", *of_sft]).layout
+    prompts = compose([RL, f"results_dir={directory}", *of_rl]).layout  # both prompts
+    tags = TAG_STYLES[prompts.tags]
+    if (warm_up.tags, warm_up.teacher_prompt) != (prompts.tags, prompts.teacher_prompt):
         raise ConfigError(
             f"{SFT} and {RL} differ in `layout`, but one base model serves both: make them equal"
         )
-    prompts, tags = layouts[0], TAG_STYLES[layouts[0].tags]
     tokenizer = build_tokenizer([*vocabulary(), prompts.teacher_prompt, prompts.student_prompt])
     world = make_world(options.seed, NUM_TRAIN, options.problems)
     world.write(directory / "world")

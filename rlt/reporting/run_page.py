@@ -56,9 +56,8 @@ def to_run_again(run: Run) -> str:
         )
     if run.get("command"):
         commands.append(run["command"])
-    note = (
-        f"<p class='label'>Processes: {escaped(run.get('processes'))}. Seed: {escaped(run.get('seed'))}.</p>"
-    )
+    seed = "" if run.get("seed") is None else f" Seed: {escaped(run['seed'])}."
+    note = f"<p class='label'>Processes: {escaped(run.get('processes'))}.{seed}</p>"
     return f"<h2>To run it again</h2><pre>{escaped(redact(chr(10).join(commands)))}</pre>{note}"
 
 

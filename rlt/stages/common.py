@@ -77,12 +77,11 @@ def run_directory(
         if is_main and stage_of(config).trains:  # before anything of the run is written
             require_same_origin(config)
         read = {**inputs, **prompt_files(config)}
-        record = RunRecord.start(
-            directory, stage=config.stage, seed=config.seed, inputs=read, is_main=is_main
-        )
+        seed = config.seed if stage_of(config).reads("seed") else None
+        record = RunRecord.start(directory, stage=config.stage, seed=seed, inputs=read, is_main=is_main)
         now = Now(directory)
         if is_main:
-            if config.resume_from:
+            if stage_of(config).trains and config.resume_from:
                 tell_changes(config, directory / "config.yaml")
             save_config(config, directory / "config.yaml")
             now.clear()  # of an earlier run

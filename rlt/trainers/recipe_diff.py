@@ -65,9 +65,8 @@ def prompt_lines(config: Config) -> list[str]:
     stage = stage_of(config)
     if stage.reads("layout.teacher_prompt"):
         prompts["teacher"] = (config.layout.teacher_prompt, None)
-    if stage.reads(
-        "layout.student_prompt"
-    ):  # the students of the released recipes read the one of their data
+    # The students of the released recipes read the one of their data.
+    if stage.reads("layout.student_prompt"):
         prompts["student"] = (config.layout.student_prompt, "from_dataset")
     origins = {"default": "in our own words", "from_dataset": "that of each row"}
     return [

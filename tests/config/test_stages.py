@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from rlt.config.compose import compose
+from rlt.config.explain import explain
 from rlt.config.save import load_config, save_config, to_yaml
 from rlt.config.schema import Config
 from rlt.config.stages import NOTHING, STAGES
@@ -186,6 +187,22 @@ def leaves(values: dict, prefix: str = "") -> list[str]:
         row = rows()[f"{prefix}{key}"]
         found += leaves(value, f"{row.name}.") if row.section else [row.name]
     return found
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_help_of_a_stage_shows_its_settings_alone(stage):
+    page = explain(f"run_cfg={stage}")
+    shown = [line.split()[0] for line in page.splitlines() if re.match(r"  \S", line)]
+    assert shown == [name for name in SETTINGS if STAGES[stage].reads(name)]
+    assert STAGES[stage].about in page
+    assert page.splitlines()[0] in explain(stage)
+
+
+def test_a_run_file_is_explained_by_its_stage():
+    path = str(RUN_FILES[0].with_name("quickstart_evaluate.yaml"))
+    assert explain(path) == explain("run_cfg=quickstart_evaluate") == explain("run_cfg=evaluate")
+    with pytest.raises(ConfigError, match="run_cfg=evalute does not exist; there are"):
+        explain("run_cfg=evalute")
 
 
 def test_a_configuration_of_an_earlier_version_is_read(tmp_path):

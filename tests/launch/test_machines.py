@@ -223,7 +223,7 @@ def test_a_machine_that_never_comes_and_a_stranger_at_the_port(tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_two_launchers_train_as_one_with_two_processes(tmp_path, tiny_teacher, toy_problems):
-    usual = sft_words("teacher_sft", tiny_teacher, toy_problems, tmp_path, "layout.student_prompt=default")
+    usual = sft_words("teacher_sft", tiny_teacher, toy_problems, tmp_path)
     words = [SFT, *(word for word in usual if not word.startswith(("run_cfg=", "output_dir=")))]
     machines = [
         "--num_machines",

@@ -1,0 +1,212 @@
+"""The table of stages is true: over two-step runs of every stage, what it declares is read, and nothing else.
+
+Every stage runs in this process with tiny models, after its launcher has planned it for two GPUs and servers.
+Reads by the rules (validate.py, check_*.py) alone make no effect, so they prove nothing; but a rule must not
+read what its stage does not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from collect_runs import collect_words
+from config_recorder import PROJECT, Recorder, recording
+from stage_runs import later_win, rl_words, run_here, sft_words, student_words
+
+from rlt.config.compose import compose
+from rlt.config.overrides import CONFIG_DIR
+from rlt.config.resolve import resolve
+from rlt.config.stages import STAGES
+from rlt.config.tree import rows
+from rlt.launch.main import describe, parse, prepare
+from rlt.pipeline.plan import make_plan
+
+SETTINGS = [name for name, row in rows().items() if row.section is None]
+AT_COMPOSITION = {"stage", "results_dir", "recipe"}
+"""Read by run files, as `${NAME}`, and by `compose` itself (tests/config/test_compose.py)."""
+BESIDE_SERVERS = {
+    "generation.sync_timeout": "rlt/stages/rl.py",
+    "generation.sync_dir": "rlt/stages/rl.py",
+    "generation.max_restarts": "rlt/stages/rl.py",
+    "generation.request_timeout": "rlt/stages/engine.py",
+    "generation.allow_open_servers": "rlt/stages/engine.py",
+    "generation.api_key_file": "rlt/stages/engine.py",
+    "generation.startup_timeout": "rlt/stages/engine.py",
+    "generation.silence_timeout": "rlt/launch/run.py",
+    "generation.weight_sync": "rlt/stages/rl.py",
+    "trainer.hang_timeout": "rlt/launch/run.py",
+    "trainer.save_on_sigterm": "rlt/launch/run.py",
+    "collect.requests_per_server": "rlt/stages/collect_traces.py",
+    "evaluate.requests_per_server": "rlt/stages/evaluate.py",
+    "generation.api": "rlt/stages/evaluate.py",
+    "reward.servers": "rlt/stages/student_placement.py",
+    "reward.verify_server": "rlt/stages/score_traces.py",
+}
+"""Read only where servers, or a launcher with its training, run; tests marked `vllm` have those. Here the
+file that reads each is looked into."""
+GSM8K = '{"question": "1+1*2", "answer": "#### 3"}\n'
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with benchmark questions, traces with scores, and a reward function of the user."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "gsm8k.jsonl").write_text(GSM8K * 2)
+    (tmp_path / "my_rewards.py").write_text(
+        "def brevity(explanations, **columns):\n    return [0.0 for _ in explanations]\n"
+    )
+    traces = [
+        {"question": f"{a}+1*2", "solution": str(a + 2), "explanation": f"1*2=2\n{a}+2={a + 2}", "score": -a}
+        for a in range(8)
+    ]
+    (tmp_path / "traces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in traces))
+    return tmp_path
+
+
+def watched(work: Path) -> list[str]:
+    return [
+        "evaluate.during_training.every_steps=2",
+        "evaluate.during_training.num_problems=2",
+        "evaluate.during_training.max_tokens=4",
+        "evaluate.tasks=[gsm8k,problems]",
+        f"evaluate.paths={{gsm8k: {work / 'gsm8k.jsonl'}}}",
+    ]
+
+
+@pytest.fixture
+def words(work, tiny_teacher, tiny_student, toy_problems):
+    """Return a function that gives the words of a small run of a stage, which uses what it can."""
+    held_out = [f"data.eval_path={toy_problems}", "trainer.eval_steps=1", "data.subset.n=8"]
+    held_out += ["data.eval_subset.n=2", "trainer.max_steps=2"]
+    output, traces = work / "run", work / "traces.jsonl"
+    components = [
+        "reward.length={weight: 1, max_tokens: 3}",
+        "reward.copy={weight: 1, n: 1}",
+        "reward.functions=[{path: my_rewards:brevity, weight: 1}]",
+        "reward.answers={weight: 1, num_samples: 1, max_tokens: 2}",
+    ]
+    scoring = [f"student_model={tiny_student}", f"model_name_or_path={tiny_teacher}", f"output_dir={output}"]
+    scoring += [f"dataset_id_or_path={traces}", "model.dtype=float32", "reward.dtype=float32"]
+    rl = rl_words(tiny_teacher, tiny_student, toy_problems, output, *held_out, "trainer.ref_sync_steps=1")
+    of_student = [w for w in rl if not w.startswith(("run_cfg", "student_model", "reward."))]
+    of_traces = ["trainer.max_steps=2", f"data.eval_path={traces}", "trainer.eval_steps=1"]
+    of_traces += ["data.eval_subset.n=2"]
+    evaluate = ["generation.backend=transformers", "max_completion_length=4", "evaluate.tasks=[problems]"]
+    evaluate += [f"model_name_or_path={tiny_student}", f"dataset_id_or_path={toy_problems}"]
+    evaluate += [f"output_dir={output}", "model.dtype=float32", "data.subset.n=2"]
+    select = [f"dataset_id_or_path={traces}", f"output_dir={output}", f"student_model={tiny_student}"]
+    choose = ["select.rule=rank", "select.rank_bucket=[1,1]", "select.max_length=900"]
+    found = {
+        "teacher_sft": sft_words("teacher_sft", tiny_teacher, toy_problems, output, *held_out),
+        "teacher_rl": later_win(*rl, *components),
+        "student_sft": [*student_words(tiny_student, traces, output, *watched(work)), *of_traces],
+        "student_rl": ["run_cfg=student_rl", *of_student, *watched(work), "correctness.grader=math"],
+        "collect_traces": collect_words(
+            tiny_teacher, toy_problems, output, "generation.backend=transformers", "data.subset.n=2"
+        ),
+        "evaluate": ["run_cfg=evaluate", "eval_cfg=robust", "evaluate.num_samples=1", *evaluate],
+        "score_traces": ["run_cfg=score_traces", *scoring],
+        "show_traces": ["run_cfg=show_traces", *scoring],
+        "select_traces": ["run_cfg=select_traces", *select, *choose, "layout.student_prompt=Think."],
+        "plan_traces": ["run_cfg=plan_traces", *select, "layout.student_prompt=Think."],
+        "make_countdown": ["run_cfg=make_countdown", f"output_dir={output}", "countdown.num_train=4"],
+        "infer": [
+            *("run_cfg=infer", f"model_name_or_path={tiny_student}", "infer.question=1+1"),
+            *("max_completion_length=2", "model.dtype=float32", "layout.student_prompt=Think."),
+        ],
+    }
+    return found.__getitem__
+
+
+def plan_it(words: Sequence[str], stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the launcher plan the run for two GPUs, as --dry-run does."""
+    servers = ["generation.backend=vllm"] if STAGES[stage].reads("generation.backend") else []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    describe(prepare("launch.sh", parse("launch.sh", [*later_win(*words, *servers), "--dry-run"])))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+
+
+def undeclared(recorder: Recorder, stage: str) -> dict[str, list[str]]:
+    return {n: sorted(files) for n, files in recorder.found.items() if not STAGES[stage].reads(n)}
+
+
+def not_read(recorder: Recorder, stage: str) -> list[str]:
+    """Return what the table declares and nothing but rules has read."""
+    effective = {
+        name
+        for name, files in recorder.found.items()
+        if any(not re.search(r"rlt/config/(validate|check_\w+)\.py", file) for file in files)
+    }
+    declared = {name for name in SETTINGS if STAGES[stage].reads(name)} - AT_COMPOSITION
+    return sorted(declared - effective - BESIDE_SERVERS.keys())
+
+
+def hold(recorder: Recorder, stage: str) -> None:
+    assert not undeclared(recorder, stage), f"add to `{stage}` in rlt/config/stages.py, or do not read"
+    assert not not_read(recorder, stage), f"take out of `{stage}` in rlt/config/stages.py, or read"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "pipeline"])
+def test_a_stage_reads_what_the_table_says(stage, words, monkeypatch):
+    typed = words(stage)
+    with recording() as recorder:
+        if stage != "infer":  # which has no launcher
+            plan_it(typed, stage, monkeypatch)
+        if stage == "infer":
+            run_here([*typed, "infer.solution=2"], stage)
+        run_here(typed, stage)
+    hold(recorder, stage)
+
+
+def test_a_pipeline_reads_what_the_table_says(work, monkeypatch):
+    from rlt.pipeline.run import run
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (work / "run_cfg").mkdir()
+    steps = "{a: {run_cfg: make_countdown}}"
+    path = work / "run_cfg" / "mine.yaml"
+    path.write_text(f"stage: pipeline\noutput_dir: {work}/out\npipeline:\n  steps: {steps}\n")
+    with recording() as recorder:
+        config = resolve(compose([str(path)]))
+        make_plan(config, [work, CONFIG_DIR])
+        run(config, [str(path)], dry_run=True)
+    found = {name for name in recorder.found if name.startswith("pipeline.")}
+    assert found == {name for name in SETTINGS if name.startswith("pipeline.")}
+
+
+@pytest.mark.parametrize(("name", "file"), BESIDE_SERVERS.items())
+def test_what_servers_and_launchers_read_stands_in_their_code(name, file):
+    leaf = name.rpartition(".")[2]
+    assert re.search(rf"\b\w+\.{leaf}\b", (PROJECT / file).read_text(encoding="utf-8")), (name, file)
+
+
+def test_the_recorder_sees_reads_and_not_walks(work):
+    source = (
+        "import dataclasses\n"
+        "def read(config):\n"
+        "    data = dataclasses.replace(config.data, split='x')\n"
+        "    changed = dataclasses.replace(config, seed=1, data=data)\n"
+        "    return changed.seed, changed.data.split, changed.data.format, changed.model.lora.rank\n"
+    )
+    with recording() as recorder:
+        config = compose(["run_cfg=teacher_sft"])
+        assert dataclass_walk(config)
+        assert recorder.found == {}
+        space: dict = {}
+        exec(compile(source, os.fspath(PROJECT / "rlt" / "stages" / "of_a_test.py"), "exec"), space)
+        space["read"](config)
+    assert recorder.found.keys() == {"data.format", "model.lora.rank"}
+
+
+def dataclass_walk(config) -> bool:
+    import copy
+    import dataclasses
+
+    return copy.deepcopy(config) == config and bool(dataclasses.asdict(config))
