@@ -191,9 +191,13 @@ class Judge:
         said += [f"from {other.engine} by {other.drift.mean:.3g}" for other in others]
         return "".join(f", {words}" for words in said)
 
-    def _cause(self, found: Scored) -> str:
+    def _grows(self, found: Scored) -> bool:
+        """Return whether the difference is much smaller after the short prompt."""
         short = self._beside(found)
-        if short is not None and short.drift.mean <= self._check.limit:
+        return short is not None and short.drift.mean <= max(self._check.limit, found.drift.mean / 3)
+
+    def _cause(self, found: Scored) -> str:
+        if self._grows(found):
             return (
                 "it grows with the position, as with rotary frequencies that are rounded or of another "
                 "rope_theta or rope scaling"
@@ -215,10 +219,9 @@ class Judge:
         return f"in the trainer {found[0]}{more}: {remedy}"
 
     def _remedy_of_engine(self, found: Scored) -> str:
-        short = self._beside(found)
         if isinstance(self._trainer.engine, LocalEngine):
             return "set model.attn_implementation=sdpa, or generate with generation.backend=vllm"
-        if short is not None and short.drift.mean <= self._check.limit:
+        if self._grows(found):
             return (
                 "start the servers with the model's own config.json, and leave --hf-overrides and what else "
                 "changes positions out of generation.server_args"
