@@ -135,7 +135,7 @@ class OpenAIServer(VLLMServer):
                     "%s: asked without %s from here on, so that its answers cannot be drawn again (%s)",
                     self.address,
                     " and ".join(names),
-                    str(error)[-200:],
+                    str(error)[:300],
                 )
 
     def _patiently(
