@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from stage_runs import rl_words, run_here, run_processes, sft_words, student_words
+from stage_runs import rl_words, run_here, run_processes, sft_words, student_words, weights
 
 from rlt.errors import NotFinite
 
