@@ -98,14 +98,16 @@ def words(work, tiny_teacher, tiny_student, toy_problems):
     ]
     scoring = [f"student_model={tiny_student}", f"model_name_or_path={tiny_teacher}", f"output_dir={output}"]
     scoring += [f"dataset_id_or_path={traces}", "model.dtype=float32", "reward.dtype=float32"]
+    scoring += ["data.subset.n=8"]
     rl = rl_words(tiny_teacher, tiny_student, toy_problems, output, *held_out, "trainer.ref_sync_steps=1")
     of_student = [w for w in rl if not w.startswith(("run_cfg", "student_model", "reward."))]
     of_traces = ["trainer.max_steps=2", f"data.eval_path={traces}", "trainer.eval_steps=1"]
-    of_traces += ["data.eval_subset.n=2", "model.lora.rank=2"]
+    of_traces += ["data.eval_subset.n=2", "model.lora.rank=2", "data.subset.n=8"]
     evaluate = ["generation.backend=transformers", "max_completion_length=4", "evaluate.tasks=[problems]"]
     evaluate += [f"model_name_or_path={tiny_student}", f"dataset_id_or_path={toy_problems}"]
-    evaluate += [f"output_dir={output}", "model.dtype=float32", "data.subset.n=2", "max_prompt_length=99"]
+    evaluate += [f"output_dir={output}", "model.dtype=float32", "data.subset.n=2", "max_prompt_length=200"]
     select = [f"dataset_id_or_path={traces}", f"output_dir={output}", f"student_model={tiny_student}"]
+    select += ["data.subset.n=8"]
     choose = ["select.rule=rank", "select.rank_bucket=[1,1]", "select.max_length=900"]
     found = {
         "teacher_sft": sft_words("teacher_sft", tiny_teacher, without_trace, output, *held_out, *solved),
