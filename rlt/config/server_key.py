@@ -8,7 +8,8 @@ import stat
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rlt.config.schema import Config
+from rlt.config.schema import Config, stage_of
+from rlt.config.tree import get
 from rlt.errors import ConfigError
 
 VARIABLE = "VLLM_API_KEY"
@@ -66,18 +67,17 @@ def beyond_this_machine(address: str) -> bool:
     return not is_loopback(urlsplit(address).hostname)
 
 
+_NAME_SERVERS = ("generation.servers", "reward.servers", "reward.answers.servers")
+
+
 def check_server_key(config: Config) -> None:
     """Raise ConfigError for a key that cannot be used, and for servers beyond this machine without one."""
     generation = config.generation
     own = generation.api == "vllm"  # of other servers it is their owner's affair who may ask them
     if find_key(generation.api_key_file, own=own) or generation.allow_open_servers or not own:
         return
-    for name, addresses in (
-        ("generation.servers", generation.servers),
-        ("reward.servers", config.reward.servers),
-        ("reward.answers.servers", config.reward.answers.servers),
-    ):
-        for address in filter(beyond_this_machine, addresses):
+    for name in filter(stage_of(config).reads, _NAME_SERVERS):
+        for address in filter(beyond_this_machine, get(config, name)):
             raise ConfigError(
                 f"`{name}` names {address}, which other machines reach, and there is no key, so whoever "
                 f"reaches it could run code there: start it with a key and give {_GIVE}, or set "

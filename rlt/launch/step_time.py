@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rlt.config.schema import Config, stage_of
+from rlt.config.schema import Config, RewardSettings, stage_of
 from rlt.launch.activations import Numbers, bytes_of
 from rlt.launch.hardware import (
     BANDWIDTH_SHARE,
@@ -109,10 +109,7 @@ class StepTimes:
             seconds += sum(self._forward(student, tokens) for student in self.models.students)
         if config.trainer_args.get("vllm_importance_sampling_correction", True):
             return seconds + self._forward(self.models.policy, tokens)
-        reads_policy = (
-            config.reward.teacher_logprobs == "policy" and config.reward.kl_estimator != "student_nll"
-        )
-        if stage_of(config).scores and config.kl_penalty_reward_coeff and reads_policy:
+        if stage_of(config).scores and config.kl_penalty_reward_coeff and _reads_policy(config.reward):
             seconds += self._forward(self.models.policy, tokens)
         return seconds
 
@@ -195,3 +192,8 @@ def step_times(
     if gpu.flops is None:
         return None
     return StepTimes(config, plan, models, gpu, server, gpu.flops * COMPUTE_SHARE)
+
+
+def _reads_policy(reward: RewardSettings) -> bool:
+    """Whether the divergence takes a forward pass of the policy."""
+    return reward.teacher_logprobs == "policy" and reward.kl_estimator != "student_nll"

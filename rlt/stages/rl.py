@@ -13,7 +13,7 @@ from typing import Any
 from transformers import GenerationConfig
 
 from rlt.config.files import sequence_length
-from rlt.config.schema import PLAIN_SAMPLING, Config
+from rlt.config.schema import PLAIN_SAMPLING, Config, stage_of
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import keep_shortest
 from rlt.data.load import count_overlap, require_full_step
@@ -167,11 +167,12 @@ def store_samples(directory: Path, name: str, rows: list[dict[str, Any]]) -> Non
 
 def rl_settings(config: Config) -> RLSettings:
     """Return what the trainer reads of the configuration besides TRL's arguments."""
+    is_paid_by_samples = stage_of(config).scores and config.reward.teacher_logprobs == "engine"
     return RLSettings(
         ref_sync_steps=config.trainer.ref_sync_steps,
         ref_mixup=config.trainer.ref_mixup,
         drift_limit=drift_limit(config),
-        drift_error=1e-3 if config.reward.teacher_logprobs == "engine" else None,
+        drift_error=1e-3 if is_paid_by_samples else None,
         mask_truncated=config.trainer.mask_truncated,
         # What a pass with gradients may hold, one without holds easily.
         tokens_per_pass=config.per_device_train_batch_size

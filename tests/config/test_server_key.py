@@ -61,7 +61,7 @@ def test_addresses_that_other_machines_reach(host):
 
 @pytest.mark.parametrize("section", ["generation.servers", "reward.servers", "reward.answers.servers"])
 def test_servers_beyond_this_machine_need_a_key_unless_told(section, monkeypatch):
-    config = Config()
+    config = Config(stage="teacher_rl")
     where = {"generation": config.generation, "reward": config.reward, "answers": config.reward.answers}
     where[section.split(".")[-2]].servers = ["http://127.0.0.1:8000", "http://node-2:8000"]
     with pytest.raises(ConfigError, match=f"`{section}` names http://node-2:8000, which other mach"):

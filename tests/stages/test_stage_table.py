@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,11 @@ def words(work, tiny_teacher, tiny_student, toy_problems):
     """Return a function that gives the words of a small run of a stage, which uses what it can."""
     held_out = [f"data.eval_path={toy_problems}", "trainer.eval_steps=1", "data.subset.n=8"]
     held_out += ["data.eval_subset.n=2", "trainer.max_steps=2"]
+    held_out += ["model.lora.rank=2", "model.lora.target_modules=[q_proj]"]
+    solved = ["data.missing_trace=solution", "data.subset.n=13"]
     output, traces = work / "run", work / "traces.jsonl"
+    without_trace = work / "without_trace.jsonl"
+    without_trace.write_text(f'{toy_problems.read_text()}{{"question": "9*9", "solution": "1"}}\n')
     components = [
         "reward.length={weight: 1, max_tokens: 3}",
         "reward.copy={weight: 1, n: 1}",
@@ -93,17 +98,19 @@ def words(work, tiny_teacher, tiny_student, toy_problems):
     ]
     scoring = [f"student_model={tiny_student}", f"model_name_or_path={tiny_teacher}", f"output_dir={output}"]
     scoring += [f"dataset_id_or_path={traces}", "model.dtype=float32", "reward.dtype=float32"]
+    scoring += ["data.subset.n=8"]
     rl = rl_words(tiny_teacher, tiny_student, toy_problems, output, *held_out, "trainer.ref_sync_steps=1")
     of_student = [w for w in rl if not w.startswith(("run_cfg", "student_model", "reward."))]
     of_traces = ["trainer.max_steps=2", f"data.eval_path={traces}", "trainer.eval_steps=1"]
-    of_traces += ["data.eval_subset.n=2"]
+    of_traces += ["data.eval_subset.n=2", "model.lora.rank=2", "data.subset.n=8"]
     evaluate = ["generation.backend=transformers", "max_completion_length=4", "evaluate.tasks=[problems]"]
     evaluate += [f"model_name_or_path={tiny_student}", f"dataset_id_or_path={toy_problems}"]
-    evaluate += [f"output_dir={output}", "model.dtype=float32", "data.subset.n=2"]
+    evaluate += [f"output_dir={output}", "model.dtype=float32", "data.subset.n=2", "max_prompt_length=200"]
     select = [f"dataset_id_or_path={traces}", f"output_dir={output}", f"student_model={tiny_student}"]
+    select += ["data.subset.n=8"]
     choose = ["select.rule=rank", "select.rank_bucket=[1,1]", "select.max_length=900"]
     found = {
-        "teacher_sft": sft_words("teacher_sft", tiny_teacher, toy_problems, output, *held_out),
+        "teacher_sft": sft_words("teacher_sft", tiny_teacher, without_trace, output, *held_out, *solved),
         "teacher_rl": later_win(*rl, *components),
         "student_sft": [*student_words(tiny_student, traces, output, *watched(work)), *of_traces],
         "student_rl": ["run_cfg=student_rl", *of_student, *watched(work), "correctness.grader=math"],
@@ -153,6 +160,7 @@ def hold(recorder: Recorder, stage: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec("peft") is None or find_spec("vllm") is None, reason="needs peft and vllm")
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "pipeline"])
 def test_a_stage_reads_what_the_table_says(stage, words, monkeypatch):
     typed = words(stage)
