@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -84,7 +85,9 @@ class SettingsOfNow(TrainerCallback):
             return
         before = schedule.get_last_lr()[0]
         schedule.base_lrs = [args.learning_rate] * len(schedule.base_lrs)
-        rates = [args.learning_rate * shape(schedule.last_epoch) for shape in schedule.lr_lambdas]
+        rates: list[float | Tensor] = [
+            args.learning_rate * shape(schedule.last_epoch) for shape in schedule.lr_lambdas
+        ]
         schedule._last_lr = rates
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group.update(lr=rate, initial_lr=args.learning_rate)

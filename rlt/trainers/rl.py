@@ -4,8 +4,7 @@ What differs from `GRPOTrainer`:
 - prompts are token ids made by a layout, never re-tokenised text;
 - completions come from our engine (any number of servers, or the policy itself);
 - the reference moves by `MovingReference`, and checkpoints hold it;
-- every forward pass is as wide as its own rows (micro_batches.py), and the passes of the processes are of
-  like lengths; those without gradients project the completions alone;
+- every forward pass is as wide as its own rows (narrow.py);
 - engine drift is measured in the loss pass, without a further forward, under every recipe;
 - before the first step engine and trainer are compared at the end of the context (first_check.py);
 - monitors read each step's samples and warn with advice;
@@ -29,7 +28,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -42,8 +41,6 @@ from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.generation.collective import on_main_process
 from rlt.generation.seeds import spread_seed
 from rlt.generation.types import Sampling
-from rlt.models.gather import max_over_processes
-from rlt.models.logprobs import Request, add_token_query, token_logprobs
 from rlt.models.zero_init import buffers_left_alone
 from rlt.records import Completion, Problem, Score
 from rlt.rewards.likelihood import is_scorable
@@ -54,9 +51,9 @@ from rlt.trainers.epochs import EpochSampler
 from rlt.trainers.finite import FiniteTraining
 from rlt.trainers.first_check import check_before_first_step
 from rlt.trainers.first_check_verdict import FirstCheck
-from rlt.trainers.micro_batches import Batch, computed_tokens, deal, micro_batch, rows_of
 from rlt.trainers.monitor_limits import LimitsOf
 from rlt.trainers.monitors import Monitors
+from rlt.trainers.narrow import NarrowPasses
 from rlt.trainers.reference import MovingReference
 from rlt.trainers.sample_rows import mean_parts, number_samples, sample_row
 
@@ -114,7 +111,7 @@ class RLParts:
     """None: engine and policy are not compared before the first step."""
 
 
-class RLTrainer(FiniteTraining, GRPOTrainer, ABC, Generic[Layout]):
+class RLTrainer(FiniteTraining, NarrowPasses, ABC, Generic[Layout]):
     """Trains a policy by RL; a subclass says what a completion earns and what is told of it."""
 
     limits: ClassVar[LimitsOf]
@@ -148,15 +145,12 @@ class RLTrainer(FiniteTraining, GRPOTrainer, ABC, Generic[Layout]):
         self.layout = layout
         self.stop_token_ids = sorted({*self.eos_token_ids, *layout.stop_token_ids})
         self.settings = settings
+        self.tokens_per_pass = settings.tokens_per_pass
         self._data = data
         self._write_samples = parts.write_samples
         self._first_check = parts.first_check
         self._batch: list[PromptedProblem] = []
         self.policy: Any = self.model
-        for scored in (self.policy, self.ref_model):
-            if scored is not None:
-                plain: Any = self.accelerator.unwrap_model(scored)
-                add_token_query(plain.get_base_model() if peft_config is not None else plain)
         self.engine = parts.make_engine(self)
         # TRL was built without vLLM so that it opens no connection of its own; from here on it takes the
         # branches that expect sampled log-probabilities, the importance-sampling correction among them.
@@ -194,8 +188,8 @@ class RLTrainer(FiniteTraining, GRPOTrainer, ABC, Generic[Layout]):
     def tell(self, problem: Problem, completion: Completion) -> dict[str, Any]:
         """Return the columns of a sample's row that depend on the layout: its texts, and what they show."""
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
-        sampler: Any = super()._get_train_sampler(train_dataset)
+    def _get_train_sampler(self, *dataset: Any, **named: Any) -> EpochSampler:
+        sampler: Any = super()._get_train_sampler(*dataset, **named)
         return EpochSampler(sampler, lambda: int(self.state.epoch or 0))
 
     # ---- generation -------------------------------------------------------------------------------
@@ -324,92 +318,7 @@ class RLTrainer(FiniteTraining, GRPOTrainer, ABC, Generic[Layout]):
             self.end_training(self.state.global_step + 1, what, {"reward": math.nan})
         return rewards
 
-    def max_over_processes(self, value: int) -> int:
-        """Return the largest of the processes' values; collective."""
-        return max_over_processes(self.accelerator, value)
-
     # ---- loss, drift, logs ------------------------------------------------------------------------
-
-    def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """Return the next micro-batch. Of each new generation, all are first made as narrow as their rows.
-
-        TRL would slice its padded, shuffled generation batch into them.
-        """
-        earlier = self._buffered_inputs
-        inputs = super()._prepare_inputs(generation_batch)
-        buffered: Any = self._buffered_inputs
-        if not self.policy.training or buffered is earlier:
-            return inputs
-        window = self.args.gradient_accumulation_steps  # the passes of one optimizer step
-        narrow = [self._narrow(buffered[i : i + window]) for i in range(0, len(buffered), window)]
-        self._buffered_inputs = [batch for batches in narrow for batch in batches]
-        real = sum(int(b["prompt_mask"].sum() + b["completion_mask"].sum()) for b in self._buffered_inputs)
-        computed = sum(computed_tokens(batch) for batch in self._buffered_inputs)
-        self._metrics["train"]["perf/padding"].append(computed / real)
-        return self._buffered_inputs[self._step % len(self._buffered_inputs)]
-
-    def _narrow(self, window: list[Batch]) -> list[Batch]:
-        """Return the micro-batches of one optimizer step without columns that nobody needs; collective."""
-        rows = [row for batch in window for row in rows_of(batch)]
-        per_pass = len(rows) // len(window)
-        passes = [list(range(i, i + per_pass)) for i in range(0, len(rows), per_pass)]
-        if self._loss_is_a_sum_over_rows():
-            rows = gather_object(rows)
-            lengths = [row.num_tokens for row in rows]
-            passes = deal(lengths, self.accelerator.num_processes, per_pass)[self.accelerator.process_index]
-        scalars = {name: value for name, value in window[0].items() if value.dim() == 0}
-        pad, device = int(self.layout.tokenizer.pad_token_id), self.accelerator.device  # pyright: ignore[reportArgumentType]
-        return [{**micro_batch([rows[i] for i in members], pad, device), **scalars} for members in passes]
-
-    def _loss_is_a_sum_over_rows(self) -> bool:
-        """Return whether the loss stays the same whichever micro-batch or process a row is in."""
-        averages_by_pass = self.loss_type == "bnpo" or self._entropy_bonus_enabled or self.aux_loss_enabled
-        return not averages_by_pass and self.top_entropy_quantile == 1.0
-
-    def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
-    ) -> Any:
-        """Return log-probabilities of the completions' tokens, shape (B, C), 0 where there is none.
-
-        Without gradients (reference, importance sampling) TRL would run `batch_size` rows at a time at the
-        width of the whole batch; here each pass is filled with rows of like length.
-        """
-        if torch.is_grad_enabled():
-            result = super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, **kwargs
-            )
-            self._loss_logprobs = result[0].detach()
-            return result
-        ids = [row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)]
-        counts = attention_mask[:, -logits_to_keep:].sum(1).tolist()
-        requests = [Request(row, range(len(row) - n, len(row))) for row, n in zip(ids, counts, strict=True)]
-        logprobs_BC = torch.zeros(len(requests), logits_to_keep)
-        for row, values in zip(logprobs_BC, self.logprobs(model, requests), strict=True):
-            row[: len(values)] = values
-        return logprobs_BC.to(self.accelerator.device), None, None
-
-    def loss_logprobs(self, model: Any, ids: Sequence[int], count: int) -> Tensor:
-        """Return a model's log-probabilities of the last `count` tokens, (count,), as the loss computes them.
-
-        No gradients. Collective under ZeRO-3.
-        """
-        ids_1T = torch.tensor([list(ids)], device=self.accelerator.device)
-        with torch.no_grad(), evaluation_mode(model):
-            # TRL's own method: those of subclasses keep what they see for the loss and the reward.
-            result = super()._get_per_token_logps_and_entropies(model, ids_1T, torch.ones_like(ids_1T), count)
-        return result[0][0].float().cpu()
-
-    def logprobs(self, model: Any, requests: Sequence[Request]) -> list[Tensor]:
-        """Return a model's log-probabilities at the sampling temperature, on the CPU; collective."""
-        with self.accelerator.autocast():
-            return token_logprobs(
-                model,
-                requests,
-                temperature=self.temperature,
-                tokens_per_batch=self.settings.tokens_per_pass,
-                device=self.accelerator.device,
-                agree=self.max_over_processes,
-            )
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         loss = super()._compute_loss(model, inputs)
@@ -500,17 +409,6 @@ class RLTrainer(FiniteTraining, GRPOTrainer, ABC, Generic[Layout]):
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write none: the stage writes the run's card."""
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Switch off dropout and gradient checkpointing for a scoring pass."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 def _indexed(problems: Sequence[PromptedProblem]) -> Dataset:

@@ -19,7 +19,8 @@ from rlt.models.logprobs import Request
 from rlt.records import Completion, Explanation, Problem, Score
 from rlt.rewards.likelihood import Reward
 from rlt.trainers.monitor_limits import teacher_limits
-from rlt.trainers.rl import PromptedProblem, RLTrainer, evaluation_mode
+from rlt.trainers.narrow import evaluation_mode
+from rlt.trainers.rl import PromptedProblem, RLTrainer
 
 
 @dataclass(frozen=True)

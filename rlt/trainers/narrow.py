@@ -1,0 +1,132 @@
+"""GRPO without padding that nobody needs, in every forward pass: policy, reference, importance sampling.
+
+What is overridden of TRL's trainer:
+- `_prepare_inputs` slices rows of the padded, shuffled generation batch, never columns (trl#7179). Here its
+  micro-batches are made anew, each as wide as its own rows (micro_batches.py). Where the loss is a sum over
+  rows, they are dealt to processes and passes by their length.
+- `_get_per_token_logps_and_entropies` without gradients runs `batch_size` rows at a time at the width of the
+  batch, and on a CPU projects their prompts too. Here each pass is filled with rows of like length.
+
+The number of forward passes of each process stays equal, as ZeRO-3 demands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from rlt.models.gather import max_over_processes
+from rlt.models.logprobs import Request, add_token_query, token_logprobs
+from rlt.trainers.micro_batches import Batch, computed_tokens, deal, micro_batch, rows_of
+
+
+class NarrowPasses(GRPOTrainer):
+    """GRPO in passes as wide as their rows; a subclass sets `tokens_per_pass` before the first of them."""
+
+    tokens_per_pass: int
+    """Tokens of a forward pass without gradients; one row may be longer."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """The arguments are those of GRPOTrainer."""
+        super().__init__(*args, **kwargs)
+        for scored in (self.model, self.ref_model):
+            if scored is not None:
+                plain: Any = self.accelerator.unwrap_model(scored)
+                add_token_query(plain.get_base_model() if hasattr(plain, "get_base_model") else plain)
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """Return the next micro-batch; of each new generation, all are first made as narrow as their rows."""
+        assert self.model is not None, "the constructor has made it"
+        earlier = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        buffered: Any = self._buffered_inputs
+        if not self.model.training or buffered is earlier:
+            return inputs
+        window = self.args.gradient_accumulation_steps  # the passes of one optimizer step
+        narrow = [self._narrow(buffered[i : i + window]) for i in range(0, len(buffered), window)]
+        self._buffered_inputs = [batch for batches in narrow for batch in batches]
+        real = sum(int(b["prompt_mask"].sum() + b["completion_mask"].sum()) for b in self._buffered_inputs)
+        computed = sum(computed_tokens(batch) for batch in self._buffered_inputs)
+        self._metrics["train"]["perf/padding"].append(computed / real)
+        return self._buffered_inputs[self._step % len(self._buffered_inputs)]
+
+    def _narrow(self, window: list[Batch]) -> list[Batch]:
+        """Return the micro-batches of one optimizer step without columns that nobody needs; collective."""
+        rows = [row for batch in window for row in rows_of(batch)]
+        per_pass = len(rows) // len(window)
+        passes = [list(range(i, i + per_pass)) for i in range(0, len(rows), per_pass)]
+        if self._loss_is_a_sum_over_rows():
+            rows = gather_object(rows)
+            lengths = [row.num_tokens for row in rows]
+            passes = deal(lengths, self.accelerator.num_processes, per_pass)[self.accelerator.process_index]
+        scalars = {name: value for name, value in window[0].items() if value.dim() == 0}
+        pad, device = self._tokenizer.pad_token_id, self.accelerator.device
+        assert isinstance(pad, int), "load_tokenizer has seen to a pad token"
+        return [{**micro_batch([rows[i] for i in members], pad, device), **scalars} for members in passes]
+
+    def _loss_is_a_sum_over_rows(self) -> bool:
+        """Return whether the loss stays the same whichever micro-batch or process a row is in."""
+        averages_by_pass = self.loss_type == "bnpo" or self._entropy_bonus_enabled or self.aux_loss_enabled
+        return not averages_by_pass and self.top_entropy_quantile == 1.0
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
+    ) -> Any:
+        """Return log-probabilities of the completions' tokens, shape (B, C), 0 where there is none."""
+        if torch.is_grad_enabled():
+            result = super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, **kwargs
+            )
+            self._loss_logprobs = result[0].detach()
+            return result
+        ids = [row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)]
+        counts = attention_mask[:, -logits_to_keep:].sum(1).tolist()
+        requests = [Request(row, range(len(row) - n, len(row))) for row, n in zip(ids, counts, strict=True)]
+        logprobs_BC = torch.zeros(len(requests), logits_to_keep)
+        for row, values in zip(logprobs_BC, self.logprobs(model, requests), strict=True):
+            row[: len(values)] = values
+        return logprobs_BC.to(self.accelerator.device), None, None
+
+    def loss_logprobs(self, model: Any, ids: Sequence[int], count: int) -> Tensor:
+        """Return a model's log-probabilities of the last `count` tokens, (count,), as the loss computes them.
+
+        No gradients. Collective under ZeRO-3.
+        """
+        ids_1T = torch.tensor([list(ids)], device=self.accelerator.device)
+        with torch.no_grad(), evaluation_mode(model):
+            # TRL's own method: those of subclasses keep what they see for the loss and the reward.
+            result = super()._get_per_token_logps_and_entropies(model, ids_1T, torch.ones_like(ids_1T), count)
+        return result[0][0].float().cpu()
+
+    def logprobs(self, model: Any, requests: Sequence[Request]) -> list[Tensor]:
+        """Return a model's log-probabilities at the sampling temperature, on the CPU; collective."""
+        with self.accelerator.autocast():
+            return token_logprobs(
+                model,
+                requests,
+                temperature=self.temperature,
+                tokens_per_batch=self.tokens_per_pass,
+                device=self.accelerator.device,
+                agree=self.max_over_processes,
+            )
+
+    def max_over_processes(self, value: int) -> int:
+        """Return the largest of the processes' values; collective."""
+        return max_over_processes(self.accelerator, value)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switch off dropout and gradient checkpointing for a scoring pass."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
