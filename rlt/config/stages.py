@@ -153,7 +153,7 @@ _LIKELIHOOD = (
 )
 _SCORING = (
     *(*_RUN, *_DATASET, *_MODEL, *_LIKELIHOOD, *_SERVERS),
-    *("layout.tags", "layout.teacher_prompt", "temperature"),
+    *("layout.tags", "layout.teacher_prompt", "temperature", "reward.verify_server"),
 )
 _TRACE_FILES = (
     *(*_RUN, *_DATASET, "traces", "score.fallback_index", "student_model", "model.trust_remote_code"),
@@ -296,7 +296,7 @@ STAGES: dict[str, Stage] = {
     ),
     "score_traces": Stage(
         "scores and ranks explanations that exist already",
-        settings=(*_SCORING, "data.shortest", "reward.verify_server", "score"),
+        settings=(*_SCORING, "data.shortest", "score"),
         needs=(_NEEDS_STUDENT,),
         only_with=(_STUDENT_SERVERS,),
         checks=("bounds", "attention", "greedy", "data", "reward", "student", "files", "server_key"),

@@ -25,12 +25,12 @@ from rlt.formats.tags import TAG_STYLES
 from rlt.models.frozen import load_frozen, scoring_accelerator
 from rlt.models.gather import max_over_processes
 from rlt.models.load import load_context, load_tokenizer
-from rlt.records import Trace
+from rlt.records import Problem, Trace
 from rlt.reporting.dataset_card import write_scores_card
 from rlt.reporting.files import write_json, write_jsonl, write_text
 from rlt.reporting.inputs import describe_input
 from rlt.reporting.progress import TokenProgress
-from rlt.reporting.run_record import Source
+from rlt.reporting.run_record import RunRecord, Source
 from rlt.reporting.samples import write_samples
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.student import read_students, student_inputs, student_reward
@@ -86,10 +86,8 @@ def run(config: Config) -> None:
 
         # 4. Score.
         if pending:
-            fitting = (s.explanation for s, reason in zip(sizes, why, strict=True) if not reason)
-            check = StudentCheck([row.problem for row in rows.values], max(fitting, default=0), record)
-            if config.reward.placement == "server" and config.reward.verify_server and is_main_process():
-                verify_student_servers(config, reader.students[0], check)
+            fitting = [s for s, reason in zip(sizes, why, strict=True) if not reason]
+            check = student_check([row.problem for row in rows.values], fitting, record)
             scorer = make_scorer(config, reader, check, accelerator)
             clock = TokenProgress(sum(tokens_of(shards.parts[i], sizes, why) for i in pending), "scoring")
             for index, scored in score_shards(scorer, shards, pending, traces, why, accelerator):
@@ -160,10 +158,17 @@ def manifest(
     }
 
 
+def student_check(problems: Sequence[Problem], sizes: Sequence[Size], record: RunRecord) -> StudentCheck:
+    """Return what a comparison with plain loads needs to know of the traces that are scored."""
+    return StudentCheck(problems, max((size.explanation for size in sizes), default=0), record)
+
+
 def make_scorer(
     config: Config, reader: TraceReader, check: StudentCheck, accelerator: Accelerator
 ) -> TraceScorer:
-    """Return the scorer with its frozen models, placed as configured."""
+    """Return the scorer with its frozen models, placed as configured and compared with plain loads."""
+    if config.reward.placement == "server" and config.reward.verify_server and is_main_process():
+        verify_student_servers(config, reader.students[0], check)
     agree = partial(max_over_processes, accelerator)
     teacher = None
     if reader.teacher is not None:

@@ -19,7 +19,7 @@ from rlt.reporting.run_record import Source
 from rlt.reporting.token_view import Shown, print_token_view, write_token_page
 from rlt.rewards.look import look
 from rlt.stages.common import is_main_process, run_directory, write_skipped
-from rlt.stages.score_traces import checked, make_scorer, reasons, trace_reader
+from rlt.stages.score_traces import checked, make_scorer, reasons, student_check, trace_reader
 from rlt.stages.student import student_inputs
 from rlt.traces.columns import score_of
 
@@ -53,13 +53,16 @@ def run(config: Config) -> None:
         numbers = [number for number, row in rows.items.items() for _ in row.texts]
         chosen = choose(number_traces(rows.values), numbers, config.show, loaded.source)
         traces = [item.trace for item in chosen]
-        why = reasons(traces, [reader.size(trace) for trace in traces], reader, config)
+        sizes = [reader.size(trace) for trace in traces]
+        why = reasons(traces, sizes, reader, config)
         chosen = [item for item, reason in zip(chosen, why, strict=True) if reason is None]
         if not chosen:
             raise DataError(f"none of the chosen traces can be scored: {why[0]}; choose others")
 
         # 2. Their tokens. Every process scores all of them: a sharded model needs each in every pass.
-        scorer = make_scorer(config, reader, scoring_accelerator())
+        fitting = [size for size, reason in zip(sizes, why, strict=True) if reason is None]
+        check = student_check([row.problem for row in rows.values], fitting, record)
+        scorer = make_scorer(config, reader, check, scoring_accelerator())
         views = look(scorer.reward, *scorer.read([item.trace for item in chosen]))
         per_trace = len(scorer.reward.students)
         shown = [Shown(chosen[i // per_trace].title, view) for i, view in enumerate(views)]

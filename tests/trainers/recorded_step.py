@@ -33,7 +33,7 @@ class RecordingTrainer(TeacherRLTrainer):
         assert self.reference is not None
         self.reference.load(Path(os.environ["RLT_TEST_REFERENCE"]))
         self._first_check = None  # which would find that reference out
-        self._losses: list[float] = []
+        self._recorded_losses: list[float] = []
         self._passes: list[dict[str, Any]] = []
         self._sample_whole = self.engine.sample
         self.engine.sample = self._sample_cut  # pyright: ignore[reportAttributeAccessIssue]
@@ -77,10 +77,10 @@ class RecordingTrainer(TeacherRLTrainer):
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
         if self.state.global_step == 0:
-            self._losses.append(loss.item())
+            self._recorded_losses.append(loss.item())
             if self.accelerator.sync_gradients:  # the last pass of the step; clipping comes afterwards
                 gradients = {n: p.grad.clone() for n, p in self.policy.named_parameters()}
-                record = {"losses": self._losses, "gradients": gradients, "passes": self._passes}
+                record = {"losses": self._recorded_losses, "gradients": gradients, "passes": self._passes}
                 torch.save(record, FOLDER / f"backward_{self.accelerator.process_index}.pt")
         return loss
 
