@@ -44,7 +44,7 @@ from rlt.generation.seeds import spread_seed
 from rlt.generation.types import Sampling
 from rlt.models.gather import max_over_processes
 from rlt.models.logprobs import Request, add_token_query, token_logprobs
-from rlt.models.zero_init import buffers_left_alone
+from rlt.models.zero_init import buffers_left_alone, warn_of_rounded_parameters
 from rlt.records import Completion, Problem, Score
 from rlt.rewards.likelihood import is_scorable
 from rlt.trainers.alarms import Alarms
@@ -145,6 +145,8 @@ class RLTrainer(FiniteTraining, GRPOTrainer, ABC, Generic[Layout]):
                 processing_class=layout.tokenizer,
                 peft_config=peft_config,
             )
+        if self.is_deepspeed_enabled:
+            warn_of_rounded_parameters(self.model, "a start with ddp")
         self.layout = layout
         self.stop_token_ids = sorted({*self.eos_token_ids, *layout.stop_token_ids})
         self.settings = settings
