@@ -52,9 +52,9 @@ def buffers_of(model: Any) -> dict[str, Tensor]:
 class Look(TrainerCallback):
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
-        # Under ZeRO-3 a pass of another kind than the loss's, which does not run the LM head as a module, would
-        # let the first backward pass fail (size 0): DeepSpeed follows the order of modules that it has seen.
-        # In RL generation comes in between, after which TRL lets it forget that order.
+        # The loss does not run the LM head as a module. After a pass that does, the first backward pass would
+        # fail under ZeRO-3 ("size of tensor a (0)"): DeepSpeed expects the modules that it saw before. In RL
+        # generation comes in between, after which TRL lets it forget them.
         self._is_rl = hasattr(trainer, "ref_model")
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
