@@ -79,11 +79,12 @@ def warn_of_rounded_parameters(model: Any, remedy: str) -> None:
     if not rounded:
         return
     kinds = list(dict.fromkeys(re.sub(r"\.\d+(?=\.)", ".*", name) for name in rounded))
-    more = f" and {len(kinds) - 3} more kinds" if len(kinds) > 3 else ""
+    listed = ", ".join(kinds[:3]) + (f" and {len(kinds) - 3} more kinds" if len(kinds) > 3 else "")
+    count = "1 parameter" if len(rounded) == 1 else f"{len(rounded)} parameters"
     logger.warning(
-        "DeepSpeed rounds %d parameters of %s to bfloat16 that a plain load keeps in float32 "
-        "(%s%s), so the model computes something else here; %s keeps them in float32",
-        *(len(rounded), model.config.name_or_path, ", ".join(kinds[:3]), more, remedy),
+        "DeepSpeed rounds %s of %s to bfloat16 that a plain load keeps in float32 (%s): the model computes "
+        "something else here; %s keeps them in float32",
+        *(count, model.config.name_or_path, listed, remedy),
     )
 
 

@@ -136,14 +136,16 @@ def main(root: Path) -> None:
         without = dict(bare.named_buffers())
         found[name] = {"without": without, "buffers": buffers, "after": after, "logprobs": logprobs}
         found[name]["rounded"] = rounded
+    said: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: said.append(record.getMessage())
+    zero_init.logger.addHandler(listener)
     for name in KEPT_IN_FLOAT32:
         with buffers_left_alone():
             model = load_model(str(folder_of(name, root)), dtype="bfloat16", attn_implementation="eager")
-        lines: list[str] = []
-        logging.getLogger(zero_init.__name__).addFilter(lambda line, to=lines: to.append(line.getMessage()))
         warn_of_rounded_parameters(model, "a start with ddp")
         dtypes = {parameter.dtype for parameter in model.parameters()}
-        found[name] = {"rounded": rounded_parameters(model), "dtypes": dtypes, "said": lines}
+        found[name] = {"rounded": rounded_parameters(model), "dtypes": dtypes, "said": said[-1]}
     torch.save(found, root / "sharded.pt")
 
 
