@@ -65,10 +65,10 @@ def validate(
     for name, rest in stage.needs:
         if not get(config, name):
             raise ConfigError(f"`{name}` is empty{rest.format(stage=config.stage)}")
-    for name in stage.checks:
-        CHECKS[name](config, around)
     for condition in stage.only_with:
         _check_condition(config, condition)
+    for name in stage.checks:
+        CHECKS[name](config, around)
 
 
 def _check_condition(config: Config, condition: OnlyWith) -> None:

@@ -110,8 +110,7 @@ def rehearsal(config: Config, real: Plan, present: tuple[str, ...]) -> Iterator[
             **size_words(config, plan, real),
             **device_words(config, plan),
         }
-        stage = stage_of(config)
-        settings = {key: value for key, value in settings.items() if stage.reads(key)}
+        settings = _read(settings, config)
         words = tuple(f"{key}={value}" for key, value in settings.items())
         yield Rehearsal(directory, words, plan, tuple(tell(config, real, plan, models, settings)))
 
@@ -206,7 +205,12 @@ def size_words(config: Config, plan: Plan, real: Plan) -> Words:
         words["reward.answers.max_tokens"] = str(min(answers.max_tokens, _TOKENS))
     if stage.trains:
         words |= _training_words(config, plan, real)
-    return words
+    return _read(words, config)
+
+
+def _read(words: Words, config: Config) -> Words:
+    """Return the settings that the stage reads: others would be refused."""
+    return {name: value for name, value in words.items() if stage_of(config).reads(name)}
 
 
 def _training_words(config: Config, plan: Plan, real: Plan) -> Words:
@@ -274,7 +278,7 @@ def device_words(config: Config, plan: Plan) -> Words:
             words["generation.weight_sync"] = "auto"
         if config.trainer_args.get("use_liger_kernel"):
             words["trainer_args.use_liger_kernel"] = "false"
-    return words
+    return _read(words, config)
 
 
 def tell(config: Config, real: Plan, plan: Plan, models: Mapping[str, Shrunk], words: Words) -> Iterator[str]:

@@ -75,7 +75,7 @@ def test_servers_beyond_this_machine_need_a_key_unless_told(section, monkeypatch
 
 def test_other_peoples_servers_are_their_owners_affair(tmp_path, monkeypatch):
     """They may be open, and their keys as short as they like; what no header carries stays refused."""
-    config = Config()
+    config = Config(stage="evaluate")
     config.generation.servers = ["http://10.0.0.2:8000"]
     with pytest.raises(ConfigError, match="there is no key"):
         check_server_key(config)

@@ -76,7 +76,7 @@ def test_dry_run_prints_what_would_run_checks_the_text_and_writes_nothing(place,
     assert done.stderr.startswith(
         "WARNING: trainer.ref_sync_steps=32 is switched off: trainer.beta=0 uses no reference model."
     )
-    assert "tiny-teacher on GPUs: sdpa (auto: flash-attn is not installed)" in done.stderr
+    assert "on GPUs: sdpa (auto: flash-attn is not installed)" in done.stderr, done.stderr
     assert "prompt tokens of 12 rows, limit 300 (max_prompt_length): 0 over" in done.stderr
     assert "tokenizers, templates and rows are as teacher_rl needs them" in done.stderr
     assert sorted(place.rglob("*")) == before

@@ -129,7 +129,8 @@ RL = [
     ("reward.servers=[http://h:1]", "`reward.servers=[http://h:1]` has no effect with "
      "reward.placement=replicated: remove it, or take reward.placement=server."),
     ("reward.placement=server reward.servers=[h:1]", "`reward.servers` must hold addresses like http://"),
-    ("reward.servers=[http://h:1,http://h:1]", "`reward.servers` names http://h:1 twice"),
+    ("reward.placement=server reward.servers=[http://h:1,http://h:1]",
+     "`reward.servers` names http://h:1 twice"),
     ("generation.server_args=[--api_key=x]", "set the environment variable VLLM_API_KEY"),
 ]  # fmt: skip
 
