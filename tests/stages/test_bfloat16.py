@@ -21,7 +21,7 @@ LIMIT = 0.005
 """Nats a token, with weights in bfloat16."""
 AUTOCAST_LIMIT = 0.05
 """The same, for float32 weights under autocast."""
-STRATEGIES = ("zero3", "zero2", "offload", "ddp")
+STRATEGIES = ("zero3", "zero2", "ddp", pytest.param("offload", marks=pytest.mark.long))
 SIZES = {
     "hidden_size": 256,
     "num_attention_heads": 2,
