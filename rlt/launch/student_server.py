@@ -162,7 +162,8 @@ def server_config(options: argparse.Namespace, copy: Path) -> Config:
     context = options.max_model_len or load_context(str(copy))
     if context is None:
         raise ConfigError(f"{options.model} does not tell its context: give --max-model-len.")
-    config = Config(model_name_or_path=str(copy))
+    # Of a stage whose sequences are as long as its two lengths together.
+    config = Config(stage="teacher_rl", model_name_or_path=str(copy))
     config.max_prompt_length, config.max_completion_length = context, 0
     generation: Any = config.generation
     generation.dtype, generation.base_port = options.dtype, options.port

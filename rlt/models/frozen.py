@@ -16,7 +16,7 @@ from rlt.devices import on_gpu
 from rlt.errors import ConfigError
 from rlt.models.load import load_model
 from rlt.models.logprobs import Request, add_token_query, token_logprobs
-from rlt.models.zero_init import buffers_left_alone
+from rlt.models.zero_init import buffers_left_alone, warn_of_rounded_parameters
 
 
 class FrozenModel:
@@ -146,6 +146,7 @@ def _sharded(load: Callable[[], PreTrainedModel], accelerator: Accelerator) -> F
 
     with buffers_left_alone():
         model = load()
+    warn_of_rounded_parameters(model, "reward.placement=replicated or cpu_offload")
     add_token_query(model)
     model.requires_grad_(False)
     engine = prepare_deepspeed(model, accelerator)

@@ -17,12 +17,18 @@ that are made later (policy, reference, student) cast parameters only, so nothin
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+logger = logging.getLogger(__name__)
+_MADE_IN_FLOAT32 = "_rlt_made_in_float32"
 
 
 @contextmanager
@@ -43,6 +49,43 @@ def buffers_left_alone() -> Iterator[None]:
         yield
     finally:
         deepspeed.zero.Init = original
+
+
+def rounded_parameters(model: nn.Module) -> list[str]:
+    """Return the parameters that DeepSpeed rounds to bfloat16, and that a plain load keeps in float32.
+
+    A family lists them (`_keep_in_fp32_modules_strict`), or makes them in float32. No engine of ZeRO-1 or 2,
+    which round later, may be made of the model yet. A model in float32 is not rounded at all.
+    """
+    from deepspeed.runtime.keep_in_fp32 import keep_in_fp32_pattern
+
+    named = [(n, p) for n, p in model.named_parameters() if p.is_floating_point()]
+    named = [(n, p) for n, p in named if "lora_" not in n]  # PEFT keeps its own in float32 everywhere
+    if all(p.dtype == torch.float32 for _, p in named):
+        return []
+    listed = keep_in_fp32_pattern(model, None, torch.bfloat16)
+    return [
+        name
+        for name, parameter in named
+        if parameter.dtype == torch.float32
+        or getattr(parameter, _MADE_IN_FLOAT32, False)
+        or (listed is not None and listed.search(name))
+    ]
+
+
+def warn_of_rounded_parameters(model: Any, remedy: str) -> None:
+    """Warn where DeepSpeed rounds parameters that a plain load of this model in bfloat16 does not."""
+    rounded = rounded_parameters(model)
+    if not rounded:
+        return
+    kinds = list(dict.fromkeys(re.sub(r"\.\d+(?=\.)", ".*", name) for name in rounded))
+    listed = ", ".join(kinds[:3]) + (f" and {len(kinds) - 3} more kinds" if len(kinds) > 3 else "")
+    count = "1 parameter" if len(rounded) == 1 else f"{len(rounded)} parameters"
+    logger.warning(
+        "DeepSpeed rounds %s of %s to bfloat16 that a plain load keeps in float32 (%s): the model computes "
+        "something else here; %s keeps them in float32",
+        *(count, model.config.name_or_path, listed, remedy),
+    )
 
 
 def _parameters_only(base: Any) -> Any:
@@ -73,6 +116,7 @@ def _parameters_only(base: Any) -> Any:
             # DeepSpeed partitions the module's own parameters here. Some are made in float32 by name.
             for parameter in module.parameters(recurse=False):
                 if parameter.is_floating_point() and not hasattr(parameter, "ds_id"):
+                    setattr(parameter, _MADE_IN_FLOAT32, parameter.dtype == torch.float32)
                     parameter.data = parameter.data.to(self.dtype)
             super()._post_init_method(module)
 

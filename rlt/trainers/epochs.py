@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
@@ -116,4 +117,8 @@ def train(trainer: Trainer, checkpoint: Path | None) -> None:
     trainer.add_callback(CountOn(trainer))
     if checkpoint:
         trainer.add_callback(SettingsOfNow(trainer))
+        if trainer.args.device.type == "cpu":
+            # transformers would load the optimizer onto its device. accelerate calls that cpu:0 in several
+            # processes without DeepSpeed, a place that torch.load does not know. `device` returns this.
+            trainer.args._setup_devices = torch.device("cpu")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -41,7 +41,7 @@ from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.generation.collective import on_main_process
 from rlt.generation.seeds import spread_seed
 from rlt.generation.types import Sampling
-from rlt.models.zero_init import buffers_left_alone
+from rlt.models.zero_init import buffers_left_alone, warn_of_rounded_parameters
 from rlt.records import Completion, Problem, Score
 from rlt.rewards.likelihood import is_scorable
 from rlt.trainers.alarms import Alarms
@@ -142,6 +142,8 @@ class RLTrainer(FiniteTraining, NarrowPasses, ABC, Generic[Layout]):
                 processing_class=layout.tokenizer,
                 peft_config=peft_config,
             )
+        if self.is_deepspeed_enabled:
+            warn_of_rounded_parameters(self.model, "a start with ddp")
         self.layout = layout
         self.stop_token_ids = sorted({*self.eos_token_ids, *layout.stop_token_ids})
         self.settings = settings

@@ -11,7 +11,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 from typing_extensions import override
 
-from rlt.models.zero_init import buffers_left_alone
+from rlt.models.zero_init import buffers_left_alone, warn_of_rounded_parameters
 from rlt.trainers.finite import FiniteTraining
 
 IGNORED = -100
@@ -39,7 +39,7 @@ def make_sft_trainer(
     """Return a trainer of rows that hold `input_ids` and `labels`; `arguments` are those of SFTConfig."""
     args = SFTConfig(**arguments)  # first: it tells transformers that ZeRO-3 is on
     with buffers_left_alone():
-        return FineTuner(
+        trainer = FineTuner(
             model=model,
             args=args,
             train_dataset=Dataset.from_list(list(rows)),
@@ -48,3 +48,6 @@ def make_sft_trainer(
             data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED),
             peft_config=peft_config,
         )
+    if trainer.is_deepspeed_enabled:
+        warn_of_rounded_parameters(trainer.model, "a start with ddp")
+    return trainer

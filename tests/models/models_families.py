@@ -1,11 +1,13 @@
 """Tiny models of many families, written in bfloat16: each has a rotary table, or another buffer, of its own.
 
 Run by test_zero_init.py under ZeRO-3: argv is the folder with a model of each family. Writes `sharded.pt`:
-the buffers of each sharded model, before and after it has scored, and its log-probabilities.
+the buffers of each sharded model, before and after it has scored, and its log-probabilities; of families with
+parameters in float32, what is said of them.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,12 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, TrainingArguments
 
+from rlt.models import zero_init
 from rlt.models.frozen import load_frozen, scoring_accelerator
+from rlt.models.load import load_model
 from rlt.models.logprobs import Request
 from rlt.models.tiny import shrink
+from rlt.models.zero_init import buffers_left_alone, rounded_parameters, warn_of_rounded_parameters
 
 LOGIT_MAPS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 POSITIONS = 96
@@ -73,10 +78,17 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "minimax, persistent decays": ("minimax", {}),
 }
 
+KEPT_IN_FLOAT32: dict[str, tuple[str, dict[str, Any]]] = {
+    "olmo hybrid, float32 decays": ("olmo_hybrid", {}),
+    "ernie mixture, float32 gates": ("ernie4_5_moe", {}),
+    "deepseek v4, float32 sinks": ("deepseek_v4", {}),
+}
+"""Families with parameters that a plain load keeps in float32."""
+
 
 def write_family(name: str, folder: Path) -> None:
     """Write a random model; what a checkpoint holds of its buffers has digits that bfloat16 does not."""
-    kind, changes = FAMILIES[name]
+    kind, changes = (FAMILIES | KEPT_IN_FLOAT32)[name]
     config = shrink(AutoConfig.for_model(kind, **changes))
     config.vocab_size = 300
     config.initializer_range = 0.1
@@ -97,7 +109,7 @@ def write_family(name: str, folder: Path) -> None:
 
 
 def folder_of(name: str, root: Path) -> Path:
-    return root / str(list(FAMILIES).index(name))
+    return root / str(list(FAMILIES | KEPT_IN_FLOAT32).index(name))
 
 
 def main(root: Path) -> None:
@@ -117,11 +129,23 @@ def main(root: Path) -> None:
         )
         with student.in_place() as engine:
             buffers = {key: buffer.clone() for key, buffer in engine.module.named_buffers()}
+            rounded = rounded_parameters(engine.module)
         [logprobs] = student.logprobs(REQUESTS, temperature=1.0, tokens_per_batch=POSITIONS)
         with student.in_place() as engine:
             after = dict(engine.module.named_buffers())
         without = dict(bare.named_buffers())
         found[name] = {"without": without, "buffers": buffers, "after": after, "logprobs": logprobs}
+        found[name]["rounded"] = rounded
+    said: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: said.append(record.getMessage())
+    zero_init.logger.addHandler(listener)
+    for name in KEPT_IN_FLOAT32:
+        with buffers_left_alone():
+            model = load_model(str(folder_of(name, root)), dtype="bfloat16", attn_implementation="eager")
+        warn_of_rounded_parameters(model, "a start with ddp")
+        dtypes = {parameter.dtype for parameter in model.parameters()}
+        found[name] = {"rounded": rounded_parameters(model), "dtypes": dtypes, "said": said[-1]}
     torch.save(found, root / "sharded.pt")
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from models_families import FAMILIES, POSITIONS, REQUESTS, folder_of, write_family
+from models_families import FAMILIES, KEPT_IN_FLOAT32, POSITIONS, REQUESTS, folder_of, write_family
 from models_processes import run_script
 from transformers import AutoModelForCausalLM
 
 from rlt.models.logprobs import add_token_query, token_logprobs
+from rlt.models.zero_init import rounded_parameters
 
 pytest.importorskip("deepspeed")
 pytestmark = pytest.mark.slow
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.slow
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of one model of each family."""
     folder = tmp_path_factory.mktemp("families")
-    for name in FAMILIES:
+    for name in FAMILIES | KEPT_IN_FLOAT32:
         write_family(name, folder_of(name, folder))
     return folder
 
@@ -62,6 +64,8 @@ def test_buffers_and_log_probabilities_are_those_of_a_plain_load(name, root, sha
     found = sharded[name]
     assert any(name.endswith("inv_freq") for name in found["buffers"])
     assert differences(found["buffers"], dict(plain.named_buffers())) == []
+    kept = [key for key, parameter in plain.named_parameters() if parameter.dtype == torch.float32]
+    assert found["rounded"] == kept
 
     add_token_query(plain.eval())
     with torch.no_grad():
@@ -71,3 +75,16 @@ def test_buffers_and_log_probabilities_are_those_of_a_plain_load(name, root, sha
     torch.testing.assert_close(found["logprobs"], expected, atol=1e-5, rtol=0)
     # Dynamic and long tables have been made again in this pass, beyond their first length.
     assert differences(found["after"], dict(plain.named_buffers())) == []
+
+
+@pytest.mark.parametrize("name", KEPT_IN_FLOAT32)
+def test_rounded_parameters_are_those_that_a_plain_load_keeps_in_float32(name, root, sharded):
+    plain = AutoModelForCausalLM.from_pretrained(folder_of(name, root), dtype=torch.bfloat16)
+    kept = [key for key, parameter in plain.named_parameters() if parameter.dtype == torch.float32]
+    assert kept
+    assert sharded[name]["dtypes"] == {torch.bfloat16}
+    assert sharded[name]["rounded"] == rounded_parameters(plain) == kept  # under ZeRO-3, and before ZeRO-2
+    said = sharded[name]["said"]
+    assert re.match(f"DeepSpeed rounds {len(kept)} parameters? of {folder_of(name, root)} to bfloat16", said)
+    assert re.sub(r"\.\d+\.", ".*.", kept[0]) in said
+    assert rounded_parameters(plain.float()) == []

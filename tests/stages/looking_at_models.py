@@ -31,9 +31,11 @@ found: dict[str, Any] = {}
 
 
 @torch.no_grad()
-def logprobs_of(model: Any) -> Tensor:
-    """Return log p of every token of the text but the first, float32."""
+def logprobs_of(model: Any, *, as_loss: bool = False) -> Tensor:
+    """Return log p of every token of the text but the first, float32; `as_loss`: by TRL's forward pass."""
     ids = torch.tensor([IDS])
+    if as_loss:
+        return model(input_ids=ids, labels=ids, use_cache=False, fused_lm_head=True).log_probs[0].float()
     logits_TV = model(input_ids=ids, use_cache=False).logits[0].float()
     return logits_TV[:-1].log_softmax(1).gather(1, ids[0, 1:, None])[:, 0]
 
@@ -50,8 +52,9 @@ def buffers_of(model: Any) -> dict[str, Tensor]:
 class Look(TrainerCallback):
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
-        # In fine-tuning a training step comes first: after a forward pass of our own, DeepSpeed's first
-        # backward pass fails here.
+        # The loss does not run the LM head as a module. After a pass that does, the first backward pass would
+        # fail under ZeRO-3 ("size of tensor a (0)"): DeepSpeed expects the modules that it saw before. In RL
+        # generation comes in between, after which TRL lets it forget them.
         self._is_rl = hasattr(trainer, "ref_model")
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
@@ -67,11 +70,10 @@ class Look(TrainerCallback):
         ):
             if model is not None:
                 found[role + when] = look = {"buffers": buffers_of(model)}
-                if when or self._is_rl:
-                    was_training = model.training
-                    model.eval()
-                    look["logprobs"] = logprobs_of(model)
-                    model.train(was_training)
+                was_training = model.training
+                model.eval()
+                look["logprobs"] = logprobs_of(model, as_loss=not self._is_rl)
+                model.train(was_training)
 
 
 def watched(original: Callable[..., None]) -> Callable[..., None]:
