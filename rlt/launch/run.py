@@ -14,9 +14,11 @@ from pathlib import Path
 
 from rlt.config.schema import Config, stage_of
 from rlt.errors import Paused, RLTError
+from rlt.generation.sync_folder import remove_sync_folder, sync_folder
 from rlt.generation.vllm_server import LOADING_VARIABLE
 from rlt.launch.forecast import Forecast
 from rlt.launch.forecast_text import summary
+from rlt.launch.guard import the_guard
 from rlt.launch.health import MotionWatch
 from rlt.launch.machines import ALONE, Machines
 from rlt.launch.meeting import meet
@@ -113,6 +115,7 @@ def run(launch: Launch) -> int:
     if launch.machines.count > 1:
         return run_beside_others(launch, launched)
     with ExitStack() as stack:
+        clear_syncs_after(launch, stack)
         try:
             servers = start_servers(launch.servers, stack)
             env = {**launch.env, COMMAND_VARIABLE: launch.typed, LAUNCHED_VARIABLE: str(launched)}
@@ -138,6 +141,17 @@ def run(launch: Launch) -> int:
         except Stopped as stopped:
             logger.warning("%s: ending servers and training …", signal.Signals(stopped.number).name)
             raise
+
+
+def clear_syncs_after(launch: Launch, stack: ExitStack) -> None:
+    """See that the last weight sync is removed once all processes have ended, however they end.
+
+    The training removes it itself at its end; one that is ended by a signal has no time for that.
+    """
+    if stage_of(launch.config).is_rl:
+        folder = sync_folder(launch.config.output_dir, launch.config.generation.sync_dir)
+        the_guard().clear(folder)  # if we are killed, too
+        stack.callback(remove_sync_folder, folder)
 
 
 def motion_watch(launch: Launch) -> MotionWatch:
@@ -170,6 +184,8 @@ def run_beside_others(launch: Launch, launched: float) -> int:
             logger.warning("%s: not all machines have come", signal.Signals(stopped.number).name)
             raise
         stack.callback(others.close)
+        if machines.is_first:
+            clear_syncs_after(launch, stack)
         try:
             prepare_log(directory, launch.log_path)
             env = {**launch.env, COMMAND_VARIABLE: launch.typed, LAUNCHED_VARIABLE: str(launched)}

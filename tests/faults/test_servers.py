@@ -130,29 +130,38 @@ def test_a_signal_while_servers_load(start_launcher, rl_words, number, what):
 
 
 @pytest.mark.parametrize(
-    "moment",
+    ("moment", "number"),
     [
-        pytest.param("loading", marks=pytest.mark.fault("SIGKILL to the launcher while servers load", GONE)),
         pytest.param(
-            "training",
+            *("loading", signal.SIGKILL),
+            marks=pytest.mark.fault("SIGKILL to the launcher while servers load", GONE),
+        ),
+        pytest.param(
+            *("training", signal.SIGKILL),
             marks=[pytest.mark.long, pytest.mark.fault("SIGKILL to the launcher beside a server", GONE)],
+        ),
+        pytest.param(
+            *("training", signal.SIGTERM),
+            marks=[pytest.mark.long, pytest.mark.fault("SIGTERM to the launcher beside a server", GONE)],
         ),
     ],
 )
-def test_the_launcher_is_killed(start_launcher, rl_words, moment):
+def test_the_launcher_is_ended(start_launcher, rl_words, moment, number):
     launcher = start_launcher(SPLIT, "1", "2", *rl_words, "trainer.max_steps=500")
     if moment == "loading":
         launcher.wait_for("the server's engine", lambda: len(launcher.descendants()) >= 2, 120)
     else:
         launcher.wait_for("the first step", launcher.has_stepped, 500)
+        assert list(launcher.run.glob("weight_sync/weights-*"))
     memory = shared_memory(launcher)
-    launcher.popen.kill()
+    launcher.popen.send_signal(number)
     launcher.popen.wait()
     deadline = time.monotonic() + 60
     while launcher.descendants() and time.monotonic() < deadline:
         time.sleep(0.2)
     assert launcher.descendants() == []
     assert not any(path.exists() for path in memory)
+    assert not (launcher.run / "weight_sync").exists()
 
 
 @pytest.mark.fault("the data does not fit, and servers load for minutes", "one sentence at once; servers end")
