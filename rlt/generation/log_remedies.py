@@ -92,7 +92,8 @@ REMEDIES: tuple[tuple[str, str], ...] = (
         "vLLM cannot compute heads of that size here: take generation.backend=transformers, or another model",
     ),
     (
-        r"[Uu]nknown quantization|quantization method|[Qq]uantiz|quant_method",
+        r"[Uu]nknown quantization|quantization method|Cannot find the config file|"
+        r"[Qq]uantiz|quant_method",
         "the method trains whole weights: give the model's folder without quantization, and no "
         "--quantization in generation.server_args",
     ),

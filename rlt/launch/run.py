@@ -150,7 +150,7 @@ def run(launch: Launch) -> int:
 
 
 def begin_log(launch: Launch) -> None:
-    """Write the command into the training's log, which a resumed run goes on with: reasons are sought below."""
+    """Write the command into the training's log, which a resumed run continues: reasons are sought below."""
     # A full disk costs lines of the log.
     with suppress(OSError), launch.log_path.open("a", encoding="utf-8") as log:
         log.write(f"$ {redact(launch.typed)}\n")

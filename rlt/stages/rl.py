@@ -31,6 +31,7 @@ from rlt.stages.common import (
     tidy_checkpoints,
 )
 from rlt.stages.engine import are_loading, check_servers, make_sampling, server_pool
+from rlt.stages.turn_ends import check_ends
 from rlt.trainers.engine import Engine, LocalEngine, ServerEngine
 from rlt.trainers.epochs import train
 from rlt.trainers.final_model import save_final_model
@@ -220,4 +221,9 @@ def train_and_save(
     finally:
         trainer.engine.close()
     observers.pause.leave()
-    save_final_model(trainer.policy, trainer.accelerator, trainer.layout.tokenizer, Path(config.output_dir))
+    output, tokenizer = Path(config.output_dir), trainer.layout.tokenizer
+    save_final_model(trainer.policy, trainer.accelerator, tokenizer, output)
+    if is_main_process():
+        who = stage_of(config).model
+        assert who is not None, "an RL stage trains one of the two"
+        logger.info("%s", check_ends(output, list(trainer.stop_token_ids), tokenizer, who))
