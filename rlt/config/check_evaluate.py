@@ -86,11 +86,6 @@ def check_api(config: Config) -> None:
     """Raise ConfigError where servers that speak text alone will not do."""
     generation = config.generation
     if generation.api != "openai":
-        if generation.api_model is not None:
-            raise ConfigError(
-                f"`generation.api_model={generation.api_model}` has no effect with generation.api="
-                f"{generation.api}: remove it, or set generation.api=openai."
-            )
         return
     if generation.backend != "vllm" or not generation.servers:
         raise ConfigError("`generation.api=openai` needs generation.servers=[ADDRESS] to ask.")

@@ -52,7 +52,9 @@ def resolve(config: Config) -> Config:
         )
         trainer.ref_sync_steps = 0
     if stage.scores and reward.kl_estimator == "student_nll" and reward.teacher_logprobs != "policy":
-        _warn(f"reward.teacher_logprobs={reward.teacher_logprobs}", "kl_estimator=student_nll reads none")
+        _warn(
+            f"reward.teacher_logprobs={reward.teacher_logprobs}", "reward.kl_estimator=student_nll reads none"
+        )
         reward.teacher_logprobs = "policy"
     return config
 

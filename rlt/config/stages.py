@@ -171,6 +171,10 @@ _NEEDS_STUDENT = (
 _GOES_ON = ("resume_from", "it goes on by itself in the same output_dir")
 _KEEPS_LONG = ("data.on_long_row", "traces that are too long are marked, and kept")
 _NO_TAG = ("generation.stop_at_tag", "the tag is a teacher's, and a student has to end its turn by itself")
+_OTHERS_SERVERS = tuple(
+    OnlyWith(name, "generation.api", ("openai",))
+    for name in ("generation.api_model", "generation.retry_seconds")
+)
 _STUDENT_SERVERS = OnlyWith("reward.servers", "reward.placement", ("server",))
 
 STAGES: dict[str, Stage] = {
@@ -353,6 +357,7 @@ STAGES: dict[str, Stage] = {
             *("evaluate.reference", "evaluate.report_samples"),
         ),
         needs=(_NEEDS_MODEL,),
+        only_with=_OTHERS_SERVERS,
         checks=(
             *("bounds", "attention", "one_process", "evaluate", "data", "own_prompt", "generation", "files"),
             *("lengths", "api", "servers", "server_key"),

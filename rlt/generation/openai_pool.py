@@ -87,7 +87,13 @@ class OpenAIPool(VLLMPool):
         self._retry_seconds = retry_seconds
         # A request that waits for a busy server is not one that hangs.
         patience = timeout + retry_seconds
-        super().__init__(addresses, timeout=patience, key=key, requests_per_server=requests_per_server)
+        super().__init__(
+            addresses,
+            timeout=patience,
+            key=key,
+            requests_per_server=requests_per_server,
+            requests_setting="evaluate.requests_per_server",  # no other stage asks such servers
+        )
         self._texts = texts
         self._asked_for = model
         self._models: dict[str, str] = {}

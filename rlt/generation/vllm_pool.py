@@ -55,6 +55,7 @@ class VLLMPool:
         key: str | None = None,
         log_paths: Sequence[Path | str | None] = (),
         requests_per_server: int = REQUESTS_PER_SERVER,
+        requests_setting: str | None = None,
     ) -> None:
         if not addresses:
             raise GenerationError(
@@ -69,7 +70,7 @@ class VLLMPool:
         self.timeout = timeout
         self.max_requests = requests_per_server * len(self.servers)
         """Requests in flight over all servers."""
-        _allow_sockets(self.max_requests)
+        _allow_sockets(self.max_requests, requests_setting)
         self._in_flight = InFlight(timeout)
 
     def make_server(self, address: str, **options: Any) -> VLLMServer:
@@ -214,8 +215,11 @@ class VLLMPool:
             return call(server)
 
 
-def _allow_sockets(count: int) -> None:
-    """Raise this process's limit of open files if so many connections need it; usual is 1024."""
+def _allow_sockets(count: int, setting: str | None) -> None:
+    """Raise this process's limit of open files if so many connections need it; usual is 1024.
+
+    `setting` is what the stage takes the number of requests from, None where there is nothing to lower.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = count + _OTHER_FILES
     if soft == resource.RLIM_INFINITY or soft >= needed:
@@ -223,7 +227,7 @@ def _allow_sockets(count: int) -> None:
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise GenerationError(
             f"{count} requests at once need {needed} open files, and this machine allows {hard} (ulimit "
-            "-Hn): lower collect.requests_per_server, or raise the limit"
+            f"-Hn): {f'lower {setting}, or ' if setting else ''}raise the limit"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 

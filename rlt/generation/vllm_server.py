@@ -1,10 +1,9 @@
-"""One running vLLM server, spoken to over HTTP. Every failure carries the server's own last words."""
+"""One running vLLM server, spoken to over HTTP. Every failure tells the reason in the server's log."""
 
 from __future__ import annotations
 
 import math
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,31 +15,13 @@ from requests.adapters import HTTPAdapter
 
 from rlt.config.server_key import find_key
 from rlt.errors import GenerationError, ServerLost, first_line
+from rlt.generation.log_reason import quote_log
 
 LOADING_VARIABLE = "RLT_SERVERS_LOADING"
 """Set in the environment of a training whose servers the launcher has only just started."""
 CONNECT_TIMEOUT = 10.0
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 """Environment variables that name the file of trusted authorities, as for other programs."""
-LOG_LINES = 15
-LOG_BYTES = 65536
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_ROUTINE = re.compile(
-    r'HTTP/1\.\d" [24]\d\d |Avg prompt throughput'
-    r"|^nanobind: |^ - (leaked|\.\.\. skipped)|refleaks\.html|resource_tracker"  # after the real last words
-)
-
-
-def log_tail(path: Path, lines: int = LOG_LINES) -> str:
-    """Return the last lines of a log file, without colours, blank lines and routine lines."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - LOG_BYTES))
-            text = _COLOUR.sub("", file.read().decode(errors="replace"))
-    except OSError as error:
-        return f"({path} cannot be read: {error.strerror})"
-    kept = [line.rstrip() for line in text.splitlines() if line.strip() and not _ROUTINE.search(line)]
-    return "\n".join(kept[-lines:])
 
 
 class VLLMServer:
@@ -102,10 +83,10 @@ class VLLMServer:
     def failure(
         self, sentence: str, *, with_log: bool = True, kind: type[GenerationError] = GenerationError
     ) -> GenerationError:
-        """Return an error that names this server and ends with the last lines of its log."""
+        """Return an error that names this server and tells the reason in its log, or the log's last lines."""
         message = f"the {self.kind} at {self.address} {sentence}"
         if with_log and self.log_path is not None:
-            message += f"\nlast lines of {self.log_path}:\n{log_tail(self.log_path)}"
+            message += quote_log(self.log_path)
         return kind(message)
 
     @contextmanager

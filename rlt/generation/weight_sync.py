@@ -8,7 +8,6 @@ before it generates. nccl_sync.py is the broadcast between GPUs; here is the way
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -24,11 +23,11 @@ from torch import Tensor
 
 from rlt.errors import GenerationError
 from rlt.generation.parallel import TimeLimit
+from rlt.generation.sync_folder import remove_versions
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_worker import EXTENSION, RELOAD
 
 MAX_SHARD_BYTES = 2 * 2**30
-_VERSION = re.compile(r"weights-\d{6}-[0-9a-f]{8}(\.partial)?")
 
 
 class WeightSync(Protocol):
@@ -106,21 +105,16 @@ class CheckpointSync:
             lambda server: server.post("/collective_rpc", body, timeout=timeout, what=what),
         )
         self._pool.reset_prefix_cache()
-        self._delete_versions(keep=folder)
+        remove_versions(self._directory, keep=folder)
 
     def reconnect(self) -> None:
         """Nothing to do: each push finds the servers anew."""
 
     def close(self) -> None:
         """Delete the last version, which the servers have read, and the folder if nothing else is in it."""
-        self._delete_versions(keep=None)
+        remove_versions(self._directory)
         with suppress(OSError):
             self._directory.rmdir()
-
-    def _delete_versions(self, keep: Path | None) -> None:
-        for folder in self._directory.glob("weights-*"):
-            if folder != keep and _VERSION.fullmatch(folder.name):
-                shutil.rmtree(folder)
 
 
 def check_names(names: set[str], before: set[str] | None) -> set[str]:

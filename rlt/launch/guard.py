@@ -1,4 +1,4 @@
-"""The guard: a process that outlives a killed launcher and ends what that has started.
+"""The guard: a process that outlives a killed launcher, ends what that has started and clears up after it.
 
 A launcher ends its children itself whenever it can. SIGKILL leaves it no chance, but closes its end of a
 pipe, and the guard waits at the other.
@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import json
 import subprocess
 import sys
 import uuid
 from functools import cache
+from pathlib import Path
 
 import psutil
 
+from rlt.generation.sync_folder import remove_sync_folder
 from rlt.launch.descendants import GRACE, kill_living, living, wait_until
 from rlt.reporting.process_name import name_process
 
@@ -40,8 +43,15 @@ class Guard:
 
     def watch(self, pid: int) -> None:
         """Tell the guard of a child that leads a session."""
+        self._tell(pid)
+
+    def clear(self, sync_folder: Path) -> None:
+        """Tell the guard of a folder of weight syncs, which nobody needs after the launcher's children."""
+        self._tell(str(sync_folder))
+
+    def _tell(self, what: int | str) -> None:
         assert self._popen.stdin is not None
-        self._popen.stdin.write(f"{pid}\n".encode())
+        self._popen.stdin.write(f"{json.dumps(what)}\n".encode())
         self._popen.stdin.flush()
 
     def _close(self) -> None:
@@ -56,14 +66,17 @@ def the_guard() -> Guard:
 
 
 def main(mark: str) -> None:
-    """Wait for the launcher's end, then end what it left."""
+    """Wait for the launcher's end, then end what it left and remove the weight syncs of its run."""
     name_process("rlt:guard")
-    leaders = {int(line) for line in sys.stdin}
+    told = [json.loads(line) for line in sys.stdin]
+    leaders = {pid for pid in told if isinstance(pid, int)}
     for process in living(mark, leaders):
         with contextlib.suppress(psutil.Error):
             process.terminate()
     wait_until(lambda: not living(mark, leaders), GRACE)
     wait_until(lambda: kill_living(mark, leaders) == 0, KILL_TIMEOUT)
+    for folder in (Path(name) for name in told if isinstance(name, str)):
+        remove_sync_folder(folder)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Self
 
 from rlt.errors import GenerationError, TrainingStuck
-from rlt.generation.vllm_server import VLLMServer, log_tail
+from rlt.generation.log_reason import quote_log
+from rlt.generation.vllm_server import VLLMServer
 from rlt.launch.server import ServerProcess
 from rlt.reporting.now import LOADING, read_now
 
@@ -86,7 +87,7 @@ class MotionWatch:
         self._next = 0.0
 
     def check(self) -> None:
-        """Raise TrainingStuck, with the last lines of the training's log, if it stands still."""
+        """Raise TrainingStuck, with what the training's log says, if it stands still."""
         now = time.time()
         if not self._timeout or now < self._next:
             return
@@ -99,6 +100,5 @@ class MotionWatch:
             raise TrainingStuck(
                 f"the training has stood in step {told['step']}, {told['phase']}, for "
                 f"{now - told['written']:.0f} s (trainer.hang_timeout), and is ended; resume_from=latest "
-                f"goes on from the last checkpoint; the last lines of {self._log_path}:\n"
-                + log_tail(self._log_path, LOG_LINES)
+                f"goes on from the last checkpoint{quote_log(self._log_path, LOG_LINES)}"
             )

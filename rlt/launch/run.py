@@ -7,16 +7,19 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from rlt.config.schema import Config, stage_of
 from rlt.errors import Paused, RLTError
+from rlt.generation.log_reason import quote_end
+from rlt.generation.sync_folder import remove_sync_folder, sync_folder
 from rlt.generation.vllm_server import LOADING_VARIABLE
 from rlt.launch.forecast import Forecast
 from rlt.launch.forecast_text import summary
+from rlt.launch.guard import the_guard
 from rlt.launch.health import MotionWatch
 from rlt.launch.machines import ALONE, Machines
 from rlt.launch.meeting import meet
@@ -29,6 +32,7 @@ from rlt.launch.supervise import Limits, supervise
 from rlt.launch.training import TrainingProcess
 from rlt.reporting.process_name import name_process
 from rlt.reporting.processes import describe_process, forget_other_machines, write_processes
+from rlt.reporting.redact import redact
 from rlt.reporting.run_record import (
     COMMAND_VARIABLE,
     explain_failure,
@@ -86,7 +90,10 @@ def run_and_record(launch: Launch) -> int:
     """Return the training's exit code; see that run.json tells an end that the training could not write."""
     status, reason = "interrupted", None
     try:
-        return run(launch)
+        code = run(launch)
+        if code not in (0, Paused.exit_code):
+            reason = f"the training ended with exit code {code}{quote_end(launch.log_path, code, lines=1)}"
+        return code
     except RLTError as error:
         status, reason = "failed", one_line(error)
         raise
@@ -113,6 +120,7 @@ def run(launch: Launch) -> int:
     if launch.machines.count > 1:
         return run_beside_others(launch, launched)
     with ExitStack() as stack:
+        clear_syncs_after(launch, stack)
         try:
             servers = start_servers(launch.servers, stack)
             env = {**launch.env, COMMAND_VARIABLE: launch.typed, LAUNCHED_VARIABLE: str(launched)}
@@ -120,6 +128,7 @@ def run(launch: Launch) -> int:
                 logger.info("logs: %s", launch.log_path.parent)
                 env |= {LOADING_VARIABLE: "1", **key_env(launch.servers[0].key)}
             # The training reads its data while servers load, and what is wrong with that shows at once.
+            begin_log(launch)
             training = TrainingProcess(launch.command, env, launch.log_path)
             stack.callback(training.stop)
             record_processes(launch, servers, training)
@@ -138,6 +147,24 @@ def run(launch: Launch) -> int:
         except Stopped as stopped:
             logger.warning("%s: ending servers and training …", signal.Signals(stopped.number).name)
             raise
+
+
+def begin_log(launch: Launch) -> None:
+    """Write the command into the training's log, which a resumed run continues: reasons are sought below."""
+    # A full disk costs lines of the log.
+    with suppress(OSError), launch.log_path.open("a", encoding="utf-8") as log:
+        log.write(f"$ {redact(launch.typed)}\n")
+
+
+def clear_syncs_after(launch: Launch, stack: ExitStack) -> None:
+    """See that the last weight sync is removed once all processes have ended, however they end.
+
+    The training removes it itself at its end; one that is ended by a signal has no time for that.
+    """
+    if stage_of(launch.config).is_rl:
+        folder = sync_folder(launch.config.output_dir, launch.config.generation.sync_dir)
+        the_guard().clear(folder)  # if we are killed, too
+        stack.callback(remove_sync_folder, folder)
 
 
 def motion_watch(launch: Launch) -> MotionWatch:
@@ -170,9 +197,12 @@ def run_beside_others(launch: Launch, launched: float) -> int:
             logger.warning("%s: not all machines have come", signal.Signals(stopped.number).name)
             raise
         stack.callback(others.close)
+        if machines.is_first:
+            clear_syncs_after(launch, stack)
         try:
             prepare_log(directory, launch.log_path)
             env = {**launch.env, COMMAND_VARIABLE: launch.typed, LAUNCHED_VARIABLE: str(launched)}
+            begin_log(launch)
             training = TrainingProcess(launch.command, env, launch.log_path)
             stack.callback(training.stop)
             record_processes(launch, [], training)

@@ -23,9 +23,10 @@ from rlt.config.schema import Config
 from rlt.config.server_key import VARIABLE, find_key, refuse_open_host
 from rlt.devices import gpu_env
 from rlt.errors import GenerationError
+from rlt.generation.log_reason import quote_end, quote_log
 from rlt.generation.vllm_guard import GUARD
 from rlt.generation.vllm_pool import CONTROL_TIMEOUT, VLLMPool
-from rlt.generation.vllm_server import VLLMServer, log_tail, server_log_path
+from rlt.generation.vllm_server import VLLMServer, server_log_path
 from rlt.generation.vllm_worker import EXTENSION
 from rlt.launch.ports import free_ports, ports_from
 from rlt.launch.process import Child, stop_all
@@ -189,10 +190,10 @@ class ServerProcess:
         return self.child.poll()
 
     def check(self) -> None:
-        """Raise GenerationError with the last lines of the log if the server has ended."""
+        """Raise GenerationError with the reason in the log if the server has ended."""
         code = self.poll()
         if code is not None:
-            raise self._failure(f"ended with exit code {code}")
+            raise self._failure(f"ended with exit code {code}", quote_end(self.log_path, code, LOG_LINES))
 
     def wait_until_ready(self, deadline: float, abandoned: Callable[[], bool], config: Config) -> None:
         """Return once the server is healthy and has generated a token; `deadline` in time.monotonic()."""
@@ -233,11 +234,9 @@ class ServerProcess:
             client.close()
         logger.info("  server %d: ready at %s after %.0f s", index, self.address, time.monotonic() - start)
 
-    def _failure(self, what: str) -> GenerationError:
-        return GenerationError(
-            f"vLLM server {self.plan.index} at {self.address} {what}; the last lines of {self.log_path}:\n"
-            + log_tail(self.log_path, LOG_LINES)
-        )
+    def _failure(self, what: str, why: str | None = None) -> GenerationError:
+        why = quote_log(self.log_path, LOG_LINES) if why is None else why
+        return GenerationError(f"vLLM server {self.plan.index} at {self.address} {what}{why}")
 
 
 def start_servers(plans: Sequence[ServerPlan], stack: ExitStack) -> list[ServerProcess]:

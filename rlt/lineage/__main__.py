@@ -15,7 +15,7 @@ from rlt.errors import DataError, RLTError
 from rlt.lineage.chain import history
 from rlt.lineage.runs import Run, Runs
 from rlt.lineage.text import history_text, trace_text
-from rlt.lineage.trace import find_traces, trace_lineage
+from rlt.lineage.trace import find_traces, trace_lineage, with_index
 from rlt.reporting.inputs import describe_input
 
 
@@ -43,7 +43,8 @@ def main(words: Sequence[str]) -> int:
             text = history_text(told)
         else:
             problem, index = read_id(typed.what)
-            told = [trace_lineage(rows, runs) for rows in find_traces(problem, index, runs)]
+            found = find_traces(problem, None, runs)
+            told = [trace_lineage(rows, runs, found) for rows in with_index(found, index)]
             text = "\n".join(map(trace_text, told))
     except RLTError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -37,7 +37,10 @@ def _trace_lines(lineage: Mapping[str, Any]) -> Iterator[str]:
     sampling = made["sampling"] or {}
     if isinstance(sampling, dict):
         yield _field("sampling", ", ".join(f"{k} {sampling[k]}" for k in _SAMPLING if k in sampling))
-    yield _field("table", lineage["table"])
+    yield _field("table", f"{lineage['table']}, line {lineage['line']}")
+    for other in lineage["same_text"]:
+        place = f"explanation {other['sample_index']} in {other['table']}, line {other['line']}"
+        yield _field("same text", f"{place}: another explanation, written word for word alike")
     yield _field("teacher", _source(teacher) if teacher else made["teacher"] or "not known")
     yield "scores" if lineage["scores"] else "scores: none under the given folders"
     for score in lineage["scores"]:

@@ -4,41 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rlt.config.save import load_config
 from rlt.errors import DataError
 from rlt.formats.tags import TAG_STYLES
 from rlt.lineage.chain import history, input_origin
+from rlt.lineage.rows import Row, is_written_by_a_teacher, rows_of, same_explanations
 from rlt.lineage.runs import Run, Runs
 from rlt.traces.training import load_training_traces
-
-
-@dataclass(frozen=True)
-class Row:
-    """A trace as one table holds it."""
-
-    run: Run
-    path: Path
-    line: int
-    """Counted from 1."""
-    values: dict[str, Any]
-
-    @property
-    def files(self) -> list[Path]:
-        """The table, in each form that it was written in."""
-        return [path for path in (self.path, self.path.with_suffix(".parquet")) if path.is_file()]
 
 
 def find_traces(problem: str, sample_index: int | None, runs: Runs) -> list[list[Row]]:
     """Return the explanations of a problem, each with its row in every table that holds it.
 
-    `problem` is an id or the beginning of one. The same text is the same explanation: a selection from
-    several sources may have given it another number. The first row is of the table that no other led to.
+    `problem` is an id or the beginning of one. The first row is of the table that no other led to; a
+    selection from several sources may have given the explanation another number.
     """
-    rows = [row for run in runs.all for row in _rows_of(run, problem)]
+    rows = [row for run in runs.all for row in rows_of(run, problem)]
     ids = sorted({row.values["problem_id"] for row in rows})
     if not ids:
         raise DataError(f"no run under {runs.where} holds an explanation of problem {problem}")
@@ -46,20 +29,24 @@ def find_traces(problem: str, sample_index: int | None, runs: Runs) -> list[list
         raise DataError(
             f"{problem} begins the ids of {len(ids)} problems ({ids[0]}, {ids[1]}, …): give more of it"
         )
-    by_text: dict[str, list[Row]] = {}
-    for row in rows:
-        by_text.setdefault(row.values["explanation"], []).append(row)
-    found = [_origin_first(same, runs) for same in by_text.values()]
-    if sample_index is not None:
-        numbers = sorted(same[0].values["sample_index"] for same in found)
-        found = [same for same in found if same[0].values["sample_index"] == sample_index]
-        if not found:
-            raise DataError(f"problem {ids[0]} has no explanation {sample_index}, only {numbers}")
+    found = with_index(same_explanations(rows, runs), sample_index)
     return sorted(found, key=lambda same: (same[0].values["sample_index"], str(same[0].path)))
 
 
-def trace_lineage(rows: Sequence[Row], runs: Runs) -> dict[str, Any]:
-    """Return everything that is known of one explanation; `rows` as `find_traces` gives them."""
+def with_index(found: Sequence[list[Row]], sample_index: int | None) -> list[list[Row]]:
+    """Return the explanations that their first table numbers so, all for None; DataError if there is none."""
+    numbers = sorted({same[0].values["sample_index"] for same in found})
+    if sample_index is None or sample_index in numbers:
+        return [same for same in found if sample_index in (None, same[0].values["sample_index"])]
+    problem = found[0][0].values["problem_id"]
+    raise DataError(f"problem {problem} has no explanation {sample_index}, only {numbers}")
+
+
+def trace_lineage(rows: Sequence[Row], runs: Runs, others: Sequence[Sequence[Row]] = ()) -> dict[str, Any]:
+    """Return everything that is known of one explanation; `rows` as `find_traces` gives them.
+
+    `others` are explanations of the same problem, of which those with the same text are named.
+    """
     first = rows[0]
     values = first.values
     return {
@@ -78,6 +65,12 @@ def trace_lineage(rows: Sequence[Row], runs: Runs) -> dict[str, Any]:
             )
         },
         "table": str(first.path),
+        "line": first.line,
+        "same_text": [
+            {"table": str(r.path), "line": r.line, "sample_index": r.values["sample_index"]}
+            for r in (other[0] for other in others if other[0] is not first)
+            if r.values["explanation"] == values["explanation"]
+        ],
         "scores": [
             {"table": str(r.path), **{key: r.values.get(key) for key in ("score", "rank", "breakdown")}}
             for r in rows
@@ -92,29 +85,6 @@ def trace_lineage(rows: Sequence[Row], runs: Runs) -> dict[str, Any]:
         "teacher": _teacher(first, runs),
         "history": history(first.run, runs),
     }
-
-
-def _rows_of(run: Run, problem: str) -> Iterator[Row]:
-    for path in sorted(run.directory.glob("*.jsonl")):
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if problem not in line:
-                    continue
-                values = json.loads(line)
-                is_trace = values.get("explanation") is not None and values.get("sample_index") is not None
-                if is_trace and str(values.get("problem_id", "")).startswith(problem):
-                    yield Row(run, path, number, values)
-
-
-def _origin_first(rows: Sequence[Row], runs: Runs) -> list[Row]:
-    """Return the rows with that of the first table in front."""
-    digests = {runs.digest(path): row for row in rows for path in row.files}
-
-    def is_first(row: Row) -> bool:
-        read = {described.get("sha256") for described in row.run.inputs.values()}
-        return not any(digest in read for digest, other in digests.items() if other is not row)
-
-    return sorted(rows, key=lambda row: (not is_first(row), str(row.path)))
 
 
 def _why_dropped(row: Row) -> str | None:
@@ -167,6 +137,6 @@ def _left_out(run: Run, row: Row, role: str) -> str | None:
 
 
 def _teacher(row: Row, runs: Runs) -> dict[str, Any] | None:
-    """Return the checkpoint that wrote a trace."""
-    described = row.run.inputs.get("teacher")
+    """Return the checkpoint that wrote a trace; one that scored it has the same role in its run."""
+    described = row.run.inputs.get("teacher") if is_written_by_a_teacher(row.run) else None
     return input_origin("teacher", described, runs)[0] if described else None

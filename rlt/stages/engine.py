@@ -43,7 +43,14 @@ def server_pool(config: Config, requests_per_server: int = REQUESTS_PER_SERVER) 
         key=find_key(config.generation.api_key_file),
         log_paths=[path if path.is_file() else None for path in logs],
         requests_per_server=requests_per_server,
+        requests_setting=requests_setting(config),
     )
+
+
+def requests_setting(config: Config) -> str | None:
+    """Return the setting from which a stage takes its requests at once; None where they are a constant."""
+    names = ("collect.requests_per_server", "evaluate.requests_per_server")
+    return next((name for name in names if stage_of(config).reads(name)), None)
 
 
 def are_loading() -> bool:

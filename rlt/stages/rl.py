@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Callable
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from rlt.data.kept import KeptRows
 from rlt.data.lengths import keep_shortest
 from rlt.data.load import count_overlap, require_full_step
 from rlt.generation.drift import rounding_limit
+from rlt.generation.sync_folder import sync_folder
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.weight_sync import make_weight_sync
 from rlt.models.plain import PlainModel
@@ -31,6 +31,7 @@ from rlt.stages.common import (
     tidy_checkpoints,
 )
 from rlt.stages.engine import are_loading, check_servers, make_sampling, server_pool
+from rlt.stages.turn_ends import check_ends
 from rlt.trainers.engine import Engine, LocalEngine, ServerEngine
 from rlt.trainers.epochs import train
 from rlt.trainers.final_model import save_final_model
@@ -133,7 +134,7 @@ def make_engine(trainer: RLTrainer[Any], *, pool: VLLMPool | None, config: Confi
         config.generation.weight_sync,
         pool,
         device=trainer.accelerator.device,
-        directory=sync_directory(config),
+        directory=sync_folder(config.output_dir, config.generation.sync_dir),
         timeout=config.generation.sync_timeout,
     )
     return ServerEngine(
@@ -147,14 +148,6 @@ def make_engine(trainer: RLTrainer[Any], *, pool: VLLMPool | None, config: Confi
         ),
         max_restarts=config.generation.max_restarts,
     )
-
-
-def sync_directory(config: Config) -> Path:
-    """Return this run's own folder for the checkpoint sync; generation.sync_dir may be shared by runs."""
-    output = Path(config.output_dir).resolve()
-    if config.generation.sync_dir is None:
-        return output / "weight_sync"
-    return Path(config.generation.sync_dir) / f"{output.name}-{sha256(bytes(output)).hexdigest()[:8]}"
 
 
 def store_samples(directory: Path, name: str, rows: list[dict[str, Any]]) -> None:
@@ -228,4 +221,9 @@ def train_and_save(
     finally:
         trainer.engine.close()
     observers.pause.leave()
-    save_final_model(trainer.policy, trainer.accelerator, trainer.layout.tokenizer, Path(config.output_dir))
+    output, tokenizer = Path(config.output_dir), trainer.layout.tokenizer
+    save_final_model(trainer.policy, trainer.accelerator, tokenizer, output)
+    if is_main_process():
+        who = stage_of(config).model
+        assert who is not None, "an RL stage trains one of the two"
+        logger.info("%s", check_ends(output, list(trainer.stop_token_ids), tokenizer, who))

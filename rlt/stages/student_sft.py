@@ -6,9 +6,7 @@ token that ends the turn. The loss counts the turn and nothing else (method sect
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.load import count_overlap
 from rlt.data.prompts import student_prompt
-from rlt.errors import CheckpointError, DataError
 from rlt.formats.layout import StudentLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.formats.turn_end import turn_end_token
@@ -27,6 +24,7 @@ from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks
 from rlt.stages.clean import clean_traces
 from rlt.stages.common import is_main_process, resume_point, run_directory, write_skipped
 from rlt.stages.sft import Target, fine_tune, fit_rows, show_targets, warn_of_short_steps
+from rlt.stages.turn_ends import check_stop, count_ends
 from rlt.traces.training import TrainingTraces, load_eval_traces, load_training_traces
 from rlt.trainers.final_model import generation_config
 from rlt.trainers.sft import IGNORED, Row
@@ -56,7 +54,7 @@ def run(config: Config) -> None:
             skipped=num_skipped,
             trained_on={
                 "traces": len(rows.items),
-                "with_an_end": count_ends(rows.values, layout),
+                "with_an_end": count_ends(rows.values, layout.turn_end_id, "student"),
                 "not_selected": traces.num_unselected,
                 "malformed": traces.num_malformed,
                 "tokens": sum(len(row["input_ids"]) for row in rows.values),
@@ -129,7 +127,7 @@ def problems_of(traces: TrainingTraces) -> list[Problem]:
 def check(config: Config) -> None:
     """Raise what training would, before it loads the model."""
     text = read_text(config)
-    count_ends(text.rows.values, text.layout)
+    count_ends(text.rows.values, text.layout.turn_end_id, "student")
 
 
 def sft_rows(traces: KeptRows[Trace], layout: StudentLayout, config: Config) -> KeptRows[Row]:
@@ -141,33 +139,3 @@ def sft_rows(traces: KeptRows[Trace], layout: StudentLayout, config: Config) -> 
         return Target(turn.prompt_ids, turn.completion_ids, turn.explanation)
 
     return fit_rows(traces, lay_out, config)
-
-
-def count_ends(rows: Sequence[Row], layout: StudentLayout) -> int:
-    """Return how many rows teach the student to stop; truncated ones do not."""
-    num_ends = sum(row["labels"][-1] == layout.turn_end_id for row in rows)
-    if not num_ends:
-        raise DataError(
-            f"all {len(rows)} rows are truncated, so the student would never learn to stop: raise "
-            "data.max_length, or take data.on_long_row=drop"
-        )
-    return num_ends
-
-
-def check_stop(directory: Path, layout: StudentLayout) -> str:
-    """Return one line that names the token which ends the student's turn; the saved model must stop at it.
-
-    Engines read it from different places: generation_config.json, config.json, the tokenizer.
-    """
-    eos = {}
-    for name in ("generation_config.json", "config.json"):
-        ids = json.loads((directory / name).read_text(encoding="utf-8")).get("eos_token_id")
-        eos[name] = ids if isinstance(ids, list) else [ids]
-    eos["the tokenizer"] = [load_tokenizer(str(directory)).eos_token_id]
-    token = f"{layout.turn_end} ({layout.turn_end_id})"
-    if wrong := [name for name, ids in eos.items() if ids[0] != layout.turn_end_id]:
-        raise CheckpointError(
-            f"the student in {directory} was taught to end its turn with {token}, but {' and '.join(wrong)} "
-            "would stop it at another token first; correct that before using it"
-        )
-    return f"the student was taught to stop with {token}, and {', '.join(eos)} stop there"

@@ -6,6 +6,9 @@ end of turn (method section 4).
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
 from rlt.config.schema import Config
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
@@ -16,10 +19,13 @@ from rlt.formats.tags import TAG_STYLES
 from rlt.models.load import load_context, load_tokenizer
 from rlt.records import Problem
 from rlt.stages.clean import clean_explained
-from rlt.stages.common import resume_point, run_directory, write_skipped
+from rlt.stages.common import is_main_process, resume_point, run_directory, write_skipped
 from rlt.stages.sft import Target, fine_tune, fit_rows, show_targets, warn_of_short_steps
+from rlt.stages.turn_ends import check_ends, count_ends
 from rlt.trainers.final_model import generation_config
 from rlt.trainers.sft import Row
+
+logger = logging.getLogger(__name__)
 
 
 def run(config: Config) -> None:
@@ -37,6 +43,7 @@ def run(config: Config) -> None:
         layout, rows, eval_rows = read_text(config)
         num_skipped = write_skipped(config, rows, eval_rows)
         show_targets(layout.tokenizer, rows.values[:3])
+        num_ends = count_ends(rows.values, layout.chat.end_of_turn_id, "teacher")
 
         # 2. Train, and write the model.
         fine_tune(
@@ -47,7 +54,10 @@ def run(config: Config) -> None:
             generation=generation_config(layout.tokenizer, layout.stop_token_ids, config.temperature),
             checkpoint=checkpoint,
         )
-        record.update(rows=len(rows.items), skipped=num_skipped)
+        if is_main_process():
+            ends = layout.stop_token_ids
+            logger.info("%s", check_ends(Path(config.output_dir), ends, layout.tokenizer, "teacher"))
+        record.update(rows=len(rows.items), with_an_end=num_ends, skipped=num_skipped)
 
 
 def read_text(config: Config) -> tuple[TeacherLayout, KeptRows[Row], KeptRows[Row] | None]:
@@ -70,7 +80,8 @@ def read_text(config: Config) -> tuple[TeacherLayout, KeptRows[Row], KeptRows[Ro
 
 def check(config: Config) -> None:
     """Raise what training would, before it loads the model."""
-    read_text(config)
+    layout, rows, _ = read_text(config)
+    count_ends(rows.values, layout.chat.end_of_turn_id, "teacher")
 
 
 def sft_rows(problems: KeptRows[Problem], layout: TeacherLayout, config: Config) -> KeptRows[Row]:

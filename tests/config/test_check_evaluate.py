@@ -63,6 +63,10 @@ def test_tasks_may_be_named_as_in_lighteval(words):
         ("generation.api=openai", "`generation.api=openai` needs generation.servers"),
         ("generation.api_model=m", "`generation.api_model=m` has no effect with generation.api=vllm"),
         (
+            "generation.retry_seconds=5",
+            "`generation.retry_seconds=5.0` has no effect with generation.api=",
+        ),
+        (
             "generation.api=openai generation.backend=vllm generation.servers=[http://127.0.0.1:1] "
             "generation.top_k=5",
             "`generation.top_k` must be 0",

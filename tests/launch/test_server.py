@@ -126,10 +126,10 @@ def test_a_server_that_cannot_load_its_model_says_why(vllm_config, tmp_path):
     with pytest.raises(GenerationError, match="ended with exit code") as error, running_servers(config):
         pass
     assert time.monotonic() - start < 180
-    lines = str(error.value).splitlines()
-    assert str(tmp_path / "run" / "logs") in lines[0]
-    assert 3 < len(lines) <= 21
-    assert "NoSuchModel" in str(error.value) or "tokenizer" in str(error.value).lower()
+    (line,) = str(error.value).splitlines()
+    assert str(tmp_path / "run" / "logs") in line
+    assert "NoSuchModel" in line or "tokenizer" in line.lower()
+    assert "Engine core initialization failed" not in line
 
 
 @pytest.mark.slow
@@ -137,7 +137,8 @@ def test_a_server_that_cannot_load_its_model_says_why(vllm_config, tmp_path):
 def test_a_server_that_is_healthy_but_cannot_generate_is_not_ready(vllm_config, tmp_path):
     # With heads of 16 the engine starts, /health says 200, and the first request kills it.
     model = write_model(tmp_path / "small_heads", head_size=16)
-    with pytest.raises(GenerationError, match="last lines of"), running_servers(vllm_config(model)):
+    sentence = "head_dim=16.*take generation.backend=transformers"
+    with pytest.raises(GenerationError, match=sentence), running_servers(vllm_config(model)):
         pass
 
 

@@ -123,6 +123,78 @@ def test_a_trace_is_followed_through_tables_that_number_it_otherwise(results):
     assert second["explanation"]["explanation"] == "1+1=2"
 
 
+@pytest.fixture
+def rivals(results: Path) -> Path:
+    """Return the runs with a second teacher that wrote one of the same texts, and what was made of both."""
+    with RunRecord.start(results / "rival_rl", stage="teacher_rl", seed=2, inputs={}):
+        model(results / "rival_rl", "rival")
+    inputs = {"teacher": str(results / "rival_rl"), "dataset": str(results / "chosen/dropped.jsonl")}
+    with RunRecord.start(results / "rival_traces", stage="collect_traces", seed=3, inputs=inputs):
+        rows = [{"sample_index": 0, "explanation": "2"}, {"sample_index": 1, "explanation": "1+1=2"}]
+        table(results / "rival_traces/traces.jsonl", *({**row, "num_tokens": 4} for row in rows))
+    first, second = (str(results / name / "traces.jsonl") for name in ("traces", "rival_traces"))
+    inputs = {"dataset": first, "dataset 2": second}
+    with RunRecord.start(results / "joined", stage="select_traces", seed=3, inputs=inputs):
+        texts = ("one and one is two", "1+1=2", "2", "1+1=2")
+        rows = [{"sample_index": i, "explanation": t, "selected": i == 3} for i, t in enumerate(texts)]
+        table(results / "joined/traces.jsonl", *rows)
+    for name, source in (("of_rival", "rival_traces"), ("of_joined", "joined")):
+        inputs = {"dataset": str(results / source / "traces.jsonl")}
+        with RunRecord.start(results / name, stage="student_sft", seed=3, inputs=inputs):
+            model(results / name, name)
+            save_config(compose(["run_cfg=student_sft"]), results / name / "config.yaml")
+    return results
+
+
+def test_two_teachers_that_write_the_same_text_stay_apart(rivals):
+    runs = Runs([rivals])
+    found = find_traces(ID, None, runs)
+    told = [trace_lineage(rows, runs, found) for rows in found]
+    alike = {one["table"]: one for one in told if one["explanation"]["explanation"] == "1+1=2"}
+    assert len(alike) == 2
+    ours, theirs = (alike[f"results/{name}/traces.jsonl"] for name in ("traces", "rival_traces"))
+    assert [one["teacher"]["run"] for one in (ours, theirs)] == ["results/teacher_rl", "results/rival_rl"]
+    # each reader is told with the trace that it read: joined holds both, and only the second is selected
+    trained = [{r["directory"] for r in one["readers"] if r["trained"]} for one in (ours, theirs)]
+    assert trained == [{"results/all", "results/best"}, {"results/of_rival", "results/of_joined"}]
+    assert [s["table"] for s in theirs["scores"]] == []
+    joined = [[s["selected"] for s in one["selected"] if "joined" in s["table"]] for one in (ours, theirs)]
+    assert joined == [[False], [True]]
+    other = {"table": "results/rival_traces/traces.jsonl", "line": 2, "sample_index": 1}
+    assert ours["same_text"] == [other]
+    assert [one["same_text"] for one in told if one["explanation"]["explanation"] == "2"] == [[]]
+
+
+def test_equal_text_is_said_as_such(rivals, capsys):
+    assert main([f"{ID}:1"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("another explanation, written word for word alike") == 2
+    assert "explanation 1 in results/rival_traces/traces.jsonl, line 2: another explanation" in text
+
+
+def test_one_teacher_that_writes_a_text_twice_has_written_two(results):
+    inputs = {"teacher": str(results / "teacher_rl")}
+    with RunRecord.start(results / "twice", stage="collect_traces", seed=4, inputs=inputs):
+        table(
+            results / "twice/traces.jsonl",
+            *({"sample_index": i, "explanation": "it is 2"} for i in (7, 9)),
+        )
+    inputs = {"dataset": str(results / "twice/traces.jsonl")}
+    with RunRecord.start(results / "pruned", stage="select_traces", seed=3, inputs=inputs):
+        rows = [{"sample_index": i, "explanation": "it is 2", "selected": i == 7} for i in (7, 9)]
+        table(results / "pruned/traces.jsonl", *rows)
+    first, second = told(results, 7), told(results, 9)
+    assert [len(one["selected"]) for one in (first, second)] == [1, 1]
+    assert [one["selected"][0]["selected"] for one in (first, second)] == [True, False]
+
+
+def test_tables_of_one_that_is_lost_are_joined_by_its_content(results):
+    shutil.rmtree(results / "traces")
+    first, second = told(results, 0), told(results, 1)
+    assert [len(one["scores"]) for one in (first, second)] == [1, 1]
+    assert first["same_text"] == second["same_text"] == []
+
+
 def test_the_chain_leads_back_to_the_hub_though_directories_have_moved(results, tmp_path):
     Path("results").rename("old")
     Path("old/pre_rl_model").rename("old/warm_up.1")

@@ -159,6 +159,7 @@ def test_the_student_learns_to_answer_problems_that_it_has_not_seen(run: Path):
 
 
 def test_the_run_directory(run: Path, tiny_tokenizer):
+    assert re.search(r"the student stops at .*<\|im_end\|> \(\d+\)", (run / "log.txt").read_text())
     record = json.loads((run / "run.json").read_text())
     assert (record["stage"], record["status"]) == ("student_rl", "finished")
     assert (record["problems"], record["held_out"], record["undecided_answers"]) == (len(NAMES) - 4, 4, 0)

@@ -19,7 +19,8 @@ from rlt.formats.layout import StudentLayout
 from rlt.formats.prompts import default_student_prompt
 from rlt.formats.tags import TAG_STYLES
 from rlt.formats.turn_end import turn_end_token
-from rlt.stages.student_sft import check_stop, sft_rows
+from rlt.stages.student_sft import sft_rows
+from rlt.stages.turn_ends import check_stop
 from rlt.traces.trace_lengths import TraceLengths
 from rlt.traces.training import load_training_traces
 from rlt.trainers.sft import IGNORED

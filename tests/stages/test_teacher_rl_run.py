@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -232,6 +233,7 @@ def test_resuming_without_the_reference_is_refused(run: Path, words, tmp_path: P
 
 
 def test_final_model(run: Path, tiny_tokenizer):
+    assert re.search(r"the teacher stops at .*<\|im_end\|> \(\d+\)", (run / "log.txt").read_text())
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     model = AutoModelForCausalLM.from_pretrained(run)

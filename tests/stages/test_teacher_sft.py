@@ -13,11 +13,13 @@ from stage_runs import interrupted_copy, largest_difference, rows, run_here, sft
 from rlt.config.compose import compose
 from rlt.data.kept import KeptRows
 from rlt.data.prompts import teacher_prompt
+from rlt.errors import CheckpointError, DataError
 from rlt.formats.layout import TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.records import Problem
 from rlt.stages.sft import cut
 from rlt.stages.teacher_sft import sft_rows
+from rlt.stages.turn_ends import check_ends
 from rlt.trainers.sft import IGNORED
 
 TRACES = ["First 2 + 2.\nThat makes 4.", "Nothing to do: the answer stands there.", "é 😀 <|im_end|> 7*3=21"]
@@ -140,6 +142,26 @@ def test_what_the_warm_up_leaves(sft_run: Path, tiny_teacher: Path):
     assert json.loads((sft_run / "run.json").read_text())["status"] == "finished"
     assert "the loss counts this text of row 1" in (sft_run / "log.txt").read_text()
     assert not (sft_run / "skipped_rows.jsonl").exists()
+
+
+def test_a_teacher_that_would_not_stop_is_refused(sft_run: Path, tiny_tokenizer, tmp_path: Path):
+    ends = layout_of(tiny_tokenizer).stop_token_ids
+    assert check_ends(sft_run, ends, tiny_tokenizer, "teacher") in (sft_run / "log.txt").read_text()
+    assert json.loads((sft_run / "run.json").read_text())["with_an_end"] == 12
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((sft_run / name).read_bytes())
+    config = json.loads((tmp_path / "generation_config.json").read_text())
+    (tmp_path / "generation_config.json").write_text(json.dumps(config | {"eos_token_id": 0}))
+    with pytest.raises(CheckpointError, match=r"end its turn with <\|im_end\|> \(\d+\), at which its gener"):
+        check_ends(tmp_path, [i for i in ends if i], tiny_tokenizer, "teacher")
+
+
+def test_rows_of_which_none_ends_are_refused_before_training(tiny_teacher, tmp_path):
+    row = {"question": "1+1?", "solution": "2", "reasoning_trace": "one more, and another. " * 200}
+    (tmp_path / "long.jsonl").write_text(f"{json.dumps(row)}\n" * 12)
+    changes = ["data.max_length=400", "data.on_long_row=truncate"]
+    with pytest.raises(DataError, match="all 12 rows are truncated, so the teacher would never learn to st"):
+        run_here(words(tiny_teacher, tmp_path / "long.jsonl", tmp_path / "run", *changes), "teacher_sft")
 
 
 def test_rows_that_were_left_out_are_listed(tiny_teacher, toy_problems, tmp_path):

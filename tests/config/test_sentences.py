@@ -1,0 +1,136 @@
+"""Every setting that a sentence names exists, and in a stage's own module is one that the stage reads."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rlt.config.stages import STAGES
+from rlt.config.tree import rows
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "rlt").rglob("*.py"))
+SECTIONS = {name.split(".")[0] for name in rows() if "." in name}
+IN_SECTION = re.compile(rf"(?<![\w.\-/\[{{])({'|'.join(sorted(SECTIONS))})(\.[a-z]\w*)+(?![\w(])")
+"""`section.name`, but no file, call or attribute of something else."""
+TYPED = re.compile(r"(?<![\w.\-{\[/])([a-z][a-z_]+_[a-z_]+|seed|stage|temperature|recipe)=(?![=\s'\"])")
+"""`name=value`: what a message shows as a word to type."""
+FILE_ENDINGS = {
+    "json",
+    "jsonl",
+    "md",
+    "html",
+    "py",
+    "yaml",
+    "csv",
+    "parquet",
+    "log",
+    "png",
+    "txt",
+    "sh",
+    "safetensors",
+}
+
+
+@dataclass(frozen=True)
+class Named:
+    """A setting that a string names."""
+
+    file: str
+    line: int
+    name: str
+    others: tuple[str, ...] = ()
+    """Stages that the same sentence sends the reader to, by `run_cfg=STAGE`."""
+
+    def is_read_by(self, stage: str) -> bool:
+        return any(STAGES[one].reads(self.name) for one in (stage, *self.others))
+
+
+def strings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield every text of a module that is no docstring, the parts of an f-string joined."""
+    inside = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            inside.add(id(node.value))  # a docstring
+        if isinstance(node, ast.JoinedStr):
+            inside |= {id(part) for part in node.values}
+            yield (
+                node.lineno,
+                "".join(str(p.value) if isinstance(p, ast.Constant) else "{}" for p in node.values),
+            )
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
+            yield node.lineno, node.value
+
+
+def named_in(path: Path) -> Iterator[Named]:
+    """Yield the settings that a module's sentences name; a text without a space is no sentence."""
+    place = str(path.relative_to(ROOT))
+    for line, text in strings(ast.parse(path.read_text(encoding="utf-8"))):
+        if " " not in text:
+            continue
+        others = tuple(stage for stage in re.findall(r"run_cfg=(\w+)", text) if stage in STAGES)
+        for match in IN_SECTION.finditer(text):
+            if match[0].rpartition(".")[2] not in FILE_ENDINGS:
+                yield Named(place, line, match[0], others)
+        for match in TYPED.finditer(text):
+            yield Named(place, line, match[1], others)
+
+
+NO_SETTINGS = {
+    (
+        "rlt/rewards/function.py",
+        "kl_estimator",
+    ): "a field of the function's own specification, for other trainers",
+    ("*", "trust_remote_code"): "an argument of transformers",
+    ("*", "run_cfg"): "the group of run files",
+    ("*", "sample_index"): "a column",
+}
+NAMED = [
+    named
+    for path in FILES
+    for named in named_in(path)
+    if not {(named.file, named.name), ("*", named.name)} & NO_SETTINGS.keys()
+]
+
+
+def exists(name: str) -> bool:
+    """Whether a name is a setting, or a free key below one (`reward.students.NAME.model`)."""
+    parts = name.split(".")
+    above = (".".join(parts[:n]) for n in range(len(parts) - 1, 0, -1))
+    is_free_key = any(part in rows() and rows()[part].section is None for part in above)
+    return name in rows() or is_free_key
+
+
+def test_sentences_are_found():
+    assert len(NAMED) > 300
+    assert {"generation.base_port", "resume_from"} <= {named.name for named in NAMED}
+
+
+def test_every_setting_that_a_sentence_names_exists():
+    wrong = [named for named in NAMED if not exists(named.name)]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_names_what_it_reads(stage):
+    own = [named for named in NAMED if named.file == f"rlt/stages/{stage}.py"]
+    wrong = [named for named in own if not named.is_read_by(stage)]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_check_names_what_a_stage_that_it_belongs_to_reads(stage):
+    """A rule that one stage alone has speaks of what that stage reads."""
+    from rlt.config.validate import CHECKS
+
+    alone = [check for check in STAGES[stage].checks if sum(check in s.checks for s in STAGES.values()) == 1]
+    own = {CHECKS[check].__module__.replace(".", "/") + ".py" for check in alone} - {"rlt/config/validate.py"}
+    shared = {CHECKS[c].__module__.replace(".", "/") + ".py" for c in CHECKS if c not in alone}
+    found = [named for named in NAMED if named.file in own - shared]
+    wrong = [n for n in found if not n.is_read_by(stage)]
+    assert wrong == []
