@@ -1,0 +1,65 @@
+"""Two clocks that no step of the wall clock moves: the time since boot, and the time in which we ran.
+
+A limit on silence or on a hang counts `running()`. A process that was suspended (SIGSTOP, Ctrl-Z, `scontrol
+suspend`, `docker pause`) goes on with what was left of its limits. The system has no such clock: its
+monotonic clocks go on while a process is stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+TICK = 0.5
+"""Seconds between two looks at the system's clock."""
+LONGEST_TICK = 5.0
+"""Seconds that one look may count. A busy machine delays looks; a longer gap was a suspension."""
+
+
+def since_boot() -> float:
+    """Return seconds since this machine's boot, the same for all of its processes, sleep included."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()  # macOS counts it from boot, for all processes alike
+
+
+class RunningClock:
+    """Counts the seconds in which this process ran. Safe in threads, and in children made by fork."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ran = 0.0
+        self._looked = time.monotonic()
+        self._owner: int | None = None
+
+    def seconds(self) -> float:
+        """Return the seconds since the first call."""
+        if self._owner != os.getpid():
+            self._start()
+        return self._look()
+
+    def _start(self) -> None:
+        # A fork copies the lock in whatever state it is, and no thread.
+        self._lock, self._looked, self._owner = threading.Lock(), time.monotonic(), os.getpid()
+        threading.Thread(target=self._tick, daemon=True, name="rlt-clock").start()
+
+    def _tick(self) -> None:
+        while True:
+            time.sleep(TICK)
+            self._look()
+
+    def _look(self) -> float:
+        with self._lock:
+            now = time.monotonic()
+            self._ran += min(now - self._looked, LONGEST_TICK)
+            self._looked = now
+            return self._ran
+
+
+_CLOCK = RunningClock()
+
+
+def running() -> float:
+    """Return the seconds in which this process ran since its first call; only differences mean something."""
+    return _CLOCK.seconds()
