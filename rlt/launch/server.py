@@ -29,6 +29,7 @@ from rlt.generation.vllm_server import VLLMServer, log_tail, server_log_path
 from rlt.generation.vllm_worker import EXTENSION
 from rlt.launch.ports import free_ports, ports_from
 from rlt.launch.process import Child, stop_all
+from rlt.surroundings.clock import running
 
 logger = logging.getLogger(__name__)
 
@@ -195,8 +196,8 @@ class ServerProcess:
             raise self._failure(f"ended with exit code {code}")
 
     def wait_until_ready(self, deadline: float, abandoned: Callable[[], bool], config: Config) -> None:
-        """Return once the server is healthy and has generated a token; `deadline` in time.monotonic()."""
-        index, start = self.plan.index, time.monotonic()
+        """Return once the server is healthy and has generated a token; `deadline` in seconds of `running`."""
+        index, start = self.plan.index, running()
         said = start
         client = VLLMServer(self.address)
         while True:
@@ -208,7 +209,7 @@ class ServerProcess:
                 break
             except GenerationError:
                 pass  # not yet
-            now = time.monotonic()
+            now = running()
             if now > deadline:
                 waited = f"{now - start:.0f} s (generation.startup_timeout)"
                 raise self._failure(f"was not healthy within {waited}")
@@ -216,10 +217,10 @@ class ServerProcess:
                 said = now
                 logger.info("  server %d: loading for %.0f s", index, now - start)
             time.sleep(0.5)
-        logger.info("  server %d: healthy after %.0f s, first token …", index, time.monotonic() - start)
+        logger.info("  server %d: healthy after %.0f s, first token …", index, running() - start)
         if self.plan.key and not client.demands_key(CONTROL_TIMEOUT):
             raise self._failure(f"answers without its key, in spite of --middleware {GUARD}")
-        left = max(1.0, deadline - time.monotonic())
+        left = max(1.0, deadline - running())
         pool = VLLMPool([self.address], timeout=left, key=self.plan.key, log_paths=[self.log_path])
         assert config.model_name_or_path is not None
         try:
@@ -231,7 +232,7 @@ class ServerProcess:
         finally:
             pool.close()
             client.close()
-        logger.info("  server %d: ready at %s after %.0f s", index, self.address, time.monotonic() - start)
+        logger.info("  server %d: ready at %s after %.0f s", index, self.address, running() - start)
 
     def _failure(self, what: str) -> GenerationError:
         return GenerationError(
@@ -258,7 +259,7 @@ def wait_for_servers(
     """
     timeout = config.generation.startup_timeout
     logger.info("waiting for %d vLLM server(s), at most %.0f s each", len(servers), timeout)
-    deadline = time.monotonic() + timeout
+    deadline = running() + timeout
     errors: list[BaseException] = []
     give_up = threading.Event()
 

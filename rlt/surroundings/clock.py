@@ -8,12 +8,15 @@ monotonic clocks go on while a process is stopped.
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
+from functools import cache
+from pathlib import Path
 
-TICK = 0.5
+TICK = 0.25
 """Seconds between two looks at the system's clock."""
-LONGEST_TICK = 5.0
+LONGEST_TICK = 1.0
 """Seconds that one look may count. A busy machine delays looks; a longer gap was a suspension."""
 
 
@@ -22,6 +25,33 @@ def since_boot() -> float:
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()  # macOS counts it from boot, for all processes alike
+
+
+@cache
+def boot() -> str:
+    """Return what names this boot of this machine, for times that are compared across processes."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:  # not Linux
+        return socket.gethostname()
+
+
+def start_of(pid: int) -> int | None:
+    """Return when a process of this machine started, in ticks since boot; None where the system does not say.
+
+    With its id it names a process. psutil's create_time is a wall time, and moves when the clock is set.
+    Raises ProcessLookupError for a process that is not there.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        if not Path("/proc/self/stat").exists():
+            return None
+        raise ProcessLookupError(pid) from None
+    except OSError:
+        return None
+    # Field 22; the second one, a name in brackets, may hold anything.
+    return int(stat.rpartition(")")[2].split()[19])
 
 
 class RunningClock:
