@@ -27,6 +27,7 @@ from rlt.generation.vllm_guard import GUARD
 from rlt.generation.vllm_pool import CONTROL_TIMEOUT, VLLMPool
 from rlt.generation.vllm_server import VLLMServer, log_tail, server_log_path
 from rlt.generation.vllm_worker import EXTENSION
+from rlt.launch.limits import check_limits, socket_env
 from rlt.launch.ports import free_ports, ports_from
 from rlt.launch.process import Child, stop_all
 from rlt.surroundings.clock import running
@@ -55,6 +56,8 @@ class ServerPlan:
     log_path: Path
     key: str | None = field(default=None, repr=False)
     """What the server demands; None leaves it open. Never printed, and handed on in the environment alone."""
+    workers: int = 1
+    """Processes that compute, one for each of its GPUs."""
 
     def __str__(self) -> str:
         """Return the line that starts the server in a shell."""
@@ -88,6 +91,7 @@ def plan_servers(
                 env=server_env(config, gpus, len(devices)),
                 log_path=server_log_path(run_directory, port),
                 key=key,
+                workers=generation.tensor_parallel,
             )
         )
     return plans
@@ -144,7 +148,7 @@ def server_env(config: Config, gpus: tuple[str, ...], num_servers: int) -> dict[
         "VLLM_SERVER_DEV_MODE": "1",  # weight updates and the prefix-cache reset
         "VLLM_NO_USAGE_STATS": "1",
     }
-    env |= gpu_env(gpus)
+    env |= gpu_env(gpus) | socket_env(os.environ)
     if not gpus:
         env["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")
         # Each server would bind its threads to the same cores; the scheduler spreads them better.
@@ -243,6 +247,7 @@ class ServerProcess:
 
 def start_servers(plans: Sequence[ServerPlan], stack: ExitStack) -> list[ServerProcess]:
     """Return the servers, started but not yet ready; `stack` ends them, all together."""
+    check_limits([plan.workers for plan in plans])
     servers: list[ServerProcess] = []
     stack.callback(lambda: stop_all([server.child for server in servers]))
     for plan in plans:
