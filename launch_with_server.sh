@@ -2,6 +2,9 @@
 # Train with vLLM servers beside it, the split given by hand. See -h.
 # The folder you type in stays the current one: relative paths are yours, run files are found either way.
 set -euo pipefail
+{ : <&0; } 2>/dev/null || exec </dev/null      # closed streams would be taken by the next pipe or file
+{ : >&1; } 2>/dev/null || exec >/dev/null
+{ : >&2; } 2>/dev/null || exec 2>/dev/null
 source="${BASH_SOURCE[0]}"
 while [[ -L "$source" ]]; do                   # a link to this script, or to a link
     folder="$(CDPATH='' cd -P -- "$(dirname -- "$source")" && pwd)"

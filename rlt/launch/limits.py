@@ -61,8 +61,8 @@ def _check_open_files() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # vLLM raises the soft one itself
     if hard != resource.RLIM_INFINITY and hard < _OPEN_FILES:
         raise ConfigError(
-            f"a process may open {hard} files here (ulimit -Hn), and a vLLM server needs {_OPEN_FILES}: raise "
-            "the limit (`ulimit -n` as root, LimitNOFILE of a service, --ulimit nofile=65535 of docker)."
+            f"a process may open {hard} files here (ulimit -Hn), and a vLLM server needs {_OPEN_FILES}: "
+            "raise the limit (`ulimit -n` as root, LimitNOFILE of a service, --ulimit nofile=65535 of docker)."
         )
 
 
@@ -78,8 +78,8 @@ def _check_processes(needed: int) -> None:
 def _require_processes(left: int, needed: int, limit: str) -> None:
     if left < needed:
         raise ConfigError(
-            f"{max(left, 0)} more processes and threads are allowed here ({limit}), and the vLLM servers need "
-            f"about {needed}: raise the limit, or end other programs."
+            f"{max(left, 0)} more processes and threads are allowed here ({limit}), and the vLLM servers "
+            f"need about {needed}: raise the limit, or end other programs."
         )
 
 

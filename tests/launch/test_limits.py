@@ -73,7 +73,7 @@ def test_the_narrowest_control_group_counts(tmp_path, monkeypatch, most):
     (group / "pids.current").write_text("100")
     monkeypatch.setattr(limits, "_CGROUPS", tmp_path)
     if most == "300":
-        with pytest.raises(ConfigError, match="200 more processes and threads are allowed here .pids.max"):
+        with pytest.raises(ConfigError, match=r"200 more processes .* here \(pids.max"):
             check_limits([1])
     else:
         check_limits([1])

@@ -44,7 +44,7 @@ def traps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("path", [None, "", ":/nowhere", "/nowhere::/nowhere", "/nowhere:"])
+@pytest.mark.parametrize("path", [None, ":/nowhere", "/nowhere::/nowhere:"])
 @pytest.mark.parametrize("door", ["launch.sh", "launch_with_server.sh 1 1"])
 def test_launchers_import_nothing_of_the_current_folder(traps, door, path):
     env = {} if path is None else {"PYTHONPATH": path}
@@ -94,7 +94,7 @@ def test_the_checkout_that_was_typed_runs_in_every_process(tmp_path, traps):
     assert done.stdout.split() == [mine], done.stderr
 
 
-@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-", "<&-"])
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("door", ["launch.sh", "train.py"])
 def test_closed_streams(tmp_path, closed, door):
     program = f"{PROJECT}/launch.sh" if door == "launch.sh" else f"{sys.executable} {PROJECT}/train.py"
