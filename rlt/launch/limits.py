@@ -62,7 +62,7 @@ def _check_open_files() -> None:
     if hard != resource.RLIM_INFINITY and hard < _OPEN_FILES:
         raise ConfigError(
             f"a process may open {hard} files here (ulimit -Hn), and a vLLM server needs {_OPEN_FILES}: "
-            "raise the limit (`ulimit -n` as root, LimitNOFILE of a service, --ulimit nofile=65535 of docker)."
+            "raise the limit (`ulimit -n` as root, LimitNOFILE of a service, docker's --ulimit nofile)."
         )
 
 
