@@ -5,8 +5,7 @@ suspend`, `docker pause`) goes on with what was left of its limits. The system h
 monotonic clocks go on while a process is stopped.
 
 Some limits lie in code that is not ours, and count a suspension: torch's process groups (a collective that
-waits across it ends the training at `generation.request_timeout` and more, resume_from=latest goes on), a
-torchrun's own store, and a request that must not be sent twice (a weight sync fails, and the training saves
+waits across it may end the training; resume_from=latest goes on), torchrun's own store, and a request that must not be sent twice (a weight sync fails, and the training saves
 and ends). Stop all processes of a run, or none.
 """
 
