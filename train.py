@@ -21,17 +21,21 @@ from rlt.config.save import to_yaml
 from rlt.config.schema import Config, stage_of
 from rlt.config.validate import validate
 from rlt.errors import ConfigError, Paused, RLTError
+from rlt.surroundings.place import settle
+from rlt.surroundings.roll_call import meet_processes
+from rlt.surroundings.world import ALONE, PROCESSES_VARIABLE, join_world
 
 
-def run(words: Sequence[str]) -> None:
-    """Compose, check, then run the stage, or print what was asked for instead."""
-    options, overrides = read_options(words)
-    if options.help or options.explain:
-        sys.stdout.write(explain(options.explain) if options.explain else help_page())
-        return
+def settings(options: argparse.Namespace, overrides: Sequence[str], num_processes: int) -> Config:
+    """Return the composed configuration, checked unless it is only to be shown."""
     config = resolve(compose(overrides))
     if not options.cfg:
-        validate(config, num_processes=int(os.environ.get("WORLD_SIZE", "1")))
+        validate(config, num_processes=num_processes)
+    return config
+
+
+def run(config: Config, options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """Run the stage, or print what was asked for instead."""
     if config.stage == "pipeline" and not options.cfg:  # runs stages, each in a process of its own
         import_module("rlt.pipeline.run").run(config, overrides, dry_run=options.dry_run)
     elif options.cfg or options.dry_run:
@@ -80,24 +84,41 @@ class Parser(argparse.ArgumentParser):
 
 def main(words: Sequence[str]) -> int:
     """Run what the command line says; return the exit code."""
-    rank = os.environ.get("RANK", "0")
-    logging.basicConfig(
-        level=logging.INFO if rank == "0" else logging.ERROR, format="%(levelname)s: %(message)s"
-    )
-    # Every process of a machine would say the same, but another machine may lack a file.
-    speaks = os.environ.get("LOCAL_RANK", "0") == "0"
-    who = "" if rank == "0" else f" (process {rank} on {platform.node()})"
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    # Every process of a machine would say the same, but nobody would if the first had not come.
+    world, others_speak = ALONE, True
     try:
-        run(words)
+        settle(os.environ)
+        options, overrides = read_options(words)
+        if options.help or options.explain:
+            sys.stdout.write(explain(options.explain) if options.explain else help_page())
+            return 0
+        world = join_world(os.environ)
+        logging.getLogger().setLevel(logging.INFO if world.rank == 0 else logging.WARNING)
+        if world.has_agent:
+            meet_processes(world)
+            others_speak = False
+        dry = options.dry_run or options.cfg
+        asked = os.environ.get(PROCESSES_VARIABLE) if dry else None
+        config = settings(options, overrides, int(asked or world.size))
+        if config.stage == "pipeline" and world.size > 1 and not dry:
+            raise ConfigError(f"a pipeline is one process, and {world.by} has started {world.size}.")
+        if not dry and not world.has_agent:
+            meet_processes(world)
+        others_speak = False
+        logging.getLogger().setLevel(logging.INFO if world.rank == 0 else logging.ERROR)
+        run(config, options, overrides)
     except Paused as paused:
-        sys.stderr.write(f"{paused}\n" if rank == "0" else "")
+        sys.stderr.write(f"{paused}\n" if world.rank == 0 else "")
         # torchrun would take another code than 0 for a failure; the launcher reads run.json.
         return 0 if "TORCHELASTIC_RUN_ID" in os.environ else paused.exit_code
     except RLTError as error:
-        sys.stderr.write(f"error{who}: {error}\n" if speaks else "")
+        # Another machine may lack a file.
+        who = f" (process {world.rank} on {platform.node()})" if world.rank else ""
+        sys.stderr.write(f"error{who}: {error}\n" if world.local_rank == 0 or others_speak else "")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n" if speaks else "")
+        sys.stderr.write("interrupted\n" if world.local_rank == 0 or others_speak else "")
         return 130
     return 0
 

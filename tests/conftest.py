@@ -37,6 +37,15 @@ def logging_as_it_was():
     ours.setLevel(levels[1])
 
 
+@pytest.fixture(autouse=True)
+def environment_as_it_was():
+    """Take back what a program that a test calls has set for everything below it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Return the folder of real data and tokenizers, or skip."""

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("errors",),
-    ("records", "devices"),
+    ("records", "devices", "surroundings"),
     ("config",),
     ("formats", "models", "tasks"),
     ("data", "rewards", "generation"),

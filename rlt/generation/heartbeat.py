@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 from rlt.errors import GenerationError
+from rlt.surroundings.clock import running
 
 SAY_EVERY = 60.0
 """Seconds between two words of a process that works."""
 SILENT_AFTER = 600.0
 """Seconds without a word after which a process is given up: foreign code holds it, or its machine is gone."""
+_LOOK_EVERY = 0.5
 _WORKING, _DONE = b"working", b"done"
 _numbers = itertools.count()
 
@@ -51,12 +53,16 @@ class Meeting:
         """Return when a process is done; GenerationError when it says nothing any more."""
         store = _store()
         for word in itertools.count():
-            key = self._key(rank, word)
+            key, start = self._key(rank, word), running()
             try:
-                store.wait([key], timedelta(seconds=SILENT_AFTER))
+                # Not store.wait, whose limit counts the time in which this process was suspended.
+                while not store.check([key]):
+                    if running() - start > SILENT_AFTER:
+                        raise TimeoutError
+                    time.sleep(min(_LOOK_EVERY, SILENT_AFTER / 4))
                 if store.get(key) == _DONE:
                     return
-            except RuntimeError as error:  # torch's DistStoreError and DistNetworkError
+            except (TimeoutError, RuntimeError) as error:  # torch's DistStoreError and DistNetworkError
                 raise GenerationError(
                     f"process {rank} of {self._world_size} has ended, or given no sign of life for "
                     f"{SILENT_AFTER:g} s; its own last words are in the run's logs/train.log"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from rlt.errors import GenerationError
+from rlt.surroundings.clock import running
 
 T = TypeVar("T")
 
@@ -28,11 +28,11 @@ class TimeLimit:
         self._what = what
         self._seconds = seconds
         self._setting = setting
-        self._end = time.monotonic() + seconds
+        self._end = running() + seconds
 
     def left(self) -> float:
         """Return the seconds that are left; GenerationError when there are none."""
-        left = self._end - time.monotonic()
+        left = self._end - running()
         if left <= 0:
             raise GenerationError(
                 f"{self._what} was not done within {self._seconds:g} s; set {self._setting} to more seconds "
@@ -114,20 +114,20 @@ def _as_done(
         threading.Thread(target=work, daemon=True, name="rlt-generation").start()
 
     unfinished = set(range(len(tasks)))
-    deadline = math.inf if timeout is None else time.monotonic() + timeout
-    look_at = math.inf if watch is None else time.monotonic() + watch.look_every
+    deadline = math.inf if timeout is None else running() + timeout
+    look_at = math.inf if watch is None else running() + watch.look_every
     try:
         while unfinished:
             index, result, error = _next(done, min(deadline, look_at)) or (None, None, None)
-            if watch is not None and time.monotonic() >= look_at:  # also while others answer
+            if watch is not None and running() >= look_at:  # also while others answer
                 watch.check()
-                look_at = time.monotonic() + watch.look_every
+                look_at = running() + watch.look_every
             if error is not None:
                 raise error
             if index is not None:
                 unfinished.remove(index)
                 yield index, result  # pyright: ignore[reportReturnType]
-            elif time.monotonic() >= deadline:
+            elif running() >= deadline:
                 raise GenerationError(
                     f"no answer within {timeout:g} s from: {_names(tasks, sorted(unfinished))}"
                 )
@@ -136,9 +136,9 @@ def _as_done(
 
 
 def _next(found: queue.SimpleQueue[T], until: float) -> T | None:
-    """Return the next item, None if there is none at that time of the monotonic clock."""
+    """Return the next item, None if there is none at that time of `running`."""
     try:
-        return found.get(timeout=None if until == math.inf else max(0.0, until - time.monotonic()))
+        return found.get(timeout=None if until == math.inf else max(0.0, until - running()))
     except queue.Empty:
         return None
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rlt.errors import GenerationError
 from rlt.generation.parallel import run_all
 from rlt.generation.vllm_server import VLLMServer
+from rlt.surroundings.clock import running
 
 _LOOK_EVERY = 5.0
 _ANSWER_WITHIN = 10.0
@@ -48,20 +48,20 @@ class InFlight:
             server = min(servers, key=lambda server: self._count.get(server, 0))
             count = self._count[server] = self._count.get(server, 0) + 1
             if count == 1:  # it had nothing to say before
-                self._heard[server], self._tokens[server] = time.monotonic(), None
+                self._heard[server], self._tokens[server] = running(), None
         try:
             yield server
         finally:
             with self._lock:
                 self._count[server] -= 1
-                self._heard[server] = time.monotonic()
+                self._heard[server] = running()
 
     def check(self) -> None:
         """Raise GenerationError if a server has requests and has shown no work for too long."""
         with self._lock:
             busy = [server for server, count in self._count.items() if count]
         found = run_all([(server.address, lambda server=server: self._tokens_of(server)) for server in busy])
-        now = time.monotonic()
+        now = running()
         with self._lock:
             for server, tokens in zip(busy, found, strict=True):
                 before = self._tokens[server]

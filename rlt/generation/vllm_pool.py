@@ -23,6 +23,7 @@ from rlt.generation.silence import InFlight
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_server import VLLMServer, finite_logprobs
 from rlt.records import Completion
+from rlt.surroundings.clock import running
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -157,13 +158,13 @@ class VLLMPool:
 
     def wait_until_back(self, expected_model: str | None, timeout: float, *, quietly: bool = False) -> None:
         """Return once every server generates with the expected model; ServerLost after `timeout` seconds."""
-        start = said = time.monotonic()
+        start = said = running()
         while True:
             try:
                 self.check(expected_model, logprobs=False)
                 return
             except ServerLost:
-                now = time.monotonic()
+                now = running()
                 if now - start > timeout:
                     raise
             if now - said > _SAY_EVERY and not quietly:

@@ -16,12 +16,15 @@ from requests.adapters import HTTPAdapter
 from rlt.config.server_key import find_key
 from rlt.errors import GenerationError, ServerLost, first_line
 from rlt.generation.log_reason import quote_log
+from rlt.surroundings.clock import running
 
 LOADING_VARIABLE = "RLT_SERVERS_LOADING"
 """Set in the environment of a training whose servers the launcher has only just started."""
 CONNECT_TIMEOUT = 10.0
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 """Environment variables that name the file of trusted authorities, as for other programs."""
+_MOST = 0.8
+"""The share of a time limit that passes while we run; less of it, and we were suspended meanwhile."""
 
 
 class VLLMServer:
@@ -120,7 +123,7 @@ class VLLMServer:
         **kwargs: Any,
     ) -> requests.Response | None:
         """Return the answer of a request that the server has fulfilled, None for an allowed 404."""
-        start = time.monotonic()
+        start = running()
         # A request that must not run twice gets a new connection: an idle one may just have been closed.
         session = self._session if retry else _new_session(1, self._key)
         try:
@@ -128,9 +131,14 @@ class VLLMServer:
                 method, self.address + path, timeout=(min(CONNECT_TIMEOUT, timeout), timeout), **kwargs
             )
         except requests.exceptions.ReadTimeout:
+            if retry and running() - start < _MOST * timeout:
+                # The socket counts the time in which we were suspended, and the server may have been too.
+                return self._request(
+                    method, path, request, timeout, retry=True, missing_ok=missing_ok, **kwargs
+                )
             raise self.failure(f"did not answer {request} within {timeout:g} s") from None
         except requests.exceptions.ConnectTimeout:
-            waited = time.monotonic() - start
+            waited = running() - start
             raise self.failure(
                 f"accepted no connection within {waited:.0f} s for {request}", kind=ServerLost
             ) from None
@@ -140,14 +148,14 @@ class VLLMServer:
                 return self._request(
                     method, path, request, timeout, retry=False, missing_ok=missing_ok, **kwargs
                 )
-            waited = time.monotonic() - start
+            waited = running() - start
             raise self.failure(
                 f"broke off {request} after {waited:.1f} s: {reason_of(error)}", kind=ServerLost
             ) from None
         if response.status_code == 404 and missing_ok:
             return None
         if response.status_code != 200:
-            waited = time.monotonic() - start
+            waited = running() - start
             if response.status_code == 401:
                 raise self.failure(f"refused {request}: {self._about_the_key()}", with_log=False)
             sentence = f"answered {request} with HTTP {response.status_code} after {waited:.1f} s: "
@@ -190,14 +198,14 @@ class VLLMServer:
 
     def reset_prefix_cache(self, timeout: float) -> None:
         """Make the server forget cached keys and values, which belong to the weights before a sync."""
-        start = time.monotonic()
+        start = running()
         while True:
             answer = self.post("/reset_prefix_cache", timeout=timeout, retry=True)
             # Servers before 0.26 answer with an empty body. A refusal means that a request still runs.
             with self.reading("POST /reset_prefix_cache"):
                 if answer is None or answer.get("success", True):
                     return
-            if time.monotonic() - start > timeout:
+            if running() - start > timeout:
                 raise self.failure(f"did not reset its prefix cache within {timeout:g} s: requests still run")
             time.sleep(0.2)
 

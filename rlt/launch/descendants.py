@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from rlt.surroundings.clock import running
+
 MARK = "RLT_STARTED_BY"
 """Environment variable with the marks of all launchers above a process, separated by commas."""
 GRACE = 15.0
@@ -56,8 +58,8 @@ def kill_living(mark: str, leaders: Collection[int]) -> int:
 
 def wait_until(is_true: Callable[[], bool], timeout: float) -> None:
     """Return when it is true, or after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not is_true() and time.monotonic() < deadline:
+    deadline = running() + timeout
+    while not is_true() and running() < deadline:
         time.sleep(0.1)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +14,7 @@ from rlt.generation.log_reason import quote_log
 from rlt.generation.vllm_server import VLLMServer
 from rlt.launch.server import ServerProcess
 from rlt.reporting.now import LOADING, read_now
+from rlt.surroundings.clock import running
 
 logger = logging.getLogger(__name__)
 LOG_LINES = 20
@@ -46,7 +46,7 @@ class HealthWatch:
 
     def end_silent(self) -> None:
         """End every server that has been silent for too long."""
-        now = time.monotonic()
+        now = running()
         for server in self._servers:
             heard = self._heard.get(server.child.pid)
             if heard is None or now - heard < self._silence or server.poll() is not None:
@@ -68,7 +68,7 @@ class HealthWatch:
                 pid, client = server.child.pid, VLLMServer(server.address)
                 try:
                     client.get("/health", timeout=_ANSWER_WITHIN)
-                    self._heard[pid] = time.monotonic()
+                    self._heard[pid] = running()
                 except GenerationError:
                     pass  # how long it lasts is what counts
                 finally:
@@ -83,22 +83,29 @@ class MotionWatch:
         self._directory = Path(run_directory)
         self._log_path = log_path
         self._timeout = timeout
-        self._began = time.time()
+        self._earlier = self._told = read_now(self._directory)
+        self._since = running()
         self._next = 0.0
 
     def check(self) -> None:
-        """Raise TrainingStuck, with what the training's log says, if it stands still."""
-        now = time.time()
+        """Raise TrainingStuck, with what the training's log says, if it stands still.
+
+        What counts is the time that passes here without a change, not the times in the file: neither a step
+        of the clock nor a suspension of this process can make a training stand still.
+        """
+        now = running()
         if not self._timeout or now < self._next:
             return
-        self._next = now + _ASK_EVERY
+        self._next = now + min(_ASK_EVERY, self._timeout / 4)
         told = read_now(self._directory)
+        if told != self._told:
+            self._told, self._since = told, now
         # What an earlier run was doing is of no interest. Loading waits for downloads and for servers.
-        if told is None or told["written"] < self._began or told["phase"] == LOADING:
+        if told is None or told == self._earlier or told["phase"] == LOADING:
             return
-        if now - told["written"] > self._timeout:
+        if now - self._since > self._timeout:
             raise TrainingStuck(
                 f"the training has stood in step {told['step']}, {told['phase']}, for "
-                f"{now - told['written']:.0f} s (trainer.hang_timeout), and is ended; resume_from=latest "
+                f"{now - self._since:.0f} s (trainer.hang_timeout), and is ended; resume_from=latest "
                 f"goes on from the last checkpoint{quote_log(self._log_path, LOG_LINES)}"
             )

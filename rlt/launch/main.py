@@ -51,6 +51,8 @@ from rlt.launch.signals import Stopped
 from rlt.launch.versions import untested_versions
 from rlt.reporting.origin import require_same_origin
 from rlt.reporting.run_record import COMMAND_VARIABLE
+from rlt.surroundings.place import settle
+from rlt.surroundings.world import PROCESSES_VARIABLE, forget_processes, refuse_many_launchers
 
 logger = logging.getLogger("rlt.launch")
 
@@ -109,11 +111,15 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("rlt").setLevel(logging.INFO)
     script, words = argv[0], list(argv[1:])
-    if not words or {"-h", "--help"} & set(words):
-        sys.stdout.write(USAGE[script] + _USAGE_END)
-        return 0 if words else ConfigError.exit_code
     try:
+        settle(os.environ)
+        if not words or {"-h", "--help"} & set(words):
+            sys.stdout.write(USAGE[script] + _USAGE_END)
+            return 0 if words else ConfigError.exit_code
         line = parse(script, words)
+        if line.machines.count == 1:  # else their numbers tell them apart
+            refuse_many_launchers(os.environ, script)
+        forget_processes(os.environ, script)
         for untested in untested_versions():
             logger.warning("%s", untested)
         if line.rehearse:
@@ -143,7 +149,7 @@ def check_text(launch: Launch) -> int:
         return 0
     sys.stdout.flush()
     train = launch.command[launch.command.index(str(PROJECT / "train.py")) :]
-    env = {**os.environ, "WORLD_SIZE": str(launch.plan.num_processes)}
+    env = {**os.environ, PROCESSES_VARIABLE: str(launch.plan.num_processes)}
     command = [sys.executable, *train, "--dry-run"]
     return subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=False).returncode
 

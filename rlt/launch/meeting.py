@@ -25,6 +25,7 @@ from rlt.config.server_key import is_loopback
 from rlt.errors import ConfigError, MachineLost, Paused
 from rlt.launch.machines import Machines
 from rlt.launch.training import TrainingProcess
+from rlt.surroundings.clock import running
 
 logger = logging.getLogger(__name__)
 
@@ -128,8 +129,8 @@ class Meeting:
         while (code := training.poll()) is None:
             look()
             if failed := self.failed():
-                deadline = time.monotonic() + PATIENCE
-                while training.poll() is None and time.monotonic() < deadline:
+                deadline = running() + PATIENCE
+                while training.poll() is None and running() < deadline:
                     time.sleep(0.1)
                 if training.poll() is None:
                     raise MachineLost(f"{failed}; the training here has been ended too")
@@ -152,8 +153,8 @@ class Meeting:
             return first.code
         self.tell(code, f"its training has ended with exit code {code}")
         if code not in _WELL:
-            deadline = time.monotonic() + _LAST_WORDS
-            while len(self._ended) < self._machines.count - 1 and time.monotonic() < deadline:
+            deadline = running() + _LAST_WORDS
+            while len(self._ended) < self._machines.count - 1 and running() < deadline:
                 self._listen()
                 time.sleep(0.1)
             logger.error("the training on this machine has ended with exit code %d", code)
@@ -362,12 +363,12 @@ def _answer(line: Line, events: queue.SimpleQueue[Event], waiting: _Waiting) -> 
 
 
 def _require_same_directory(directory: str, token: str, host: str) -> None:
-    deadline = time.monotonic() + _SAME_DIRECTORY_TIMEOUT
+    deadline = running() + _SAME_DIRECTORY_TIMEOUT
     while True:
         with suppress(OSError):
             if (Path(directory) / _TOKEN).read_text() == token:
                 return
-        if time.monotonic() > deadline:
+        if running() > deadline:
             raise ConfigError(
                 f"`output_dir={directory}` on {socket.gethostname()} is not that of machine 0 ({host}): give "
                 "a folder on a file system that all machines share."
@@ -383,11 +384,11 @@ class _Waiting:
 
     def __init__(self, machines: Machines) -> None:
         self._where = f"{machines.ip}:{machines.port + 1}"
-        self._start = self._said = time.monotonic()
+        self._start = self._said = running()
 
     def go_on(self, what: str) -> None:
         """Raise MachineLost when it has taken too long."""
-        now = time.monotonic()
+        now = running()
         if now - self._start > TIMEOUT:
             raise MachineLost(
                 f"{what} did not come to {self._where} within {TIMEOUT:.0f} s: start the same command there, "

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,18 +15,19 @@ import psutil
 
 logger = logging.getLogger(__name__)
 
-MIN_AGE = 30.0
-"""Seconds: a younger lock may belong to a build whose compiler has not started yet."""
-
 
 def remove_stale_locks(env: Mapping[str, str]) -> list[Path]:
     """Remove the locks of builds that nobody works on any more; return them."""
     root = Path(env.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions")
-    locks = [lock for lock in sorted(root.glob("**/lock")) if time.time() - lock.stat().st_mtime > MIN_AGE]
+    locks = sorted(root.glob("**/lock"))
     if not locks:
         return []
-    busy = _working_folders()
-    stale = [lock for lock in locks if os.path.realpath(lock.parent) not in busy]
+    busy, held = _working_folders(), _open_files()
+    stale = [
+        lock
+        for lock in locks
+        if os.path.realpath(lock.parent) not in busy and os.path.realpath(lock) not in held
+    ]
     for lock in stale:
         lock.unlink(missing_ok=True)
         logger.warning("removed %s, left by an interrupted build: this run would have waited for it", lock)
@@ -43,3 +43,17 @@ def _working_folders() -> set[str]:
         except (psutil.Error, OSError):
             continue  # gone in between, or somebody else's
     return folders
+
+
+def _open_files() -> set[str]:
+    """Return the open files of all processes that we may look at.
+
+    Torch keeps a lock open from the moment that it makes it (`FileBaton`), so no age has to be asked for.
+    """
+    files = set()
+    for process in psutil.process_iter():
+        try:
+            files.update(os.path.realpath(found.path) for found in process.open_files())
+        except (psutil.Error, OSError):
+            continue  # gone in between, or somebody else's
+    return files

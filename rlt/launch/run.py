@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from rlt.reporting.run_record import (
     source_digest,
 )
 from rlt.reporting.stop_file import LAUNCHED_VARIABLE, forget_request
+from rlt.surroundings.clock import since_boot
 from rlt.trainers.arguments import patience
 
 logger = logging.getLogger("rlt.launch")
@@ -116,7 +116,7 @@ def run(launch: Launch) -> int:
             forget_request(Path(launch.config.output_dir))
         save_on_signals(launch.config.output_dir, sigterm=launch.config.trainer.save_on_sigterm)
     remove_stale_locks(os.environ)
-    launched = time.time()
+    launched = since_boot()
     if launch.machines.count > 1:
         return run_beside_others(launch, launched)
     with ExitStack() as stack:

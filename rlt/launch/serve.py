@@ -32,6 +32,8 @@ from rlt.errors import ConfigError, RLTError
 from rlt.launch.plan import plan_generation
 from rlt.launch.server import ServerPlan, plan_servers, start_servers, wait_for_servers
 from rlt.launch.signals import Stopped, stop_on_signals
+from rlt.surroundings.place import settle
+from rlt.surroundings.world import forget_processes
 
 logger = logging.getLogger("rlt.launch")
 
@@ -40,10 +42,12 @@ def main(words: Sequence[str]) -> int:
     """Return the exit code after serving until a signal comes or a server ends."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("rlt").setLevel(logging.INFO)
-    if not words or {"-h", "--help"} & set(words):
-        sys.stdout.write(f"{__doc__}\n")
-        return 0 if words else ConfigError.exit_code
     try:
+        settle(os.environ)
+        if not words or {"-h", "--help"} & set(words):
+            sys.stdout.write(f"{__doc__}\n")
+            return 0 if words else ConfigError.exit_code
+        forget_processes(os.environ, "rlt.launch.serve")
         config = resolve(compose(words))
         serve(config, planned(config))
     except RLTError as error:

@@ -28,8 +28,10 @@ from rlt.generation.vllm_guard import GUARD
 from rlt.generation.vllm_pool import CONTROL_TIMEOUT, VLLMPool
 from rlt.generation.vllm_server import VLLMServer, server_log_path
 from rlt.generation.vllm_worker import EXTENSION
+from rlt.launch.limits import check_limits, socket_env
 from rlt.launch.ports import free_ports, ports_from
 from rlt.launch.process import Child, stop_all
+from rlt.surroundings.clock import running
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,8 @@ class ServerPlan:
     log_path: Path
     key: str | None = field(default=None, repr=False)
     """What the server demands; None leaves it open. Never printed, and handed on in the environment alone."""
+    workers: int = 1
+    """Processes that compute, one for each of its GPUs."""
 
     def __str__(self) -> str:
         """Return the line that starts the server in a shell."""
@@ -88,6 +92,7 @@ def plan_servers(
                 env=server_env(config, gpus, len(devices)),
                 log_path=server_log_path(run_directory, port),
                 key=key,
+                workers=generation.tensor_parallel,
             )
         )
     return plans
@@ -144,7 +149,7 @@ def server_env(config: Config, gpus: tuple[str, ...], num_servers: int) -> dict[
         "VLLM_SERVER_DEV_MODE": "1",  # weight updates and the prefix-cache reset
         "VLLM_NO_USAGE_STATS": "1",
     }
-    env |= gpu_env(gpus)
+    env |= gpu_env(gpus) | socket_env(os.environ)
     if not gpus:
         env["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")
         # Each server would bind its threads to the same cores; the scheduler spreads them better.
@@ -196,8 +201,8 @@ class ServerProcess:
             raise self._failure(f"ended with exit code {code}", quote_end(self.log_path, code, LOG_LINES))
 
     def wait_until_ready(self, deadline: float, abandoned: Callable[[], bool], config: Config) -> None:
-        """Return once the server is healthy and has generated a token; `deadline` in time.monotonic()."""
-        index, start = self.plan.index, time.monotonic()
+        """Return once the server is healthy and has generated a token; `deadline` in seconds of `running`."""
+        index, start = self.plan.index, running()
         said = start
         client = VLLMServer(self.address)
         while True:
@@ -209,7 +214,7 @@ class ServerProcess:
                 break
             except GenerationError:
                 pass  # not yet
-            now = time.monotonic()
+            now = running()
             if now > deadline:
                 waited = f"{now - start:.0f} s (generation.startup_timeout)"
                 raise self._failure(f"was not healthy within {waited}")
@@ -217,10 +222,10 @@ class ServerProcess:
                 said = now
                 logger.info("  server %d: loading for %.0f s", index, now - start)
             time.sleep(0.5)
-        logger.info("  server %d: healthy after %.0f s, first token …", index, time.monotonic() - start)
+        logger.info("  server %d: healthy after %.0f s, first token …", index, running() - start)
         if self.plan.key and not client.demands_key(CONTROL_TIMEOUT):
             raise self._failure(f"answers without its key, in spite of --middleware {GUARD}")
-        left = max(1.0, deadline - time.monotonic())
+        left = max(1.0, deadline - running())
         pool = VLLMPool([self.address], timeout=left, key=self.plan.key, log_paths=[self.log_path])
         assert config.model_name_or_path is not None
         try:
@@ -232,7 +237,7 @@ class ServerProcess:
         finally:
             pool.close()
             client.close()
-        logger.info("  server %d: ready at %s after %.0f s", index, self.address, time.monotonic() - start)
+        logger.info("  server %d: ready at %s after %.0f s", index, self.address, running() - start)
 
     def _failure(self, what: str, why: str | None = None) -> GenerationError:
         why = quote_log(self.log_path, LOG_LINES) if why is None else why
@@ -241,6 +246,7 @@ class ServerProcess:
 
 def start_servers(plans: Sequence[ServerPlan], stack: ExitStack) -> list[ServerProcess]:
     """Return the servers, started but not yet ready; `stack` ends them, all together."""
+    check_limits([plan.workers for plan in plans])
     servers: list[ServerProcess] = []
     stack.callback(lambda: stop_all([server.child for server in servers]))
     for plan in plans:
@@ -257,7 +263,7 @@ def wait_for_servers(
     """
     timeout = config.generation.startup_timeout
     logger.info("waiting for %d vLLM server(s), at most %.0f s each", len(servers), timeout)
-    deadline = time.monotonic() + timeout
+    deadline = running() + timeout
     errors: list[BaseException] = []
     give_up = threading.Event()
 

@@ -33,6 +33,8 @@ from rlt.models.load import DTYPES, load_context
 from rlt.models.scaled_head import model_folder, write_scaled_copy
 from rlt.reporting.files import write_json
 from rlt.reporting.inputs import describe_input
+from rlt.surroundings.place import settle
+from rlt.surroundings.world import forget_processes
 
 logger = logging.getLogger("rlt.launch")
 
@@ -49,6 +51,8 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("rlt").setLevel(logging.INFO)
     try:
+        settle(os.environ)
+        forget_processes(os.environ, "rlt.launch.student_server")
         serve(parse(argv))
     except RLTError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -11,6 +11,7 @@ from rlt.errors import GenerationError
 from rlt.launch.health import HealthWatch, MotionWatch
 from rlt.launch.server import ServerProcess
 from rlt.launch.training import TrainingProcess
+from rlt.surroundings.clock import running
 
 logger = logging.getLogger(__name__)
 _EVERY = 0.2
@@ -87,7 +88,7 @@ def _let_it_save(training: TrainingProcess, patience: float) -> None:
         "ends it now",
         patience,
     )
-    deadline = time.monotonic() + patience
-    while training.poll() is None and time.monotonic() < deadline:
+    deadline = running() + patience
+    while training.poll() is None and running() < deadline:
         time.sleep(_EVERY)
     training.drain()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,8 @@ from rlt.quickstart.world import make_world, vocabulary
 from rlt.reporting.files import write_json, write_text
 from rlt.reporting.metrics import read_metrics
 from rlt.reporting.progress import setup_logging
+from rlt.surroundings.place import settle
+from rlt.surroundings.world import forget_processes
 
 logger = logging.getLogger(__name__)
 
@@ -175,6 +178,8 @@ def main(words: Sequence[str], base: BaseSettings = BASE) -> int:
     setup_logging()
     interrupt_on_sigterm()
     try:
+        settle(os.environ)
+        forget_processes(os.environ, "quickstart")
         overrides = tuple(typed.overrides)
         result = run(Options(typed.output, typed.seed, typed.backend, typed.problems, overrides, base))
     except RLTError as error:

@@ -1,6 +1,7 @@
 """now.json: what a training run is doing at this moment, for people who look (`python -m rlt.status`).
 
-`{"phase", "since", "step", "of", "written", "spent"}`: seconds since 1970; `step` is the one under way, and
+`{"phase", "since", "step", "of", "written", "spent", "boot", "entered"}`: seconds since 1970, and `entered`,
+which no step of the wall clock moves, since the boot named by `boot`; `step` is the one under way, and
 `spent` how long each phase before this one took. A run reads it for `spent` alone. It goes with a run that
 finished; of any other it says what it was doing last.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rlt.reporting.files import write_json
+from rlt.surroundings.clock import boot, since_boot
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,8 @@ class Now:
         self._is_on = True
         earlier = read_now(Path(directory)) or {}  # of this run: whoever began it has left its file
         self._phase = str(earlier.get("phase", ""))
+        is_here = earlier.get("boot") == boot()
+        self._entered = float(earlier["entered"]) if is_here else since_boot() if earlier else 0.0
         self._since = float(earlier.get("since", 0.0))
         self._spent: dict[str, float] = earlier.get("spent", {})
 
@@ -41,10 +45,10 @@ class Now:
         """Write what begins now; a disk that takes no more ends the telling, not the run."""
         if not self._is_on:
             return
-        now = time.time()
+        now = since_boot()
         if phase != self._phase:
             self._spent = self.spent(now)
-            self._phase, self._since = phase, now
+            self._phase, self._entered, self._since = phase, now, time.time()
         elif now - self._written < _REPEAT_AFTER:
             return
         self._written = now
@@ -53,8 +57,10 @@ class Now:
             "since": round(self._since, 2),
             "step": step,
             "of": of,
-            "written": round(now, 2),
+            "written": round(time.time(), 2),
             "spent": self._spent,
+            "boot": boot(),
+            "entered": round(self._entered, 2),
         }
         try:
             write_json(self._path, told)
@@ -68,7 +74,7 @@ class Now:
         """Return the seconds of each phase so far, in the order in which they were entered first."""
         if not self._phase:
             return {}
-        last = (time.time() if until is None else until) - self._since
+        last = (since_boot() if until is None else until) - self._entered
         return {**self._spent, self._phase: round(self._spent.get(self._phase, 0.0) + last, 2)}
 
     def clear(self) -> None:
@@ -85,3 +91,10 @@ def read_now(directory: Path) -> dict[str, Any] | None:
         return None
     known = {"phase", "since", "step", "written", "spent"}
     return told if isinstance(told, dict) and known <= told.keys() else None
+
+
+def seconds_in_phase(told: dict[str, Any]) -> float:
+    """Return how long the phase has lasted that was told; by the wall clock where another machine told it."""
+    is_here = told.get("boot") == boot()
+    seconds = since_boot() - told["entered"] if is_here else time.time() - told["since"]
+    return round(max(seconds, 0.0), 1)

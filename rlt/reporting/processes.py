@@ -16,6 +16,7 @@ import psutil
 
 from rlt.reporting.files import write_json
 from rlt.reporting.run_record import now
+from rlt.surroundings.clock import start_of
 
 NAME = "processes.json"
 OF_OTHERS = "processes.machine-*.json"
@@ -23,10 +24,17 @@ OF_OTHERS = "processes.machine-*.json"
 
 def describe_process(name: str, pid: int, **more: Any) -> dict[str, Any]:
     """Return what is written of a process of this machine."""
-    born = None
-    with suppress(psutil.Error):
-        born = psutil.Process(pid).create_time()
-    return {"name": name, "pid": pid, "born": born, **more}
+    return {"name": name, "pid": pid, **_birth(pid), **more}
+
+
+def _birth(pid: int) -> dict[str, int | float | None]:
+    """Return when a process started, in ticks since boot; macOS keeps a time that is never moved instead."""
+    try:
+        if (ticks := start_of(pid)) is not None:
+            return {"ticks": ticks}
+        return {"born": psutil.Process(pid).create_time()}
+    except (psutil.Error, ProcessLookupError):
+        return {"born": None}
 
 
 def write_processes(directory: str | Path, processes: Sequence[Mapping[str, Any]], machine: int = 0) -> None:
@@ -57,7 +65,10 @@ def is_alive(process: Mapping[str, Any]) -> bool:
     try:
         found = psutil.Process(process["pid"])
         born = process.get("born")
-        is_same = born is None or abs(found.create_time() - born) < 1.0
+        if "ticks" in process:
+            is_same = start_of(process["pid"]) == process["ticks"]
+        else:
+            is_same = born is None or abs(found.create_time() - born) < 1.0
         return is_same and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
+    except (psutil.Error, ProcessLookupError):
         return False

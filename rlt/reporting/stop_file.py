@@ -7,7 +7,7 @@ from pathlib import Path
 
 NAME = "stop"
 LAUNCHED_VARIABLE = "RLT_LAUNCHED"
-"""Environment variable with the time at which the launcher began, in seconds since 1970."""
+"""Environment variable with the time at which the launcher began, in seconds since the machine's boot."""
 
 
 def ask_to_stop(directory: str | Path) -> None:

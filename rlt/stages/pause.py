@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from typing_extensions import override
 from rlt.errors import Paused
 from rlt.generation.collective import on_main_process
 from rlt.reporting.stop_file import LAUNCHED_VARIABLE, asked_to_stop, forget_request
+from rlt.surroundings.clock import running, since_boot
 
 
 class PauseWhenTold(TrainerCallback):
@@ -27,10 +27,10 @@ class PauseWhenTold(TrainerCallback):
     def __init__(self, accelerator: Accelerator, directory: Path, max_hours: float | None) -> None:
         self._accelerator = accelerator
         self._directory = directory
-        began = float(os.environ.get(LAUNCHED_VARIABLE, time.time()))
+        began = float(os.environ.get(LAUNCHED_VARIABLE, since_boot()))
         self._max_hours = max_hours
         self._deadline = None if max_hours is None else began + 3600 * max_hours
-        self._last = time.time()
+        self._last = running()
         self._longest = 0.0
         self._reason: str | None = None
         self._state: TrainerState | None = None
@@ -42,7 +42,7 @@ class PauseWhenTold(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock of the first step."""
-        self._last = time.time()
+        self._last = running()
 
     @override
     def on_step_end(
@@ -57,11 +57,11 @@ class PauseWhenTold(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def _why(self) -> str | None:
-        now = time.time()
+        now = running()  # a step in which the job was suspended is no longer than others
         self._longest, self._last = max(self._longest, now - self._last), now
         if asked_to_stop(self._directory):
             return "as it was asked to"
-        if self._deadline is not None and now + self._longest > self._deadline:
+        if self._deadline is not None and since_boot() + self._longest > self._deadline:
             return f"since trainer.max_hours={self._max_hours:g} would not hold another step"
         return None
 

@@ -24,6 +24,7 @@ import yaml
 
 from rlt.errors import DataError
 from rlt.reporting.now import NAME as NOW
+from rlt.reporting.now import seconds_in_phase
 from rlt.reporting.processes import NAME as PROCESSES
 from rlt.reporting.processes import OF_OTHERS, is_alive
 from rlt.reporting.redact import redact
@@ -80,7 +81,7 @@ def look(directory: Path) -> Told:
     of = now.get("of")
     doing = None
     if now and state != "starting":
-        doing = {"phase": now["phase"], "seconds": round(max(time.time() - now["since"], 0.0), 1)}
+        doing = {"phase": now["phase"], "seconds": seconds_in_phase(now)}
     told: Told = {
         "directory": str(directory),
         "stage": run.get("stage"),

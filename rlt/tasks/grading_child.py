@@ -7,11 +7,11 @@ import os
 import select
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 
 from rlt.errors import ModelError
+from rlt.surroundings.clock import running
 
 START_SECONDS = 120.0
 """Wall time for the child to import computer algebra."""
@@ -85,10 +85,13 @@ class GradingChild:
         """Return a line of the child; empty when it ends or says nothing in time."""
         assert self._process is not None
         assert self._process.stdout is not None
-        deadline = time.monotonic() + seconds
+        deadline = running() + seconds
         while b"\n" not in self._read:
-            left = max(0.0, deadline - time.monotonic())
+            left = max(0.0, deadline - running())
+            # At its end a select that was suspended finds nothing, however much time of ours is left.
             ready, _, _ = select.select([self._process.stdout], [], [], left)
+            if not ready and running() < deadline:
+                continue
             more = os.read(self._process.stdout.fileno(), 2**16) if ready else b""
             if not more:
                 return b""

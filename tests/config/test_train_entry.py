@@ -49,14 +49,10 @@ def test_wrong_setting_fails_in_seconds_without_torch(place, teacher_rl, word):
     assert errors[0].startswith("error: `")
 
 
-def test_only_the_first_rank_speaks(place):
-    done = train("learning_rat=1", cwd=place, RANK="1", LOCAL_RANK="1", WORLD_SIZE="2")
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
-
-
-def test_world_size_reaches_the_batch_rule(place, teacher_rl):
-    assert "x 3" in train(*teacher_rl, "--dry-run", cwd=place, WORLD_SIZE="3").stderr
-    assert "train_batch_size" not in train(*teacher_rl, "--dry-run", cwd=place, WORLD_SIZE="4").stderr
+def test_the_number_of_processes_reaches_the_batch_rule(place, teacher_rl):
+    assert "x 3" in train(*teacher_rl, "--dry-run", cwd=place, RLT_NUM_PROCESSES="3").stderr
+    four = train(*teacher_rl, "--dry-run", cwd=place, RLT_NUM_PROCESSES="4").stderr
+    assert "train_batch_size" not in four
 
 
 @pytest.fixture

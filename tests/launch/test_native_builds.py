@@ -17,17 +17,27 @@ def make_lock(root: Path, name: str, age: float) -> Path:
     return lock
 
 
-def test_only_old_locks_without_a_builder_are_removed(tmp_path):
+def test_only_locks_without_a_builder_are_removed(tmp_path):
     dead = make_lock(tmp_path, "dead", age=3600)
-    young = make_lock(tmp_path, "young", age=1)
+    ahead = make_lock(tmp_path, "ahead", age=-3600)  # made before the clock was set back
+    held = make_lock(tmp_path, "held", age=1)
     built = make_lock(tmp_path, "built", age=3600)
-    builder = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], cwd=built.parent)
+    sleep = "import sys, time; held = open(sys.argv[1]); print(); time.sleep(60)"
+    command = [sys.executable, "-uc", sleep]
+    builders = [
+        subprocess.Popen([*command, os.devnull], cwd=built.parent, stdout=subprocess.PIPE),
+        subprocess.Popen([*command, str(held)], stdout=subprocess.PIPE),  # torch before its compiler starts
+    ]
     try:
-        assert remove_stale_locks({"TORCH_EXTENSIONS_DIR": str(tmp_path)}) == [dead]
+        for builder in builders:
+            assert builder.stdout is not None
+            builder.stdout.readline()
+        assert remove_stale_locks({"TORCH_EXTENSIONS_DIR": str(tmp_path)}) == [ahead, dead]
     finally:
-        builder.kill()
-        builder.wait()
-    assert (dead.exists(), young.exists(), built.exists()) == (False, True, True)
+        for builder in builders:
+            builder.kill()
+            builder.communicate()
+    assert [lock.exists() for lock in (dead, ahead, held, built)] == [False, False, True, True]
 
 
 def test_without_a_cache_there_is_nothing_to_do(tmp_path):

@@ -54,7 +54,7 @@ def test_the_same_phase_is_not_written_at_every_fast_step(tmp_path):
 
 def test_whoever_goes_on_with_the_file_adds_to_what_was_spent(tmp_path, monkeypatch):
     clock = iter((100.0, 107.5, 110.0, 111.0, 115.0))
-    monkeypatch.setattr("rlt.reporting.now.time.time", lambda: next(clock))
+    monkeypatch.setattr("rlt.reporting.now.since_boot", lambda: next(clock))
     begun = Now(tmp_path)
     begun.clear()
     begun.enter("loading")  # at 100

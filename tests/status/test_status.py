@@ -135,7 +135,7 @@ def test_servers_that_load_before_the_run_is_recorded(tmp_path):
 def test_an_id_that_was_given_to_another_process(tmp_path):
     write_run(tmp_path, "running", os.getpid())
     mine = describe_process("training", os.getpid())
-    write_processes(tmp_path, [{**mine, "born": mine["born"] - 1000}])
+    write_processes(tmp_path, [{**mine, "ticks": mine["ticks"] - 1000}])
     assert [p["alive"] for p in look(tmp_path)["processes"]] == [True, False]
 
 
