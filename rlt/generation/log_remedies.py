@@ -108,7 +108,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"size mismatch|shape of|Attempted to load weight|weights were not initialized|"
-        r"no module or parameter",
+        r"no module or parameter|exceeds dimension size",
         "the model's config.json does not fit its weights: take both from the same model",
     ),
     (
