@@ -51,8 +51,11 @@ class NCCLGroup:
 
     def join(self, listener: socket.socket, world_size: int, timeout: float) -> None:
         """Meet the workers; GenerationError where the trainer has no NCCL library."""
-        from vllm.distributed.device_communicators.pynccl import PyNcclCommunicator
-        from vllm.distributed.utils import StatelessProcessGroup
+        # Where vLLM cannot be installed, pyright does not find it.
+        from vllm.distributed.device_communicators.pynccl import (  # pyright: ignore[reportMissingImports]
+            PyNcclCommunicator,
+        )
+        from vllm.distributed.utils import StatelessProcessGroup  # pyright: ignore[reportMissingImports]
 
         torch.cuda.set_device(self.device)  # a thread begins with device 0
         host, port = listener.getsockname()[:2]

@@ -24,6 +24,7 @@ PROJECT = Path(__file__).parents[2]
 CLASSES = {row.section for row in rows().values() if row.section} | {schema.Config}
 _FIELDS = {kind: {f.name for f in dataclasses.fields(kind)} for kind in CLASSES if kind}
 _WALKERS = {f"rlt/config/{name}.py" for name in ("tree", "save", "changes", "resolve", "bounds")}
+_COPIERS = ("replace", "_replace")  # from Python 3.13 on the first calls the second, which does the work
 _OUTSIDE = ("dataclasses.py", "copy.py", "<string>")
 
 
@@ -42,7 +43,7 @@ class Recorder:
     def saw(self, owner: Any, name: str, value: Any, frame: FrameType) -> None:
         """Take down one access."""
         file = frame.f_code.co_filename
-        is_copying = file.endswith("dataclasses.py") and frame.f_code.co_name == "replace"
+        is_copying = file.endswith("dataclasses.py") and frame.f_code.co_name in _COPIERS
         if is_copying:
             self._copied.setdefault(frame, set()).add(name)
         prefix = "" if isinstance(owner, schema.Config) else self._sections.get(id(owner))
@@ -61,7 +62,7 @@ class Recorder:
         """Take down that an object was made, perhaps as a copy of a known one."""
         if frame not in self._copied:
             return
-        old = frame.f_locals["obj"]
+        old = frame.f_locals[frame.f_code.co_varnames[0]]  # the first argument: `obj`, from 3.13 on `self`
         own = self._copied.pop(frame) & self._own.get(id(old), _FIELDS[type(old)])
         self._own[id(new)] = own
         if id(old) in self._sections:
