@@ -29,7 +29,8 @@ def check_data(config: Config) -> None:
         raise ConfigError(
             f"`data.on_long_row=truncate` cuts explanations, which {rows} do not have: take drop or error."
         )
-    _check_cleaning(config)
+    if stage.reads("data.decontaminate"):
+        _check_cleaning(config)
     check_prompts(config)
 
 

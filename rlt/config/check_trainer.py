@@ -52,9 +52,12 @@ def _check_steps(config: Config) -> None:
 
 def _check_time_limits(config: Config) -> None:
     """Raise where processes would wait for a weight sync less long than it may take."""
-    given, sync = config.trainer_args.get("ddp_timeout"), config.generation.sync_timeout
+    given = config.trainer_args.get("ddp_timeout")
+    if given is None or not stage_of(config).is_rl:
+        return
+    sync = config.generation.sync_timeout
     least = math.ceil(sync) + _APART
-    if given is not None and stage_of(config).is_rl and given < least:
+    if given < least:
         raise ConfigError(
             f"`trainer_args.ddp_timeout={given}` must be at least {least}, {_APART} s more than "
             f"generation.sync_timeout={sync:g}: the processes that wait for a weight sync would be ended "

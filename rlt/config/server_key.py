@@ -73,10 +73,13 @@ _NAME_SERVERS = ("generation.servers", "reward.servers", "reward.answers.servers
 def check_server_key(config: Config) -> None:
     """Raise ConfigError for a key that cannot be used, and for servers beyond this machine without one."""
     generation = config.generation
-    own = generation.api == "vllm"  # of other servers it is their owner's affair who may ask them
+    stage = stage_of(config)
+    own = (
+        not stage.reads("generation.api") or generation.api == "vllm"
+    )  # of other servers it is their owner's affair who may ask them
     if find_key(generation.api_key_file, own=own) or generation.allow_open_servers or not own:
         return
-    for name in filter(stage_of(config).reads, _NAME_SERVERS):
+    for name in filter(stage.reads, _NAME_SERVERS):
         for address in filter(beyond_this_machine, get(config, name)):
             raise ConfigError(
                 f"`{name}` names {address}, which other machines reach, and there is no key, so whoever "

@@ -101,8 +101,9 @@ def trained_parameters(config: Config, policy: ModelSize) -> int:
 
 def num_communicators(config: Config, strategy: str, processes: int) -> int:
     """Return the NCCL communicators of rank 0: torch's, DeepSpeed's own, and that of the weight sync."""
-    syncs = stage_of(config).is_rl and config.generation.backend == "vllm"
-    syncs &= config.generation.weight_sync != "checkpoint"
+    generation = config.generation
+    is_served = stage_of(config).is_rl and generation.backend == "vllm"
+    syncs = is_served and generation.weight_sync != "checkpoint"
     return (processes > 1) + (processes > 1 and strategy not in WITHOUT_DEEPSPEED) + syncs
 
 

@@ -73,8 +73,10 @@ def write_origin(config: Config, checkpoint: Path) -> None:
 
 def require_same_origin(config: Config) -> None:
     """Raise CheckpointError where a run would go on as another one; log what else differs. Writes nothing."""
+    if not stage_of(config).trains:
+        return
     checkpoint = named_checkpoint(config.resume_from, Path(config.output_dir))
-    if checkpoint is None or not stage_of(config).trains:
+    if checkpoint is None:
         return
     before = _origin(checkpoint)
     if before is None:

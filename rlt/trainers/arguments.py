@@ -14,6 +14,9 @@ from typing import Any
 
 from rlt.config.schema import Config, GenerationSettings, stage_of
 
+DDP_TIMEOUT = 1800
+"""Seconds that processes wait for each other where nothing is set (transformers' default)."""
+
 
 @dataclass(frozen=True)
 class RunContext:
@@ -89,7 +92,7 @@ def patience(generation: GenerationSettings) -> int:
     That is: servers are silent for too long, then a sync takes too long. A generation that goes on may last
     longer, and no process waits for it in a collective (generation/heartbeat.py).
     """
-    return max(1800, math.ceil(generation.request_timeout + generation.sync_timeout + 600))
+    return max(DDP_TIMEOUT, math.ceil(generation.request_timeout + generation.sync_timeout + 600))
 
 
 def group_limit(config: Config) -> float:
@@ -98,9 +101,11 @@ def group_limit(config: Config) -> float:
     While rank 0 sends weights the others wait in one of them. It lies between generation.sync_timeout, so
     that a failed sync ends with its own words, and ddp_timeout, the limit of the group of all processes.
     """
-    longest_wait = config.generation.sync_timeout if stage_of(config).is_rl else 0.0
-    whole = config.trainer_args.get("ddp_timeout", patience(config.generation))
-    return (longest_wait + whole) / 2
+    stage = stage_of(config)
+    given = config.trainer_args.get("ddp_timeout") if stage.trains else None
+    if not stage.is_rl:
+        return given or DDP_TIMEOUT
+    return (config.generation.sync_timeout + (given or patience(config.generation))) / 2
 
 
 def gradient_accumulation(config: Config, num_processes: int) -> int:

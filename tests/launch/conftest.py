@@ -19,7 +19,8 @@ def vllm_config(tmp_path: Path) -> Callable[..., object]:
     from rlt.config.schema import Config
 
     def build(model: Path | None = None, **generation: object) -> Config:
-        config = Config(model_name_or_path=str(model or "no-model"), output_dir=str(tmp_path / "run"))
+        files = {"model_name_or_path": str(model or "no-model"), "output_dir": str(tmp_path / "run")}
+        config = Config(stage="teacher_rl", **files)
         config.max_prompt_length = config.max_completion_length = 64
         config.generation.dtype = "float32"
         for key, value in generation.items():
