@@ -4,9 +4,10 @@ A limit on silence or on a hang counts `running()`. A process that was suspended
 suspend`, `docker pause`) goes on with what was left of its limits. The system has no such clock: its
 monotonic clocks go on while a process is stopped.
 
-Some limits lie in code that is not ours, and count a suspension: torch's process groups (a collective that
-waits across it may end the training; resume_from=latest goes on), torchrun's own store, and a request that must not be sent twice (a weight sync fails, and the training saves
-and ends). Stop all processes of a run, or none.
+Some limits lie in code that is not ours, and count a suspension: those of torch's process groups (a
+collective that waits across it may end the training; resume_from=latest goes on), of torchrun's own store,
+and of a request that must not be sent twice (a weight sync fails, and the training saves and ends). Stop all
+processes of a run, or none.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def slow_server() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(text)
 
-        def log_message(self, *args: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:
             pass
 
         def handle(self) -> None:
