@@ -91,7 +91,7 @@ _DATASET = (
 )
 _CLEANING = (
     *("data.decontaminate", "data.on_contaminated", "data.deduplicate"),
-    *("evaluate.paths", "evaluate.revisions"),  # where the benchmarks are
+    *("evaluate.paths", "evaluate.revisions", "evaluate.option_order"),  # the benchmarks' questions
 )
 _TOO_LONG = ("data.on_long_row", "data.shortest")
 _HELD_OUT = ("data.eval_path", "data.eval_split", "data.eval_subset")

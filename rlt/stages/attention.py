@@ -18,8 +18,11 @@ def settle_attention(config: Config) -> None:
 
     transformers would say so when it loads the model: in RL after the servers have loaded theirs.
     """
+    models = dict.fromkeys(loaded_models(config))
+    if not models:
+        return
     setting, trust = config.model.attn_implementation, config.model.trust_remote_code
-    for model in dict.fromkeys(loaded_models(config)):
+    for model in models:
         if _can_be_read(model.name, model.revision, trust):
             found = attention_of(model.name, setting, model.dtype, revision=model.revision, trust=trust)
             logger.info("attention of %s: %s (%s)", model.name, *found)

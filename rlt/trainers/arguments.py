@@ -101,11 +101,15 @@ def group_limit(config: Config) -> float:
     While rank 0 sends weights the others wait in one of them. It lies between generation.sync_timeout, so
     that a failed sync ends with its own words, and ddp_timeout, the limit of the group of all processes.
     """
+    longest_wait = config.generation.sync_timeout if stage_of(config).is_rl else 0.0
+    return (longest_wait + whole_limit(config)) / 2
+
+
+def whole_limit(config: Config) -> float:
+    """Return the time limit, in seconds, of the group of all processes."""
     stage = stage_of(config)
     given = config.trainer_args.get("ddp_timeout") if stage.trains else None
-    if not stage.is_rl:
-        return given or DDP_TIMEOUT
-    return (config.generation.sync_timeout + (given or patience(config.generation))) / 2
+    return given or (patience(config.generation) if stage.is_rl else DDP_TIMEOUT)
 
 
 def gradient_accumulation(config: Config, num_processes: int) -> int:
@@ -122,7 +126,7 @@ def _common(config: Config, context: RunContext) -> dict[str, Any]:
         "run_name": Path(config.output_dir).name,
         "project": config.wandb_project,
         "seed": config.seed,
-        "ddp_timeout": patience(config.generation),
+        "ddp_timeout": whole_limit(config),
         "data_seed": config.seed,
         "bf16": config.model.dtype == "bfloat16",
         "use_cpu": context.use_cpu,

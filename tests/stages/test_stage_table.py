@@ -45,6 +45,8 @@ BESIDE_SERVERS = {
     "collect.requests_per_server": "rlt/stages/collect_traces.py",
     "evaluate.requests_per_server": "rlt/stages/evaluate.py",
     "generation.api": "rlt/stages/evaluate.py",
+    "generation.api_model": "rlt/stages/evaluate.py",
+    "generation.retry_seconds": "rlt/stages/evaluate.py",
     "reward.servers": "rlt/stages/student_placement.py",
     "reward.verify_server": "rlt/stages/score_traces.py",
 }
@@ -87,6 +89,8 @@ def words(work, tiny_teacher, tiny_student, toy_problems):
     held_out += ["data.eval_subset.n=2", "trainer.max_steps=2"]
     held_out += ["model.lora.rank=2", "model.lora.target_modules=[q_proj]"]
     solved = ["data.missing_trace=solution", "data.subset.n=13"]
+    compared = ["data.decontaminate=[gsm8k]", "data.on_contaminated=report"]
+    cleaned = [*compared, f"evaluate.paths={{gsm8k: {work / 'gsm8k.jsonl'}}}"]
     output, traces = work / "run", work / "traces.jsonl"
     without_trace = work / "without_trace.jsonl"
     without_trace.write_text(f'{toy_problems.read_text()}{{"question": "9*9", "solution": "1"}}\n')
@@ -111,17 +115,31 @@ def words(work, tiny_teacher, tiny_student, toy_problems):
     select += ["data.subset.n=8"]
     choose = ["select.rule=rank", "select.rank_bucket=[1,1]", "select.max_length=900"]
     found = {
-        "teacher_sft": sft_words("teacher_sft", tiny_teacher, without_trace, output, *held_out, *solved),
-        "teacher_rl": later_win(*rl, *components),
-        "student_sft": [*student_words(tiny_student, traces, output, *watched(work)), *of_traces],
-        "student_rl": ["run_cfg=student_rl", *of_student, *watched(work), "correctness.grader=math"],
+        "teacher_sft": sft_words(
+            "teacher_sft", tiny_teacher, without_trace, output, *held_out, *solved, *cleaned
+        ),
+        "teacher_rl": later_win(*rl, *components, *cleaned),
+        "student_sft": [*student_words(tiny_student, traces, output, *watched(work)), *of_traces, *compared],
+        "student_rl": [
+            "run_cfg=student_rl",
+            *of_student,
+            *watched(work),
+            *compared,
+            "correctness.grader=math",
+        ],
         "collect_traces": collect_words(
-            tiny_teacher, toy_problems, output, "generation.backend=transformers", "data.subset.n=2"
+            tiny_teacher, toy_problems, output, "generation.backend=transformers", "data.subset.n=2", *cleaned
         ),
         "evaluate": ["run_cfg=evaluate", "eval_cfg=robust", "evaluate.num_samples=1", *evaluate],
         "score_traces": ["run_cfg=score_traces", *scoring],
         "show_traces": ["run_cfg=show_traces", *scoring],
-        "select_traces": ["run_cfg=select_traces", *select, *choose, "layout.student_prompt=Think."],
+        "select_traces": [
+            "run_cfg=select_traces",
+            *select,
+            *choose,
+            *cleaned,
+            "layout.student_prompt=Think.",
+        ],
         "plan_traces": ["run_cfg=plan_traces", *select, "layout.student_prompt=Think."],
         "make_countdown": ["run_cfg=make_countdown", f"output_dir={output}", "countdown.num_train=4"],
         "infer": [

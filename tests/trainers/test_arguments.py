@@ -69,7 +69,7 @@ def test_grpo_config_accepts_evaluation(num_processes):
         (["teacher_rl"], (600 + 3000) / 2),
         (["teacher_rl", "generation.sync_timeout=5000"], (5000 + 7400) / 2),
         (["teacher_rl", "trainer_args.ddp_timeout=720"], (600 + 720) / 2),
-        (["teacher_sft"], 3000 / 2),  # nobody waits for a sync
+        (["teacher_sft"], 1800 / 2),  # nobody waits for a sync
     ],
 )
 def test_the_limit_of_deepspeeds_group_lies_between_that_of_a_sync_and_that_of_the_whole_group(words, limit):
