@@ -47,11 +47,12 @@ BESIDE_SERVERS = {
     "generation.api": "rlt/stages/evaluate.py",
     "generation.api_model": "rlt/stages/evaluate.py",
     "generation.retry_seconds": "rlt/stages/evaluate.py",
+    "evaluate.revisions": "rlt/evaluation/items.py",
     "reward.servers": "rlt/stages/student_placement.py",
     "reward.verify_server": "rlt/stages/score_traces.py",
 }
-"""Read only where servers, or a launcher with its training, run; tests marked `vllm` have those. Here the
-file that reads each is looked into."""
+"""Read only where servers, a launcher with its training, or a benchmark of the Hub are; tests marked `vllm`
+have servers. Here the file that reads each is looked into."""
 GSM8K = '{"question": "1+1*2", "answer": "#### 3"}\n'
 
 
