@@ -44,6 +44,11 @@ _FOLLOWS = re.compile(
     r"|resource_tracker|output_handler failed"
 )
 """Errors of those that wait for another process."""
+_ENDED = re.compile(
+    r"Engine core initialization failed|EngineDeadError|EngineCore encountered an issue|died unexpectedly"
+    r"|WorkerProc initialization failed|Failed core proc|engine loop has died|Fatal Python error"
+)
+"""What a server's log says when its engine has ended."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,16 @@ def quote_log(path: Path, lines: int = LOG_LINES) -> str:
         return f"\nlast lines of {path}:\n{log_tail(path, lines)}"
     remedy = f"; {reason.remedy}" if reason.remedy else ""
     return f": {reason.text}{remedy} (line {reason.line} of {path})"
+
+
+def quote_running(path: Path, lines: int = LOG_LINES) -> str:
+    """Return `quote_log` for a server whose log says that its engine has ended, else the last lines.
+
+    A server that goes on logs errors of single requests, which are no reason for what happens later.
+    """
+    if _ENDED.search(_read(path)):
+        return quote_log(path, lines)
+    return f"\nlast lines of {path}:\n{log_tail(path, lines)}"
 
 
 def quote_end(path: Path, code: int, lines: int = LOG_LINES) -> str:

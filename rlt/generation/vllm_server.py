@@ -15,7 +15,7 @@ from requests.adapters import HTTPAdapter
 
 from rlt.config.server_key import find_key
 from rlt.errors import GenerationError, ServerLost, first_line
-from rlt.generation.log_reason import quote_log
+from rlt.generation.log_reason import quote_running
 from rlt.surroundings.clock import running
 
 LOADING_VARIABLE = "RLT_SERVERS_LOADING"
@@ -86,10 +86,10 @@ class VLLMServer:
     def failure(
         self, sentence: str, *, with_log: bool = True, kind: type[GenerationError] = GenerationError
     ) -> GenerationError:
-        """Return an error that names this server and tells the reason in its log, or the log's last lines."""
+        """Return an error that names this server, with why its engine ended, or the last lines of its log."""
         message = f"the {self.kind} at {self.address} {sentence}"
         if with_log and self.log_path is not None:
-            message += quote_log(self.log_path)
+            message += quote_running(self.log_path)
         return kind(message)
 
     @contextmanager
