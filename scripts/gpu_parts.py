@@ -116,7 +116,9 @@ def make_model(bench: Bench) -> Any:
         tie_word_embeddings=False,
     )
     with bench.device:
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=torch.bfloat16, attn_implementation="sdpa", trust_remote_code=False
+        )
     return model.eval()
 
 

@@ -255,7 +255,6 @@ def test_a_launch_for_gpus_that_are_elsewhere_is_planned_and_not_started(
         f"output_dir={tmp_path / 'run'}",
         "trainer.max_steps=1",
         "data.max_length=512",
-        "layout.student_prompt=default",
     ]
     words = ["1", "cfgs/run_cfg/teacher_sft.yaml", *settings]
     monkeypatch.chdir(ROOT)

@@ -160,7 +160,7 @@ def _gpu_problem(*, on_gpu: bool) -> str | None:
     """Return why FlashAttention cannot run here; transformers would fail late, at the first forward pass."""
     if not on_gpu:
         return "there is no GPU"
-    if torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0):
+    if devices.on_gpu() and torch.cuda.get_device_capability() < (8, 0):
         return f"{torch.cuda.get_device_name()} is older than Ampere"
     if not_provided(FLASH) is None:
         try:
