@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from rlt.config.schema import Config
+from rlt.devices import on_gpu
 from rlt.errors import ModelError
 from rlt.formats.layout import TeacherLayout
 from rlt.generation.collective import on_every_process, on_main_process
@@ -129,7 +130,7 @@ def verify_student_servers(config: Config, student: StudentText, check: StudentC
     name, reward = student.settings.model, config.reward
     # Nothing else is on this process's GPU yet.
     gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    device = torch.device(gpu if torch.cuda.is_available() else "cpu")
+    device = torch.device(gpu if on_gpu() else "cpu")
     asked = student_texts(student, check)
     logger.info("comparing the student's servers with a plain load of %s", name)
     plain = PlainModel(name, reward.dtype, trust=config.model.trust_remote_code)
