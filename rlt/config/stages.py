@@ -122,7 +122,7 @@ _PLAIN_SAMPLING = (
     "generation.repetition_penalty",
 )
 _SERVERS = ("generation.request_timeout", "generation.api_key_file", "generation.allow_open_servers")
-"""Of servers that are asked, whoever started them."""
+"""Of the servers that are asked, started by us or by others."""
 _ENGINE = (
     *(*_PLAIN_SAMPLING, *_SERVERS, "max_prompt_length", "generation.backend", "generation.servers"),
     *("generation.startup_timeout", "generation.silence_timeout", "generation.tensor_parallel"),

@@ -94,7 +94,7 @@ def consume_on_main_process(
         try:
             consume(weights)
         except RLTError as error:
-            # Said now: the gathers below take a while, and whoever watches wants to know why nothing moves.
+            # Said now: the gathers below take a while, and users want to know why nothing moves.
             logger.error("%s", error)
             raise
         finally:

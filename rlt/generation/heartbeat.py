@@ -80,7 +80,7 @@ class Meeting:
 
 
 def _store() -> Any:
-    """Return a connection of its own to the store: a wait would block whoever shares it."""
+    """Return a connection of its own to the store: a wait would block all who share it."""
     # Public torch has no way to a process group's store. One of our own would need another open port.
     from torch.distributed.distributed_c10d import _get_default_store
 
