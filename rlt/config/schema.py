@@ -404,6 +404,11 @@ class GenerationSettings:
         "openai: seconds that one request may wait, in all, for a server that is busy or broken",
         gt=0,
     )
+    overlap: bool = setting(
+        True,
+        "RL with vLLM: let student, teacher and reference read completions while others are being written; "
+        "off, they wait for the last one; the numbers are the same",
+    )
     weight_sync: str = setting(
         "auto",
         "how weights reach the servers: nccl broadcast, or a safetensors checkpoint they reload; "

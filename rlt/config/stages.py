@@ -134,7 +134,7 @@ _RL = (
     *("trainer.beta", "trainer.ref_sync_steps", "trainer.ref_mixup", "trainer.loss_type"),
     *("trainer.mask_truncated", "trainer.scale_rewards"),
     *("generation.weight_sync", "generation.sync_dir", "generation.sync_timeout"),
-    *("generation.max_restarts", "generation.drift_limit"),
+    *("generation.max_restarts", "generation.drift_limit", "generation.overlap"),
     *("monitors.max_length_ratio", "monitors.min_length_ratio", "monitors.baseline_steps"),
     *("monitors.max_truncated", "monitors.max_zero_variance"),
 )
@@ -175,6 +175,7 @@ _OTHERS_SERVERS = tuple(
     OnlyWith(name, "generation.api", ("openai",))
     for name in ("generation.api_model", "generation.retry_seconds")
 )
+_OVERLAP = OnlyWith("generation.overlap", "generation.backend", ("vllm",))
 _STUDENT_SERVERS = OnlyWith("reward.servers", "reward.placement", ("server",))
 
 STAGES: dict[str, Stage] = {
@@ -198,7 +199,7 @@ STAGES: dict[str, Stage] = {
             *("monitors.max_kl_share", "monitors.min_kl_share"),
         ),
         needs=(_NEEDS_MODEL, _NEEDS_STUDENT),
-        only_with=(_STUDENT_SERVERS,),
+        only_with=(_STUDENT_SERVERS, _OVERLAP),
         checks=(
             *("bounds", "attention", "batch", "trainer", "greedy", "data", "reward", "components", "student"),
             *("engine_logprobs", "generation", "files", "lengths", "servers", "server_key"),
@@ -275,6 +276,7 @@ STAGES: dict[str, Stage] = {
             "monitors.max_malformed",
         ),
         needs=(_NEEDS_MODEL,),
+        only_with=(_OVERLAP,),
         checks=(
             *("bounds", "attention", "batch", "trainer", "during_training", "greedy", "data", "own_prompt"),
             *("correctness", "generation", "files", "lengths", "servers", "server_key"),

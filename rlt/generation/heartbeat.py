@@ -21,7 +21,8 @@ SAY_EVERY = 60.0
 """Seconds between two words of a process that works."""
 SILENT_AFTER = 600.0
 """Seconds without a word after which a process is given up: foreign code holds it, or its machine is gone."""
-_LOOK_EVERY = 0.5
+_LOOK_FIRST, _LOOK_EVERY = 0.002, 0.5
+"""Seconds between two looks: the first of a wait, and those of a long one."""
 _WORKING, _DONE = b"working", b"done"
 _numbers = itertools.count()
 
@@ -53,13 +54,14 @@ class Meeting:
         """Return when a process is done; GenerationError when it says nothing any more."""
         store = _store()
         for word in itertools.count():
-            key, start = self._key(rank, word), running()
+            key, start, pause = self._key(rank, word), running(), _LOOK_FIRST
             try:
                 # Not store.wait, whose limit counts the time in which this process was suspended.
                 while not store.check([key]):
                     if running() - start > SILENT_AFTER:
                         raise TimeoutError
-                    time.sleep(min(_LOOK_EVERY, SILENT_AFTER / 4))
+                    time.sleep(pause)
+                    pause = min(2 * pause, _LOOK_EVERY, SILENT_AFTER / 4)
                 if store.get(key) == _DONE:
                     return
             except (TimeoutError, RuntimeError) as error:  # torch's DistStoreError and DistNetworkError

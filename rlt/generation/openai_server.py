@@ -90,12 +90,11 @@ class OpenAIServer(VLLMServer):
         *,
         key: str | None = None,
         log_path: Path | None = None,
-        max_connections: int = 64,
         retry_seconds: float = 600.0,
     ) -> None:
         plain = re.sub(r"(/v1(/(chat/)?completions|/models)?)?/*$", "", address.strip())
         key = key or find_key(None, own=False)
-        super().__init__(plain, key=key, log_path=log_path, max_connections=max_connections)
+        super().__init__(plain, key=key, log_path=log_path)
         if beyond_this_machine(self.address):  # a company's proxy may be the only way out
             self._session.proxies.update(get_environ_proxies(self.address))
         self.left_out: set[str] = set()

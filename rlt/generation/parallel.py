@@ -10,12 +10,13 @@ import math
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from rlt.errors import GenerationError
 from rlt.surroundings.clock import running
 
 T = TypeVar("T")
+_END = object()
 
 
 class TimeLimit:
@@ -110,8 +111,7 @@ def _as_done(
                 # Whatever it is, it belongs to the waiting thread, which raises it.
                 done.put((index, None, error))
 
-    for _ in range(min(len(tasks), max_threads or len(tasks))):
-        threading.Thread(target=work, daemon=True, name="rlt-generation").start()
+    _start_threads(work, min(len(tasks), max_threads or len(tasks)))
 
     unfinished = set(range(len(tasks)))
     deadline = math.inf if timeout is None else running() + timeout
@@ -133,6 +133,57 @@ def _as_done(
                 )
     finally:
         stopped.set()
+
+
+def _start_threads(work: Callable[[], None], count: int) -> None:
+    """Start so many threads, or as many as the machine allows, but at least one."""
+    for started in range(count):
+        try:
+            threading.Thread(target=work, daemon=True, name="rlt-generation").start()
+        except RuntimeError:  # the limit of threads: of the user, or of the container
+            if not started:
+                raise
+            return
+
+
+class Arrivals(Generic[T]):
+    """What an iterator yields, gathered by a thread of its own while the caller does other work."""
+
+    def __init__(self, items: Iterator[T]) -> None:
+        self._items = items
+        self._found: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._failure: BaseException | None = None
+        self._is_over = False
+        threading.Thread(target=self._gather, daemon=True, name="rlt-arrivals").start()
+
+    def take(self, *, wait: bool) -> list[T]:
+        """Return what has come since the last call; with `wait` at least one item, unless all have come.
+
+        What the iterator has raised is raised once the items before it have been taken.
+        """
+        taken: list[T] = []
+        while not self._is_over:
+            try:
+                item = self._found.get(block=wait and not taken)
+            except queue.Empty:
+                return taken
+            if item is _END:
+                self._is_over = True
+            else:
+                taken.append(item)
+        if self._failure is not None and not taken:
+            raise self._failure
+        return taken
+
+    def _gather(self) -> None:
+        try:
+            for item in self._items:
+                self._found.put(item)
+        except BaseException as error:
+            # Whatever it is, it belongs to the thread that takes the items.
+            self._failure = error
+        finally:
+            self._found.put(_END)
 
 
 def _next(found: queue.SimpleQueue[T], until: float) -> T | None:

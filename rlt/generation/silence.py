@@ -42,10 +42,17 @@ class InFlight:
         self._tokens: dict[VLLMServer, float | None] = {}
 
     @contextmanager
-    def at_idlest(self, servers: Sequence[VLLMServer]) -> Iterator[VLLMServer]:
-        """Yield the server with the fewest requests in flight, for one more."""
+    def at_idlest(
+        self, servers: Sequence[VLLMServer], home: list[VLLMServer] | None = None
+    ) -> Iterator[VLLMServer]:
+        """Yield the server with the fewest requests in flight, for one more.
+
+        Requests that share a `home`, empty at first, all go to the server of the first of them.
+        """
         with self._lock:
-            server = min(servers, key=lambda server: self._count.get(server, 0))
+            server = min(home or servers, key=lambda server: self._count.get(server, 0))
+            if home is not None:
+                home[:] = [server]
             count = self._count[server] = self._count.get(server, 0) + 1
             if count == 1:  # it had nothing to say before
                 self._heard[server], self._tokens[server] = running(), None

@@ -9,7 +9,7 @@ import logging
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,13 +65,13 @@ class VLLMPool:
         paths = [Path(p) if p is not None else None for p in log_paths] or [None] * len(addresses)
         assert len(paths) == len(addresses), "one log path per address"
         self.servers = [
-            self.make_server(address, key=key, log_path=path, max_connections=requests_per_server)
+            self.make_server(address, key=key, log_path=path)
             for address, path in zip(addresses, paths, strict=True)
         ]
         self.timeout = timeout
         self.max_requests = requests_per_server * len(self.servers)
         """Requests in flight over all servers."""
-        _allow_sockets(self.max_requests, requests_setting)
+        _require_sockets(self.max_requests, requests_setting)
         self._in_flight = InFlight(timeout)
 
     def make_server(self, address: str, **options: Any) -> VLLMServer:
@@ -94,6 +94,44 @@ class VLLMPool:
             for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
         ]
         return self.run_watched(tasks)
+
+    def stream_groups(
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        sampling: Sampling,
+        seeds: Sequence[int],
+        *,
+        known: Container[int] = (),
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yield (row, completion) as each is done: the very completions of `generate`, one request each.
+
+        Row i * n + k is the k-th completion of prompt i; rows that are `known` are not asked for again. The
+        requests of a prompt go to one server, which computes the prompt once. As many prompts are in flight
+        as with `generate`, and limits are as there.
+        """
+        assert len(prompts) == len(seeds), "one seed per prompt"
+        is_greedy = sampling.temperature <= 0  # all n are equal then
+        tasks: list[tuple[str, Callable[[], Completion]]] = []
+        rows: list[range] = []
+        for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+            home: list[VLLMServer] = []
+            group = range(i * n, (i + 1) * n)
+            for same in [group] if is_greedy else [group[k : k + 1] for k in range(n)]:
+                if all(row in known for row in same):
+                    continue
+                # vLLM gives the k-th of n samples of one request the request's seed + k.
+                k = same[0] % n
+                ids, own_seed = [int(t) for t in prompt], spread_seed(seed) + k
+                tasks.append((f"prompt {i}, sample {k}", partial(self._one, ids, sampling, own_seed, home)))
+                rows.append(same)
+        connections = _allow_sockets(min(len(tasks), self.max_requests * n), at_least=self.max_requests)
+        for task, completion in run_each(tasks, max_threads=connections, watch=self._in_flight):
+            yield from ((row, completion) for row in rows[task] if row not in known)
+
+    def _one(self, prompt: list[int], sampling: Sampling, seed: int, home: list[VLLMServer]) -> Completion:
+        with self._in_flight.at_idlest(self.servers, home) as server:
+            return _complete(server, prompt, 1, sampling, seed, UNLIMITED)[0]
 
     def run_watched(self, tasks: Sequence[tuple[str, Callable[[], T]]]) -> list[T]:
         """Return the results of (name, call) tasks, in order, each of which asks `on_idlest`.
@@ -216,21 +254,33 @@ class VLLMPool:
             return call(server)
 
 
-def _allow_sockets(count: int, setting: str | None) -> None:
-    """Raise this process's limit of open files if so many connections need it; usual is 1024.
+def _allow_sockets(wanted: int, at_least: int = 0) -> int:
+    """Return how many connections this process may have open, `wanted` if it can be.
+
+    Raises the process's own limit of open files, usually 1024, if the machine allows it. `at_least` so many
+    have been allowed before.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if limit > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return max(at_least, limit - _OTHER_FILES)
+
+
+def _require_sockets(count: int, setting: str | None) -> None:
+    """Raise GenerationError where this process may not have so many connections open.
 
     `setting` is what the stage takes the number of requests from, None where there is nothing to lower.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = count + _OTHER_FILES
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
+    if _allow_sockets(count) < count:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         raise GenerationError(
-            f"{count} requests at once need {needed} open files, and this machine allows {hard} (ulimit "
-            f"-Hn): {f'lower {setting}, or ' if setting else ''}raise the limit"
+            f"{count} requests at once need {count + _OTHER_FILES} open files, and this machine allows "
+            f"{hard} (ulimit -Hn): {f'lower {setting}, or ' if setting else ''}raise the limit"
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _complete(

@@ -23,6 +23,8 @@ LOADING_VARIABLE = "RLT_SERVERS_LOADING"
 CONNECT_TIMEOUT = 10.0
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 """Environment variables that name the file of trusted authorities, as for other programs."""
+_KEPT_CONNECTIONS = 8192
+"""Connections that stay open for further requests; more than are ever in flight."""
 _MOST = 0.8
 """The share of a time limit that passes while we run; less of it, and we were suspended meanwhile."""
 
@@ -42,7 +44,6 @@ class VLLMServer:
         *,
         key: str | None = None,
         log_path: Path | None = None,
-        max_connections: int = 64,
     ) -> None:
         self.address = address.rstrip("/")
         if not self.address.startswith(("http://", "https://")):
@@ -51,7 +52,7 @@ class VLLMServer:
             )
         self.log_path = log_path
         self._key = key or find_key(None)
-        self._session = _new_session(max_connections, self._key)
+        self._session = _new_session(self._key)
 
     def get(self, path: str, *, timeout: float, missing_ok: bool = False, **params: str) -> Any:
         """Return the decoded answer of a GET request, None for an empty body or an allowed 404."""
@@ -125,7 +126,7 @@ class VLLMServer:
         """Return the answer of a request that the server has fulfilled, None for an allowed 404."""
         start = running()
         # A request that must not run twice gets a new connection: an idle one may just have been closed.
-        session = self._session if retry else _new_session(1, self._key)
+        session = self._session if retry else _new_session(self._key)
         try:
             response = session.request(
                 method, self.address + path, timeout=(min(CONNECT_TIMEOUT, timeout), timeout), **kwargs
@@ -177,7 +178,7 @@ class VLLMServer:
 
     def demands_key(self, timeout: float) -> bool:
         """Return whether a request without a key is refused, at a path that vLLM's own key leaves open."""
-        with _new_session(1, None) as session:
+        with _new_session(None) as session:
             try:
                 return session.get(f"{self.address}/version", timeout=timeout).status_code == 401
             except requests.exceptions.RequestException as error:
@@ -210,14 +211,14 @@ class VLLMServer:
             time.sleep(0.2)
 
 
-def _new_session(max_connections: int, key: str | None) -> requests.Session:
+def _new_session(key: str | None) -> requests.Session:
     session = requests.Session()
     # The servers are neighbours: a proxy from the environment would only get in between.
     session.trust_env = False
     # With trust_env off, requests would not look at these; and it never looks at SSL_CERT_FILE.
     named = (os.environ.get(name, "") for name in CERTIFICATES)
     session.verify = next((path for path in named if os.path.exists(path)), True)
-    adapter = HTTPAdapter(pool_maxsize=max_connections)
+    adapter = HTTPAdapter(pool_maxsize=_KEPT_CONNECTIONS)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     if key:

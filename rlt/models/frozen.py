@@ -28,6 +28,7 @@ class FrozenModel:
         self._module = module
         self._device = device
         self._rests_on_cpu = rests_on_cpu
+        self._num_uses = 0
         self.collective = collective
 
     def logprobs(
@@ -51,15 +52,19 @@ class FrozenModel:
 
     @contextmanager
     def in_place(self) -> Iterator[Any]:
-        """Open the model on its device; one that rests in host memory goes back there afterwards."""
+        """Open the model on its device; one that rests in host memory goes back after all uses."""
         if not self._rests_on_cpu:
             yield self._module
             return
-        self._module.to(self._device)
+        self._num_uses += 1
+        if self._num_uses == 1:
+            self._module.to(self._device)
         try:
             yield self._module
         finally:
-            self._module.to("cpu")
+            self._num_uses -= 1
+            if not self._num_uses:
+                self._module.to("cpu")
 
 
 def scoring_accelerator() -> Accelerator:

@@ -6,36 +6,61 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
+from rlt.models.frozen import FrozenModel
 from rlt.records import Explanation, Problem, Score
 from rlt.rewards.formula import RewardInputs, RewardSpec, combine_students, rlt_reward
 from rlt.rewards.scorer import StudentScorer
 
+Measured = tuple[RewardInputs, ...]
+"""What the students made of one explanation, in their order."""
+
 
 class Reward(Protocol):
-    """Scores explanations that are given as the teacher's token ids."""
+    """Scores explanations that are given as the teacher's token ids.
+
+    In two halves: what models make of a row, which may be asked as soon as the row is there, and what all
+    rows of a step earn.
+    """
 
     @property
     def needs_teacher(self) -> bool:
         """Whether the teacher's log-probabilities are read."""
         ...
 
-    def score(
+    def in_place(self) -> AbstractContextManager[None]:
+        """Keep models that rest in host memory on their device for several calls of `measure`."""
+        ...
+
+    def measure(
         self,
         problems: Sequence[Problem],
         explanations: Sequence[Explanation],
         teacher_logprobs: Sequence[Tensor | None],
-    ) -> list[Score]:
-        """Return the reward of each explanation with its parts: r_ss, r_kl, missing_tag, lengths, …
+        *,
+        alone: bool = False,
+    ) -> list[Measured]:
+        """Return what the reward of each explanation is made from.
 
         `teacher_logprobs[i]` holds log p_T of explanation i's tokens, one value per token id, or None where
-        they are not read. Collective where a student is sharded: every process calls it.
+        they are not read. `alone`: a forward pass for each row, so that none depends on the rows beside it.
+        Collective where a student is sharded: every process calls it.
         """
+        ...
+
+    def judge(
+        self,
+        problems: Sequence[Problem],
+        explanations: Sequence[Explanation],
+        measured: Sequence[Measured],
+    ) -> list[Score]:
+        """Return the reward of each explanation with its parts: r_ss, r_kl, missing_tag, lengths, …"""
         ...
 
 
@@ -68,28 +93,58 @@ class LikelihoodReward:
         """Whether the divergence reads the teacher's log-probabilities."""
         return self.spec.needs_teacher
 
-    def score(
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Keep students that rest in host memory on their device."""
+        with ExitStack() as stack:
+            for student in self.students:
+                if isinstance(student.scorer.student, FrozenModel):
+                    stack.enter_context(student.scorer.student.in_place())
+            yield
+
+    def measure(
         self,
         problems: Sequence[Problem],
         explanations: Sequence[Explanation],
         teacher_logprobs: Sequence[Tensor | None],
+        *,
+        alone: bool = False,
+    ) -> list[Measured]:
+        """Return what the students make of each explanation."""
+        by_student = [
+            student.scorer.measure(problems, explanations, teacher_logprobs, alone=alone)
+            for student in self.students
+        ]
+        return list(zip(*by_student, strict=True))
+
+    def judge(
+        self,
+        problems: Sequence[Problem],  # noqa: ARG002 - for components
+        explanations: Sequence[Explanation],  # noqa: ARG002
+        measured: Sequence[Measured],
     ) -> list[Score]:
         """Return the reward of each explanation with its parts."""
-        return self.judge([s.scorer.measure(problems, explanations, teacher_logprobs) for s in self.students])
-
-    def judge(self, measured: Sequence[Sequence[RewardInputs]]) -> list[Score]:
-        """Return the reward of each explanation from what every student measured, in the students' order."""
-        if not measured[0]:
+        if not measured:
             return []
+        by_student = zip(*measured, strict=True)
         parts = {
             student.name: rlt_reward(self.spec, items)
-            for student, items in zip(self.students, measured, strict=True)
+            for student, items in zip(self.students, by_student, strict=True)
         }
         weights = [student.weight for student in self.students]
         total = combine_students(parts, weights, self._combine)
         columns = {name: values.tolist() for name, values in total.items()}
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         return [Score(row.pop("reward"), row) for row in rows]
+
+    def score(
+        self,
+        problems: Sequence[Problem],
+        explanations: Sequence[Explanation],
+        teacher_logprobs: Sequence[Tensor | None],
+    ) -> list[Score]:
+        """Return the reward of each explanation with its parts, in one go."""
+        return self.judge(problems, explanations, self.measure(problems, explanations, teacher_logprobs))
 
 
 def is_scorable(score: Score) -> bool:

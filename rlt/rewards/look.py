@@ -68,20 +68,20 @@ def look(
     teacher_logprobs: Sequence[Tensor | None],
 ) -> list[TokenView]:
     """Return a view of each explanation for each of the reward's students, students innermost."""
-    scorers = [student.scorer for student in reward.students]
-    measured = [scorer.measure(problems, explanations, teacher_logprobs) for scorer in scorers]
     nothing, empty = [NOTHING] * len(problems), [torch.empty(0)] * len(problems)
-    bare = [scorer.measure(problems, nothing, empty) for scorer in scorers]
-    scores, scores_without = reward.judge(measured), reward.judge(bare)
+    measured = reward.measure(problems, explanations, teacher_logprobs)
+    bare = reward.measure(problems, nothing, empty)
+    scores = reward.judge(problems, explanations, measured)
+    scores_without = reward.judge(problems, nothing, bare)
     views = []
     for row, (problem, explanation) in enumerate(zip(problems, explanations, strict=True)):
         for index, student in enumerate(reward.students):
-            item = measured[index][row]
+            item = measured[row][index]
             views.append(
                 TokenView(
                     problem,
                     student.name,
-                    _solution_tokens(student.scorer, problem, item, bare[index][row]),
+                    _solution_tokens(student.scorer, problem, item, bare[row][index]),
                     _explanation_tokens(reward.spec, student.scorer, explanation, item),
                     scores[row],
                     scores_without[row],

@@ -32,13 +32,15 @@ from rlt.stages.common import (
 )
 from rlt.stages.engine import are_loading, check_servers, make_sampling, server_pool
 from rlt.stages.turn_ends import check_ends
-from rlt.trainers.engine import Engine, LocalEngine, ServerEngine
+from rlt.trainers.engine import Engine, LocalEngine
 from rlt.trainers.epochs import train
 from rlt.trainers.final_model import save_final_model
 from rlt.trainers.first_check_verdict import FirstCheck
 from rlt.trainers.gradients import accumulate_gradients_in
+from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.reference import require_reference
-from rlt.trainers.rl import PromptedProblem, RLData, RLParts, RLSettings, RLTrainer
+from rlt.trainers.rl import RLData, RLParts, RLSettings, RLTrainer
+from rlt.trainers.server_engine import Restarts, ServerEngine
 
 logger = logging.getLogger(__name__)
 SHOW_SAMPLE_EVERY = 10
@@ -143,10 +145,11 @@ def make_engine(trainer: RLTrainer[Any], *, pool: VLLMPool | None, config: Confi
         generator=pool,
         sync=sync,
         sampling=sampling,
-        wait_for_servers=partial(
-            pool.wait_until_back, config.model_name_or_path, config.generation.startup_timeout
+        restarts=Restarts(
+            partial(pool.wait_until_back, config.model_name_or_path, config.generation.startup_timeout),
+            config.generation.max_restarts,
         ),
-        max_restarts=config.generation.max_restarts,
+        overlaps=config.generation.overlap,
     )
 
 
@@ -170,6 +173,7 @@ def rl_settings(config: Config) -> RLSettings:
         # What a pass with gradients may hold, one without holds easily.
         tokens_per_pass=config.per_device_train_batch_size
         * (config.max_prompt_length + config.max_completion_length),
+        rows_alone=config.generation.backend == "vllm",
         eval_num_generations=config.evaluation.num_generations,
         monitors=config.monitors,
     )

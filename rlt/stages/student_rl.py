@@ -40,7 +40,7 @@ from rlt.tasks.graders import GRADERS, Grader
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.final_model import generation_config
 from rlt.trainers.lora import lora_config
-from rlt.trainers.rl import PromptedProblem
+from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.student_rl import StudentRLTrainer
 
 

@@ -48,7 +48,7 @@ from rlt.stages.student_check import (
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.final_model import generation_config
 from rlt.trainers.lora import lora_config
-from rlt.trainers.rl import PromptedProblem
+from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.teacher_rl import TeacherReward, TeacherRLTrainer
 
 

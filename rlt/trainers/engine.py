@@ -7,27 +7,22 @@ constructor, so it is not used.
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from trl.models.utils import unwrap_model_for_generation
 
-from rlt.errors import ServerLost
-from rlt.generation.collective import consume_on_main_process, on_every_process, on_main_process
+from rlt.generation.collective import on_every_process
 from rlt.generation.transformers_backend import TransformersGenerator
 from rlt.generation.types import Sampling
-from rlt.generation.vllm_pool import VLLMPool
-from rlt.generation.weight_sync import WeightSync
-from rlt.generation.weights import model_weights
 from rlt.records import Completion
+from rlt.trainers.early import Read
 
-logger = logging.getLogger(__name__)
 Rows = Sequence[Sequence[int]]
 Answers = Callable[[Rows, Sequence[int], Sampling], list[Completion]]
 """Prompts, a seed for each, and a sampling -> a completion of each prompt."""
@@ -63,6 +58,15 @@ class Engine(Protocol):
         """
         ...
 
+    def sample_and_read(
+        self, prompts: Rows, seeds: Sequence[int], group: int, read: Read
+    ) -> list[Completion]:
+        """Return what `sample` does, each row of this process read once; perhaps while others are written."""
+        ...
+
+    arrived: float
+    """time.perf_counter() when the last completion of the latest `sample_and_read` had come."""
+
     def sample_each(self, prompts: Rows, sampling: Sampling, seed: int) -> list[tuple[str, list[Completion]]]:
         """Return every part of the engine, in words, with its own completion of each prompt.
 
@@ -73,99 +77,6 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release what the engine holds outside this process."""
         ...
-
-
-class ServerEngine:
-    """Completions from a pool of servers, asked by the main process for everyone."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        accelerator: Accelerator,
-        *,
-        generator: VLLMPool,
-        sync: WeightSync,
-        sampling: Sampling,
-        wait_for_servers: Callable[[], None],
-        max_restarts: int,
-    ) -> None:
-        """`wait_for_servers` returns once lost servers are back, which may happen `max_restarts` times."""
-        self._wait_for_servers = wait_for_servers
-        self._restarts_left = max_restarts
-        self._accelerator = accelerator
-        self._generator = generator
-        self._sync = sync
-        self._sampling = sampling
-        self._model = model
-
-    def sync_weights(self) -> None:
-        """Push the policy's weights to every server; gathering them is collective under ZeRO-3."""
-        while not self._survives(self._push):
-            pass
-
-    def sample(
-        self, prompts: Rows, seeds: Sequence[int], group: int, sampling: Sampling | None = None
-    ) -> list[Completion]:
-        """Return one completion per row of this process; raises GenerationError on every process."""
-        rows_per_process = gather_object([len(prompts)])
-        all_prompts = gather_object([list(p) for p in prompts])
-        all_seeds = gather_object(list(seeds))
-        groups: list[list[Completion]] = []
-
-        def ask() -> None:
-            groups[:] = on_main_process(
-                self._accelerator,
-                lambda: self._generator.generate(
-                    all_prompts[::group], group, sampling or self._sampling, all_seeds[::group]
-                ),
-            )
-
-        self._until_done(ask)
-        completions = [completion for members in groups for completion in members]
-        start = sum(rows_per_process[: self._accelerator.process_index])
-        return completions[start : start + len(prompts)]
-
-    def sample_each(self, prompts: Rows, sampling: Sampling, seed: int) -> list[tuple[str, list[Completion]]]:
-        """Return every server with its own completion of each prompt; the same on every process."""
-        answers: list[tuple[str, list[Completion]]] = []
-
-        def ask() -> None:
-            answers[:] = on_main_process(
-                self._accelerator, lambda: self._generator.generate_on_each(prompts, sampling, seed)
-            )
-
-        self._until_done(ask)
-        return answers
-
-    def _until_done(self, ask: Callable[[], None]) -> None:
-        while not self._survives(ask):
-            self.sync_weights()  # those that have come back hold the model's first weights
-
-    def _push(self) -> None:
-        consume_on_main_process(self._accelerator, model_weights(self._model), self._sync.push)
-
-    def _survives(self, call: Callable[[], None]) -> bool:
-        """Return whether a collective call was done; False after a lost server has come back.
-
-        Every process sees the same error, so all of them wait, and repeat, together.
-        """
-        try:
-            call()
-            return True
-        except ServerLost as error:
-            if not self._restarts_left:
-                raise
-            self._restarts_left -= 1
-            if self._accelerator.is_main_process:
-                logger.warning("%s\nwaiting for it to come back, to repeat what was lost", error)
-            on_main_process(self._accelerator, self._wait_for_servers)
-            self._sync.reconnect()
-            return False
-
-    def close(self) -> None:
-        """Delete the files of the last weight sync and close the connections."""
-        if self._accelerator.is_main_process:
-            self._sync.close()
 
 
 class LocalEngine:
@@ -194,6 +105,7 @@ class LocalEngine:
             decode=lambda ids: str(tokenizer.decode(ids)),
             synced_gpus=self._is_collective,
         )
+        self.arrived = 0.0
 
     def sync_weights(self) -> None:
         """Nothing to do: the policy generates."""
@@ -217,6 +129,15 @@ class LocalEngine:
             ),
         )
         return [row[0] for row in samples[: len(prompts)]]
+
+    def sample_and_read(
+        self, prompts: Rows, seeds: Sequence[int], group: int, read: Read
+    ) -> list[Completion]:
+        """Return one completion per row. The policy writes and reads on the same device, so one by one."""
+        completions = self.sample(prompts, seeds, group)
+        self.arrived = time.perf_counter()
+        read(range(len(prompts)), completions)
+        return completions
 
     def sample_each(self, prompts: Rows, sampling: Sampling, seed: int) -> list[tuple[str, list[Completion]]]:
         """Return this process's completions: every process samples with a policy of its own."""

@@ -4,8 +4,8 @@ What is overridden of TRL's trainer:
 - `_prepare_inputs` slices rows of the padded, shuffled generation batch, never columns (trl#7179). Here its
   micro-batches are made anew, each as wide as its own rows (micro_batches.py). Where the loss is a sum over
   rows, they are dealt to processes and passes by their length.
-- `_get_per_token_logps_and_entropies` without gradients runs `batch_size` rows at a time at the width of the
-  batch, and on a CPU projects their prompts too. Here each pass is filled with rows of like length.
+- its passes without gradients run `batch_size` rows at a time at the width of the batch, and on a CPU project
+  their prompts too. Here (`logprobs`) each pass is filled with rows of like length.
 
 The number of forward passes of each process stays equal, as ZeRO-3 demands.
 """
@@ -78,20 +78,12 @@ class NarrowPasses(GRPOTrainer):
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
     ) -> Any:
-        """Return log-probabilities of the completions' tokens, shape (B, C), 0 where there is none."""
-        if torch.is_grad_enabled():
-            result = super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, **kwargs
-            )
-            self._loss_logprobs = result[0].detach()
-            return result
-        ids = [row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)]
-        counts = attention_mask[:, -logits_to_keep:].sum(1).tolist()
-        requests = [Request(row, range(len(row) - n, len(row))) for row, n in zip(ids, counts, strict=True)]
-        logprobs_BC = torch.zeros(len(requests), logits_to_keep)
-        for row, values in zip(logprobs_BC, self.logprobs(model, requests), strict=True):
-            row[: len(values)] = values
-        return logprobs_BC.to(self.accelerator.device), None, None
+        """Return log-probabilities of the completions' tokens, shape (B, C), and keep them."""
+        result = super()._get_per_token_logps_and_entropies(
+            model, input_ids, attention_mask, logits_to_keep, **kwargs
+        )
+        self._loss_logprobs = result[0].detach()
+        return result
 
     def loss_logprobs(self, model: Any, ids: Sequence[int], count: int) -> Tensor:
         """Return a model's log-probabilities of the last `count` tokens, (count,), as the loss computes them.
@@ -104,14 +96,17 @@ class NarrowPasses(GRPOTrainer):
             result = super()._get_per_token_logps_and_entropies(model, ids_1T, torch.ones_like(ids_1T), count)
         return result[0][0].float().cpu()
 
-    def logprobs(self, model: Any, requests: Sequence[Request]) -> list[Tensor]:
-        """Return a model's log-probabilities at the sampling temperature, on the CPU; collective."""
+    def logprobs(self, model: Any, requests: Sequence[Request], *, alone: bool = False) -> list[Tensor]:
+        """Return a model's log-probabilities at the sampling temperature, on the CPU; collective.
+
+        `alone`: a forward pass for each request.
+        """
         with self.accelerator.autocast():
             return token_logprobs(
                 model,
                 requests,
                 temperature=self.temperature,
-                tokens_per_batch=self.tokens_per_pass,
+                tokens_per_batch=1 if alone else self.tokens_per_pass,
                 device=self.accelerator.device,
                 agree=self.max_over_processes,
             )

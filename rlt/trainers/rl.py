@@ -5,6 +5,7 @@ What differs from `GRPOTrainer`:
 - completions come from our engine (any number of servers, or the policy itself);
 - the reference moves by `MovingReference`, and checkpoints hold it;
 - every forward pass is as wide as its own rows (narrow.py);
+- what is needed of a row without gradients is computed once, while others are written (reading.py);
 - engine drift is measured in the loss pass, without a further forward, under every recipe;
 - before the first step engine and trainer are compared at the end of the context (first_check.py);
 - monitors read each step's samples and warn with advice;
@@ -22,6 +23,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -53,7 +55,8 @@ from rlt.trainers.first_check import check_before_first_step
 from rlt.trainers.first_check_verdict import FirstCheck
 from rlt.trainers.monitor_limits import LimitsOf
 from rlt.trainers.monitors import Monitors
-from rlt.trainers.narrow import NarrowPasses
+from rlt.trainers.prompted import PromptedProblem
+from rlt.trainers.reading import ReadOnce, completion_requests
 from rlt.trainers.reference import MovingReference
 from rlt.trainers.sample_rows import mean_parts, number_samples, sample_row
 
@@ -65,14 +68,6 @@ PHASES = {"time/sync": "syncing weights", "time/generate": "generating", "time/r
 """What is timed, and what whoever watches a run calls it."""
 FIRST_CHECK = "comparing engine and policy"
 """What the time before the first step is called."""
-
-
-@dataclass(frozen=True)
-class PromptedProblem:
-    """A problem with the token ids of the policy's prompt."""
-
-    problem: Problem
-    prompt_ids: list[int]
 
 
 @dataclass(frozen=True)
@@ -89,6 +84,8 @@ class RLSettings:
     """Completions that were cut by their length get no loss."""
     tokens_per_pass: int
     """Tokens of a forward pass without gradients; one row may be longer."""
+    rows_alone: bool
+    """A step's rows are read one by one, as they come from servers."""
     eval_num_generations: int
     monitors: MonitorSettings
 
@@ -111,7 +108,7 @@ class RLParts:
     """None: engine and policy are not compared before the first step."""
 
 
-class RLTrainer(FiniteTraining, NarrowPasses, ABC, Generic[Layout]):
+class RLTrainer(FiniteTraining, ReadOnce, ABC, Generic[Layout]):
     """Trains a policy by RL; a subclass says what a completion earns and what is told of it."""
 
     limits: ClassVar[LimitsOf]
@@ -147,7 +144,7 @@ class RLTrainer(FiniteTraining, NarrowPasses, ABC, Generic[Layout]):
         self.layout = layout
         self.stop_token_ids = sorted({*self.eos_token_ids, *layout.stop_token_ids})
         self.settings = settings
-        self.tokens_per_pass = settings.tokens_per_pass
+        self.tokens_per_pass, self.rows_alone = settings.tokens_per_pass, settings.rows_alone
         self._data = data
         self._write_samples = parts.write_samples
         self._first_check = parts.first_check
@@ -183,8 +180,20 @@ class RLTrainer(FiniteTraining, NarrowPasses, ABC, Generic[Layout]):
         return self._data.train
 
     @abstractmethod
+    def judge(
+        self, items: Sequence[PromptedProblem], completions: Sequence[Completion], measured: Sequence[Any]
+    ) -> list[Score]:
+        """Return what each completion earns, from what `measure` has returned for each.
+
+        Every process calls it, with all of its rows of a step.
+        """
+
     def score(self, items: Sequence[PromptedProblem], completions: Sequence[Completion]) -> list[Score]:
         """Return what each completion earns; every process calls it, each with its own rows."""
+        policy: Sequence[Tensor | None] = [None] * len(items)
+        if self.reads_policy:
+            policy = self.policy_logprobs(completion_requests(items, completions))
+        return self.judge(items, completions, self.measure(items, completions, policy, alone=False))
 
     @abstractmethod
     def tell(self, problem: Problem, completion: Completion) -> dict[str, Any]:
@@ -240,8 +249,14 @@ class RLTrainer(FiniteTraining, NarrowPasses, ABC, Generic[Layout]):
     ) -> tuple[list[list[int]], list[list[float]]]:
         first_row = self.accelerator.process_index * len(prompt_ids)
         seeds = [self._seed(_TRAIN, first_row + i) for i in range(len(prompt_ids))]
-        assert self.num_generations is not None
-        self._completions = self._sample(prompt_ids, seeds, self.num_generations, "train")
+        group = self.num_generations
+        assert group is not None
+        read = partial(self.read, self._batch)
+        with self._engine_ready("train"), self.while_reading():
+            start = time.perf_counter()
+            self.on_phase(PHASES["time/generate"])
+            self._completions = self.engine.sample_and_read(prompt_ids, seeds, group, read)
+        self._metrics["train"]["time/generate"].append(self.engine.arrived - start)
         return [list(c.token_ids) for c in self._completions], [list(c.logprobs) for c in self._completions]
 
     def answer(
@@ -260,6 +275,12 @@ class RLTrainer(FiniteTraining, NarrowPasses, ABC, Generic[Layout]):
         mode: str,
         sampling: Sampling | None = None,
     ) -> list[Completion]:
+        with self._engine_ready(mode), self._timed("time/generate", mode):
+            return self.engine.sample(prompts, seeds, group, sampling)
+
+    @contextmanager
+    def _engine_ready(self, mode: str) -> Iterator[None]:
+        """Open the engine with the current weights. A failure in it ends the run; a checkpoint is kept."""
         try:
             if self._last_loaded_step != self.state.global_step:
                 with self._timed("time/sync", mode):
@@ -269,8 +290,7 @@ class RLTrainer(FiniteTraining, NarrowPasses, ABC, Generic[Layout]):
                 check, self._first_check = self._first_check, None
                 self.on_phase(FIRST_CHECK)
                 check_before_first_step(self, check)
-            with self._timed("time/generate", mode):
-                return self.engine.sample(prompts, seeds, group, sampling)
+            yield
         except (GenerationError, NotFinite) as error:  # on every process
             if isinstance(error, NotFinite) or self.broken_weights():  # nothing of this policy is to be kept
                 step = self.state.global_step + (mode == "train")
@@ -305,7 +325,9 @@ class RLTrainer(FiniteTraining, NarrowPasses, ABC, Generic[Layout]):
         """Return the reward of each completion; TRL calls this. None where it is no number."""
         assert len(completion_ids) == len(self._batch), "one completion per row of the batch"
         with self._timed("time/reward", "train"):
-            self._scores = self.score(self._batch, self._completions)
+            measured = [self._values[row].measured for row in range(len(self._batch))]
+            self._scores = self.judge(self._batch, self._completions, measured)
+        self._metrics["train"]["time/reward"][-1] += self._reading_seconds
         for score in self._scores:
             if is_scorable(score):
                 for name, value in score.parts.items():
@@ -333,6 +355,7 @@ class RLTrainer(FiniteTraining, NarrowPasses, ABC, Generic[Layout]):
         """Add the engine drift since the last call, and warn when it passes its limit."""
         if self.policy.training and math.isfinite(logs.get("loss", math.nan)):
             logs.update(self._drift.metrics())
+            logs.update(self._ratios.metrics())
         super().log(logs, start_time)
 
     @contextmanager

@@ -1,13 +1,15 @@
 """RL of the teacher: its explanations are paid by what a frozen student makes of them.
 
-The reward reads the policy's log-probabilities of the sampled ids. Where TRL computes those anyway, for its
-importance-sampling correction, they are reused.
+The reward reads the policy's log-probabilities of the sampled ids. Where the importance-sampling correction
+is on, it reads the same ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,12 +17,12 @@ from torch import Tensor
 
 from rlt.formats.layout import TeacherLayout
 from rlt.formats.leakage import copied_share, states_first
-from rlt.models.logprobs import Request
+from rlt.generation.collective import on_every_process
 from rlt.records import Completion, Explanation, Problem, Score
-from rlt.rewards.likelihood import Reward
+from rlt.rewards.likelihood import Measured, Reward
 from rlt.trainers.monitor_limits import teacher_limits
-from rlt.trainers.narrow import evaluation_mode
-from rlt.trainers.rl import PromptedProblem, RLTrainer
+from rlt.trainers.prompted import PromptedProblem
+from rlt.trainers.rl import RLTrainer
 
 
 @dataclass(frozen=True)
@@ -45,19 +47,56 @@ class TeacherRLTrainer(RLTrainer[TeacherLayout]):
     def __init__(self, *args: Any, reward: TeacherReward, **kwargs: Any) -> None:
         """The other arguments are those of `RLTrainer`."""
         super().__init__(*args, **kwargs)
-        self._old_logprobs: Tensor | None = None
         self._logprobs_from = reward.teacher_logprobs
         self.reward = reward.make(self)
+        self.reads_policy = self.reward.needs_teacher and self._logprobs_from == "policy"
 
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        self._old_logprobs = None
-        return super()._generate_and_score_completions(inputs)
+    def while_reading(self) -> AbstractContextManager[None]:
+        """Keep a student that rests in host memory on its device."""
+        return self.reward.in_place()
 
-    def score(self, items: Sequence[PromptedProblem], completions: Sequence[Completion]) -> list[Score]:
+    def measure(
+        self,
+        items: Sequence[PromptedProblem],
+        completions: Sequence[Completion],
+        policy_logprobs: Sequence[Tensor | None],
+        *,
+        alone: bool,
+    ) -> list[Measured]:
+        """Return what the students make of each explanation; a server that fails one process ends all."""
+        explanations = self._explanations(completions)
+        teacher = [
+            self._teacher_logprobs(explanation, completion, policy)
+            for explanation, completion, policy in zip(
+                explanations, completions, policy_logprobs, strict=True
+            )
+        ]
+        problems = [item.problem for item in items]
+        measure = partial(self.reward.measure, problems, explanations, teacher, alone=alone)
+        return on_every_process(self.accelerator, measure)
+
+    def judge(
+        self,
+        items: Sequence[PromptedProblem],
+        completions: Sequence[Completion],
+        measured: Sequence[Measured],
+    ) -> list[Score]:
         """Return the reward of each explanation."""
-        explanations = [self.layout.split(c.token_ids) for c in completions]
-        teacher = self._teacher_logprobs(items, completions, explanations)
-        return self.reward.score([item.problem for item in items], explanations, teacher)
+        problems = [item.problem for item in items]
+        return self.reward.judge(problems, self._explanations(completions), measured)
+
+    def _explanations(self, completions: Sequence[Completion]) -> list[Explanation]:
+        return [self.layout.split(completion.token_ids) for completion in completions]
+
+    def _teacher_logprobs(
+        self, explanation: Explanation, completion: Completion, policy: Tensor | None
+    ) -> Tensor | None:
+        """Return log p_T of an explanation's tokens at the sampling temperature; None where nobody asks."""
+        if not self.reward.needs_teacher:
+            return None
+        values = policy if self._logprobs_from == "policy" else torch.tensor(completion.logprobs)
+        assert values is not None, "asked for by reads_policy"
+        return values[: len(explanation.token_ids)]
 
     def tell(self, problem: Problem, completion: Completion) -> dict[str, Any]:
         """Return the explanation as text, and what it gives away of the solution."""
@@ -68,32 +107,3 @@ class TeacherRLTrainer(RLTrainer[TeacherLayout]):
             "solution_copied": copied_share(problem.solution, explanation),
             "solution_first": states_first(problem.question, problem.solution, explanation),
         }
-
-    def _teacher_logprobs(
-        self,
-        items: Sequence[PromptedProblem],
-        completions: Sequence[Completion],
-        explanations: Sequence[Explanation],
-    ) -> list[Tensor | None]:
-        """Return log p_T of each explanation's tokens at the sampling temperature."""
-        if not self.reward.needs_teacher:
-            return [None] * len(items)
-        lengths = [len(e.token_ids) for e in explanations]
-        if self._logprobs_from == "engine":
-            return [torch.tensor(c.logprobs[:n]) for c, n in zip(completions, lengths, strict=True)]
-        if self._old_logprobs is not None and items is self._batch:
-            return [row[:n].float().cpu() for row, n in zip(self._old_logprobs, lengths, strict=True)]
-        requests = [
-            Request([*i.prompt_ids, *e.token_ids], range(len(i.prompt_ids), len(i.prompt_ids) + n))
-            for i, e, n in zip(items, explanations, lengths, strict=True)
-        ]
-        with evaluation_mode(self.policy):
-            return list(self.logprobs(self.policy, requests))
-
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        is_for_loss = torch.is_grad_enabled()
-        if not is_for_loss and self.vllm_importance_sampling_correction and self._old_logprobs is None:
-            # The first pass without gradients is the policy's, for the correction: the reward reuses it.
-            self._old_logprobs = result[0]
-        return result

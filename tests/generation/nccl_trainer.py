@@ -33,7 +33,7 @@ from rlt.generation.vllm_server import VLLMServer
 from rlt.generation.weights import model_weights
 from rlt.models.gather import gathered
 from rlt.models.process_groups import limit_new_groups
-from rlt.trainers.engine import ServerEngine
+from rlt.trainers.server_engine import Restarts, ServerEngine
 
 SAMPLING = Sampling(0.7, 30, ())
 PROMPTS = [[5, 6, 7], [100, 20, 3]]
@@ -93,8 +93,8 @@ class Run:
             generator=pool,
             sync=NCCLSync(pool, new_group, timeout=120, chunk_bytes=self.chunk_bytes),
             sampling=SAMPLING,
-            wait_for_servers=come_back,
-            max_restarts=0 if spare is None else 1,
+            restarts=Restarts(come_back, most=0 if spare is None else 1),
+            overlaps=False,
         ), pool
 
     def sample(self, name: str, engine: ServerEngine, pool: VLLMPool) -> None:

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from rlt.errors import GenerationError
-from rlt.generation.parallel import TimeLimit, run_all, run_each
+from rlt.generation.parallel import Arrivals, TimeLimit, run_all, run_each
 from rlt.generation.seeds import spread_seed
 
 
@@ -108,3 +108,38 @@ def test_spread_seeds_are_far_apart_and_fixed() -> None:
     assert 0 <= seeds[0] < seeds[-1] < 2**62
     assert spread_seed(1, 2) not in (spread_seed(1), spread_seed(12), spread_seed(2, 1))
     assert spread_seed(0) == 0x5FECEB66FFC86F38 >> 2  # the first bytes of sha256(b"0")
+
+
+def test_arrivals_gather_while_the_caller_works_and_raise_what_comes_after_them() -> None:
+    turns = [threading.Event() for _ in range(3)]
+    passed = threading.Event()
+
+    def items():
+        for i, turn in enumerate(turns[:2]):
+            turn.wait(60)
+            yield i
+        passed.set()
+        turns[2].wait(60)
+        raise GenerationError("lost")
+
+    arrivals = Arrivals(items())
+    assert arrivals.take(wait=False) == []
+    turns[0].set()
+    assert arrivals.take(wait=True) == [0]
+    turns[1].set()
+    passed.wait(60)  # the second item has come, though nobody has asked for it
+    turns[2].set()
+    assert arrivals.take(wait=True) == [1]
+    with pytest.raises(GenerationError, match="lost"):
+        arrivals.take(wait=True)
+    with pytest.raises(GenerationError, match="lost"):  # and again
+        arrivals.take(wait=False)
+
+
+def test_arrivals_that_are_over_give_nothing_more() -> None:
+    arrivals = Arrivals(iter("ab"))
+    taken: list[str] = []
+    while len(taken) < 2:
+        taken += arrivals.take(wait=True)
+    assert taken == ["a", "b"]
+    assert arrivals.take(wait=True) == []

@@ -99,6 +99,19 @@ def test_seeds_reproduce_whatever_runs_beside(pool: VLLMPool) -> None:
 
 @pytest.mark.vllm
 @pytest.mark.slow
+@pytest.mark.parametrize("temperature", [0.7, 0.0])
+def test_groups_that_come_row_by_row_are_the_same(pool: VLLMPool, temperature: float) -> None:
+    sampling = Sampling(temperature, 20, ())
+    rows = list(chain(*pool.generate(PROMPTS, 3, sampling, SEEDS)))
+    streamed = dict(pool.stream_groups(PROMPTS, 3, sampling, SEEDS))
+    assert [streamed[row] for row in range(18)] == rows
+    known = {0, 4, 5, 9, 10, 11}
+    rest = dict(pool.stream_groups(PROMPTS, 3, sampling, SEEDS, known=known))
+    assert rest == {row: completion for row, completion in streamed.items() if row not in known}
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
 def test_a_stream_gives_the_same_samples_without_log_probabilities(pool: VLLMPool) -> None:
     sampling = Sampling(0.7, 20, ())
     groups = pool.generate(PROMPTS, 1, sampling, SEEDS)

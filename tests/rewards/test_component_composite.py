@@ -45,7 +45,8 @@ def score(world: World, components: list[WeightedComponent], cases=CASES, **opti
     teacher = [torch.zeros(len(e.token_ids)) for e in explanations]
     likelihood = one_student(world.scorer)
     reward = CompositeReward(likelihood, components, TokenBytes(world.tokenizer), **options)
-    return likelihood.score(problems, explanations, teacher), reward.score(problems, explanations, teacher)
+    measured = reward.measure(problems, explanations, teacher)
+    return likelihood.score(problems, explanations, teacher), reward.judge(problems, explanations, measured)
 
 
 def test_components_are_added_by_their_weights(world):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +19,14 @@ from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.models.load import load_tokenizer
 from rlt.records import Problem, Score
+from rlt.rewards.likelihood import Measured
 from rlt.rewards.student import StudentText
 from rlt.stages.common import run_context
 from rlt.stages.rl import make_engine, rl_settings
 from rlt.stages.teacher_rl import prompted_problems, run
 from rlt.trainers.arguments import grpo_arguments
-from rlt.trainers.rl import PromptedProblem, RLData, RLParts
+from rlt.trainers.prompted import PromptedProblem
+from rlt.trainers.rl import RLData, RLParts
 from rlt.trainers.teacher_rl import TeacherReward, TeacherRLTrainer
 
 BESPOKE = TAG_STYLES["bespoke"]
@@ -135,10 +138,17 @@ class RecordingReward:
     def __init__(self) -> None:
         self.seen: dict[str, dict] = {}
 
-    def score(self, problems, explanations, teacher_logprobs) -> list[Score]:
+    def in_place(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def measure(self, problems, explanations, teacher_logprobs, *, alone=False) -> list[Measured]:  # noqa: ARG002
         assert len(problems) == len(explanations) == len(teacher_logprobs)
+        return [()] * len(problems)
+
+    def judge(self, problems, explanations, measured) -> list[Score]:
+        assert len(problems) == len(explanations) == len(measured)
         self.seen |= {problem.question: problem.extra for problem in problems}
-        parts = dict.fromkeys(("r_ss", "r_kl", "missing_tag", "explanation_tokens"), 1.0)
+        parts: dict[str, float] = dict.fromkeys(("r_ss", "r_kl", "missing_tag", "explanation_tokens"), 1.0)
         return [Score(1.0, parts) for _ in problems]
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage_runs import ROOT, run_command, run_here, succeed, train_rows, weights
+from stage_runs import ROOT, rows, run_command, run_here, succeed, train_rows, weights
 
 from rlt.launch.descendants import MARK, living
+from rlt.trainers.reading import ReadOnce
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -52,13 +53,28 @@ def test_drift_and_a_tensor_left_out_of_the_sync(server_words, tmp_path: Path, m
     assert steps[2]["drift/max"] > 0.1
     assert "engine drift: " in (leaky / "log.txt").read_text()
 
-    whole = run_here(server_words(tmp_path / "whole", "learning_rate=1e-2"))
+    with monkeypatch.context() as patched:
+        num_reads, read = 0, ReadOnce.read
+
+        def counting(*args: Any) -> None:
+            nonlocal num_reads
+            num_reads += 1
+            read(*args)
+
+        patched.setattr(ReadOnce, "read", counting)
+        whole = run_here(server_words(tmp_path / "whole", "learning_rate=1e-2"))
     drifts = {step: row["drift/max"] for step, row in train_rows(whole).items()}
     assert drifts.keys() == {1, 2, 3}
     assert all(0 < drift < 1e-3 for drift in drifts.values()), drifts
     assert "engine drift: " not in (whole / "log.txt").read_text()
     assert train_rows(whole)[3]["kl"] > 0
+    assert num_reads > 3  # more than one of each step
     assert not list((whole / "weight_sync").glob("weights-*"))
+
+    waiting = run_here(server_words(tmp_path / "waiting", "learning_rate=1e-2", "generation.overlap=false"))
+    assert rows(waiting) == rows(whole)  # to the last bit, as it does not matter who is read when
+    ours, theirs = weights(waiting), weights(whole)
+    assert all((ours[name] == theirs[name]).all() for name in ours)
 
 
 @pytest.mark.long

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from rlt.formats.encode import TokenBytes
 from rlt.records import Explanation, Problem, Score
 from rlt.rewards.components.component import Component, Explained
-from rlt.rewards.likelihood import Reward
+from rlt.rewards.likelihood import Measured, Reward
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,29 @@ class CompositeReward:
         """Whether the teacher's log-probabilities are read."""
         return self._likelihood.needs_teacher
 
-    def score(
+    def in_place(self) -> AbstractContextManager[None]:
+        """Keep students that rest in host memory on their device."""
+        return self._likelihood.in_place()
+
+    def measure(
         self,
         problems: Sequence[Problem],
         explanations: Sequence[Explanation],
         teacher_logprobs: Sequence[Tensor | None],
+        *,
+        alone: bool = False,
+    ) -> list[Measured]:
+        """Return what the likelihood is made from; components read all rows of a step together."""
+        return self._likelihood.measure(problems, explanations, teacher_logprobs, alone=alone)
+
+    def judge(
+        self,
+        problems: Sequence[Problem],
+        explanations: Sequence[Explanation],
+        measured: Sequence[Measured],
     ) -> list[Score]:
         """Return the reward of each explanation with its parts, `component/NAME` unweighted among them."""
-        scores = self._likelihood.score(problems, explanations, teacher_logprobs)
+        scores = self._likelihood.judge(problems, explanations, measured)
         rows = [Explained(p, e, self._text(e)) for p, e in zip(problems, explanations, strict=True)]
         for item in self._components:
             values = self._everywhere(lambda component=item.component: component.values(rows))
