@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from stage_runs import rl_words, run_here, train_rows
+from stage_runs import rl_words, run_here, train_rows, weights
 
 from rlt.errors import GenerationError
 from rlt.reporting.samples import read_samples
+from rlt.trainers.reading import ReadOnce
 
 pytestmark = pytest.mark.slow
 CORRECTED = "trainer_args.vllm_importance_sampling_correction=true"
@@ -141,3 +142,30 @@ def test_the_students_own_surprise_needs_no_teacher(step, plain: Path):
     ):
         assert ours["r_ss"] == theirs["r_ss"]
         assert ours["r_kl_mean"] > max(0, theirs["r_kl_mean"])  # -log p_S >= log p_T - log p_S
+
+
+@pytest.mark.parametrize("mode", ["token_truncate", "sequence_mask"])
+def test_the_correction_in_the_update_is_trls_without_its_pass(step, monkeypatch, mode: str):
+    """Nobody else reads the policy's log-probabilities here, and top_p keeps the samples from being its own."""
+    passes, policy_logprobs = [], ReadOnce.policy_logprobs
+
+    def counting(self, requests, **options):
+        passes.append(len(requests))
+        return policy_logprobs(self, requests, **options)
+
+    monkeypatch.setattr(ReadOnce, "policy_logprobs", counting)
+    changes = [CORRECTED, f"trainer_args.vllm_importance_sampling_mode={mode}", "generation.top_p=0.8"]
+    changes += ["trainer_args.vllm_importance_sampling_clip_max=1.2", "reward.kl_estimator=student_nll"]
+    ours = step(f"ours_{mode}", *changes)
+    assert not passes
+    monkeypatch.setattr(ReadOnce, "_corrects_in_update", False)
+    theirs = step(f"theirs_{mode}", *changes)
+    assert sum(passes) == 8
+    mine, trls = train_rows(ours)[1], train_rows(theirs)[1]
+    ratio = "sampling/importance_sampling_ratio"
+    for name in ("loss", "grad_norm", f"{ratio}/min", f"{ratio}/max", f"{ratio}/mean"):
+        # TRL takes the mean over processes of their means; here there is one process.
+        assert mine[name] == pytest.approx(trls[name], rel=1e-4, abs=1e-6), name
+    assert mine[f"{ratio}/min"] < 0.9  # or there would be nothing to correct
+    before, after = weights(ours), weights(theirs)
+    assert max((before[n] - after[n]).abs().max().item() for n in before) < 1e-6
