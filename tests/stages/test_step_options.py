@@ -146,7 +146,7 @@ def test_the_students_own_surprise_needs_no_teacher(step, plain: Path):
 
 @pytest.mark.parametrize("mode", ["token_truncate", "sequence_mask"])
 def test_the_correction_in_the_update_is_trls_without_its_pass(step, monkeypatch, mode: str):
-    """Nobody else reads the policy's log-probabilities here, and top_p keeps the samples from being its own."""
+    """Nobody else reads the policy's log-probabilities here; with top_p the samples are not its own."""
     passes, policy_logprobs = [], ReadOnce.policy_logprobs
 
     def counting(self, requests, **options):
