@@ -31,7 +31,8 @@ def check_bounds(config: Config) -> None:
             if value == "" and row.name not in _MAY_BE_EMPTY:
                 remedy = "give null for none" if row.is_optional else "give a value"
                 raise ConfigError(f"`{row.name}` is empty: {remedy} ({row.doc}).")
-            if row.choices and value not in row.choices:
+            word = str(value).lower() if isinstance(value, bool) else value
+            if row.choices and word not in row.choices:
                 raise ConfigError(
                     f"`{row.name}` must be one of {', '.join(row.choices)}, got {value!r} ({row.doc})."
                 )

@@ -194,7 +194,18 @@ class TrainerSettings:
     adam_epsilon: float = setting(1e-8, "AdamW epsilon", gt=0)
     weight_decay: float = setting(0.0, "AdamW decoupled weight decay", ge=0)
     max_grad_norm: float = setting(1.0, "gradient-norm clip; 0 is off", ge=0)
-    gradient_checkpointing: bool = setting(True, "recompute activations (non-reentrant) to save memory")
+    gradient_checkpointing: bool | str = setting(
+        True,
+        "recompute activations (non-reentrant) to save memory; auto: only in micro-batches of more than "
+        "trainer.recompute_above tokens",
+        choices=("true", "false", "auto"),
+    )
+    recompute_above: int | None = setting(
+        None,
+        "gradient_checkpointing=auto: tokens, padding included, up to which a micro-batch keeps its "
+        "activations; null: as many as fit, which launch.sh calculates for GPUs that it knows",
+        ge=0,
+    )
     grad_accum_dtype: str = setting(
         "model",
         "what DeepSpeed adds up the gradients of micro-batches in: the model's dtype (256 of them in "

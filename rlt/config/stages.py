@@ -110,6 +110,7 @@ _TRAINING = (
     *(
         "trainer.max_grad_norm",
         "trainer.gradient_checkpointing",
+        "trainer.recompute_above",
         "trainer.grad_accum_dtype",
         "trainer.logging_steps",
     ),
@@ -175,6 +176,7 @@ _OTHERS_SERVERS = tuple(
     OnlyWith(name, "generation.api", ("openai",))
     for name in ("generation.api_model", "generation.retry_seconds")
 )
+_RECOMPUTE = OnlyWith("trainer.recompute_above", "trainer.gradient_checkpointing", ("auto",))
 _OVERLAP = OnlyWith("generation.overlap", "generation.backend", ("vllm",))
 _STUDENT_SERVERS = OnlyWith("reward.servers", "reward.placement", ("server",))
 
@@ -183,6 +185,7 @@ STAGES: dict[str, Stage] = {
         "warm-up: fine-tunes a teacher on reasoning traces in its own layout",
         settings=(*_TRAINING, *_SFT, "layout.teacher_prompt", "data.missing_trace"),
         needs=(_NEEDS_MODEL,),
+        only_with=(_RECOMPUTE,),
         checks=("bounds", "attention", "batch", "trainer", "greedy", "data", "files", "lengths"),
         model="teacher",
         trains=True,
@@ -199,7 +202,7 @@ STAGES: dict[str, Stage] = {
             *("monitors.max_kl_share", "monitors.min_kl_share"),
         ),
         needs=(_NEEDS_MODEL, _NEEDS_STUDENT),
-        only_with=(_STUDENT_SERVERS, _OVERLAP),
+        only_with=(_STUDENT_SERVERS, _OVERLAP, _RECOMPUTE),
         checks=(
             *("bounds", "attention", "batch", "trainer", "greedy", "data", "reward", "components", "student"),
             *("engine_logprobs", "generation", "files", "lengths", "servers", "server_key"),
@@ -243,6 +246,7 @@ STAGES: dict[str, Stage] = {
             *("layout.student_prompt", "max_prompt_length"),
         ),
         needs=(_NEEDS_MODEL,),
+        only_with=(_RECOMPUTE,),
         checks=(
             *(
                 "bounds",
@@ -276,7 +280,7 @@ STAGES: dict[str, Stage] = {
             "monitors.max_malformed",
         ),
         needs=(_NEEDS_MODEL,),
-        only_with=(_OVERLAP,),
+        only_with=(_OVERLAP, _RECOMPUTE),
         checks=(
             *("bounds", "attention", "batch", "trainer", "during_training", "greedy", "data", "own_prompt"),
             *("correctness", "generation", "files", "lengths", "servers", "server_key"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from rlt.launch.model_size import NoForecast, read_size
 from rlt.launch.plan import Plan
 from rlt.launch.server_memory import ServerMemory, server_memory
 from rlt.launch.step_time import Lengths, StepTimes, assumed_lengths, longest_lengths, step_times
-from rlt.launch.training_memory import Models, TrainingMemory, training_memory
+from rlt.launch.training_memory import Models, TrainingMemory, tokens_that_fit, training_memory
 
 _ROWS = {"bespokelabs/Bespoke-Stratos-17k": 16710}
 """Rows of a dataset that may not be on this machine (arXiv 2509.22637)."""
@@ -84,6 +85,11 @@ def make_forecast(config: Config, plan: Plan, num_rows: int | None) -> Forecast:
     """
     _refuse_unfollowed(config.trainer_args)
     models, gpu = read_models(config), gpu_kind(config.hardware)
+    if config.trainer.gradient_checkpointing == "auto" and config.trainer.recompute_above is None:
+        config = deepcopy(config)
+        config.trainer.recompute_above = tokens_that_fit(
+            config, plan.strategy, plan.num_processes, models, gpu
+        )
     needs = needs_of(config, plan, models, gpu)
     times = step_times(config, plan, models, gpu, needs.server)
     return Forecast(config, plan, models, needs, times, count_steps(config, num_rows))

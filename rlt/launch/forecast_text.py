@@ -75,6 +75,9 @@ def _training(forecast: Forecast) -> Iterator[str]:
     yield f"  {'kept all the time':<{_NAME}} {_gib(sum(training.kept.values())):>7}"
     for name, parts in training.phases.items():
         yield f"  + {name:<{_NAME - 2}} {_gib(sum(parts.values())):>7}   {_parts(parts)}"
+    if forecast.config.trainer.gradient_checkpointing == "auto":
+        above = forecast.config.trainer.recompute_above or 0
+        yield f"  micro-batches of up to {above:,} tokens keep their activations"
     verdict = "fits" if forecast.needs.training_fits else "DOES NOT FIT"
     usable = f"{_gib(USABLE_SHARE * gpu.memory)} of {_gib(gpu.memory)} usable"
     yield f"  {'most at once':<{_NAME}} {_gib(training.peak):>7}   {usable}: {verdict}"

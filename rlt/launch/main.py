@@ -250,9 +250,11 @@ def arrange(line: CommandLine, config: Config, checked: Checked) -> Launch:
     if machines.count == 1:
         (port,) = free_ports(1, besides=[server.port for server in servers])
         machines = Machines(port=port)
+    ahead = forecast(config, plan, num_rows)
+    if config.trainer.gradient_checkpointing == "auto" and isinstance(ahead, Forecast):
+        overrides.append(f"trainer.recompute_above={ahead.config.trainer.recompute_above}")
     command = training_command(config, plan, overrides, machines)
     log_path = run_directory / "logs" / ("train.log" if machines.is_first else f"train.{machines.rank}.log")
-    ahead = forecast(config, plan, num_rows)
     disk = look_at_disk(config, plan, num_rows, refuse=not line.dry_run)
     return Launch(
         line.typed,

@@ -117,7 +117,7 @@ class StepTimes:
         """Return the time of forward and backward passes over all micro-batches, and of the optimizer."""
         config, policy, processes = self.config, self.models.policy, self.plan.num_processes
         passes = 2 if config.model.lora.rank else 3  # adapters: no gradients of the weights
-        passes += config.trainer.gradient_checkpointing
+        passes += self._recomputes(tokens)
         compute = passes * self._forward(policy, tokens)
         micro_batches = self._rows / config.per_device_train_batch_size
         weights = Numbers.of(config, self.plan.strategy).weight * policy.parameters
@@ -131,6 +131,13 @@ class StepTimes:
         moved = (2 * weights + 2 * trained) / processes / HOST_LINK
         summed = 12 * trained / HOST_BANDWIDTH  # read, read, write
         return compute + micro_batches * (moved + summed) + 28 * trained / HOST_BANDWIDTH
+
+    def _recomputes(self, tokens: int) -> bool:
+        """Whether micro-batches of rows of so many tokens compute their activations anew."""
+        trainer = self.config.trainer
+        if trainer.gradient_checkpointing == "auto":
+            return tokens * self.config.per_device_train_batch_size > (trainer.recompute_above or 0)
+        return bool(trainer.gradient_checkpointing)
 
     # ---- generation ---------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ students take to answer by themselves (reward.answers) is left out.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from rlt.config.schema import Config, stage_of
@@ -32,6 +33,8 @@ HOST_FACTOR = 1.5
 """DeepSpeed's additional_buffer_factor, for host memory."""
 LOSS_TILE = 4096, 32768
 """Positions x entries of the vocabulary in a tile of TRL's loss (trl/kernels/chunked_logprob.py)."""
+_TOKENS_STEP = 256
+"""What the tokens that a micro-batch may hold are rounded down to."""
 SCORING_TILE = 2**27
 """Logits in a tile of our scorer (rlt/models/logprobs.py)."""
 
@@ -147,19 +150,11 @@ def _frozen(whole: float, strategy: str, processes: int) -> float:
 def _phases(
     config: Config, strategy: str, processes: int, models: Models, numbers: Numbers
 ) -> dict[str, Parts]:
-    policy, batch, length = models.policy, config.per_device_train_batch_size, row_length(config)
-    tokens = batch * length
-    kept, layer = training_activations(
-        policy, numbers, tokens=tokens, checkpointing=config.trainer.gradient_checkpointing
-    )
-    attention = _attention_bytes(config, policy, numbers, length)
-    head = _head_bytes(config, policy, numbers)
+    policy, batch = models.policy, config.per_device_train_batch_size
+    tokens = batch * row_length(config)
     buffers = _update_buffers(config, strategy, processes, policy, numbers)
-    waiting: Parts = {"waiting for backward": kept}
-    phases = {
-        "update, in a layer": {**waiting, "one layer": layer, "attention": attention, **buffers},
-        "update, at the LM head": {**waiting, "LM head": head, **buffers},
-    }
+    recomputes = bool(config.trainer.gradient_checkpointing)  # auto: the longest rows do
+    phases = _update(config, policy, numbers, buffers, tokens=tokens, checkpointing=recomputes)
     if stage_of(config).scores:
         phases["scoring"] = _scoring(config, strategy, models, numbers)
     if stage_of(config).is_rl and config.generation.backend == "transformers":
@@ -169,6 +164,35 @@ def _phases(
             "logits": 3 * 4 * batch * policy.vocabulary,
         }
     return phases
+
+
+def _update(
+    config: Config, policy: ModelSize, numbers: Numbers, buffers: Parts, *, tokens: int, checkpointing: bool
+) -> dict[str, Parts]:
+    """Return what the update of a micro-batch of so many tokens takes."""
+    kept, layer = training_activations(policy, numbers, tokens=tokens, checkpointing=checkpointing)
+    length = tokens // config.per_device_train_batch_size
+    attention = _attention_bytes(config, policy, numbers, length)
+    head = _head_bytes(config, policy, numbers, tokens)
+    waiting: Parts = {"waiting for backward": kept}
+    return {
+        "update, in a layer": {**waiting, "one layer": layer, "attention": attention, **buffers},
+        "update, at the LM head": {**waiting, "LM head": head, **buffers},
+    }
+
+
+def tokens_that_fit(config: Config, strategy: str, processes: int, models: Models, gpu: GPU) -> int:
+    """Return the tokens, padding included, up to which a micro-batch may keep its activations on a GPU."""
+    numbers = Numbers.of(config, strategy)
+    buffers = _update_buffers(config, strategy, processes, models.policy, numbers)
+    kept = training_memory(config, strategy, processes, models).kept
+
+    def fits(tokens: int) -> bool:
+        phases = _update(config, models.policy, numbers, buffers, tokens=tokens, checkpointing=False)
+        return TrainingMemory(kept, phases, 0.0).fits(gpu)
+
+    sizes = range(0, config.per_device_train_batch_size * row_length(config) + 1, _TOKENS_STEP)
+    return sizes[max(0, bisect_left(sizes, True, key=lambda tokens: not fits(tokens)) - 1)]
 
 
 def _update_buffers(
@@ -207,10 +231,10 @@ def _attention_bytes(config: Config, policy: ModelSize, numbers: Numbers, length
     return mask if kernel == "sdpa" and is_padded else 0.0
 
 
-def _head_bytes(config: Config, policy: ModelSize, numbers: Numbers) -> float:
+def _head_bytes(config: Config, policy: ModelSize, numbers: Numbers, tokens: int) -> float:
     """Return the loss's tile, the counted hidden states, and the float32 gradients of states and head."""
     length = config.max_completion_length if stage_of(config).is_rl else config.data.max_length
-    counted = config.per_device_train_batch_size * length
+    counted = min(tokens, config.per_device_train_batch_size * length)
     rows, columns = LOSS_TILE
     tile = min(counted, rows) * min(columns, policy.vocabulary) * numbers.compute
     states = counted * policy.hidden * (2 * numbers.compute + 4)

@@ -38,6 +38,7 @@ from rlt.trainers.final_model import save_final_model
 from rlt.trainers.first_check_verdict import FirstCheck
 from rlt.trainers.gradients import accumulate_gradients_in
 from rlt.trainers.prompted import PromptedProblem
+from rlt.trainers.recompute import recompute_above
 from rlt.trainers.reference import require_reference
 from rlt.trainers.rl import RLData, RLParts, RLSettings, RLTrainer
 from rlt.trainers.server_engine import Restarts, ServerEngine
@@ -211,6 +212,7 @@ def train_and_save(
     `generation` is saved with the model: its sampling defaults, and the tokens it stops at.
     """
     accumulate_gradients_in(config.trainer.grad_accum_dtype, trainer.accelerator)
+    trainer.recompute_above = recompute_above(config)
     policy = trainer.policy
     plain = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # under adapters
     plain.generation_config = generation

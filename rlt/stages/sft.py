@@ -30,6 +30,7 @@ from rlt.trainers.epochs import train
 from rlt.trainers.final_model import save_final_model
 from rlt.trainers.gradients import accumulate_gradients_in
 from rlt.trainers.lora import lora_config
+from rlt.trainers.recompute import recompute_above
 from rlt.trainers.sft import IGNORED, Row, make_sft_trainer
 
 logger = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ def fine_tune(
         peft_config=lora_config(config.model.lora),
     )
     accumulate_gradients_in(config.trainer.grad_accum_dtype, trainer.accelerator)
+    trainer.recompute_above = recompute_above(config)
     model: Any = trainer.model
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # under adapters
     plain.generation_config = generation

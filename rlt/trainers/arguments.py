@@ -134,7 +134,7 @@ def _common(config: Config, context: RunContext) -> dict[str, Any]:
         "trust_remote_code": config.model.trust_remote_code,
         "per_device_train_batch_size": config.per_device_train_batch_size,
         "gradient_accumulation_steps": gradient_accumulation(config, context.num_processes),
-        "gradient_checkpointing": trainer.gradient_checkpointing,
+        "gradient_checkpointing": bool(trainer.gradient_checkpointing),
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "learning_rate": config.learning_rate,
         "lr_scheduler_type": trainer.lr_scheduler_type,

@@ -50,13 +50,13 @@ from rlt.trainers.alarms import Alarms
 from rlt.trainers.drift_log import DriftLog
 from rlt.trainers.engine import Engine, policy_for_generation
 from rlt.trainers.epochs import EpochSampler
-from rlt.trainers.finite import FiniteTraining
 from rlt.trainers.first_check import check_before_first_step
 from rlt.trainers.first_check_verdict import FirstCheck
 from rlt.trainers.monitor_limits import LimitsOf
 from rlt.trainers.monitors import Monitors
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.reading import ReadOnce, completion_requests
+from rlt.trainers.recompute import SelectiveRecompute
 from rlt.trainers.reference import MovingReference
 from rlt.trainers.sample_rows import mean_parts, number_samples, sample_row
 
@@ -108,7 +108,7 @@ class RLParts:
     """None: engine and policy are not compared before the first step."""
 
 
-class RLTrainer(FiniteTraining, ReadOnce, ABC, Generic[Layout]):
+class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
     """Trains a policy by RL; a subclass says what a completion earns and what is told of it."""
 
     limits: ClassVar[LimitsOf]

@@ -45,6 +45,14 @@ def test_what_an_update_leaves_out(words, passes):
     )
 
 
+def test_short_rows_keep_their_activations():
+    auto = ("trainer.gradient_checkpointing=auto", "trainer.recompute_above=300")
+    for length, passes in ((300, 3), (301, 4)):
+        all_four = times("teacher_sft").seconds(Lengths(length, 0, 0))["update"]
+        found = times("teacher_sft", *auto).seconds(Lengths(length, 0, 0))["update"]
+        assert found == pytest.approx(all_four * passes / 4)
+
+
 def test_short_rows_wait_for_the_weights_of_zero3():
     # each of 32 micro-batches gathers the weights twice and shares gradients once, in bfloat16
     found = times("teacher_sft", flops=1e15).seconds(Lengths(1, 0, 0))["update"]

@@ -9,9 +9,9 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlt.launch.activations import Numbers, forward_by_layer, saved_by_layer, training_activations
-from rlt.launch.hardware import GIB
+from rlt.launch.hardware import GIB, GPUS
 from rlt.launch.model_size import PUBLISHED, size_of
-from rlt.launch.training_memory import Models, state_bytes, training_memory
+from rlt.launch.training_memory import Models, state_bytes, tokens_that_fit, training_memory
 
 QWEN_7B = PUBLISHED["Qwen/Qwen2.5-7B-Instruct"]
 BFLOAT16, FLOAT32, AUTOCAST = Numbers(2, 2, 2), Numbers(4, 4, 4), Numbers(4, 2, 4)
@@ -33,6 +33,24 @@ def test_states_are_those_of_deepspeeds_estimators(processes):
     assert gathered == 4 * largest
     states = sum(state_bytes(total, total, "zero3", processes, 2).values())
     assert states == pytest.approx(with_largest - gathered, abs=1)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_tokens_that_fit_are_the_most_whose_activations_may_be_kept(batch):
+    models, gpu = Models(QWEN_7B), GPUS["h100-80g"]
+
+    def memory(length: int, checkpointing: str):
+        words = [f"data.max_length={length}", f"trainer.gradient_checkpointing={checkpointing}"]
+        return configured("student_sft", *words, f"per_device_train_batch_size={batch}")
+
+    found = tokens_that_fit(memory(32768, "auto"), "zero3", 8, models, gpu)
+    assert found % 256 == 0
+    assert found // batch < 32768
+    one_more = (found + 256) // batch
+    assert training_memory(memory(found // batch, "false"), "zero3", 8, models).fits(gpu)
+    assert not training_memory(memory(one_more, "false"), "zero3", 8, models).fits(gpu)
+    assert tokens_that_fit(memory(256, "auto"), "zero3", 8, models, gpu) == 256 * batch  # all rows
+    assert tokens_that_fit(memory(32768, "auto"), "zero2", 1, models, gpu) == 0  # the states alone do not
 
 
 def test_offloaded_states_rest_in_the_host():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from stage_runs import rl_words, run_here, train_rows, weights
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 from rlt.errors import GenerationError
 from rlt.reporting.samples import read_samples
@@ -169,3 +172,28 @@ def test_the_correction_in_the_update_is_trls_without_its_pass(step, monkeypatch
     assert mine[f"{ratio}/min"] < 0.9  # or there would be nothing to correct
     before, after = weights(ours), weights(theirs)
     assert max((before[n] - after[n]).abs().max().item() for n in before) < 1e-6
+
+
+def test_short_passes_keep_their_activations_and_the_update_stays(step, plain: Path, monkeypatch):
+    """A layer with gradient checkpointing runs twice in a pass, and once without."""
+    layer, passes = Qwen2DecoderLayer.forward, []
+
+    def counting(self, hidden_states, *args, **kwargs):
+        if torch.is_grad_enabled() and self.training:
+            passes.append(hidden_states.shape[0] * hidden_states.shape[1])
+        return layer(self, hidden_states, *args, **kwargs)
+
+    monkeypatch.setattr(Qwen2DecoderLayer, "forward", counting)
+    auto = "trainer.gradient_checkpointing=auto"
+    all_anew = step("all_anew", auto)  # nobody knows what fits a CPU
+    num_layers, sizes = 2, Counter(passes)
+    assert all(count % (2 * num_layers) == 0 for count in sizes.values())
+    above = sorted(sizes)[len(sizes) // 2 - 1]
+    assert above < max(sizes)  # or no pass would be left to be computed anew
+    passes.clear()
+    some = step("some_anew", auto, f"trainer.recompute_above={above}")
+    for size, count in sizes.items():
+        assert Counter(passes)[size] == (count // 2 if size <= above else count), size
+    for run in (all_anew, some):
+        ours, theirs = weights(run), weights(plain)
+        assert max((ours[n] - theirs[n]).abs().max().item() for n in ours) < 1e-6
