@@ -1,11 +1,18 @@
-"""Supervised fine-tuning: TRL's trainer on rows whose labels say what the loss counts."""
+"""Supervised fine-tuning: TRL's trainer on rows whose labels say what the loss counts.
+
+The loss of an optimizer step is a sum over the tokens of its rows, so their order within the step does not
+matter: rows of like length share a pass. Rows stay on their process: which rows a process averages over is
+part of the recipe (`average_tokens_across_devices`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from datasets import Dataset
+from torch import Tensor
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
@@ -20,11 +27,41 @@ Row = dict[str, list[int]]
 
 
 class FineTuner(FiniteTraining, SFTTrainer):
-    """TRL's trainer, which ends where a number is none."""
+    """TRL's trainer, which ends where a number is none, in passes as narrow as their rows allow."""
+
+    @override
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """Return the micro-batches of one optimizer step, dealt by length, and the tokens of its loss.
+
+        Overridden because transformers takes the rows of each micro-batch in the loader's order: one long
+        row makes its neighbours as wide as itself. The auxiliary loss of a mixture of experts is a mean over
+        a micro-batch, so its rows stay where they are.
+        """
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if num_items is None or self.aux_loss_enabled:
+            return batches, num_items
+        return self._by_length(batches), num_items
+
+    def _by_length(self, batches: Sequence[Any]) -> list[Any]:
+        """Return the rows of some batches in batches of the same sizes, the longest rows in the first one."""
+        rows = [row for batch in batches for row in rows_of(batch)]
+        rows.sort(key=lambda row: -len(row["input_ids"]))  # stable: a resumed run has the same order
+        remaining = iter(rows)
+        return [self.data_collator([next(remaining) for _ in batch["input_ids"]]) for batch in batches]
 
     @override
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write none: TRL would put its own beside each checkpoint, and the stage writes the run's."""
+
+
+def rows_of(batch: Any) -> list[Row]:
+    """Return the rows of a padded batch as they were before it."""
+    is_real_BT = batch["attention_mask"].bool().cpu()
+    names = ("input_ids", "labels")
+    values = [[v[real].tolist() for v, real in zip(batch[n].cpu(), is_real_BT, strict=True)] for n in names]
+    return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
 
 
 def make_sft_trainer(
