@@ -24,6 +24,7 @@ from rlt.generation.types import Sampling
 from rlt.generation.vllm_server import VLLMServer, finite_logprobs
 from rlt.records import Completion
 from rlt.surroundings.clock import running
+from rlt.surroundings.timeline import Stopwatch
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -73,6 +74,8 @@ class VLLMPool:
         """Requests in flight over all servers."""
         _allow_sockets(self.max_requests, requests_setting)
         self._in_flight = InFlight(timeout)
+        self.stopwatch = Stopwatch()
+        """Records when each server has requests; of a training, its own."""
 
     def make_server(self, address: str, **options: Any) -> VLLMServer:
         """Return the client of one server."""
@@ -213,7 +216,9 @@ class VLLMPool:
     def on_idlest(self, call: Callable[[VLLMServer], T]) -> T:
         """Return what `call` returns for the server with the fewest requests in flight."""
         with self._in_flight.at_idlest(self.servers) as server:
-            return call(server)
+            lane = f"server {server.address.partition('://')[2]}"
+            with self.stopwatch.span(lane, "generate"):
+                return call(server)
 
 
 def _allow_sockets(count: int, setting: str | None) -> None:

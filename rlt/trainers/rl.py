@@ -44,13 +44,14 @@ from rlt.generation.types import Sampling
 from rlt.models.zero_init import buffers_left_alone, warn_of_rounded_parameters
 from rlt.records import Completion, Problem, Score
 from rlt.rewards.likelihood import is_scorable
+from rlt.surroundings.timeline import PHASES, WAIT
 from rlt.trainers.alarms import Alarms
 from rlt.trainers.drift_log import DriftLog
-from rlt.trainers.engine import Engine, policy_for_generation
+from rlt.trainers.engine import Engine, ServerEngine, policy_for_generation
 from rlt.trainers.epochs import EpochSampler
-from rlt.trainers.finite import FiniteTraining
 from rlt.trainers.first_check import check_before_first_step
 from rlt.trainers.first_check_verdict import FirstCheck
+from rlt.trainers.meter import MeteredTraining
 from rlt.trainers.monitor_limits import LimitsOf
 from rlt.trainers.monitors import Monitors
 from rlt.trainers.narrow import NarrowPasses
@@ -61,8 +62,6 @@ SampleSink = Callable[[str, list[dict[str, Any]]], None]
 """Takes the name of a table (`step_000001`) and its rows; called on the main process."""
 Layout = TypeVar("Layout", TeacherLayout, StudentLayout)
 _TRAIN, _EVAL = 0, 1
-PHASES = {"time/sync": "syncing weights", "time/generate": "generating", "time/reward": "scoring"}
-"""What is timed, and what whoever watches a run calls it."""
 FIRST_CHECK = "comparing engine and policy"
 """What the time before the first step is called."""
 
@@ -111,7 +110,7 @@ class RLParts:
     """None: engine and policy are not compared before the first step."""
 
 
-class RLTrainer(FiniteTraining, NarrowPasses, ABC, Generic[Layout]):
+class RLTrainer(MeteredTraining, NarrowPasses, ABC, Generic[Layout]):
     """Trains a policy by RL; a subclass says what a completion earns and what is told of it."""
 
     limits: ClassVar[LimitsOf]
@@ -262,14 +261,14 @@ class RLTrainer(FiniteTraining, NarrowPasses, ABC, Generic[Layout]):
     ) -> list[Completion]:
         try:
             if self._last_loaded_step != self.state.global_step:
-                with self._timed("time/sync", mode):
+                with self._timed("sync", mode):
                     self.engine.sync_weights()
                 self._last_loaded_step = self.state.global_step
             if self._first_check is not None:
                 check, self._first_check = self._first_check, None
                 self.on_phase(FIRST_CHECK)
                 check_before_first_step(self, check)
-            with self._timed("time/generate", mode):
+            with self._timed("generate", mode):
                 return self.engine.sample(prompts, seeds, group, sampling)
         except (GenerationError, NotFinite) as error:  # on every process
             if isinstance(error, NotFinite) or self.broken_weights():  # nothing of this policy is to be kept
@@ -304,8 +303,10 @@ class RLTrainer(FiniteTraining, NarrowPasses, ABC, Generic[Layout]):
     ) -> list[float | None]:
         """Return the reward of each completion; TRL calls this. None where it is no number."""
         assert len(completion_ids) == len(self._batch), "one completion per row of the batch"
-        with self._timed("time/reward", "train"):
+        with self._timed("reward", "train"):
             self._scores = self.score(self._batch, self._completions)
+        with self.meter.span(WAIT):  # for the rewards of the others, which TRL gathers next
+            self.accelerator.wait_for_everyone()
         for score in self._scores:
             if is_scorable(score):
                 for name, value in score.parts.items():
@@ -336,14 +337,15 @@ class RLTrainer(FiniteTraining, NarrowPasses, ABC, Generic[Layout]):
         super().log(logs, start_time)
 
     @contextmanager
-    def _timed(self, name: str, mode: str) -> Iterator[None]:
-        start = time.perf_counter()
+    def _timed(self, phase: str, mode: str) -> Iterator[None]:
         is_training = mode == "train"
-        self.on_phase(PHASES[name] if is_training or name == "time/sync" else "evaluating")
-        yield
-        if name == "time/reward" and is_training:
-            self.on_phase("updating")
-        self._metrics[mode][name].append(time.perf_counter() - start)
+        self.on_phase(PHASES[phase] if is_training or phase == "sync" else "evaluating")
+        # While servers generate, which the pool records, this process waits.
+        is_elsewhere = phase == "generate" and isinstance(self.engine, ServerEngine)
+        with self.meter.span(WAIT if is_elsewhere else phase):
+            yield
+        if phase == "reward" and is_training:
+            self.on_phase(PHASES["update"])
 
     # ---- samples ----------------------------------------------------------------------------------
 

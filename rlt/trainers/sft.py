@@ -19,14 +19,14 @@ from trl.trainer.sft_trainer import SFTTrainer
 from typing_extensions import override
 
 from rlt.models.zero_init import buffers_left_alone, warn_of_rounded_parameters
-from rlt.trainers.finite import FiniteTraining
+from rlt.trainers.meter import MeteredTraining
 
 IGNORED = -100
 """The label of a token that the loss leaves out."""
 Row = dict[str, list[int]]
 
 
-class FineTuner(FiniteTraining, SFTTrainer):
+class FineTuner(MeteredTraining, SFTTrainer):
     """TRL's trainer, which ends where a number is none, in passes as narrow as their rows allow."""
 
     @override

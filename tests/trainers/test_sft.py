@@ -119,7 +119,7 @@ def test_a_step_of_a_long_tailed_mix(
     if dtype == "float64":
         monkeypatch.setattr("trl.trainer.utils._ChunkedLogProbFunction", ExactHead)
     rows = long_tailed_rows()
-    _, seen = one_step(tiny_teacher, rows, tiny_tokenizer, tmp_path, dtype)
+    trainer, seen = one_step(tiny_teacher, rows, tiny_tokenizer, tmp_path, dtype)
     real = sum(tokens for _, tokens in seen.passes)
     computed = sum(num_rows * width for (num_rows, width), _ in seen.passes)
     assert real == sum(len(row["input_ids"]) for row in rows)
@@ -127,6 +127,12 @@ def test_a_step_of_a_long_tailed_mix(
     widths = [width for (_, width), _ in seen.passes]
     assert widths == sorted(widths, reverse=True)  # what does not fit into memory fails at once
     assert computed / real <= 1.1
+    logged = next(row for row in trainer.state.log_history if "loss" in row)
+    assert logged["perf/padding"] == pytest.approx(computed / real)
+    assert logged["perf/tokens_per_second"] == pytest.approx(real / logged["time/step"])
+    assert {name for name in logged if name.startswith("time/")} == {"time/step", "time/read", "time/update"}
+    assert 0 < logged["time/read"] + logged["time/update"] <= logged["time/step"]
+    assert "perf/mfu" not in logged  # on a CPU
     loss, gradients = padded_step(tiny_teacher, rows, getattr(torch, dtype))
     assert seen.loss == pytest.approx(loss, abs=close)
     worst = max((seen.gradients[n] - gradients[n]).abs().max().item() for n in gradients)
