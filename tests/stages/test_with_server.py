@@ -12,6 +12,8 @@ import pytest
 from stage_runs import ROOT, run_command, run_here, succeed, train_rows, weights
 
 from rlt.launch.descendants import MARK, living
+from rlt.reporting.timeline import read_timelines
+from rlt.surroundings.timeline import WAIT
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -59,6 +61,18 @@ def test_drift_and_a_tensor_left_out_of_the_sync(server_words, tmp_path: Path, m
     assert "engine drift: " not in (whole / "log.txt").read_text()
     assert train_rows(whole)[3]["kl"] > 0
     assert not list((whole / "weight_sync").glob("weights-*"))
+
+    step = read_timelines(whole / "timeline.jsonl")[-1]
+    (server,) = {span.lane for span in step.spans if span.lane != "process 0"}
+    assert server.startswith("server 127.0.0.1:")
+    assert {span.phase for span in step.spans if span.lane == server} == {"generate"}
+    # The process waits from before the first request until after the last answer, and computes nothing.
+    (wait,) = (span for span in step.spans if span.phase == WAIT and span.end - span.begin > 0.01)
+    asked = [span for span in step.spans if span.lane == server]
+    assert wait.begin <= min(span.begin for span in asked)
+    assert wait.end >= max(span.end for span in asked)
+    assert step.seconds_waited() >= wait.end - wait.begin
+    assert step.seconds_of("sync") > 0
 
 
 @pytest.mark.long
