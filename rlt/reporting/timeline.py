@@ -7,6 +7,7 @@ phases of a lane may overlap.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,12 +93,17 @@ def median_step(timelines: Sequence[Timeline]) -> Timeline:
     return by_length[(len(by_length) - 1) // 2]
 
 
+def _place(lane: str) -> tuple[bool, list[int]]:
+    """Return what lanes are sorted by: servers first, `process 2` before `process 10`."""
+    return lane.startswith("process"), [int(number) for number in re.findall(r"\d+", lane)]
+
+
 def draw_timeline(step: Timeline) -> str:
     """Return a step as SVG: a row for each server and each process, time to the right.
 
     Where a lane waits and computes at the same time, what it computes is drawn over its waiting.
     """
-    lanes = sorted({span.lane for span in step.spans}, key=lambda lane: (lane.startswith("process"), lane))
+    lanes = sorted({span.lane for span in step.spans}, key=_place)
     phases = [WAIT, *(phase for phase in PHASES if phase != WAIT)]
     drawn = [phase for phase in phases if any(span.phase == phase for span in step.spans)]
 

@@ -12,7 +12,7 @@ from transformers import TrainerState
 
 from rlt.errors import DataError
 from rlt.reporting.report import write_report
-from rlt.reporting.timeline import TimelineFile, draw_timeline, median_step, read_timelines
+from rlt.reporting.timeline import TimelineFile, _place, draw_timeline, median_step, read_timelines
 from rlt.surroundings.timeline import Span, Timeline
 
 
@@ -58,6 +58,11 @@ def test_a_line_that_a_crash_cut_is_skipped_and_another_is_named(tmp_path: Path)
 def test_the_median_of_an_even_number_is_the_shorter_one():
     assert median_step([step(1, 30), step(2, 12), step(3, 11), step(4, 10)]).step == 3
     assert median_step([step(1, 30), step(2, 12), step(3, 11)]).step == 2
+
+
+def test_servers_stand_above_processes_and_ten_comes_after_two():
+    lanes = ["process 10, GPU 2", "process 2, GPU 10", "server 10.0.0.1:8001", "server 10.0.0.1:8000"]
+    assert sorted(lanes, key=_place) == lanes[::-1]
 
 
 def test_the_picture_says_which_step_it_is(rl_run: Path):
