@@ -29,6 +29,9 @@ Row = dict[str, list[int]]
 class FineTuner(MeteredTraining, SFTTrainer):
     """TRL's trainer, which ends where a number is none, in passes as narrow as their rows allow."""
 
+    _shares: list[float]
+    """Of the passes of a step that are still to come: the loss's tokens in each, 1 on average."""
+
     @override
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -40,9 +43,26 @@ class FineTuner(MeteredTraining, SFTTrainer):
         a micro-batch, so its rows stay where they are.
         """
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if num_items is None or self.aux_loss_enabled:
-            return batches, num_items
-        return self._by_length(batches), num_items
+        if num_items is not None and not self.aux_loss_enabled:
+            batches = self._by_length(batches)
+        counts = torch.stack([(batch["labels"][:, 1:] != IGNORED).sum() for batch in batches])
+        counts: Any = self.accelerator.reduce(counts.to(self.accelerator.device), "sum")
+        self._shares = (counts * len(batches) / counts.sum().clamp(min=1)).tolist()
+        return batches, num_items
+
+    @override
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the loss of a micro-batch.
+
+        Overridden for the metrics that TRL averages over micro-batches, whatever each holds: where rows are
+        dealt by length, short rows would count more than long ones. Here each token counts once.
+        """
+        result = super().compute_loss(model, inputs, *args, **kwargs)
+        if self.model.training:
+            share = self._shares.pop(0)
+            for name in ("entropy", "mean_token_accuracy"):
+                self._metrics["train"][name][-1] *= share
+        return result
 
     def _by_length(self, batches: Sequence[Any]) -> list[Any]:
         """Return the rows of some batches in batches of the same sizes, the longest rows in the first one."""
