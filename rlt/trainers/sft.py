@@ -58,6 +58,7 @@ class FineTuner(MeteredTraining, SFTTrainer):
         dealt by length, short rows would count more than long ones. Here each token counts once.
         """
         result = super().compute_loss(model, inputs, *args, **kwargs)
+        assert self.model is not None, "the constructor has made it"
         if self.model.training:
             share = self._shares.pop(0)
             for name in ("entropy", "mean_token_accuracy"):
