@@ -13,6 +13,7 @@ from rlt.reporting.curves import draw_panel, panels_of
 from rlt.reporting.metrics import NAME as METRICS_NAME
 from rlt.reporting.metrics import read_metrics, series
 from rlt.reporting.page import escaped, figure
+from rlt.reporting.processes import gpus_of_servers
 from rlt.reporting.run_page import configuration, inputs, to_run_again, versions, write_run_page
 from rlt.reporting.run_record import read_run
 from rlt.reporting.samples import SCORE_KEYS, TEXTS, read_samples, sample_files
@@ -34,7 +35,7 @@ def write_report(run_dir: str | Path) -> Path:
     sections = [
         _summary(rows),
         _plots(rows),
-        _one_step(run_dir / TIMELINE_NAME),
+        _one_step(run_dir),
         _samples(run_dir / "samples", last_step),
         to_run_again(run),
         inputs(run),
@@ -92,15 +93,17 @@ def _plots(rows: list[dict[str, Any]]) -> str:
     return f'<h2>Curves</h2><div class="grid">{"".join(figures)}</div>' if figures else ""
 
 
-def _one_step(path: Path) -> str:
+def _one_step(run_dir: Path) -> str:
     """Return the picture of the step of median length: what each server and each process did when."""
+    path = run_dir / TIMELINE_NAME
     steps = [step for step in read_timelines(path) if step.spans] if path.exists() else []
     if not steps:
         return ""
     step = median_step(steps)
     which = "the only one" if len(steps) == 1 else f"of median length among the {len(steps)} that were logged"
     caption = f"step {step.step}, {which}: {step.seconds:.3g} s; evaluations and checkpoints lie outside"
-    return f"<h2>One step</h2>{figure(draw_timeline(step), 'what was done when', caption)}"
+    svg = draw_timeline(step, gpus_of_servers(run_dir))
+    return f"<h2>One step</h2>{figure(svg, 'what was done when', caption)}"
 
 
 def _samples(folder: Path, last_step: int | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -98,12 +98,14 @@ def _place(lane: str) -> tuple[bool, list[int]]:
     return lane.startswith("process"), [int(number) for number in re.findall(r"\d+", lane)]
 
 
-def draw_timeline(step: Timeline) -> str:
+def draw_timeline(step: Timeline, gpus: Mapping[str, str]) -> str:
     """Return a step as SVG: a row for each server and each process, time to the right.
 
-    Where a lane waits and computes at the same time, what it computes is drawn over its waiting.
+    `gpus` are those of servers by their address. Where a lane waits and computes at the same time, what it
+    computes is drawn over its waiting.
     """
     lanes = sorted({span.lane for span in step.spans}, key=_place)
+    more = {f"server {address.partition('://')[2]}": f", GPU {names}" for address, names in gpus.items()}
     phases = [WAIT, *(phase for phase in PHASES if phase != WAIT)]
     drawn = [phase for phase in phases if any(span.phase == phase for span in step.spans)]
 
@@ -113,7 +115,7 @@ def draw_timeline(step: Timeline) -> str:
                 mine = [s for s in step.spans if (s.lane, s.phase) == (lane, phase)]
                 bars = [(s.begin, s.end - s.begin) for s in mine]
                 axes.broken_barh(bars, (height - 0.38, 0.76), facecolor=_COLORS[phase], zorder=2)
-        axes.set_yticks(range(len(lanes)), lanes)
+        axes.set_yticks(range(len(lanes)), [lane + more.get(lane, "") for lane in lanes])
         axes.set_ylim(len(lanes) - 0.4, -0.6)
         axes.set_xlim(0, step.seconds)
         axes.set_xlabel("seconds")

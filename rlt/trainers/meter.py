@@ -30,6 +30,8 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
 
+from rlt.devices import VARIABLE as GPUS_VARIABLE
+from rlt.devices import named_gpus
 from rlt.models.size import NoForecast, size_of
 from rlt.surroundings.clock import boot
 from rlt.surroundings.gpus import recognise
@@ -178,7 +180,7 @@ def lane_of(accelerator: Accelerator) -> str:
     if accelerator.device.type != "cuda":
         return name
     index = accelerator.device.index or 0
-    visible = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
+    visible = named_gpus(os.environ.get(GPUS_VARIABLE, ""))
     return f"{name}, GPU {visible[index] if index < len(visible) else index}"
 
 

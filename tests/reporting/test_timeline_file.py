@@ -11,6 +11,7 @@ from page_tags import parse
 from transformers import TrainerState
 
 from rlt.errors import DataError
+from rlt.reporting.processes import describe_process, gpus_of_servers, write_processes
 from rlt.reporting.report import write_report
 from rlt.reporting.timeline import TimelineFile, _place, draw_timeline, median_step, read_timelines
 from rlt.surroundings.timeline import Span, Timeline
@@ -73,9 +74,19 @@ def test_the_picture_says_which_step_it_is(rl_run: Path):
     assert "step 2, of median length among the 3 that were logged: 12.5 s" in page.text
 
 
+def test_a_server_is_drawn_with_the_gpus_that_its_launcher_gave_it(tmp_path: Path):
+    assert gpus_of_servers(tmp_path) == {}
+    here = describe_process("vLLM server 0", 1, address="http://127.0.0.1:8000", gpus="0,1")
+    elsewhere = describe_process("vLLM server 1", 1, address="http://127.0.0.1:8001", gpus=None)
+    write_processes(tmp_path, [here, elsewhere, describe_process("training", 1)])
+    gpus = gpus_of_servers(tmp_path)
+    assert gpus == {"http://127.0.0.1:8000": "0,1"}
+    assert "<!-- server 127.0.0.1:8000, GPU 0,1 -->" in draw_timeline(step(1), gpus)
+
+
 def test_a_bar_begins_and_ends_where_its_span_does():
     """Ten seconds are as wide as the axis, so a bar's share of the axis is its share of the step."""
-    svg = draw_timeline(step(1))
+    svg = draw_timeline(step(1), {})
     ElementTree.fromstring(svg)
     edges = {}
     for name, color in (("update", "1f5fa8"), ("generate", "2d8050"), ("reward", "c2571a")):
