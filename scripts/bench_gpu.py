@@ -6,7 +6,7 @@
 
 Needs torch and transformers only. Each part of gpu_parts.py is a process, so that one that crashes, or whose
 time is over, takes no other part with it. What an early part leaves of --minutes, later parts may use.
-Operations are counted as rlt/launch/model_size.py counts them, so that a share that is found here can replace
+Operations are counted as rlt/models/size.py counts them, so that a share that is found here can replace
 COMPUTE_SHARE. It ends with 1 if a part measured nothing.
 """
 
@@ -30,7 +30,8 @@ from typing import Any
 import torch
 
 from rlt.launch import hardware
-from rlt.launch.hardware import GIB, GPU
+from rlt.launch.hardware import GIB
+from rlt.surroundings.gpus import GPU, recognise
 
 Line = dict[str, Any]
 PARTS = {"device": 1, "scorer": 2, "head": 1, "update": 4, "attention": 2, "generate": 1}
@@ -67,7 +68,7 @@ def this_gpu() -> GPU:
     if not torch.cuda.is_available():
         return GPU("CPU", 0, None, 0, 0)
     found = torch.cuda.get_device_properties(0)
-    return hardware.recognise(found.name, found.total_memory // 2**20)
+    return recognise(found.name, found.total_memory // 2**20)
 
 
 def surroundings(gpu: GPU, options: argparse.Namespace) -> Line:

@@ -46,6 +46,7 @@ from rlt.stages.rl import make_engine, rl_settings
 from rlt.stages.student import read_students
 from rlt.stages.teacher_rl import make_reward, prompted_problems
 from rlt.trainers.arguments import RunContext, grpo_arguments
+from rlt.trainers.meter import Meter
 from rlt.trainers.rl import PromptedProblem, RLData, RLParts
 from rlt.trainers.teacher_rl import TeacherReward, TeacherRLTrainer
 
@@ -187,6 +188,7 @@ class ConstantRewardTrainer(GRPOTrainer):
         self.stop_token_ids = self.eos_token_ids
         self.policy = self.model
         self.problems = problems
+        self.meter = Meter(self.accelerator, None)  # which the engine's servers report to
         self.engine = make_engine(self, pool=server_pool(config), config=config)  # type: ignore[arg-type]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -235,8 +237,8 @@ class Steps(TrainerCallback):
         """Take a training row."""
         if logs and "step_time" in logs:
             split = {name.removeprefix("time/"): logs[name] for name in logs if name.startswith("time/")}
-            row = {"step": logs["step_time"], **split}
-            row["update"] = row["step"] - sum(split.values())
+            row = {**split, "step": logs["step_time"]}
+            row.setdefault("update", row["step"] - sum(split.values()))  # TRL's own trainer tells none
             self.rows.append(row)
             sys.stderr.write(f"{ {k: round(v, 2) for k, v in row.items()} }\n")
 

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from rlt.launch.activations import Numbers, training_activations
 from rlt.launch.hardware import GIB
-from rlt.launch.model_size import PUBLISHED, ModelSize
+from rlt.launch.model_size import PUBLISHED
+from rlt.models.size import ModelSize
 
 Line = dict[str, Any]
 SHAPE = PUBLISHED["Qwen/Qwen2.5-7B-Instruct"]

@@ -159,7 +159,7 @@ def gpu_script() -> ModuleType:
 
 
 def test_constants_follow_from_what_was_measured(gpu_script: ModuleType):
-    from rlt.launch.hardware import GPUS
+    from rlt.surroundings.gpus import GPUS
 
     h200 = GPUS["h200-141g"]  # 989e12 operations and 4.8e12 bytes a second
     lines = [

@@ -50,7 +50,7 @@ GPU_KINDS = (
     *("h100-80g", "h200-141g", "b200-180g", "a100-80g", "a100-40g"),
     *("l40s-48g", "rtx-4090-24g", "rtx-3090-24g"),
 )
-"""Kinds that rlt/launch/hardware.py knows."""
+"""Kinds that rlt/surroundings/gpus.py knows."""
 REDUCTIONS = ("mean", "sum", "min", "max", "median", "first_quartile", "last_quartile")
 TRANSFORMS = ("none", "exp", "one_minus_exp")
 PLAIN_SAMPLING = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}

@@ -24,6 +24,7 @@ from rlt.generation.types import Sampling
 from rlt.generation.vllm_server import VLLMServer, finite_logprobs
 from rlt.records import Completion
 from rlt.surroundings.clock import running
+from rlt.surroundings.timeline import Stopwatch
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -73,6 +74,8 @@ class VLLMPool:
         """Requests in flight over all servers."""
         _require_sockets(self.max_requests, requests_setting)
         self._in_flight = InFlight(timeout)
+        self.stopwatch = Stopwatch()
+        """Records when each server has requests; of a training, its own."""
 
     def make_server(self, address: str, **options: Any) -> VLLMServer:
         """Return the client of one server."""
@@ -130,8 +133,7 @@ class VLLMPool:
             yield from ((row, completion) for row in rows[task] if row not in known)
 
     def _one(self, prompt: list[int], sampling: Sampling, seed: int, home: list[VLLMServer]) -> Completion:
-        with self._in_flight.at_idlest(self.servers, home) as server:
-            return _complete(server, prompt, 1, sampling, seed, UNLIMITED)[0]
+        return self.on_idlest(lambda server: _complete(server, prompt, 1, sampling, seed, UNLIMITED)[0], home)
 
     def run_watched(self, tasks: Sequence[tuple[str, Callable[[], T]]]) -> list[T]:
         """Return the results of (name, call) tasks, in order, each of which asks `on_idlest`.
@@ -248,10 +250,15 @@ class VLLMPool:
         for server in self.servers:
             server.close()
 
-    def on_idlest(self, call: Callable[[VLLMServer], T]) -> T:
-        """Return what `call` returns for the server with the fewest requests in flight."""
-        with self._in_flight.at_idlest(self.servers) as server:
-            return call(server)
+    def on_idlest(self, call: Callable[[VLLMServer], T], home: list[VLLMServer] | None = None) -> T:
+        """Return what `call` returns for the server with the fewest requests in flight.
+
+        Calls that share a `home`, empty at first, all go to the server of the first of them.
+        """
+        with self._in_flight.at_idlest(self.servers, home) as server:
+            lane = f"server {server.address.partition('://')[2]}"
+            with self.stopwatch.span(lane, "generate"):
+                return call(server)
 
 
 def _allow_sockets(wanted: int, at_least: int = 0) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlt.launch.model_size import ModelSize
+from rlt.models.size import ModelSize
 
 if TYPE_CHECKING:  # so that scripts/bench_gpu.py needs no omegaconf
     from rlt.config.schema import Config

@@ -10,8 +10,8 @@ from pathlib import Path
 from rlt.config.schema import Config, stage_of
 from rlt.errors import ConfigError
 from rlt.launch.activations import WITHOUT_DEEPSPEED, bytes_of
-from rlt.launch.model_size import ModelSize
 from rlt.launch.training_memory import trained_parameters
+from rlt.models.size import ModelSize
 
 
 @dataclass(frozen=True)

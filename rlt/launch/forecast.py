@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlt.config.schema import Config, stage_of
-from rlt.launch.hardware import GPU, gpu_kind
-from rlt.launch.model_size import NoForecast, read_size
+from rlt.launch.hardware import gpu_kind
+from rlt.launch.model_size import read_size
 from rlt.launch.plan import Plan
 from rlt.launch.server_memory import ServerMemory, server_memory
 from rlt.launch.step_time import Lengths, StepTimes, assumed_lengths, longest_lengths, step_times
 from rlt.launch.training_memory import Models, TrainingMemory, tokens_that_fit, training_memory
+from rlt.models.size import NoForecast
+from rlt.surroundings.gpus import GPU
 
 _ROWS = {"bespokelabs/Bespoke-Stratos-17k": 16710}
 """Rows of a dataset that may not be on this machine (arXiv 2509.22637)."""

@@ -34,7 +34,7 @@ from rlt.launch.disk import check_disk, disk_needs
 from rlt.launch.forecast import Forecast, count_steps, make_forecast
 from rlt.launch.forecast_text import page
 from rlt.launch.machines import ALONE, Machines, check_machines, take_options
-from rlt.launch.model_size import NoForecast, read_size
+from rlt.launch.model_size import read_size
 from rlt.launch.plan import (
     STRATEGIES,
     Plan,
@@ -49,6 +49,7 @@ from rlt.launch.run import Launch, plan_line, run, run_and_record
 from rlt.launch.server import ServerPlan, plan_servers, run_key
 from rlt.launch.signals import Stopped
 from rlt.launch.versions import untested_versions
+from rlt.models.size import NoForecast
 from rlt.reporting.origin import require_same_origin
 from rlt.reporting.run_record import COMMAND_VARIABLE
 from rlt.surroundings.place import settle

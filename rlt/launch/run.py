@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from rlt.config.schema import Config, stage_of
+from rlt.devices import VARIABLE as GPUS_VARIABLE
 from rlt.errors import Paused, RLTError
 from rlt.generation.log_reason import quote_end
 from rlt.generation.sync_folder import remove_sync_folder, sync_folder
@@ -223,9 +224,11 @@ def run_beside_others(launch: Launch, launched: float) -> int:
 
 def record_processes(launch: Launch, servers: Sequence[ServerProcess], training: TrainingProcess) -> None:
     """Write which processes run, for whoever looks with `python -m rlt.status`."""
-    found = [
-        describe_process(s.child.name, s.child.pid, log=str(s.log_path), address=s.address) for s in servers
-    ]
+    found = []
+    for server in servers:
+        gpus = server.plan.env.get(GPUS_VARIABLE)
+        more = {"log": str(server.log_path), "address": server.address, "gpus": gpus}
+        found.append(describe_process(server.child.name, server.child.pid, **more))
     name = _WORK.get(launch.config.stage, "training")
     found.append(describe_process(name, training.child.pid, log=str(launch.log_path)))
     write_processes(launch.config.output_dir, found, launch.machines.rank)

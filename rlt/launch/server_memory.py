@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from rlt.config.schema import Config
 from rlt.launch.activations import Numbers, bytes_of, forward_by_layer
-from rlt.launch.hardware import CONTEXT_BYTES, GIB, GPU
-from rlt.launch.model_size import ModelSize
+from rlt.launch.hardware import CONTEXT_BYTES, GIB
+from rlt.models.size import ModelSize
+from rlt.surroundings.gpus import GPU
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,17 @@ from rlt.launch.hardware import (
     COMPUTE_SHARE,
     DISK,
     EAGER_TICK,
-    GPU,
     HOST_BANDWIDTH,
     HOST_LINK,
     LINK_SHARE,
     NETWORK,
     SERVER_TICK,
 )
-from rlt.launch.model_size import ModelSize
 from rlt.launch.plan import Plan
 from rlt.launch.server_memory import ServerMemory
 from rlt.launch.training_memory import SHARDED, Models, trained_parameters
+from rlt.models.size import ModelSize
+from rlt.surroundings.gpus import GPU
 
 _PROMPT_SHARE, _COMPLETION_SHARE = 1 / 16, 1 / 4
 """Of the limits: mean lengths where none are set."""

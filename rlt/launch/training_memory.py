@@ -18,9 +18,10 @@ from rlt.launch.activations import (
     forward_by_layer,
     training_activations,
 )
-from rlt.launch.hardware import CONTEXT_BYTES, GPU, NCCL_BYTES, USABLE_SHARE
-from rlt.launch.model_size import ModelSize
+from rlt.launch.hardware import CONTEXT_BYTES, NCCL_BYTES, USABLE_SHARE
 from rlt.models.attention import Abilities, resolve_attention
+from rlt.models.size import ModelSize
+from rlt.surroundings.gpus import GPU
 
 Parts = dict[str, float]
 """Bytes by name."""

@@ -19,8 +19,9 @@ from matplotlib.ticker import MaxNLocator
 
 from rlt.config.schema import BENCHMARKS, LOCAL_TASK
 from rlt.reporting.metrics import series
+from rlt.surroundings.timeline import PHASES
 
-COLORS = ("#1f5fa8", "#c2571a", "#2d8050", "#7d4fa3")
+COLORS = ("#1f5fa8", "#c2571a", "#2d8050", "#7d4fa3", "#8a8a8a", "#d9a441", "#00838f", "#a0305a")
 _SMOOTH_ABOVE = 40
 """Curves with more points than this are drawn pale, under their running mean."""
 
@@ -66,9 +67,12 @@ PANELS = (
     Panel("learning rate", ("learning_rate",)),
     Panel(
         "seconds a step",
-        ("time/generate", "time/reward", "time/update", "time/sync"),
-        "where the time goes",
+        ("time/step", *(f"time/{phase}" for phase in PHASES)),
+        "where the time goes; phases may overlap",
     ),
+    Panel("tokens a second", ("perf/tokens_per_second",), "real tokens of the update by whole steps"),
+    Panel("share of the peak", ("perf/mfu",), "operations of the update by the peak of its GPUs (MFU)"),
+    Panel("padding", ("perf/padding",), "tokens that the update computes by those that are real"),
     *(
         Panel(
             f"{task}: right answers",
@@ -93,6 +97,7 @@ def draw_panel(rows: list[dict[str, Any]], panel: Panel) -> str:
 
     def plot(axes: Axes) -> None:
         drawn = [key for key in panel.keys if _is_logged(rows, key)]
+        assert len(drawn) <= len(COLORS), panel.title
         for key, color in zip(drawn, COLORS, strict=False):
             _draw_metric(axes, rows, key, color)
         _draw_missing(axes, rows, drawn)

@@ -5,6 +5,7 @@ A process is known by its id and the time of its start, since ids are given agai
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,15 @@ def write_processes(directory: str | Path, processes: Sequence[Mapping[str, Any]
     }
     with suppress(OSError):
         write_json(Path(directory) / (NAME if machine == 0 else OF_OTHERS.replace("*", str(machine))), record)
+
+
+def gpus_of_servers(directory: Path) -> dict[str, str]:
+    """Return the numbers of the GPUs of each server that the run's launcher has started, by its address."""
+    try:
+        processes = json.loads((directory / NAME).read_text(encoding="utf-8"))["processes"]
+    except (OSError, ValueError, KeyError):  # started without our launcher
+        return {}
+    return {p["address"]: p["gpus"] for p in processes if p.get("address") and p.get("gpus")}
 
 
 def forget_other_machines(directory: str | Path) -> None:

@@ -18,7 +18,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
 from typing_extensions import override
 
-from rlt.reporting.line import duration, metrics_text
+from rlt.reporting.line import duration, metrics_text, times_text
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class ConsoleProgress(TrainerCallback):
             return ""
         pieces = [f"step {state.global_step}/{state.max_steps}", "evaluation" if is_eval else "", metrics]
         if not is_eval:
-            pieces.append(self._pace(state))
+            pieces += [times_text(logs), self._pace(state)]
         return "  ".join(piece for piece in pieces if piece)
 
     def _pace(self, state: TrainerState) -> str:

@@ -13,9 +13,12 @@ from rlt.reporting.curves import draw_panel, panels_of
 from rlt.reporting.metrics import NAME as METRICS_NAME
 from rlt.reporting.metrics import read_metrics, series
 from rlt.reporting.page import escaped, figure
+from rlt.reporting.processes import gpus_of_servers
 from rlt.reporting.run_page import configuration, inputs, to_run_again, versions, write_run_page
 from rlt.reporting.run_record import read_run
 from rlt.reporting.samples import SCORE_KEYS, TEXTS, read_samples, sample_files
+from rlt.reporting.timeline import NAME as TIMELINE_NAME
+from rlt.reporting.timeline import draw_timeline, median_step, read_timelines
 
 _NUM_SAMPLES = 3
 _ENDS = 5
@@ -32,6 +35,7 @@ def write_report(run_dir: str | Path) -> Path:
     sections = [
         _summary(rows),
         _plots(rows),
+        _one_step(run_dir),
         _samples(run_dir / "samples", last_step),
         to_run_again(run),
         inputs(run),
@@ -87,6 +91,19 @@ def _plots(rows: list[dict[str, Any]]) -> str:
     for panel in panels_of(rows):
         figures.append(figure(draw_panel(rows, panel), panel.title, panel.note))
     return f'<h2>Curves</h2><div class="grid">{"".join(figures)}</div>' if figures else ""
+
+
+def _one_step(run_dir: Path) -> str:
+    """Return the picture of the step of median length: what each server and each process did when."""
+    path = run_dir / TIMELINE_NAME
+    steps = [step for step in read_timelines(path) if step.spans] if path.exists() else []
+    if not steps:
+        return ""
+    step = median_step(steps)
+    which = "the only one" if len(steps) == 1 else f"of median length among the {len(steps)} that were logged"
+    caption = f"step {step.step}, {which}: {step.seconds:.3g} s; evaluations and checkpoints lie outside"
+    svg = draw_timeline(step, gpus_of_servers(run_dir))
+    return f"<h2>One step</h2>{figure(svg, 'what was done when', caption)}"
 
 
 def _samples(folder: Path, last_step: int | None) -> str:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from safetensors import SafetensorError
 from tqdm.auto import tqdm
-from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 
 from rlt.config.changes import changed_settings
@@ -39,11 +38,13 @@ from rlt.reporting.process_name import name_process
 from rlt.reporting.progress import install_progress, setup_logging
 from rlt.reporting.report import write_report
 from rlt.reporting.run_record import RunRecord, Source, only_run_in
+from rlt.reporting.timeline import TimelineFile
 from rlt.reporting.trackers import resolve_report_to
 from rlt.stages.attention import policy_attention, settle_attention
 from rlt.stages.keep_origin import KeepOrigin
 from rlt.stages.pause import PauseWhenTold
 from rlt.trainers.arguments import RunContext, group_limit
+from rlt.trainers.meter import MeteredTraining
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -246,10 +247,13 @@ class Observers(NamedTuple):
     """Ends the stage after a training that was ended early."""
 
 
-def observe(trainer: Trainer, config: Config) -> Observers:
-    """Give a trainer our progress display, metrics.jsonl, now.json, and the way to end early."""
+def observe(trainer: MeteredTraining, config: Config) -> Observers:
+    """Give a trainer our progress display, our files of what it does, and the way to end early."""
     install_progress(trainer)
     trainer.add_callback(MetricsFile(config.output_dir))
+    timeline = TimelineFile(config.output_dir)
+    trainer.add_callback(timeline)
+    trainer.meter.write = timeline.write
     trainer.add_callback(KeepOrigin(config))
     phases = Phases(Now(config.output_dir) if is_main_process() else None)
     trainer.add_callback(phases)

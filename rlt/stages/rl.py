@@ -133,6 +133,7 @@ def make_engine(trainer: RLTrainer[Any], *, pool: VLLMPool | None, config: Confi
             tokenizer=trainer.layout.tokenizer,
             batch_size=config.per_device_train_batch_size,
         )
+    pool.stopwatch = trainer.meter.stopwatch
     sync = make_weight_sync(
         config.generation.weight_sync,
         pool,

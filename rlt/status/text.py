@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlt.reporting.line import duration, metrics_text
+from rlt.reporting.line import duration, metrics_text, times_text
 from rlt.reporting.tables import markdown
 
 _LONGEST_LINE = 100
@@ -37,6 +37,8 @@ def run_text(run: Mapping[str, Any]) -> str:
         lines.append(f"{verb}{run['doing']['phase']}{since}")
     if shown := metrics_text(run["metrics"]):
         lines.append(f"step {run['step']}: {shown}")
+    if times := times_text(run["metrics"]):
+        lines.append(f"step {run['step']}: {times}")
     health = {server["address"]: server["health"] for server in run["servers"]}
     for process in run["processes"]:
         address = process["address"]

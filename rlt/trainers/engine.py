@@ -7,7 +7,6 @@ constructor, so it is not used.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -21,7 +20,6 @@ from rlt.generation.collective import on_every_process
 from rlt.generation.transformers_backend import TransformersGenerator
 from rlt.generation.types import Sampling
 from rlt.records import Completion
-from rlt.trainers.early import Read
 
 Rows = Sequence[Sequence[int]]
 Answers = Callable[[Rows, Sequence[int], Sampling], list[Completion]]
@@ -57,15 +55,6 @@ class Engine(Protocol):
         servers the seed of the group's first row decides all of them.
         """
         ...
-
-    def sample_and_read(
-        self, prompts: Rows, seeds: Sequence[int], group: int, read: Read
-    ) -> list[Completion]:
-        """Return what `sample` does, each row of this process read once; perhaps while others are written."""
-        ...
-
-    arrived: float
-    """time.perf_counter() when the last completion of the latest `sample_and_read` had come."""
 
     def sample_each(self, prompts: Rows, sampling: Sampling, seed: int) -> list[tuple[str, list[Completion]]]:
         """Return every part of the engine, in words, with its own completion of each prompt.
@@ -105,7 +94,6 @@ class LocalEngine:
             decode=lambda ids: str(tokenizer.decode(ids)),
             synced_gpus=self._is_collective,
         )
-        self.arrived = 0.0
 
     def sync_weights(self) -> None:
         """Nothing to do: the policy generates."""
@@ -129,15 +117,6 @@ class LocalEngine:
             ),
         )
         return [row[0] for row in samples[: len(prompts)]]
-
-    def sample_and_read(
-        self, prompts: Rows, seeds: Sequence[int], group: int, read: Read
-    ) -> list[Completion]:
-        """Return one completion per row. The policy writes and reads on the same device, so one by one."""
-        completions = self.sample(prompts, seeds, group)
-        self.arrived = time.perf_counter()
-        read(range(len(prompts)), completions)
-        return completions
 
     def sample_each(self, prompts: Rows, sampling: Sampling, seed: int) -> list[tuple[str, list[Completion]]]:
         """Return this process's completions: every process samples with a policy of its own."""

@@ -88,8 +88,3 @@ def deal(lengths: Sequence[int], num_processes: int, per_pass: int) -> list[list
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])  # stable: equal lengths keep their order
     passes = [order[i : i + per_pass] for i in range(0, len(order), per_pass)]
     return [passes[process::num_processes] for process in range(num_processes)]
-
-
-def computed_tokens(batch: Batch) -> int:
-    """Return how many tokens a forward pass over a micro-batch computes, padding included."""
-    return batch["prompt_ids"].numel() + batch["completion_ids"].numel()

@@ -23,7 +23,8 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlt.models.gather import max_over_processes
 from rlt.models.logprobs import Request, add_token_query, token_logprobs
-from rlt.trainers.micro_batches import Batch, computed_tokens, deal, micro_batch, rows_of
+from rlt.trainers.meter import Meter
+from rlt.trainers.micro_batches import Batch, deal, micro_batch, rows_of
 
 
 class NarrowPasses(GRPOTrainer):
@@ -31,6 +32,8 @@ class NarrowPasses(GRPOTrainer):
 
     tokens_per_pass: int
     """Tokens of a forward pass without gradients; one row may be longer."""
+    meter: Meter
+    """Times the passes without gradients."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """The arguments are those of GRPOTrainer."""
@@ -51,9 +54,6 @@ class NarrowPasses(GRPOTrainer):
         window = self.args.gradient_accumulation_steps  # the passes of one optimizer step
         narrow = [self._narrow(buffered[i : i + window]) for i in range(0, len(buffered), window)]
         self._buffered_inputs = [batch for batches in narrow for batch in batches]
-        real = sum(int(b["prompt_mask"].sum() + b["completion_mask"].sum()) for b in self._buffered_inputs)
-        computed = sum(computed_tokens(batch) for batch in self._buffered_inputs)
-        self._metrics["train"]["perf/padding"].append(computed / real)
         return self._buffered_inputs[self._step % len(self._buffered_inputs)]
 
     def _narrow(self, window: list[Batch]) -> list[Batch]:

@@ -14,7 +14,6 @@ B rows, C tokens of completions.
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -28,6 +27,7 @@ from trl.trainer.utils import use_adapter
 from rlt.models.logprobs import Request
 from rlt.records import Completion
 from rlt.trainers.importance import Correction, RatioLog
+from rlt.trainers.meter import Meter
 from rlt.trainers.narrow import NarrowPasses, evaluation_mode
 from rlt.trainers.prompted import PromptedProblem
 
@@ -47,6 +47,7 @@ class ReadOnce(NarrowPasses):
 
     reads_policy: bool
     """Whether `measure` is given the policy's log-probabilities of the completion."""
+    meter: Meter
     rows_alone: bool
     """Each row in passes of its own: which rows are there at the same time is a matter of chance."""
 
@@ -55,7 +56,6 @@ class ReadOnce(NarrowPasses):
         super().__init__(*args, **kwargs)
         self._values: dict[int, RowValues] = {}
         self._asked_for: list[str] = []
-        self._reading_seconds = 0.0
         self._loss_inputs: dict[str, Any] = {}
         self._ratios = RatioLog()
         self._correction = Correction(
@@ -101,7 +101,7 @@ class ReadOnce(NarrowPasses):
         return corrects or not self._step_is_one_update
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        self._values, self._reading_seconds = {}, 0.0
+        self._values = {}
         wanted = {"policy": self._old_logprobs_are_read, "reference": self.beta != 0.0}
         self._asked_for = [name for name, is_read in wanted.items() if is_read]  # in TRL's order
         corrects = self.vllm_importance_sampling_correction
@@ -116,20 +116,19 @@ class ReadOnce(NarrowPasses):
         self, items: Sequence[PromptedProblem], rows: Sequence[int], completions: Sequence[Completion]
     ) -> None:
         """Let all models read rows of this process, of the step's problems; every process calls it."""
-        start = time.perf_counter()
         items = [items[row] for row in rows]
         requests = completion_requests(items, completions)
         policy: Sequence[Tensor | None] = [None] * len(rows)
         reference: Sequence[Tensor | None] = [None] * len(rows)
-        if self.reads_policy or "policy" in self._asked_for:
-            policy = self.policy_logprobs(requests, alone=self.rows_alone)
         if "reference" in self._asked_for:
-            with self._reference_model() as model:
+            with self.meter.span("reference"), self._reference_model() as model:
                 reference = self.logprobs(model, requests, alone=self.rows_alone)
-        measured = self.measure(items, completions, policy, alone=self.rows_alone)
+        with self.meter.span("reward"):
+            if self.reads_policy or "policy" in self._asked_for:
+                policy = self.policy_logprobs(requests, alone=self.rows_alone)
+            measured = self.measure(items, completions, policy, alone=self.rows_alone)
         for row, *values in zip(rows, policy, reference, measured, strict=True):
             self._values[row] = RowValues(*values)
-        self._reading_seconds += time.perf_counter() - start
 
     def policy_logprobs(self, requests: Sequence[Request], *, alone: bool = False) -> list[Tensor]:
         """Return the policy's log-probabilities; collective."""

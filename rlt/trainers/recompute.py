@@ -13,10 +13,10 @@ from trl.models.utils import disable_gradient_checkpointing
 
 from rlt.config.schema import Config
 from rlt.models.gather import max_over_processes
-from rlt.trainers.finite import FiniteTraining
+from rlt.trainers.meter import MeteredTraining
 
 
-class SelectiveRecompute(FiniteTraining):
+class SelectiveRecompute(MeteredTraining):
     """A trainer whose micro-batches of at most `recompute_above` tokens keep their activations."""
 
     recompute_above: int = 0

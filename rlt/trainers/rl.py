@@ -46,6 +46,7 @@ from rlt.generation.types import Sampling
 from rlt.models.zero_init import buffers_left_alone, warn_of_rounded_parameters
 from rlt.records import Completion, Problem, Score
 from rlt.rewards.likelihood import is_scorable
+from rlt.surroundings.timeline import PHASES, WAIT
 from rlt.trainers.alarms import Alarms
 from rlt.trainers.drift_log import DriftLog
 from rlt.trainers.engine import Engine, policy_for_generation
@@ -59,13 +60,12 @@ from rlt.trainers.reading import ReadOnce, completion_requests
 from rlt.trainers.recompute import SelectiveRecompute
 from rlt.trainers.reference import MovingReference
 from rlt.trainers.sample_rows import mean_parts, number_samples, sample_row
+from rlt.trainers.server_engine import ServerEngine
 
 SampleSink = Callable[[str, list[dict[str, Any]]], None]
 """Takes the name of a table (`step_000001`) and its rows; called on the main process."""
 Layout = TypeVar("Layout", TeacherLayout, StudentLayout)
 _TRAIN, _EVAL = 0, 1
-PHASES = {"time/sync": "syncing weights", "time/generate": "generating", "time/reward": "scoring"}
-"""What is timed, and what whoever watches a run calls it."""
 FIRST_CHECK = "comparing engine and policy"
 """What the time before the first step is called."""
 
@@ -252,11 +252,14 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         group = self.num_generations
         assert group is not None
         read = partial(self.read, self._batch)
-        with self._engine_ready("train"), self.while_reading():
-            start = time.perf_counter()
-            self.on_phase(PHASES["time/generate"])
-            self._completions = self.engine.sample_and_read(prompt_ids, seeds, group, read)
-        self._metrics["train"]["time/generate"].append(self.engine.arrived - start)
+        if isinstance(self.engine, ServerEngine) and self.engine.overlaps:
+            with self._engine_ready("train"), self._timed("generate", "train"), self.while_reading():
+                self._completions = self.engine.sample_and_read(prompt_ids, seeds, group, read)
+        else:
+            self._completions = self._sample(prompt_ids, seeds, group, "train")
+            self.on_phase(PHASES["reward"])
+            with self.while_reading():
+                read(range(len(prompt_ids)), self._completions)
         return [list(c.token_ids) for c in self._completions], [list(c.logprobs) for c in self._completions]
 
     def answer(
@@ -275,7 +278,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         mode: str,
         sampling: Sampling | None = None,
     ) -> list[Completion]:
-        with self._engine_ready(mode), self._timed("time/generate", mode):
+        with self._engine_ready(mode), self._timed("generate", mode):
             return self.engine.sample(prompts, seeds, group, sampling)
 
     @contextmanager
@@ -283,7 +286,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         """Open the engine with the current weights. A failure in it ends the run; a checkpoint is kept."""
         try:
             if self._last_loaded_step != self.state.global_step:
-                with self._timed("time/sync", mode):
+                with self._timed("sync", mode):
                     self.engine.sync_weights()
                 self._last_loaded_step = self.state.global_step
             if self._first_check is not None:
@@ -324,10 +327,11 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
     ) -> list[float | None]:
         """Return the reward of each completion; TRL calls this. None where it is no number."""
         assert len(completion_ids) == len(self._batch), "one completion per row of the batch"
-        with self._timed("time/reward", "train"):
+        with self._timed("reward", "train"):
             measured = [self._values[row].measured for row in range(len(self._batch))]
             self._scores = self.judge(self._batch, self._completions, measured)
-        self._metrics["train"]["time/reward"][-1] += self._reading_seconds
+        with self.meter.span(WAIT):  # for the rewards of the others, which TRL gathers next
+            self.accelerator.wait_for_everyone()
         for score in self._scores:
             if is_scorable(score):
                 for name, value in score.parts.items():
@@ -359,14 +363,15 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         super().log(logs, start_time)
 
     @contextmanager
-    def _timed(self, name: str, mode: str) -> Iterator[None]:
-        start = time.perf_counter()
+    def _timed(self, phase: str, mode: str) -> Iterator[None]:
         is_training = mode == "train"
-        self.on_phase(PHASES[name] if is_training or name == "time/sync" else "evaluating")
-        yield
-        if name == "time/reward" and is_training:
-            self.on_phase("updating")
-        self._metrics[mode][name].append(time.perf_counter() - start)
+        self.on_phase(PHASES[phase] if is_training or phase == "sync" else "evaluating")
+        # While servers generate, which the pool records, this process waits.
+        is_elsewhere = phase == "generate" and isinstance(self.engine, ServerEngine)
+        with self.meter.span(WAIT if is_elsewhere else phase):
+            yield
+        if phase == "reward" and is_training:
+            self.on_phase(PHASES["update"])
 
     # ---- samples ----------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -62,8 +61,7 @@ class ServerEngine:
         overlaps: bool,
     ) -> None:
         """`overlaps`: rows are read while others are written (early.py)."""
-        self.arrived = 0.0
-        self._overlaps = overlaps
+        self.overlaps = overlaps
         self._wait_for_servers = restarts.wait
         self._restarts_left = restarts.most
         self._accelerator = accelerator
@@ -103,11 +101,6 @@ class ServerEngine:
 
         Errors are those of `sample`, and those of `read`. A lost server costs the rows that it was writing.
         """
-        if not self._overlaps:
-            completions = self.sample(prompts, seeds, group)
-            self.arrived = time.perf_counter()
-            read(range(len(prompts)), completions)
-            return completions
         asked = self._of_all(prompts, seeds, group)
         rounds = Rounds(asked.rows_per_process)
         found: dict[int, Completion] = {}
@@ -136,7 +129,6 @@ class ServerEngine:
         while not rounds.have_all_come or rounds.are_ready:
             if not rounds.have_all_come:
                 self._until_done(ask)
-                self.arrived = time.perf_counter()
                 found.update(new)
                 rounds.add([row for row, _ in new])
             if rounds.are_ready:

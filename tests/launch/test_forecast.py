@@ -13,11 +13,12 @@ from forecast_runs import configured
 from rlt.config.schema import GPU_KINDS
 from rlt.launch.forecast import Forecast, make_forecast
 from rlt.launch.forecast_text import page, summary
-from rlt.launch.hardware import GPUS, gpu_kind, recognise
+from rlt.launch.hardware import gpu_kind
 from rlt.launch.main import main
-from rlt.launch.model_size import NoForecast
 from rlt.launch.plan import Plan
 from rlt.launch.remedies import remedies
+from rlt.models.size import NoForecast
+from rlt.surroundings.gpus import GPUS, recognise
 
 HUB_MODEL = "model_name_or_path=Qwen/Qwen2.5-7B-Instruct"
 RL = ["teacher_rl", HUB_MODEL, "hardware.gpu=h100-80g"]

@@ -17,7 +17,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from rlt.launch.model_size import PUBLISHED, NoForecast, read_size, size_of
+from rlt.launch.model_size import PUBLISHED, read_size
+from rlt.models.size import NoForecast, size_of
 
 QWEN_7B = {
     "model_type": "qwen2",

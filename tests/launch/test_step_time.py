@@ -3,12 +3,13 @@
 import pytest
 from forecast_runs import configured
 
-from rlt.launch.hardware import BANDWIDTH_SHARE, GPU, HOST_BANDWIDTH, HOST_LINK, LINK_SHARE, SERVER_TICK
-from rlt.launch.model_size import ModelSize
+from rlt.launch.hardware import BANDWIDTH_SHARE, HOST_BANDWIDTH, HOST_LINK, LINK_SHARE, SERVER_TICK
 from rlt.launch.plan import Plan
 from rlt.launch.server_memory import ServerMemory
 from rlt.launch.step_time import Lengths, StepTimes, assumed_lengths, longest_lengths
 from rlt.launch.training_memory import Models
+from rlt.models.size import ModelSize
+from rlt.surroundings.gpus import GPU
 
 SIZE = ModelSize(1000, 4000, 10, 10, 10, 100, 50_000, tied=True)
 WEIGHTS = SIZE.parameters

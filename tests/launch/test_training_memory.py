@@ -10,8 +10,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlt.launch.activations import Numbers, forward_by_layer, saved_by_layer, training_activations
 from rlt.launch.hardware import GIB, GPUS
-from rlt.launch.model_size import PUBLISHED, size_of
+from rlt.launch.model_size import PUBLISHED
 from rlt.launch.training_memory import Models, state_bytes, tokens_that_fit, training_memory
+from rlt.models.size import size_of
 
 QWEN_7B = PUBLISHED["Qwen/Qwen2.5-7B-Instruct"]
 BFLOAT16, FLOAT32, AUTOCAST = Numbers(2, 2, 2), Numbers(4, 4, 4), Numbers(4, 2, 4)

@@ -52,6 +52,14 @@ def test_a_line_shows_reward_and_parts_then_pace(monkeypatch):
     assert line == f"step 5/10  {metrics}  10 s/step  50s left"
 
 
+def test_a_line_tells_where_the_time_goes():
+    perf = {"perf/tokens_per_second": 51234.5, "perf/mfu": 0.3141, "perf/padding": 1.0234}
+    times = {"time/step": 34.2, "time/read": 0.004, "time/generate": 12.06, "time/wait": 0.5}
+    assert ConsoleProgress().line(state(5), {"loss": 1.5, **perf, **times}) == (
+        "step 5/10  loss 1.5  tokens/s 51,234  mfu 0.3141  padding 1.023  generate 12.1s  wait 0.50s"
+    )
+
+
 def test_evaluation_has_its_own_line_and_a_summary_none():
     console = ConsoleProgress()
     assert (

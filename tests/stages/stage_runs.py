@@ -24,6 +24,7 @@ from rlt.config.validate import validate
 
 ROOT = Path(__file__).parents[2]
 CLOCK = {"time", "step_time", "eval_runtime", "train_runtime", "train_samples_per_second"}
+CLOCK |= {"perf/tokens_per_second", "perf/mfu"}
 CLOCK |= {"train_steps_per_second", "eval_samples_per_second", "eval_steps_per_second"}
 SMALL_RL = [
     "run_cfg=teacher_rl",

@@ -23,6 +23,7 @@ from rlt.config.save import load_config
 from rlt.launch.disk import disk_needs
 from rlt.launch.model_size import read_size
 from rlt.reporting.samples import read_samples
+from rlt.reporting.timeline import read_timelines
 
 pytestmark = pytest.mark.slow
 FIRST_STEP = ("reward", "reward_std", "r_ss", "r_kl", "format", "explanation_tokens", "num_tokens")
@@ -42,6 +43,17 @@ def test_zero3_does_what_one_process_does(zero3_run: Path, run: Path):
     assert train_rows(zero3_run)[1]["loss"] == pytest.approx(train_rows(run)[1]["loss"], abs=1e-5)
     assert train_rows(zero3_run)[2]["reward"] == pytest.approx(train_rows(run)[2]["reward"], rel=1e-3)
     assert largest_difference(weights(zero3_run), weights(zero3_run / "checkpoint-4")) == 0
+
+
+def test_two_processes_are_drawn_side_by_side(zero3_run: Path):
+    steps = read_timelines(zero3_run / "timeline.jsonl")
+    assert [step.step for step in steps] == [1, 2, 3, 4]
+    for step in steps:
+        assert {span.lane for span in step.spans} == {"process 0", "process 1"}
+        first, second = sorted(span for span in step.spans if span.phase == "update")
+        # In lockstep on one clock: each has passes that the other takes part in.
+        assert max(first.begin, second.begin) < min(first.end, second.end)
+        assert max(first.end, second.end) <= step.seconds + 1e-3
 
 
 @pytest.mark.parametrize("strategy", ["single", "zero3"])

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ from rlt.config.compose import compose
 from rlt.errors import CheckpointError, DataError, ModelError, Paused
 from rlt.reporting.run_record import read_run
 from rlt.reporting.samples import read_samples, sample_files
+from rlt.reporting.timeline import read_timelines
 from rlt.stages.common import resume_point
 
 
@@ -65,6 +67,27 @@ def test_run_record_and_card(run: Path):
     assert (record["problems"], record["held_out"]) == (12, 5)
     for name in ("config.yaml", "README.md", "report.html", "tokenizer.json", "config.json"):
         assert (run / name).stat().st_size > 0
+
+
+def test_every_step_is_timed_from_its_begin_to_its_end(run: Path):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = {step.step: step for step in read_timelines(run / "timeline.jsonl")}
+    assert list(steps) == [1, 2, 3, 4]
+    for row in (line for line in lines if "loss" in line):
+        step = steps[row["step"]]
+        assert {span.lane for span in step.spans} == {"process 0"}  # the policy itself generates
+        assert step.seconds == pytest.approx(row["time/step"], abs=1e-3)
+        order = ["read", "generate", "reference", "reward", "update"]
+        own = sorted((s for s in step.spans if s.phase in order), key=lambda span: span.begin)
+        assert [span.phase for span in own] == order
+        assert all(earlier.end <= later.begin for earlier, later in pairwise(own))
+        for span in own:
+            assert row[f"time/{span.phase}"] == pytest.approx(span.end - span.begin, abs=1e-3)
+        # The rest: texts, samples, monitors.
+        assert sum(row[f"time/{span.phase}"] for span in own) < row["time/step"]
+        assert row["perf/padding"] < 1.05
+    page = (run / "report.html").read_text()
+    assert "of median length among the 4 that were logged" in page
 
 
 def test_the_reward_moves_the_weights_and_the_engine_follows(run: Path, tiny_teacher: Path):
@@ -192,6 +215,7 @@ def test_a_fresh_run_keeps_an_earlier_one_apart(run: Path, words, tmp_path: Path
     shutil.copytree(run, copy)
     run_here(words(copy, "seed=43", "trainer.save_steps=2", "trainer.max_steps=2", evaluate=False))
     kept = {"checkpoint-2.1", "checkpoint-4.1", "metrics.jsonl.1", "samples.1", "checkpoint-2"}
+    kept.add("timeline.jsonl.1")
     assert kept <= {p.name for p in copy.iterdir()}
     assert not (copy / "checkpoint-4").exists()
     assert list(sample_files(copy / "samples")) == [1, 2]

@@ -45,7 +45,9 @@ def write_run(folder: Path, status: str, pid: int = GONE, **fields) -> Path:
 
 def write_metrics(folder: Path, steps: int) -> None:
     """Write steps of four seconds each, an evaluation, and a line that is being written."""
-    rows = [{"step": n, "time": 4.0 * n, "loss": 0.5, "reward": -n / 8} for n in range(1, steps + 1)]
+    took = {"time/step": 3.9, "time/generate": 2.25, "time/update": 1.5, "time/read": 0.001}
+    took["perf/tokens_per_second"] = 1234.5
+    rows = [{"step": n, "time": 4.0 * n, "loss": 0.5, "reward": -n / 8, **took} for n in range(1, steps + 1)]
     text = "".join(json.dumps(row) + "\n" for row in [*rows, {"step": steps, "time": 99.0, "eval_reward": 1}])
     (folder / "metrics.jsonl").write_text(text + '{"step": 99, "ti')
 
@@ -92,7 +94,7 @@ def test_a_running_run(tmp_path, address, capsys):
     assert told["doing"]["phase"] == "generating"
     assert told["seconds_per_step"] == 4.0
     assert told["seconds_left"] == pytest.approx(105 * 4, abs=5)
-    assert told["metrics"] == {"loss": 0.5, "reward": -2.5}
+    assert told["metrics"].items() >= {"loss": 0.5, "reward": -2.5, "time/update": 1.5}.items()
     assert [(p["name"], p["alive"]) for p in told["processes"]] == [
         ("launcher", True),
         ("vLLM server 0", False),
@@ -109,6 +111,8 @@ def test_a_running_run(tmp_path, address, capsys):
     assert "teacher_rl running for 1m 4" in text
     assert "step 20 of 125 done, 4 s/step, " in text
     assert "\ngenerating for " in text
+    assert "\nstep 20: reward -2.5  loss 0.5  tokens/s 1234\n" in text
+    assert "\nstep 20: generate 2.25s  update 1.5s\n" in text
     assert f"vLLM server 0 (pid {GONE}) HAS ENDED at {dead} (connection refused)" in text
     assert f"server {address} (healthy)" in text
     assert "| hub_token=***" in text

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from rlt.trainers.micro_batches import computed_tokens, deal, micro_batch, rows_of
+from rlt.trainers.meter import token_counts
+from rlt.trainers.micro_batches import deal, micro_batch, rows_of
 
 CPU = torch.device("cpu")
 PAD = 9
@@ -47,14 +48,15 @@ def test_two_short_rows_take_no_column_of_the_long_one():
     assert batch["importance_sampling_ratio"].tolist() == [[1.0], [0.5]]
     assert batch["advantages"].tolist() == pytest.approx([0.3, 0.2])
     assert "num_items_in_batch" not in batch  # the trainer's: it holds for all rows
-    assert computed_tokens(batch) == 2 * (3 + 1)
+    lengths_B, num_computed = token_counts(batch)
+    assert (lengths_B.tolist(), num_computed) == ([2, 4], 2 * (3 + 1))
 
 
 def test_one_row_has_no_padding_at_all():
     batch = micro_batch(rows_of(padded_batch())[:1], PAD, CPU)
     assert batch["prompt_ids"].tolist() == [[1]]
     assert batch["completion_ids"].tolist() == [[1, 2, 3, 4]]
-    assert computed_tokens(batch) == 5
+    assert token_counts(batch)[1] == 5
 
 
 def test_a_row_without_completion_keeps_one_column():
