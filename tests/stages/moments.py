@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,13 +23,17 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Moment:
-    """What has come about on disk: as many paths, and in the last of them as many lines, and a text."""
+    """What has come about on disk: as many paths, and in the last of them as many lines, and a text.
+
+    The process stops itself, or ends, when it has written that: once.
+    """
 
     path: str
     """A whole path, or a pattern of such (`*`)."""
     paths: int = 1
     lines: int = 0
     text: str = ""
+    """A regular expression."""
     torn: bool = False
     """Whether the line that would bring the moment is cut in its middle."""
     signal: int = signal.SIGSTOP
@@ -59,3 +64,10 @@ def run_until_killed(words: Sequence[str], moment: Moment) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
         told.seek(0)
         assert code == -signal.SIGKILL, f"the moment did not come:\n{told.read()[-4000:]}"
+
+
+def is_pending(pid: int, number: int) -> bool:
+    """Whether a signal waits for a stopped process to go on."""
+    told = Path(f"/proc/{pid}/status").read_text()
+    masks = re.findall(r"^(?:SigPnd|ShdPnd):\s*([0-9a-f]+)$", told, re.MULTILINE)
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)

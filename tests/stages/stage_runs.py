@@ -111,7 +111,7 @@ def run_processes(
     words: Sequence[str],
     *,
     script: Path = ROOT / "train.py",
-    timeout: float = 400,
+    timeout: float = 1000,
     precision: str = "no",
     **env: str,
 ) -> subprocess.CompletedProcess[str]:

@@ -44,7 +44,7 @@ def run_two_processes(strategy: str, model: Path, out: Path) -> dict[str, dict]:
         except subprocess.TimeoutExpired:
             code = "none: it hung"
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait(30)
+            process.wait(1000)
     assert code == 0, f"exit code {code}; last lines:\n{(out / 'log').read_text()[-4000:]}"
     return {name: torch.load(out / f"{name}.pt") for name in ("model", "float32")}
 

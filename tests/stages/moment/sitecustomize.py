@@ -14,6 +14,7 @@ import glob
 import io
 import json
 import os
+import re
 import signal
 from typing import Any
 
@@ -29,7 +30,7 @@ def is_watched(path: Any) -> bool:
 
 
 def look() -> None:
-    """Send the signal if so many paths are there, with so many lines and the text in the last of them."""
+    """Send the signal if so many paths are there, with so many lines and the text, in the last of them."""
     global has_come
     found = sorted(glob.glob(MOMENT["path"]))
     if len(found) < MOMENT["paths"] or has_come:
@@ -37,7 +38,7 @@ def look() -> None:
     if MOMENT["lines"] or MOMENT["text"]:
         with really_open(found[-1], "rb") as file:
             held = file.read()
-        if held.count(b"\n") < MOMENT["lines"] or MOMENT["text"].encode() not in held:
+        if held.count(b"\n") < MOMENT["lines"] or not re.search(MOMENT["text"].encode(), held):
             return
     has_come = True
     os.kill(os.getpid(), MOMENT["signal"])
@@ -68,10 +69,10 @@ class Watched(io.BufferedWriter):
 
 
 def watching_open(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-    """`open`, with a `Watched` in place of the writer of a file that is appended to."""
-    if "a" not in mode or not is_watched(file):
+    """`open`, with a `Watched` in place of the writer of a file that is written or appended to."""
+    if mode.strip("bt") not in ("a", "w") or not is_watched(file):
         return really_open(file, mode, *args, **kwargs)
-    watched = Watched(io.FileIO(file, "a"))
+    watched = Watched(io.FileIO(file, mode.strip("bt")))
     return watched if "b" in mode else io.TextIOWrapper(watched, encoding="utf-8")
 
 
