@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from launch_models import write_model
 from launchers import Launcher
+from running import LONG, SPLIT
 
 from rlt.reporting.tables import markdown
 
@@ -125,6 +126,17 @@ def sft_words(models: Path) -> list[str]:
         "data.max_length": 1500,
     }
     return ["cfgs/run_cfg/teacher_sft.yaml", *(f"{k}={v}" for k, v in {**kept, **files}.items())]
+
+
+@pytest.fixture(scope="session")
+def calm(rl_words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of a run beside a server to which nothing happens."""
+    launcher = Launcher(tmp_path_factory.mktemp("calm") / "run", SPLIT, "1", "1", *rl_words, *LONG)
+    try:
+        assert launcher.wait() == 0, launcher.console()
+    finally:
+        launcher.end()
+    return launcher.run
 
 
 @pytest.fixture

@@ -11,12 +11,11 @@ import psutil
 import pytest
 from launchers import Launcher
 from moments import Moment
+from running import ENDLESS
 from stage_runs import count_differences, train_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 LOCAL = "generation.backend=transformers"
-WITHOUT_END = "trainer.max_steps=100000"
-"""A run that is still there whenever something happens to it."""
 SAME = "the same command goes on: metrics and weights are those of an undisturbed run"
 
 
@@ -80,7 +79,7 @@ def test_sigkill_while_saving(rl_words, start_launcher, tmp_path, lost):
 
 @pytest.mark.fault("one of two training processes is killed", "all end at once, and the run says so")
 def test_one_of_two(rl_words, start_launcher):
-    launcher = start_launcher("launch.sh", "2", *rl_words, LOCAL, WITHOUT_END, "zero3")
+    launcher = start_launcher("launch.sh", "2", *rl_words, LOCAL, *ENDLESS, "zero3")
     launcher.wait_for("a step", launcher.has_stepped)
     (second,) = (p for p in launcher.descendants() if p.name() == "rlt:train 1")
     second.kill()
@@ -90,7 +89,7 @@ def test_one_of_two(rl_words, start_launcher):
 
 @pytest.mark.fault("one of two training processes hangs", "ended after trainer.hang_timeout, with its log")
 def test_one_of_two_hangs(rl_words, start_launcher):
-    words = [*rl_words, LOCAL, WITHOUT_END, "trainer.hang_timeout=60", "zero3"]
+    words = [*rl_words, LOCAL, *ENDLESS, "trainer.hang_timeout=60", "zero3"]
     launcher = start_launcher("launch.sh", "2", *words)
     launcher.wait_for("a step", launcher.has_stepped)
     (second,) = (p for p in launcher.descendants() if p.name() == "rlt:train 1")
@@ -108,7 +107,7 @@ def test_one_of_two_hangs(rl_words, start_launcher):
     ],
 )
 def test_signals(number, rl_words, start_launcher):
-    launcher = start_launcher("launch.sh", *rl_words, LOCAL, WITHOUT_END)
+    launcher = start_launcher("launch.sh", *rl_words, LOCAL, *ENDLESS)
     launcher.wait_for("a step", launcher.has_stepped)
     launcher.popen.send_signal(number)
     assert launcher.wait() == 128 + number

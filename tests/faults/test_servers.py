@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-import requests
 from launchers import PATIENCE, SECRETS, Launcher
 from moments import Moment
+from running import ENDLESS, LONG, NUM_STEPS, SPLIT, environment, num_requests, the_server
 from stage_runs import count_differences, rows
 
 from rlt.config.server_key import VARIABLE
@@ -21,32 +21,8 @@ from rlt.launch.ports import is_free
 from rlt.status.look import look
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
-SPLIT = "launch_with_server.sh"
 GONE = "nothing is left"
-LONG = ["learning_rate=1e-2", "max_completion_length=300", "trainer.max_steps=5"]
-"""Weights that have moved when it happens, and a generation that takes its time."""
 SAME = "it is started again, and metrics and weights are those of an undisturbed run"
-
-
-ENDLESS = 100_000
-"""Steps of a run that is still there whenever something happens to it."""
-
-
-def the_server(launcher: Launcher) -> psutil.Process:
-    """Return the server's first process."""
-    (server,) = (p for p in launcher.called("vllm.entrypoints") if "api_server" in " ".join(p.cmdline()))
-    return server
-
-
-@pytest.fixture(scope="module")
-def calm(rl_words, tmp_path_factory) -> Path:
-    """Return the directory of a run that nothing happens to."""
-    launcher = Launcher(tmp_path_factory.mktemp("calm") / "run", SPLIT, "1", "1", *rl_words, *LONG)
-    try:
-        assert launcher.wait() == 0, launcher.console()
-    finally:
-        launcher.end()
-    return launcher.run
 
 
 @pytest.mark.long
@@ -72,7 +48,7 @@ def test_a_server_comes_back(moment, number, rl_words, start_launcher, calm, los
     assert memory
     if moment == "generating":  # the moment before the requests: it is to happen while they are answered
         training.resume()
-        launcher.wait_for("requests", lambda: num_requests(launcher.run, server.pid) > 0, every=0.002)
+        launcher.wait_for("requests", lambda: num_requests(launcher.run, server) > 0, every=0.002)
     for process in [*server.children(recursive=True), server] if number == signal.SIGSTOP else [server]:
         process.send_signal(number)
     training.resume()
@@ -82,18 +58,9 @@ def test_a_server_comes_back(moment, number, rl_words, start_launcher, calm, los
     lost(count_differences(launcher.run, calm))
 
 
-def num_requests(run: Path, pid: int) -> int:
-    """Return how many requests the server is answering."""
-    (server,) = look(run)["servers"]
-    key = {"Authorization": f"Bearer {environment(pid)[VARIABLE]}"}
-    told = requests.get(f"{server['address']}/metrics", headers=key, timeout=PATIENCE).text
-    (count,) = re.findall(r"^vllm:num_requests_running\S* ([0-9.]+)$", told, re.MULTILINE)
-    return int(float(count))
-
-
 @pytest.mark.fault("a server dies for good under two processes", "its reason; every whole step is kept")
 def test_a_server_that_is_lost_for_good(rl_words, start_launcher):
-    words = [*rl_words, f"trainer.max_steps={ENDLESS}", "trainer.save_steps=0", "generation.max_restarts=0"]
+    words = [*rl_words, *ENDLESS, "generation.max_restarts=0"]
     launcher = start_launcher(SPLIT, "1", "2", *words)  # ZeRO-3: torchrun's workers leave the process group
     launcher.wait_for("the first step", launcher.has_stepped)
     server = the_server(launcher)
@@ -113,7 +80,7 @@ def test_a_server_that_is_lost_for_good(rl_words, start_launcher):
     assert (launcher.run / "logs" / "train.log").stat().st_size > 0
     assert not any(path.exists() for path in memory)
     last = rows(launcher.run)[-1]["step"]
-    assert f"step {last} of {ENDLESS} is kept in" in launcher.console()
+    assert f"step {last} of {NUM_STEPS} is kept in" in launcher.console()
     assert (launcher.run / f"checkpoint-{last}" / "trainer_state.json").is_file()
 
 
@@ -170,7 +137,7 @@ def test_a_signal_while_servers_load(start_launcher, rl_words, number, what):
     ],
 )
 def test_the_launcher_is_ended(start_launcher, rl_words, moment, number):
-    launcher = start_launcher(SPLIT, "1", "2", *rl_words, f"trainer.max_steps={ENDLESS}")
+    launcher = start_launcher(SPLIT, "1", "2", *rl_words, *ENDLESS)
     if moment == "loading":
         launcher.wait_for("the server's engine", lambda: len(launcher.descendants()) >= 2)
     else:
@@ -218,11 +185,6 @@ def shared_memory(launcher: Launcher) -> set[Path]:
     return {Path(name) for name in found}
 
 
-def environment(pid: int) -> dict[str, str]:
-    entries = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
-
-
 def see_that_nothing_tells(launcher: Launcher, secrets: list[str]) -> None:
     """Neither a file of the run nor the list of processes tells a secret."""
     told: dict[str, bytes] = {}
@@ -254,7 +216,7 @@ def is_healthy(run: Path) -> bool:
 def see_what_status_tells(run: Path) -> None:
     """`python -m rlt.status` names every process and the phase."""
     told = look(run)
-    assert (told["stage"], told["state"], told["of"]) == ("teacher_rl", "running", ENDLESS)
+    assert (told["stage"], told["state"], told["of"]) == ("teacher_rl", "running", NUM_STEPS)
     assert told["step"] >= 1
     assert told["doing"]["phase"] in {"syncing weights", "generating", "scoring", "updating"}
     assert [(p["name"], p["alive"]) for p in told["processes"]] == [
