@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from fault_runs import ENDLESS
 from launchers import Launcher
 from moments import Moment
-from running import ENDLESS
 from stage_runs import count_differences, train_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]

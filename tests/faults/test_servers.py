@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from fault_runs import ENDLESS, LONG, NUM_STEPS, SPLIT, environment, num_requests, the_server
 from launchers import PATIENCE, SECRETS, Launcher
 from moments import Moment
-from running import ENDLESS, LONG, NUM_STEPS, SPLIT, environment, num_requests, the_server
 from stage_runs import count_differences, rows
 
 from rlt.config.server_key import VARIABLE

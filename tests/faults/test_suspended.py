@@ -7,8 +7,8 @@ import time
 
 import psutil
 import pytest
+from fault_runs import LONG, SPLIT, num_requests, the_server
 from moments import Moment
-from running import LONG, SPLIT, num_requests, the_server
 from stage_runs import count_differences
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.vllm]
