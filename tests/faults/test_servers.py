@@ -105,8 +105,11 @@ def test_what_is_kept_when_a_server_is_lost_goes_on(rl_words, start_launcher, ca
 @pytest.mark.parametrize(
     ("number", "what"),
     [
-        pytest.param(number, what, marks=pytest.mark.fault(f"{what} while servers load", GONE))
-        for number, what in ((signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"))
+        pytest.param(number, what, marks=[*marks, pytest.mark.fault(f"{what} while servers load", GONE)])
+        for number, what, marks in (
+            (signal.SIGINT, "Ctrl-C", [pytest.mark.long]),  # the same handler
+            (signal.SIGTERM, "SIGTERM", []),
+        )
     ],
 )
 def test_a_signal_while_servers_load(start_launcher, rl_words, number, what):

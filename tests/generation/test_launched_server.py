@@ -20,6 +20,7 @@ from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.weight_sync import CheckpointSync
 from rlt.generation.weights import model_weights
+from rlt.launch.descendants import living
 from rlt.launch.server import running_servers
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -45,8 +46,14 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMPool]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, KEY)
         patch.setenv("PYTHONPATH", str(Path(generation_routes.__file__).parent), prepend=os.pathsep)
-        with running_servers(compose(words)) as servers:
-            yield VLLMPool([servers[0].plan.address], timeout=1000, log_paths=[servers[0].plan.log_path])
+        with running_servers(compose(words)) as (server,):
+            assert server.poll() is None
+            assert server.address.startswith("http://127.0.0.1:")
+            assert len(living(server.child.mark)) >= 2  # the API process and its engine
+            yield VLLMPool([server.plan.address], timeout=1000, log_paths=[server.plan.log_path])
+        assert server.poll() is not None
+        assert living(server.child.mark) == []
+        assert (directory / "run" / "logs" / f"vllm-{server.address.rpartition(':')[2]}.log").is_file()
 
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 import torch
@@ -25,9 +26,11 @@ from transformers import AutoModelForCausalLM
 
 from rlt.errors import GenerationError
 from rlt.generation.log_reason import log_tail
+from rlt.generation.silence import tokens_written
 from rlt.generation.transformers_backend import TransformersGenerator
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
+from rlt.generation.vllm_server import VLLMServer
 from rlt.generation.weight_sync import CheckpointSync
 from rlt.generation.weights import model_weights
 from rlt.records import Completion
@@ -140,6 +143,30 @@ def test_refusals_are_the_servers_words(pool: VLLMPool, server: Server, tmp_path
         pool.check("/other/model")
     with pytest.raises(GenerationError, match=r"holds 512 tokens where .* 1000"):
         pool.check(min_context=1000)
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_a_real_server_counts_its_tokens_and_is_missed_when_its_engine_stops(server: Server) -> None:
+    client = VLLMServer(server.address)
+    before = tokens_written(client, 60)
+    pool = VLLMPool([server.address], timeout=1000, log_paths=[server.log_path])
+    pool.generate([[5, 6, 7]], 4, Sampling(0.7, 20, ()), [0])
+    after = tokens_written(client, 60)
+    assert before is not None
+    assert after is not None
+    assert after - before >= 4 * 20 + 3
+    # The engine stands still, and the web server in front of it answers all the same.
+    (engine,) = [p for p in psutil.Process(server.process.pid).children() if "EngineCore" in p.name()]
+    os.kill(engine.pid, signal.SIGSTOP)
+    try:
+        client.get("/health", timeout=1000)
+        pool = VLLMPool([server.address], timeout=3, log_paths=[server.log_path])
+        with pytest.raises(GenerationError, match="did not answer for 3 s"):
+            pool.generate([[5, 6, 7]], 4, Sampling(0.7, 20, ()), [0])
+    finally:
+        os.kill(engine.pid, signal.SIGCONT)
+    VLLMPool([server.address], timeout=1000).check(logprobs=False)
 
 
 @pytest.mark.long

@@ -3,13 +3,11 @@
 from pathlib import Path
 
 import pytest
-import requests
 from launch_models import write_model
 
 from rlt.config.server_key import VARIABLE
 from rlt.errors import ConfigError, GenerationError
 from rlt.generation.vllm_guard import GUARD
-from rlt.launch.descendants import living
 from rlt.launch.server import (
     ENTRY_POINT,
     plan_servers,
@@ -96,22 +94,6 @@ def test_every_run_has_a_key_of_its_own_unless_told(vllm_config, monkeypatch):
     assert run_key(vllm_config(allow_open_servers=True)) is None
     monkeypatch.setenv(VARIABLE, "a-key-that-is-given")
     assert run_key(vllm_config(allow_open_servers=True)) == "a-key-that-is-given"
-
-
-@pytest.mark.slow
-@pytest.mark.vllm
-def test_a_server_answers_and_leaves_nothing_behind(vllm_config, tiny_model):
-    config = vllm_config(tiny_model)
-    with running_servers(config) as (server,):
-        assert server.poll() is None
-        assert server.address.startswith("http://127.0.0.1:")
-        body = {"model": config.model_name_or_path, "prompt": [5, 6, 7], "max_tokens": 4, "ignore_eos": True}
-        answer = requests.post(f"{server.address}/v1/completions", json=body, timeout=1000).json()
-        assert answer["usage"]["completion_tokens"] == 4
-        assert len(living(server.child.mark)) >= 2  # the API process and its engine
-    assert server.poll() is not None
-    assert living(server.child.mark) == []
-    assert Path(config.output_dir, "logs", f"vllm-{server.address.rpartition(':')[2]}.log").is_file()
 
 
 @pytest.mark.slow

@@ -76,7 +76,10 @@ def expected(model) -> torch.Tensor:
 
 
 @pytest.mark.timeout(TIMEOUT + 120)
-@pytest.mark.parametrize("strategy", ["zero3", "zero2", "zero1"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["zero3", "zero2", pytest.param("zero1", marks=pytest.mark.long)],  # the code of zero2
+)
 def test_float32_sums_are_closer_to_float64(strategy, model, expected, tmp_path):
     found = run_two_processes(strategy, model, tmp_path)
     assert found["model"]["dtype"] == torch.bfloat16
