@@ -134,12 +134,13 @@ def server_of(word: str):
         port = listener.getsockname()[1]
         if kind == "silent":
             listener.listen()
+        files = None
         if kind == "other":
             listener.close()
             files = http.server.ThreadingHTTPServer(("127.0.0.1", port), http.server.SimpleHTTPRequestHandler)
             threading.Thread(target=files.serve_forever, daemon=True).start()
         yield [*settings, f"generation.servers=[http://127.0.0.1:{port}]"]
-        if kind == "other":
+        if files:
             files.shutdown()
 
 
@@ -149,12 +150,15 @@ def server_of(word: str):
     [
         pytest.param(
             count,
-            marks=pytest.mark.fault(
-                f"{count} process{'es' * (count > 1)} of a training find too few problems",
-                "the launcher has their exit code, and no traceback",
-            ),
+            marks=[
+                *marks,
+                pytest.mark.fault(
+                    f"{count} process{'es' * (count > 1)} of a training find too few problems",
+                    "the launcher has their exit code, and no traceback",
+                ),
+            ],
         )
-        for count in (1, 2)
+        for count, marks in ((1, [pytest.mark.long]), (2, []))
     ],
 )
 def test_the_launcher_ends_with_the_training_s_exit_code(count, rl_words, start_launcher):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,21 @@ def test_what_passes_is_waited_out(fault):
     assert len(fake.asked) == 1 + len(PROMPTS) + 2
     assert fake.prompts.count("question 3") == 2
     assert len({body["seed"] for body in fake.asked if body["prompt"] == "question 3"}) == 1
+
+
+def test_a_request_that_is_never_answered_is_asked_again():
+    hangs, released = first_time(text("late")), threading.Event()
+
+    def answer(number: int, body: dict[str, Any]) -> Reply:
+        reply = hangs(number, body)
+        if reply.body["choices"][0]["text"] == "late":
+            released.wait()
+        return reply
+
+    with running_fake(answer) as fake:
+        assert answers(pool_of(fake, timeout=3.0)) == WHOLE
+        released.set()
+        assert fake.prompts.count("question 3") >= 2
 
 
 def test_retry_after_is_obeyed_for_that_request_alone():
