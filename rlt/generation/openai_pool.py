@@ -70,7 +70,7 @@ class OpenAIPool(VLLMPool):
     """A source of completions without token ids or log-probabilities: for `stream` alone.
 
     `model` is what the servers call it, None for the only one that they have. `timeout` is how long an answer
-    may take before it is asked for again: a connection that has been lost on the way looks like a long answer.
+    may take before it is asked for again: a connection that was lost on the way looks like a long answer.
     `retry_seconds` is how long one request may wait for a server that is busy or broken.
     """
 
