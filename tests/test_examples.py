@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 def run(script: str, *words: str | Path) -> str:
     command = [sys.executable, str(EXAMPLES / script), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=1000, check=True).stdout
 
 
 def test_reward_in_grpo_trains(tiny_teacher, tiny_student, toy_problems, tmp_path):

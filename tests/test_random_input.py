@@ -226,7 +226,7 @@ def test_answers_of_servers():
     right = {
         path: (200, b"" if value is None else json.dumps(value).encode()) for path, value in ANSWERS.items()
     }
-    pool = VLLMPool([f"http://127.0.0.1:{httpd.server_port}"], timeout=5)
+    pool = VLLMPool([f"http://127.0.0.1:{httpd.server_port}"], timeout=100)
     num_fine = 0
     try:
         for _ in range(120):

@@ -46,7 +46,7 @@ def setup(project: Path, *words: str, **env: str) -> Finished:
     """Return the finished script; only `bin` is on its PATH."""
     command = ["bash", str(project / "scripts" / "setup.sh"), *words]
     env = {"PATH": str(project / "bin"), "HOME": str(project), "PYTHONPATH": str(ROOT), **env}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=1000, check=False)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from rlt.generation.openai_server import CONTENT_FILTER, EMPTY, OpenAIServer
 from rlt.generation.parallel import run_each
 from rlt.generation.seeds import spread_seed
 from rlt.generation.types import Sampling
-from rlt.generation.vllm_pool import UNLIMITED, VLLMPool
+from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_server import VLLMServer
 from rlt.records import Completion
 
@@ -69,8 +69,9 @@ class _Failed:
 class OpenAIPool(VLLMPool):
     """A source of completions without token ids or log-probabilities: for `stream` alone.
 
-    `model` is what the servers call it, None for the only one that they have. `retry_seconds` is how long one
-    request may wait for a server that is busy or broken.
+    `model` is what the servers call it, None for the only one that they have. `timeout` is how long an answer
+    may take before it is asked for again: a connection that was lost on the way looks like a long answer.
+    `retry_seconds` is how long one request may wait for a server that is busy or broken.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class OpenAIPool(VLLMPool):
         retry_seconds: float = 600.0,
     ) -> None:
         self._retry_seconds = retry_seconds
+        self._answer_within = timeout
         # A request that waits for a busy server is not one that hangs.
         patience = timeout + retry_seconds
         super().__init__(
@@ -207,7 +209,7 @@ class OpenAIPool(VLLMPool):
         answer = None
         for again in range(1 + ASK_AGAIN):
             own_seed = spread_seed(seed, again) if again else spread_seed(seed)
-            answer = server.complete({**body, "seed": own_seed % 2**31}, what, UNLIMITED)
+            answer = server.complete({**body, "seed": own_seed % 2**31}, what, self._answer_within)
             if answer.finish_reason not in WITHHELD:
                 break
         assert answer is not None

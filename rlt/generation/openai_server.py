@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a request is repeated: doubled each time, unless the server says how long."""
 MOST_SPOILT = 5
-"""Answers to one request that cannot be read: a server that always answers so is none that we know."""
+"""Answers to one request that cannot be read, or do not come: a server that always does so is of no use."""
 LIST_TIMEOUT = 60.0
 """Seconds that a list of models may take."""
 _BUSY = (408, 409, 425, 429)
@@ -196,6 +196,8 @@ class OpenAIServer(VLLMServer):
             ) from None
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
             raise Refused(f"{self.address} is no address of a server: {error}") from None
+        except requests.exceptions.ReadTimeout:
+            raise _Passing(f"there was no answer within {timeout:g} s", is_spoilt=True) from None
         except requests.exceptions.RequestException as error:
             if method == "GET" and not isinstance(error, requests.exceptions.Timeout):
                 raise self.failure(f"cannot be reached: {reason_of(error)}", kind=ServerLost) from None

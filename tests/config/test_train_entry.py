@@ -25,7 +25,7 @@ def train(*words: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str
         env=os.environ | env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=1000,
         check=False,
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fault_runs import LONG, SPLIT
 from launch_models import write_model
 from launchers import Launcher
 
@@ -117,13 +118,25 @@ def rl_words(models: Path) -> list[str]:
 def sft_words(models: Path) -> list[str]:
     """Return the words of a small warm-up of six steps, two epochs."""
     left_out = ("num_generations", "max_prompt_length", "max_completion_length", "trainer.ref_sync_steps")
-    kept = {k: v for k, v in SETTINGS.items() if k not in (*left_out, "reward.dtype", "generation.dtype")}
+    left_out += ("reward.dtype", "generation.dtype", "layout.student_prompt")
+    kept = {k: v for k, v in SETTINGS.items() if k not in left_out}
     files = {
         "model_name_or_path": models / "teacher",
         "dataset_id_or_path": models / "problems.jsonl",
         "data.max_length": 1500,
     }
     return ["cfgs/run_cfg/teacher_sft.yaml", *(f"{k}={v}" for k, v in {**kept, **files}.items())]
+
+
+@pytest.fixture(scope="session")
+def calm(rl_words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of a run beside a server to which nothing happens."""
+    launcher = Launcher(tmp_path_factory.mktemp("calm") / "run", SPLIT, "1", "1", *rl_words, *LONG)
+    try:
+        assert launcher.wait() == 0, launcher.console()
+    finally:
+        launcher.end()
+    return launcher.run
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from moments import Moment
 from stage_runs import count_differences
 
 pytestmark = [
@@ -56,9 +57,11 @@ def leave(disk: Path, megabytes: float) -> Path:
 )
 def test_a_checkpoint_that_does_not_fit(megabytes, disk, rl_words, start_launcher, tmp_path, lost):
     command = ["launch.sh", *rl_words, "generation.backend=transformers", "resume_from=auto"]
-    full = start_launcher(*command, under=disk)
-    full.wait_for("the first checkpoint", (full.run / "checkpoint-2/trainer_state.json").is_file, 300, 0.01)
+    after = Moment(str(disk / "run" / "metrics.jsonl"), lines=3)  # between two checkpoints
+    full = start_launcher(*command, under=disk, **after.environment())
+    training = full.wait_until_held()
     filler = leave(disk, megabytes)
+    training.resume()
     assert full.wait() == 6, full.console()
     assert "Traceback" not in full.console()
     assert "make room there" in full.console()

@@ -128,18 +128,19 @@ def server_of(word: str):
     if key != "server":
         yield [word]
         return
-    settings = ["generation.backend=vllm", "generation.request_timeout=3"]
+    settings = ["generation.backend=vllm", f"generation.request_timeout={3 if kind == 'silent' else 600}"]
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         if kind == "silent":
             listener.listen()
+        files = None
         if kind == "other":
             listener.close()
             files = http.server.ThreadingHTTPServer(("127.0.0.1", port), http.server.SimpleHTTPRequestHandler)
             threading.Thread(target=files.serve_forever, daemon=True).start()
         yield [*settings, f"generation.servers=[http://127.0.0.1:{port}]"]
-        if kind == "other":
+        if files:
             files.shutdown()
 
 
@@ -149,18 +150,21 @@ def server_of(word: str):
     [
         pytest.param(
             count,
-            marks=pytest.mark.fault(
-                f"{count} process{'es' * (count > 1)} of a training find too few problems",
-                "the launcher has their exit code, and no traceback",
-            ),
+            marks=[
+                *marks,
+                pytest.mark.fault(
+                    f"{count} process{'es' * (count > 1)} of a training find too few problems",
+                    "the launcher has their exit code, and no traceback",
+                ),
+            ],
         )
-        for count in (1, 2)
+        for count, marks in ((1, [pytest.mark.long]), (2, []))
     ],
 )
 def test_the_launcher_ends_with_the_training_s_exit_code(count, rl_words, start_launcher):
     words = [*rl_words, "generation.backend=transformers", "train_batch_size=64"]
     launcher = start_launcher("launch.sh", str(count), *words, "ddp")
-    assert launcher.wait(120) == 3, launcher.console()
+    assert launcher.wait() == 3, launcher.console()
     assert "Traceback" not in launcher.console()
     assert "leaves 12 problems" in (launcher.run / "logs" / "train.log").read_text()
 

@@ -6,13 +6,14 @@ import os
 import re
 import signal
 import subprocess
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from launchers import SECRETS, Launcher
+from fault_runs import ENDLESS, LONG, NUM_STEPS, SPLIT, environment, num_requests, the_server
+from launchers import PATIENCE, SECRETS, Launcher
+from moments import Moment
 from stage_runs import count_differences, rows
 
 from rlt.config.server_key import VARIABLE
@@ -20,28 +21,8 @@ from rlt.launch.ports import is_free
 from rlt.status.look import look
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
-SPLIT = "launch_with_server.sh"
 GONE = "nothing is left"
-LONG = ["learning_rate=1e-2", "max_completion_length=300", "trainer.max_steps=5"]
-"""Weights that have moved when it happens, and a generation that takes its time."""
 SAME = "it is started again, and metrics and weights are those of an undisturbed run"
-
-
-def the_server(launcher: Launcher) -> psutil.Process:
-    """Return the server's first process."""
-    (server,) = (p for p in launcher.called("vllm.entrypoints") if "api_server" in " ".join(p.cmdline()))
-    return server
-
-
-@pytest.fixture(scope="module")
-def calm(rl_words, tmp_path_factory) -> Path:
-    """Return the directory of a run that nothing happens to."""
-    launcher = Launcher(tmp_path_factory.mktemp("calm") / "run", SPLIT, "1", "1", *rl_words, *LONG)
-    try:
-        assert launcher.wait() == 0, launcher.console()
-    finally:
-        launcher.end()
-    return launcher.run
 
 
 @pytest.mark.long
@@ -58,15 +39,19 @@ def calm(rl_words, tmp_path_factory) -> Path:
         if (what, moment) != ("hangs", "updating")
     ],
 )
-def test_a_server_comes_back(moment, number, rl_words, start_launcher, calm, lost):
-    launcher = start_launcher(SPLIT, "1", "1", *rl_words, *LONG, "generation.silence_timeout=15")
-    launcher.wait_for("the first step", launcher.has_stepped, 500)
-    server = the_server(launcher)
+def test_a_server_comes_back(moment, number, rl_words, start_launcher, calm, lost, tmp_path):
+    held = Moment(str(tmp_path / "run" / "now.json"), text=f'"phase": "{moment}".*"step": [2-9]')
+    words = [*rl_words, *LONG, "generation.silence_timeout=60"]
+    launcher = start_launcher(SPLIT, "1", "1", *words, **held.environment())
+    training, server = launcher.wait_until_held(), the_server(launcher)
     memory = shared_memory(launcher)
     assert memory
-    launcher.wait_for(moment, lambda: launcher.phase() == moment, 100, every=0.002)
+    if moment == "generating":  # the moment before the requests: it is to happen while they are answered
+        training.resume()
+        launcher.wait_for("requests", lambda: num_requests(launcher.run, server) > 0, every=0.002)
     for process in [*server.children(recursive=True), server] if number == signal.SIGSTOP else [server]:
         process.send_signal(number)
+    training.resume()
     assert launcher.wait() == 0, launcher.console()
     assert "starting it again" in launcher.console()
     assert not any(path.exists() for path in memory)
@@ -75,24 +60,27 @@ def test_a_server_comes_back(moment, number, rl_words, start_launcher, calm, los
 
 @pytest.mark.fault("a server dies for good under two processes", "its reason; every whole step is kept")
 def test_a_server_that_is_lost_for_good(rl_words, start_launcher):
-    words = [*rl_words, "trainer.max_steps=500", "trainer.save_steps=0", "generation.max_restarts=0"]
+    words = [*rl_words, *ENDLESS, "generation.max_restarts=0"]
     launcher = start_launcher(SPLIT, "1", "2", *words)  # ZeRO-3: torchrun's workers leave the process group
-    launcher.wait_for("the first step", launcher.has_stepped, 500)
+    launcher.wait_for("the first step", launcher.has_stepped)
     server = the_server(launcher)
     its_key = environment(server.pid)[VARIABLE]
     assert len(its_key) == 64
     see_that_nothing_tells(launcher, [*SECRETS.values(), its_key])
     see_that_only_we_write(launcher.run)
+    launcher.wait_for(
+        "an answer of the server", lambda: is_healthy(launcher.run)
+    )  # status waits 0.4 s for one
     see_what_status_tells(launcher.run)
     memory = shared_memory(launcher)
     assert memory
     server.kill()
-    assert launcher.wait(120) == 5
+    assert launcher.wait() == 5
     assert "ended with exit code 137 (killed); host memory ran out, or somebody" in launcher.console()
     assert (launcher.run / "logs" / "train.log").stat().st_size > 0
     assert not any(path.exists() for path in memory)
     last = rows(launcher.run)[-1]["step"]
-    assert f"step {last} of 500 is kept in" in launcher.console()
+    assert f"step {last} of {NUM_STEPS} is kept in" in launcher.console()
     assert (launcher.run / f"checkpoint-{last}" / "trainer_state.json").is_file()
 
 
@@ -101,11 +89,13 @@ def test_a_server_that_is_lost_for_good(rl_words, start_launcher):
     "a server dies for good, and the same command is given again",
     "it goes on from the last whole step: metrics and weights are those of an undisturbed run",
 )
-def test_what_is_kept_when_a_server_is_lost_goes_on(rl_words, start_launcher, calm, lost):
+def test_what_is_kept_when_a_server_is_lost_goes_on(rl_words, start_launcher, calm, lost, tmp_path):
     command = [SPLIT, "1", "1", *rl_words, *LONG, "trainer.save_steps=0", "resume_from=auto"]
-    launcher = start_launcher(*command, "generation.max_restarts=0")
-    launcher.wait_for("step 2", lambda: launcher.has_stepped(2), 500, every=0.01)
+    held = Moment(str(tmp_path / "run" / "metrics.jsonl"), lines=2)
+    launcher = start_launcher(*command, "generation.max_restarts=0", **held.environment())
+    training = launcher.wait_until_held()
     the_server(launcher).kill()
+    training.resume()
     assert launcher.wait() == 5
     again = start_launcher(*command)
     assert again.wait() == 0, again.console()
@@ -115,17 +105,20 @@ def test_what_is_kept_when_a_server_is_lost_goes_on(rl_words, start_launcher, ca
 @pytest.mark.parametrize(
     ("number", "what"),
     [
-        pytest.param(number, what, marks=pytest.mark.fault(f"{what} while servers load", GONE))
-        for number, what in ((signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"))
+        pytest.param(number, what, marks=[*marks, pytest.mark.fault(f"{what} while servers load", GONE)])
+        for number, what, marks in (
+            (signal.SIGINT, "Ctrl-C", [pytest.mark.long]),  # the same handler
+            (signal.SIGTERM, "SIGTERM", []),
+        )
     ],
 )
 def test_a_signal_while_servers_load(start_launcher, rl_words, number, what):
     launcher = start_launcher(SPLIT, "2", "1", *rl_words)
     logs = launcher.run / "logs"
-    launcher.wait_for("both servers' start", lambda: len(list(logs.glob("vllm-*.log"))) == 2, 60)
-    launcher.wait_for("their processes", lambda: len(launcher.descendants()) >= 2, 60)
+    launcher.wait_for("both servers' start", lambda: len(list(logs.glob("vllm-*.log"))) == 2)
+    launcher.wait_for("their processes", lambda: len(launcher.descendants()) >= 2)
     launcher.popen.send_signal(number)
-    assert launcher.wait(30) == 128 + number
+    assert launcher.wait() == 128 + number
     assert "ending servers and training" in launcher.console()
 
 
@@ -147,19 +140,15 @@ def test_a_signal_while_servers_load(start_launcher, rl_words, number, what):
     ],
 )
 def test_the_launcher_is_ended(start_launcher, rl_words, moment, number):
-    launcher = start_launcher(SPLIT, "1", "2", *rl_words, "trainer.max_steps=500")
+    launcher = start_launcher(SPLIT, "1", "2", *rl_words, *ENDLESS)
     if moment == "loading":
-        launcher.wait_for("the server's engine", lambda: len(launcher.descendants()) >= 2, 120)
+        launcher.wait_for("the server's engine", lambda: len(launcher.descendants()) >= 2)
     else:
-        launcher.wait_for("the first step", launcher.has_stepped, 500)
+        launcher.wait_for("the first step", launcher.has_stepped)
         assert list(launcher.run.glob("weight_sync/weights-*"))
     memory = shared_memory(launcher)
     launcher.popen.send_signal(number)
-    launcher.popen.wait()
-    deadline = time.monotonic() + 60
-    while launcher.descendants() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert launcher.descendants() == []
+    launcher.wait_for_nothing()
     assert not any(path.exists() for path in memory)
     assert not (launcher.run / "weight_sync").exists()
 
@@ -167,7 +156,7 @@ def test_the_launcher_is_ended(start_launcher, rl_words, moment, number):
 @pytest.mark.fault("the data does not fit, and servers load for minutes", "one sentence at once; servers end")
 def test_what_the_training_sees_ends_the_servers(start_launcher, rl_words):
     launcher = start_launcher(SPLIT, "1", "1", *rl_words, "train_batch_size=64")
-    assert launcher.wait(120) == 3, launcher.console()
+    assert launcher.wait() == 3, launcher.console()
     assert "add problems, or lower train_batch_size" in launcher.console()
     assert "ready at" not in launcher.console()
     assert "Traceback" not in launcher.console()
@@ -183,7 +172,7 @@ def test_fifty_starts_and_stops(start_launcher, rl_words, tmp_path):
             launcher.popen.wait(timeout=0.6 * number)  # up to half a minute: loading, or the first steps
         memory = shared_memory(launcher)
         launcher.popen.send_signal(signal.SIGINT if number % 2 else signal.SIGTERM)
-        launcher.popen.wait(timeout=60)
+        launcher.popen.wait(PATIENCE)
         assert launcher.descendants() == [], f"start {number}"
         ports = [int(log.stem.removeprefix("vllm-")) for log in launcher.run.glob("logs/vllm-*.log")]
         assert all(is_free(port, "127.0.0.1") for port in ports), f"start {number}"
@@ -199,11 +188,6 @@ def shared_memory(launcher: Launcher) -> set[Path]:
     return {Path(name) for name in found}
 
 
-def environment(pid: int) -> dict[str, str]:
-    entries = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
-
-
 def see_that_nothing_tells(launcher: Launcher, secrets: list[str]) -> None:
     """Neither a file of the run nor the list of processes tells a secret."""
     told: dict[str, bytes] = {}
@@ -212,7 +196,8 @@ def see_that_nothing_tells(launcher: Launcher, secrets: list[str]) -> None:
             told[path.name] = path.read_bytes()
     assert {"config.yaml", "run.json", "processes.json", "train.log"} <= told.keys()
     for process in [psutil.Process(launcher.popen.pid), *launcher.descendants()]:
-        told[f"process {process.pid}"] = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        with suppress(OSError):  # just ended
+            told[f"process {process.pid}"] = Path(f"/proc/{process.pid}/cmdline").read_bytes()
     told["the console"] = launcher.console().encode()
     for secret in secrets:
         assert [place for place, text in told.items() if secret.encode() in text] == []
@@ -227,10 +212,14 @@ def see_that_only_we_write(run: Path) -> None:
             assert path.stat().st_mode & mask == 0, path
 
 
+def is_healthy(run: Path) -> bool:
+    return [server["health"] for server in look(run)["servers"]] == ["healthy"]
+
+
 def see_what_status_tells(run: Path) -> None:
-    """`python -m rlt.status` names every process, the phase, and a server that answers."""
+    """`python -m rlt.status` names every process and the phase."""
     told = look(run)
-    assert (told["stage"], told["state"], told["of"]) == ("teacher_rl", "running", 500)
+    assert (told["stage"], told["state"], told["of"]) == ("teacher_rl", "running", NUM_STEPS)
     assert told["step"] >= 1
     assert told["doing"]["phase"] in {"syncing weights", "generating", "scoring", "updating"}
     assert [(p["name"], p["alive"]) for p in told["processes"]] == [
@@ -240,5 +229,4 @@ def see_what_status_tells(run: Path) -> None:
     ]
     ranks = {child["name"] for child in told["processes"][2]["children"]}
     assert {"rlt:train 0", "rlt:train 1"} <= ranks
-    assert [server["health"] for server in told["servers"]] == ["healthy"]
     assert all(p["last_line"] for p in told["processes"] if p["log"])

@@ -32,7 +32,7 @@ FLAGS = [
     *("--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1"),
     *("--worker-extension-cls", EXTENSION),
 ]
-START_TIMEOUT = 300.0
+START_TIMEOUT = 1000.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def running_server(model_dir: Path, log_path: Path, *flags: str, **environment: 
         for sent in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(process.pid, sent)
-                process.wait(timeout=30)
+                process.wait(timeout=60)
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue
 
@@ -85,7 +85,7 @@ def _wait_until_ready(server: Server) -> None:
     while time.monotonic() < deadline:
         assert server.process.poll() is None, server.log_path.read_text()[-3000:]
         try:
-            requests.get(server.address + "/health", timeout=5).raise_for_status()
+            requests.get(server.address + "/health", timeout=100).raise_for_status()
             break
         except requests.RequestException:
             time.sleep(0.5)

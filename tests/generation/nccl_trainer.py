@@ -81,7 +81,7 @@ class Run:
     def engine(
         self, addresses: list[str], new_group: Any = StoreGroup, spare: str | None = None
     ) -> tuple[ServerEngine, VLLMPool]:
-        pool = VLLMPool(addresses, timeout=120)
+        pool = VLLMPool(addresses, timeout=1000)
 
         def come_back() -> None:
             # All of a group's servers are started again, even one that lives: half of its model is reloaded.
@@ -91,7 +91,7 @@ class Run:
             self.policy,
             self.accelerator,
             generator=pool,
-            sync=NCCLSync(pool, new_group, timeout=120, chunk_bytes=self.chunk_bytes),
+            sync=NCCLSync(pool, new_group, timeout=1000, chunk_bytes=self.chunk_bytes),
             sampling=SAMPLING,
             restarts=Restarts(come_back, most=0 if spare is None else 1),
             overlaps=False,
@@ -154,8 +154,8 @@ def tied(run: Run, address: str) -> None:
     if run.accelerator.is_main_process:
         server = pool.servers[0]
         rpc = {"method": "tied_digests"}
-        run.results["digests"] = server.post("/collective_rpc", rpc, timeout=60)["results"][0]
-        server.post("/collective_rpc", {"method": "pack_tied_head"}, timeout=60)
+        run.results["digests"] = server.post("/collective_rpc", rpc, timeout=1000)["results"][0]
+        server.post("/collective_rpc", {"method": "pack_tied_head"}, timeout=1000)
     run.accelerator.wait_for_everyone()
     run.sample("tied 5", engine, pool)
     engine.close()

@@ -22,7 +22,7 @@ from rlt.generation.collective import consume_on_main_process, on_every_process,
 
 LIMIT = 8  # seconds of the process group
 accelerator = Accelerator(
-    cpu=True, kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=LIMIT))]
+    cpu=True, kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=1000))]
 )
 rank = accelerator.process_index
 assert accelerator.num_processes == 2
@@ -75,7 +75,10 @@ except GenerationError as raised:
     assert str(raised) == "NaN (on process 1 of 2)", raised
 else:
     raise SystemExit("no error")
-# Work that takes longer than the group's limit, and than a process may be silent.
+# Work that takes longer than the group's limit, and than a process may be silent. Until here, processes that
+# have just started on a busy machine may be far apart.
+torch.distributed.barrier()
+torch.distributed.distributed_c10d._set_pg_timeout(timedelta(seconds=LIMIT))
 heartbeat.SAY_EVERY, heartbeat.SILENT_AFTER = 0.5, 0.75 * LIMIT
 assert on_main_process(accelerator, lambda: time.sleep(1.5 * LIMIT) or "slow") == "slow"
 assert on_every_process(accelerator, lambda: time.sleep(1.5 * LIMIT * rank) or rank) == rank
@@ -117,7 +120,7 @@ def test_outcome_of_the_main_process_reaches_all(tmp_path: Path) -> None:
     ]
     try:
         for rank, process in enumerate(processes):
-            output, _ = process.communicate(timeout=240)
+            output, _ = process.communicate(timeout=1000)
             assert process.returncode == 0, output
             assert f"rank {rank} done" in output
     finally:

@@ -20,6 +20,7 @@ from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.weight_sync import CheckpointSync
 from rlt.generation.weights import model_weights
+from rlt.launch.descendants import living
 from rlt.launch.server import running_servers
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -45,8 +46,14 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMPool]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, KEY)
         patch.setenv("PYTHONPATH", str(Path(generation_routes.__file__).parent), prepend=os.pathsep)
-        with running_servers(compose(words)) as servers:
-            yield VLLMPool([servers[0].plan.address], timeout=120, log_paths=[servers[0].plan.log_path])
+        with running_servers(compose(words)) as (server,):
+            assert server.poll() is None
+            assert server.address.startswith("http://127.0.0.1:")
+            assert len(living(server.child.mark)) >= 2  # the API process and its engine
+            yield VLLMPool([server.plan.address], timeout=1000, log_paths=[server.plan.log_path])
+        assert server.poll() is not None
+        assert living(server.child.mark) == []
+        assert (directory / "run" / "logs" / f"vllm-{server.address.rpartition(':')[2]}.log").is_file()
 
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -55,7 +62,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 def test_no_path_but_health_answers_without_the_key(pool: VLLMPool):
     address = pool.servers[0].address
     pool.check()
-    routes = {path for path, _ in pool.servers[0].get(PATH, timeout=10)}
+    routes = {path for path, _ in pool.servers[0].get(PATH, timeout=100)}
     assert {"/health", "/v1/completions", "/collective_rpc", "/server_info", "/openapi.json"} <= routes
     assert len(routes) > 30
     answers = {}
@@ -65,11 +72,11 @@ def test_no_path_but_health_answers_without_the_key(pool: VLLMPool):
             for method in METHODS:
                 for headers in ({}, {"Authorization": f"Bearer {KEY}x"}, {"Authorization": f"Basic {KEY}"}):
                     answer = session.request(
-                        method, address + path, headers=headers, timeout=10, allow_redirects=False
+                        method, address + path, headers=headers, timeout=100, allow_redirects=False
                     )
                     answers.setdefault(answer.status_code == 401, set()).add((path, method))
     assert {path for path, _ in answers.pop(False)} == {"/health"}
-    assert requests.get(f"{address}/health", timeout=10).status_code == 200
+    assert requests.get(f"{address}/health", timeout=100).status_code == 200
     assert pool.servers[0].demands_key(10)
     log = pool.servers[0].log_path
     assert log is not None
@@ -77,7 +84,7 @@ def test_no_path_but_health_answers_without_the_key(pool: VLLMPool):
 
 
 def test_a_client_with_a_wrong_key_is_told_what_to_give(pool: VLLMPool):
-    stranger = VLLMPool([pool.servers[0].address], timeout=10, key=f"{KEY}-of-another-run")
+    stranger = VLLMPool([pool.servers[0].address], timeout=100, key=f"{KEY}-of-another-run")
     with pytest.raises(GenerationError, match=r"demands a key, and another one was sent; give the one that"):
         stranger.check()
 
@@ -101,7 +108,7 @@ def largest_drift(pool: VLLMPool, model: torch.nn.Module) -> float:
 def test_a_push_renews_a_tied_head(pool: VLLMPool, tmp_path: Path):
     """vLLM's own reload leaves the packed LM head of a tied model on the weights it started with."""
     model = tiny_model(1, tied=True)
-    CheckpointSync(pool, tmp_path, timeout=60).push(model_weights(model))
+    CheckpointSync(pool, tmp_path, timeout=1000).push(model_weights(model))
     assert largest_drift(pool, model) < 1e-4
     assert largest_drift(pool, tiny_model(0, tied=True)) > 0.1
 

@@ -74,7 +74,7 @@ def train(servers: list[Server], out: Path, **task: Any) -> list[dict[str, Any]]
         except subprocess.TimeoutExpired:
             code = "none: it hung"
             process.terminate()  # it ends its processes, which are in groups of their own
-            process.wait(60)
+            process.wait(1000)
     assert code == 0, f"exit code {code}; last lines:\n{log.read_text()[-4000:]}"
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
 

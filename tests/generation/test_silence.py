@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -12,15 +10,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import psutil
 import pytest
-from generation_server import Server
 
 from rlt.errors import GenerationError
-from rlt.generation.silence import tokens_written
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
-from rlt.generation.vllm_server import VLLMServer
 
 LIMIT = 2.0
 SAMPLING = Sampling(0.7, 8, ())
@@ -93,7 +87,7 @@ def test_a_server_that_stands_still_is_an_error(way: str) -> None:
     with slow_server(600, counts=True, stops_after=LIMIT) as address:
         with pytest.raises(GenerationError) as raised:
             ask(VLLMPool([address], timeout=LIMIT), way)
-        assert LIMIT < time.monotonic() - start < 60
+        assert time.monotonic() - start > LIMIT
     assert str(raised.value) == (
         f"the vLLM server at {address} did not answer for 2 s (generation.request_timeout) with 1 requests "
         "in flight, and it has written no token in that time"
@@ -114,27 +108,3 @@ def test_one_server_that_stands_still_is_noticed_while_another_answers() -> None
         pool = VLLMPool([quick, stuck], timeout=LIMIT, requests_per_server=1)
         with pytest.raises(GenerationError, match=stuck):
             list(pool.stream([[1]] * 2000, SAMPLING, range(2000)))
-
-
-@pytest.mark.vllm
-@pytest.mark.slow
-def test_a_real_server_counts_its_tokens_and_is_missed_when_its_engine_stops(server: Server) -> None:
-    client = VLLMServer(server.address)
-    before = tokens_written(client, 60)
-    pool = VLLMPool([server.address], timeout=120, log_paths=[server.log_path])
-    pool.generate([[5, 6, 7]], 4, Sampling(0.7, 20, ()), [0])
-    after = tokens_written(client, 60)
-    assert before is not None
-    assert after is not None
-    assert after - before >= 4 * 20 + 3
-    # The engine stands still, and the web server in front of it answers all the same.
-    (engine,) = [p for p in psutil.Process(server.process.pid).children() if "EngineCore" in p.name()]
-    os.kill(engine.pid, signal.SIGSTOP)
-    try:
-        client.get("/health", timeout=60)
-        pool = VLLMPool([server.address], timeout=3, log_paths=[server.log_path])
-        with pytest.raises(GenerationError, match="did not answer for 3 s"):
-            pool.generate([[5, 6, 7]], 4, Sampling(0.7, 20, ()), [0])
-    finally:
-        os.kill(engine.pid, signal.SIGCONT)
-    VLLMPool([server.address], timeout=120).check(logprobs=False)

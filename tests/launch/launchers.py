@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 import uuid
@@ -16,6 +17,8 @@ from rlt.launch.descendants import MARK, living
 
 PROJECT = Path(__file__).parents[2]
 NO_GPUS = {"CUDA_VISIBLE_DEVICES": ""}
+PATIENCE = 1000.0
+"""Seconds for anything that is waited for: only a hang takes so long."""
 SECRETS = {"HF_TOKEN": "hf_secretOfThisTest0123", "WANDB_API_KEY": "wandb-secret-of-this-test"}
 
 
@@ -68,28 +71,57 @@ class Launcher:
         self.output.seek(0)
         return self.output.read()
 
-    def wait_for(self, what: str, is_true: Callable[[], bool], timeout: float, every: float = 0.1) -> None:
-        """Return once something is so; fail if the launcher ends before, or time runs out."""
-        deadline = time.monotonic() + timeout
+    def held(self) -> list[psutil.Process]:
+        """Return the processes below the launcher that are stopped."""
+        return [process for process in self.descendants() if status(process) == psutil.STATUS_STOPPED]
+
+    def wait_until_held(self) -> psutil.Process:
+        """Return the process that has stopped itself at its `Moment` (tests/stages/moments.py)."""
+        self.wait_for("the moment", lambda: bool(self.held()))
+        (process,) = self.held()
+        return process
+
+    def wait_for(self, what: str, is_true: Callable[[], bool], every: float = 0.1) -> None:
+        """Return once something is so; fail if the launcher ends before, or nothing comes of it."""
+        deadline = time.monotonic() + PATIENCE
         while not is_true():
             assert self.popen.poll() is None, f"the launcher ended before {what}:\n{self.console()}"
-            assert time.monotonic() < deadline, f"{what} did not come within {timeout:g} s:\n{self.console()}"
+            assert time.monotonic() < deadline, (
+                f"{what} did not come within {PATIENCE:g} s:\n{self.console()}"
+            )
             time.sleep(every)
 
-    def wait(self, timeout: float = 500) -> int:
+    def wait(self) -> int:
         """Return its exit code, and see that nothing is left of it."""
         try:
-            code = self.popen.wait(timeout)
+            code = self.popen.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"not done within {timeout:g} s:\n{self.console()}") from None
+            raise AssertionError(f"not done within {PATIENCE:g} s:\n{self.console()}") from None
         assert self.descendants() == [], self.console()
         return code
+
+    def wait_for_nothing(self) -> None:
+        """Return once the launcher, which has been killed, and everything below it is gone."""
+        self.popen.wait(PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        while found := self.descendants():
+            assert time.monotonic() < deadline, f"{found} are left:\n{self.console()}"
+            time.sleep(0.2)
 
     def end(self) -> None:
         """End it, by force if it must be."""
         if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGCONT)
             self.popen.terminate()
-            self.popen.wait(timeout=60)
+            self.popen.wait(PATIENCE)
         for process in self.descendants():
             process.kill()
         self.output.close()
+
+
+def status(process: psutil.Process) -> str:
+    """Return what the kernel says of a process; of one that has ended, that it is dead."""
+    try:
+        return process.status()
+    except psutil.NoSuchProcess:
+        return psutil.STATUS_DEAD

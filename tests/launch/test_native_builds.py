@@ -22,7 +22,7 @@ def test_only_locks_without_a_builder_are_removed(tmp_path):
     ahead = make_lock(tmp_path, "ahead", age=-3600)  # made before the clock was set back
     held = make_lock(tmp_path, "held", age=1)
     built = make_lock(tmp_path, "built", age=3600)
-    sleep = "import sys, time; held = open(sys.argv[1]); print(); time.sleep(60)"
+    sleep = "import sys, time; held = open(sys.argv[1]); print(); time.sleep(600)"
     command = [sys.executable, "-uc", sleep]
     builders = [
         subprocess.Popen([*command, os.devnull], cwd=built.parent, stdout=subprocess.PIPE),

@@ -1,16 +1,13 @@
 """vLLM servers: what they are started with, and real ones starting, answering, failing and ending."""
 
-import time
 from pathlib import Path
 
 import pytest
-import requests
 from launch_models import write_model
 
 from rlt.config.server_key import VARIABLE
 from rlt.errors import ConfigError, GenerationError
 from rlt.generation.vllm_guard import GUARD
-from rlt.launch.descendants import living
 from rlt.launch.server import (
     ENTRY_POINT,
     plan_servers,
@@ -101,31 +98,13 @@ def test_every_run_has_a_key_of_its_own_unless_told(vllm_config, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.vllm
-def test_a_server_answers_and_leaves_nothing_behind(vllm_config, tiny_model):
-    config = vllm_config(tiny_model)
-    with running_servers(config) as (server,):
-        assert server.poll() is None
-        assert server.address.startswith("http://127.0.0.1:")
-        body = {"model": config.model_name_or_path, "prompt": [5, 6, 7], "max_tokens": 4, "ignore_eos": True}
-        answer = requests.post(f"{server.address}/v1/completions", json=body, timeout=60).json()
-        assert answer["usage"]["completion_tokens"] == 4
-        assert len(living(server.child.mark)) >= 2  # the API process and its engine
-    assert server.poll() is not None
-    assert living(server.child.mark) == []
-    assert Path(config.output_dir, "logs", f"vllm-{server.address.rpartition(':')[2]}.log").is_file()
-
-
-@pytest.mark.slow
-@pytest.mark.vllm
 def test_a_server_that_cannot_load_its_model_says_why(vllm_config, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_text('{"model_type": "qwen2", "architectures": ["NoSuchModel"]}')
-    start = time.monotonic()
     config = vllm_config(broken)
     with pytest.raises(GenerationError, match="ended with exit code") as error, running_servers(config):
         pass
-    assert time.monotonic() - start < 180
     (line,) = str(error.value).splitlines()
     assert str(tmp_path / "run" / "logs") in line
     assert "NoSuchModel" in line or "tokenizer" in line.lower()
@@ -145,10 +124,8 @@ def test_a_server_that_is_healthy_but_cannot_generate_is_not_ready(vllm_config, 
 @pytest.mark.slow
 @pytest.mark.vllm
 def test_a_server_that_is_too_slow_is_given_up_at_its_timeout(vllm_config, tiny_model):
-    start = time.monotonic()
     with (
         pytest.raises(GenerationError, match=r"was not healthy within \d+ s \(generation.startup_timeout\)"),
         running_servers(vllm_config(tiny_model, startup_timeout=2.0)),
     ):
         pass
-    assert time.monotonic() - start < 30

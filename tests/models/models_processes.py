@@ -38,5 +38,5 @@ def run_script(
         except subprocess.TimeoutExpired:
             code = "none: it hung"
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait(30)
+            process.wait(1000)
     assert code == 0, f"exit code {code}; last lines:\n{log.read_text()[-4000:]}"

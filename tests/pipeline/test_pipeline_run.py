@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
+from moments import Moment, is_pending
 
 from rlt.errors import Paused
 from rlt.reporting.inputs import describe_input
@@ -40,7 +43,7 @@ def write(path: Path, steps: dict, **every) -> Path:
 def launch(*words: object) -> subprocess.CompletedProcess[str]:
     command = [str(ROOT / "launch.sh"), *map(str, words)]
     return subprocess.run(
-        command, env={**os.environ, **ENV}, capture_output=True, text=True, timeout=500, check=False
+        command, env={**os.environ, **ENV}, capture_output=True, text=True, timeout=1000, check=False
     )
 
 
@@ -164,13 +167,15 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(chain, tiny_student
     }
     words = [write(tmp_path / "run_cfg/long.yaml", {"student": student}), f"output_dir={tmp_path / 'out'}"]
     student_run = tmp_path / "out/student"
-    process = begin(
-        words, tmp_path / "log.txt", lambda: any(student_run.glob("checkpoint-*/trainer_state.json"))
-    )
+    after_a_checkpoint = Moment(str(student_run / "metrics.jsonl"), lines=3)
+    process, training = begin(words, tmp_path / "log.txt", after_a_checkpoint)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == 128 + signal.SIGTERM
-    assert not psutil.wait_procs(children, timeout=30)[1]
+    while not is_pending(training.pid, signal.SIGTERM):
+        time.sleep(0.05)
+    training.resume()
+    assert process.wait(timeout=1000) == 128 + signal.SIGTERM
+    assert not psutil.wait_procs(children, timeout=1000)[1]
     assert statuses(tmp_path / "out") == {"student": "interrupted"}
     assert read_run(tmp_path / "out/student")["status"] == "interrupted"
 
@@ -209,10 +214,13 @@ def test_a_run_that_is_asked_to_save_goes_on_after_that_step(chain, tiny_student
         words = ["2", "ddp", *(f"{key}={value}" for key, value in student.items())]
         words += [f"output_dir={run}", "trainer.save_on_sigterm=true"]
         number = signal.SIGTERM
-    process = begin(words, tmp_path / "log.txt", (run / "processes.json").is_file)
+    console, loading = tmp_path / "log.txt", Moment(str(run / "now.json"))
+    process, training = begin(words, console, loading)
     process.send_signal(number)
-    console = tmp_path / "log.txt"
-    assert process.wait(timeout=200) == Paused.exit_code, console.read_text()
+    while "saving a checkpoint after this step" not in console.read_text():
+        time.sleep(0.05)
+    training.resume()
+    assert process.wait(timeout=1000) == Paused.exit_code, console.read_text()
     assert f"{number.name}: saving a checkpoint after this step, then ending" in console.read_text()
     assert "ChildFailedError" not in console.read_text()
     ended = read_run(run)
@@ -223,24 +231,27 @@ def test_a_run_that_is_asked_to_save_goes_on_after_that_step(chain, tiny_student
     assert not (run / "model.safetensors").exists()
 
 
-def begin(words, log, is_time) -> subprocess.Popen[bytes]:
-    """Return a launcher that runs, as soon as it is time."""
-    command = [str(ROOT / "launch.sh"), *map(str, words)]
+def begin(
+    words: Sequence[object], log: Path, moment: Moment
+) -> tuple[subprocess.Popen[bytes], psutil.Process]:
+    """Return a launcher that runs, and its training, which has stopped itself at a moment."""
+    command, env = [str(ROOT / "launch.sh"), *map(str, words)], {**os.environ, **ENV, **moment.environment()}
     with log.open("wb") as console:
-        process = subprocess.Popen(command, env={**os.environ, **ENV}, stdout=console, stderr=console)
-    end = time.monotonic() + 300
-    while not is_time():
+        process = subprocess.Popen(command, env=env, stdout=console, stderr=console)
+    while True:
         assert process.poll() is None, log.read_text()
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    return process
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if child.status() == psutil.STATUS_STOPPED:
+                    return process, child
+        time.sleep(0.05)
 
 
 def test_lineage_of_a_trace_after_all_directories_have_moved(moved, tiny_teacher):
     row = json.loads((moved / "out/chosen/traces.jsonl").read_text().splitlines()[0])
     asked = f"{row['problem_id']}:{row['sample_index']}"
     command = [sys.executable, "-m", "rlt.lineage", asked, str(moved / "out"), "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1000, check=False)
     assert done.returncode == 0, done.stderr
     (told,) = json.loads(done.stdout)
     assert told["table"] == str(moved / "out/traces/traces.jsonl")

@@ -74,10 +74,12 @@ def test_too_few_problems_are_refused_before_anything_is_made(tmp_path, capsys):
 
 
 def test_a_command_that_takes_too_long_is_ended(tmp_path):
-    code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    before = psutil.Process().children()
     with (tmp_path / "log").open("wb") as log:
-        assert run_to_end([sys.executable, "-c", code], timeout=3, output=log) is None
-    assert not psutil.pid_exists(int((tmp_path / "log").read_text()))
+        assert (
+            run_to_end([sys.executable, "-c", "import time; time.sleep(600)"], timeout=1, output=log) is None
+        )
+    assert psutil.Process().children() == before
 
 
 def test_transformers_is_always_possible():
@@ -89,4 +91,4 @@ def test_choosing_a_backend_does_not_import_vllm():
         "import sys; from rlt.quickstart.stages import choose_backend; choose_backend('auto');"
         "sys.exit('vllm' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=1000, check=False).returncode == 0

@@ -115,7 +115,7 @@ def test_a_killed_run_is_told_apart_and_can_be_closed(tmp_path):
 
 def test_a_killed_run_that_nobody_has_reaped_is_gone(tmp_path):
     """The training's processes become the launcher's grandchildren, which only pid 1 could reap."""
-    killed = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    killed = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     record = start(tmp_path)
     record.update(process={**record.fields["process"], "pid": killed.pid})
     assert finish_abandoned(tmp_path) is False
@@ -186,7 +186,7 @@ from rlt.reporting.run_record import RunRecord, only_run_in
 with only_run_in({str(tmp_path)!r}):
     RunRecord.start({str(tmp_path)!r}, stage="teacher_rl", seed=1, inputs={{}})
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None

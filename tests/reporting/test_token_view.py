@@ -78,7 +78,7 @@ def browse(page: Path, *options: str) -> str:
     ]
     profile = f"--user-data-dir={page.parent / 'profile'}"
     done = subprocess.run(
-        [*command, profile, *options, page.as_uri()], capture_output=True, text=True, timeout=120, check=True
+        [*command, profile, *options, page.as_uri()], capture_output=True, text=True, timeout=1000, check=True
     )
     return done.stdout
 

@@ -114,7 +114,7 @@ def test_a_wandb_offline_run_really_writes_a_folder(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1000,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]

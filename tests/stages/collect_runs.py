@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
-from stage_runs import kill_when, later_win
+from moments import Moment, run_until_killed
+from stage_runs import later_win
 
 NUM_PROBLEMS = 30
 
@@ -65,9 +67,12 @@ def kill_moments(total: int, num_kills: int, seed: int) -> list[int]:
     return [0, *moments[1:]] if num_kills > 1 else moments
 
 
-def killed_at(words: list[str], output: Path, num_lines: int) -> None:
-    """Start a run, and kill it once its journal holds so many lines, and more than before it."""
+def killed_at(words: list[str], output: Path, num_lines: int, *, torn: bool = False) -> None:
+    """Run until the journal holds so many lines, and more than before. `torn`: until it is amid the last."""
     journal = output / "samples" / "journal.jsonl"
-    if journal.exists():
-        num_lines = max(num_lines, journal.read_bytes().count(b"\n") + 1)
-    kill_when(words, lambda: journal.exists() and journal.read_bytes().count(b"\n") >= num_lines)
+    before = journal.read_bytes().count(b"\n") if journal.exists() else 0
+    moment = Moment(str(journal), lines=max(num_lines, before + 1), torn=torn, signal=signal.SIGKILL)
+    run_until_killed(words, moment)
+    *whole, rest = journal.read_bytes().split(b"\n")
+    assert len(whole) >= (before if torn else moment.lines)
+    assert bool(rest) == torn

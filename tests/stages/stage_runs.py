@@ -9,8 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -113,7 +112,7 @@ def run_processes(
     words: Sequence[str],
     *,
     script: Path = ROOT / "train.py",
-    timeout: float = 400,
+    timeout: float = 1000,
     precision: str = "no",
     **env: str,
 ) -> subprocess.CompletedProcess[str]:
@@ -146,27 +145,6 @@ def run_command(command: Sequence[str], *, timeout: float, **env: str) -> subpro
         output, _ = process.communicate()
         raise AssertionError(f"not done within {timeout} s:\n{output[-4000:]}") from error
     return subprocess.CompletedProcess(command, process.returncode, output)
-
-
-def kill_when(words: Sequence[str], is_time: Callable[[], bool]) -> None:
-    """Start a run, and kill it with SIGKILL as soon as it is time."""
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        end = time.monotonic() + 300
-        while not is_time():
-            assert process.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < end, "too slow"
-            time.sleep(0.002)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def succeed(done: subprocess.CompletedProcess[str]) -> None:

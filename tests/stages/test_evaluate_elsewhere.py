@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stage_runs import ROOT, run_here
+from openai_fake import Fake, Reply, running_fake, text
+from stage_runs import run_here
 
 from rlt.errors import CheckpointError, GenerationError
 from rlt.reporting.run_record import read_run
-
-sys.path.append(str(ROOT / "tests" / "generation"))
-from openai_fake import Fake, Reply, running_fake, text
 
 NUM_PROBLEMS = 6
 RIGHT = (

@@ -88,7 +88,7 @@ def test_a_healthy_run_is_told_of(long_words, tmp_path: Path):
     ("model", "change"),
     [
         ("policy", "learning_rate=1e-6"),
-        ("policy", "model.lora.rank=4"),
+        pytest.param("policy", "model.lora.rank=4", marks=pytest.mark.long),
         ("reference", "learning_rate=1e-6"),
     ],
 )

@@ -16,7 +16,7 @@ WORDS = ["run_cfg=make_countdown", "countdown.num_train=50", "countdown.num_test
 
 def test_files_and_their_reading(tmp_path: Path):
     done = run_command(
-        [sys.executable, str(ROOT / "train.py"), *WORDS, f"output_dir={tmp_path / 'a'}"], timeout=200
+        [sys.executable, str(ROOT / "train.py"), *WORDS, f"output_dir={tmp_path / 'a'}"], timeout=1000
     )
     assert done.returncode == 0, done.stdout
     run_here([*WORDS, f"output_dir={tmp_path / 'b'}"], "make_countdown")

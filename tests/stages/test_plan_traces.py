@@ -39,7 +39,7 @@ def sky_plan(shared, tmp_path_factory) -> Path:
         f"plan.cutoffs={CUTOFFS}".replace(" ", ""),
         f"output_dir={output}",
     ]
-    succeed(run_command([sys.executable, str(ROOT / "train.py"), *words], timeout=200))
+    succeed(run_command([sys.executable, str(ROOT / "train.py"), *words], timeout=1000))
     return output
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
+from moments import Moment, run_until_killed
 from pyarrow import parquet
-from stage_runs import kill_when, run_here, run_processes, succeed
+from stage_runs import run_here, run_processes, succeed
 
 from rlt.errors import CheckpointError, DataError
 from rlt.reporting.run_record import read_run
@@ -131,23 +133,17 @@ def test_parquet_holds_the_same_rows_and_the_card_the_table(scored):
     assert (scored / "ranks.md").read_text().strip() in (scored / "README.md").read_text()
 
 
-def killed_at(words: list[str], output: Path, num_shards: int) -> int:
-    """Start the run, kill it once it has written so many shards, and return how many there are."""
-
-    def shards() -> int:
-        return len(list(output.glob("scores/shard_*.jsonl")))
-
-    kill_when(words, lambda: shards() >= num_shards)
-    return shards()
-
-
 def test_two_kills_on_the_way_change_no_byte_and_nothing_is_scored_twice(scored, words, tmp_path):
-    output = tmp_path / "run"
+    output, pattern = tmp_path / "run", "scores/shard_*.jsonl"
     command = words(output)
-    first = killed_at(command, output, 3)
-    stamps = {path: path.stat().st_mtime_ns for path in output.glob("scores/shard_*.jsonl")}
-    second = killed_at(command, output, first + 3)
-    assert first < second < 60 / ROWS_PER_SHARD
+    stamps: dict[Path, int] = {}
+    for count in (3, 6):
+        moment = Moment(str(output / pattern), paths=count, signal=signal.SIGKILL)
+        run_until_killed(command, moment)
+        shards = {path: path.stat().st_mtime_ns for path in output.glob(pattern)}
+        assert len(shards) == count
+        assert stamps.items() <= shards.items()
+        stamps = shards
     run_here(command, STAGE)
     assert (output / "scores.jsonl").read_bytes() == (scored / "scores.jsonl").read_bytes()
     assert (output / "ranks.json").read_bytes() == (scored / "ranks.json").read_bytes()

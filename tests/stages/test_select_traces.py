@@ -80,7 +80,7 @@ def test_the_best_of_each_problem_with_every_row_kept_and_every_drop_explained(t
         "select.rule=best",
         f"output_dir={output}",
     ]
-    succeed(run_command([sys.executable, str(ROOT / "train.py"), *words], timeout=120))
+    succeed(run_command([sys.executable, str(ROOT / "train.py"), *words], timeout=1000))
     rows = read(output / "traces.jsonl")
     assert rows == [{**r, "selected": i == 2} for i, r in enumerate(ROWS)]
     table = parquet.read_table(output / "traces.parquet").to_pylist()

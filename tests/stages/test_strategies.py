@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -129,11 +128,9 @@ def test_zero1_and_zero2(strategy: str, run: Path, words, tmp_path: Path):
 @pytest.mark.long
 def test_a_student_of_nan_ends_all_processes(words, tiny_student: Path, tmp_path: Path):
     student = nan_student(tiny_student, tmp_path / "student")
-    start = time.monotonic()
     done = run_processes("ddp", words(tmp_path / "run", f"student_model={student}", evaluate=False))
     assert done.returncode == 4, done.stdout[-4000:]
     said = [line for line in done.stdout.splitlines() if line.startswith("error: ")]
     assert len(said) == 1
     assert "no completion of this step has a finite reward" in said[0]
     assert "Traceback" not in done.stdout
-    assert time.monotonic() - start < 200

@@ -100,7 +100,7 @@ def test_the_reward_moves_the_weights_and_the_engine_follows(run: Path, tiny_tea
 @pytest.mark.slow
 def test_same_seed_same_metrics_in_another_process(run: Path, words, tmp_path: Path):
     again = words(tmp_path / "again", "trainer.max_steps=2")
-    succeed(run_command([sys.executable, str(ROOT / "train.py"), *again], timeout=200))
+    succeed(run_command([sys.executable, str(ROOT / "train.py"), *again], timeout=1000))
     ours = [row for row in rows(tmp_path / "again") if "train_loss" not in row]
     assert len(ours) == 2 + 3  # two steps, and an evaluation before, between and after
     assert ours == [row for row in rows(run) if row["step"] <= 2]
@@ -248,7 +248,7 @@ def test_resuming_without_the_reference_is_refused(run: Path, words, tmp_path: P
     copy = interrupted_copy(run, tmp_path / "copy", step=2)
     shutil.rmtree(copy / "checkpoint-2" / "reference")
     command = [sys.executable, str(ROOT / "train.py"), *words(copy, "resume_from=latest")]
-    done = run_command(command, timeout=200)
+    done = run_command(command, timeout=1000)
     assert done.returncode == 6, done.stdout[-3000:]
     (said,) = [line for line in done.stdout.splitlines() if line.startswith("error: ")]
     assert "checkpoint-2 holds no reference/ folder" in said

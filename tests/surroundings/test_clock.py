@@ -26,26 +26,26 @@ from rlt.reporting.processes import describe_process, is_alive
 from rlt.surroundings.clock import running, since_boot, start_of
 
 WATCHERS = ("clock", "silence", "request", "threads", "motion", "grading", "grace")
-SUSPENDED = 4.0
+SUSPENDED, WORK = 12.0, 13
 PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def slow_server() -> Iterator[str]:
-    """Yield the address of a server that takes six seconds: for a POST, and for the first GET."""
+    """Yield the address of a server that takes `WORK` seconds: for a POST, and for the first GET."""
     asked = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
-            time.sleep(6)
+            time.sleep(WORK)
             choice = {"index": 0, "token_ids": [4], "finish_reason": "stop"}
             self._answer({"choices": [{**choice, "logprobs": {"token_logprobs": [-1.0]}}]})
 
         def do_GET(self) -> None:
             if self.path == "/once-slow" and not asked.is_set():
                 asked.set()
-                time.sleep(6)
+                time.sleep(WORK)
             self._answer({})
 
         def _answer(self, answer: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ def outcomes(slow_server: str, tmp_path_factory: pytest.TempPathFactory) -> dict
         thread.start()
     for thread in threads:
         thread.join()
-    return {name: child.communicate(timeout=120)[0].strip() for name, child in children.items()}
+    return {name: child.communicate(timeout=1000)[0].strip() for name, child in children.items()}
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ def run(command: str, cwd: Path, **env: str) -> Finished:
         env=whole | env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=1000,
         check=False,
     )
 

@@ -2,7 +2,6 @@
 
 import os
 import random
-import time
 
 import pytest
 from answer_pairs import CHOICES, LIMITS, RIGHT, WRONG
@@ -132,17 +131,15 @@ def random_text(rng: random.Random) -> str:
     return "".join(rng.choice(PIECES) for _ in range(rng.choice([1, 3, 8, 20, 60])))
 
 
-def test_random_texts_raise_nothing_and_take_no_longer_than_allowed():
+def test_random_texts_raise_nothing_and_come_to_an_end():
     """RLT_FUZZ=10000 tries more of them."""
     rng = random.Random(0)
     references = [pair[1] for pairs in RIGHT.values() for pair in pairs if len(pair[1]) < 1000]
     with GradingPool(ORDERS["lenient"], seconds=1) as pool:
         pool.grade([Ungraded("x+x", "2x", "math", "x+x")])
-        for i in range(int(os.environ.get("RLT_FUZZ", "1000"))):
+        for _ in range(int(os.environ.get("RLT_FUZZ", "1000"))):
             answer = random_text(rng)
             reference = rng.choice([rng.choice(references), random_text(rng)])
-            start = time.monotonic()
             kind = rng.choice(["math", "math", "choice"])
             (verdict,) = pool.grade([Ungraded(answer, reference, kind, answer)])
-            assert time.monotonic() - start < 30, (i, answer)
             assert not verdict.correct or verdict.extracted

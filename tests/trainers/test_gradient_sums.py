@@ -44,7 +44,7 @@ def run_two_processes(strategy: str, model: Path, out: Path) -> dict[str, dict]:
         except subprocess.TimeoutExpired:
             code = "none: it hung"
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait(30)
+            process.wait(1000)
     assert code == 0, f"exit code {code}; last lines:\n{(out / 'log').read_text()[-4000:]}"
     return {name: torch.load(out / f"{name}.pt") for name in ("model", "float32")}
 
@@ -76,7 +76,10 @@ def expected(model) -> torch.Tensor:
 
 
 @pytest.mark.timeout(TIMEOUT + 120)
-@pytest.mark.parametrize("strategy", ["zero3", "zero2", "zero1"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["zero3", "zero2", pytest.param("zero1", marks=pytest.mark.long)],  # the code of zero2
+)
 def test_float32_sums_are_closer_to_float64(strategy, model, expected, tmp_path):
     found = run_two_processes(strategy, model, tmp_path)
     assert found["model"]["dtype"] == torch.bfloat16
