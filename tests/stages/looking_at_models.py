@@ -3,7 +3,7 @@
 Run under accelerate by test_bfloat16.py. argv is a JSON file: the words of each run under its name. Beside
 it, `NAME.RANK.pt` gets the buffers of each model of that run and its log-probabilities of one text of 4,096
 tokens: `policy` and `reference` when training begins, `policy_end` and `reference_end` when it ends, and each
-frozen model, `frozen_1` the first, when it is loaded.
+frozen model, `frozen_1` the first, when it is loaded. The policy also has the settings of its optimizer.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from rlt.models.logprobs import Request
 
 NUM_TOKENS = 4096
 IDS = [(7 * i + 3 * i * i + i // 5) % 290 for i in range(NUM_TOKENS)]
+SETTINGS = ("lr", "weight_decay")
 found: dict[str, Any] = {}
 
 
@@ -74,6 +75,8 @@ class Look(TrainerCallback):
                 model.eval()
                 look["logprobs"] = logprobs_of(model, as_loss=not self._is_rl)
                 model.train(was_training)
+        groups = self._trainer.optimizer.param_groups
+        found["policy" + when]["optimizer"] = [{key: group[key] for key in SETTINGS} for group in groups]
 
 
 def watched(original: Callable[..., None]) -> Callable[..., None]:

@@ -32,6 +32,8 @@ SIZES = {
 }
 NOT_WHOLE = ("teacher_rl", "resumed", "lora", "score_traces")
 """Runs without a model of their own at the end."""
+RATE, DECAY = 1e-7, 1.875e6
+"""Typed where a run is resumed. Adam's part of a step, at most 3.2 times the rate, is too small to see."""
 BFLOAT16 = ("model.dtype=bfloat16", "reward.dtype=bfloat16")
 
 
@@ -76,10 +78,11 @@ def plan(model: Path, traces: Path, toy_problems: Path):
         student = f"reward.placement={'zero3' if sharded else 'replicated'}"
         changes = [student, "trainer.save_steps=1", "trainer.max_steps=2"]
         first = teacher_rl(folder / "teacher_rl", *changes)
+        typed = [f"learning_rate={RATE}", f"trainer.weight_decay={DECAY}", "trainer.lr_scheduler_type=linear"]
         sft = [BFLOAT16[0], "trainer.max_steps=2", "learning_rate=1e-4"]
         runs = {
             "teacher_rl": first,
-            "resumed": later_win(*first, "trainer.max_steps=3", "resume_from=latest"),
+            "resumed": later_win(*first, "trainer.max_steps=3", "resume_from=latest", *typed),
             "teacher_sft": sft_words("teacher_sft", model, toy_problems, folder / "teacher_sft", *sft),
         }
         if strategy == "zero3":
@@ -165,3 +168,17 @@ def test_models_of_a_run_are_plain_loads(strategy: str, looks, model: Path):
             assert_same_buffers(look[role], models[name][role])
             difference = (look[role]["logprobs"] - expected).abs().mean().item()
             assert difference <= limit, (name, role, difference)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_resumed_run_has_the_settings_that_were_typed(strategy: str, looks):
+    """The third of three steps of a linear schedule has a third of the rate: 1e-7 / 3 * 1.875e6 = 1/16."""
+    folder, seen = looks(strategy)
+    before = weights(folder / "teacher_rl" / "checkpoint-2")
+    for name, after in weights(folder / "teacher_rl").items():
+        share = 1.0 if name.endswith("bias") or "norm" in name else 1 - RATE / 3 * DECAY
+        torch.testing.assert_close(after.double(), share * before[name].double(), rtol=2**-7, atol=1e-6)
+    for look in seen["resumed"]:
+        groups = look["policy_end"]["optimizer"]
+        assert [group["weight_decay"] for group in groups] == [DECAY, 0.0]
+        assert [group["lr"] for group in groups] == [0.0, 0.0]  # the schedule still reaches what steps

@@ -1,7 +1,8 @@
 """Run by test_gradient_sums.py in each of two processes: argv is the model folder and the output folder.
 
-One optimizer step of the warm-up in bfloat16 under DeepSpeed, with gradients summed in the model's dtype and
-in float32. Rank 0 writes the sum as the optimizer gets it, for one matrix, and the dtype of the sum.
+One optimizer step of the warm-up in bfloat16 under each stage of ZeRO, with gradients summed in the model's
+dtype and in float32. Rank 0 writes the sum of one matrix as the optimizer gets it, and the sum's dtype. The
+stages share a start, which takes longer than their steps.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState
 from deepspeed.utils import safe_get_full_grad
 from transformers import AutoTokenizer, TrainerCallback
 
@@ -20,6 +22,7 @@ from rlt.trainers.arguments import RunContext, sft_arguments
 from rlt.trainers.gradients import accumulate_gradients_in
 from rlt.trainers.sft import Row, make_sft_trainer
 
+STAGES = (3, 2, 1)
 NUM_ROWS = 128
 LENGTH = 12
 MATRIX = "model.layers.0.mlp.down_proj.weight"
@@ -46,6 +49,7 @@ class LookBeforeTheStep(TrainerCallback):
         def look_and_step(*arguments: Any, **options: Any) -> Any:
             if engine.is_gradient_accumulation_boundary():
                 self.found["sum"] = safe_get_full_grad(parameters[MATRIX])
+                self.found["stage"] = engine.zero_optimization_stage()
                 self.found["dtype"] = engine.get_data_types()[1]
                 buffer = getattr(engine.optimizer, "grad_partitions_flat_buffer", None)
                 self.found["bytes"] = None if buffer is None else buffer.nbytes
@@ -54,26 +58,36 @@ class LookBeforeTheStep(TrainerCallback):
         engine.step = look_and_step
 
 
+def sum_gradients(name: str, folder: Path, dtype: str) -> dict[str, Any]:
+    """Train one step, and return what `LookBeforeTheStep` has found."""
+    words = [f"model_name_or_path={name}", f"output_dir={folder}", f"train_batch_size={NUM_ROWS}"]
+    words += ["trainer.max_steps=1", "trainer.save_steps=0", f"trainer.grad_accum_dtype={dtype}"]
+    config = compose(["run_cfg=teacher_sft", *words, "report_to=null", "trainer.max_grad_norm=0"])
+    context = RunContext(2, use_cpu=True, deepspeed=True)
+    trainer = make_sft_trainer(
+        name,
+        sft_arguments(config, context),
+        rows=training_rows(),
+        eval_rows=None,
+        tokenizer=AutoTokenizer.from_pretrained(name),
+    )
+    accumulate_gradients_in(config.trainer.grad_accum_dtype, trainer.accelerator)
+    look = LookBeforeTheStep(trainer)
+    trainer.add_callback(look)
+    trainer.train()
+    return look.found
+
+
 def main(name: str, out: str) -> None:
-    """Train one step with each setting."""
-    for setting in ("model", "float32"):
-        words = [f"model_name_or_path={name}", f"output_dir={out}/{setting}", f"train_batch_size={NUM_ROWS}"]
-        words += ["trainer.max_steps=1", "trainer.save_steps=0", f"trainer.grad_accum_dtype={setting}"]
-        config = compose(["run_cfg=teacher_sft", *words, "report_to=null", "trainer.max_grad_norm=0"])
-        context = RunContext(2, use_cpu=True, deepspeed=True)
-        trainer = make_sft_trainer(
-            name,
-            sft_arguments(config, context),
-            rows=training_rows(),
-            eval_rows=None,
-            tokenizer=AutoTokenizer.from_pretrained(name),
-        )
-        accumulate_gradients_in(config.trainer.grad_accum_dtype, trainer.accelerator)
-        look = LookBeforeTheStep(trainer)
-        trainer.add_callback(look)
-        trainer.train()
-        if os.environ["RANK"] == "0":
-            torch.save(look.found, Path(out) / f"{setting}.pt")
+    """Sum gradients in each dtype under each stage; the launcher has set what a stage of 3 needs."""
+    for stage in STAGES:
+        os.environ["ACCELERATE_DEEPSPEED_ZERO_STAGE"] = str(stage)
+        os.environ["ACCELERATE_DEEPSPEED_ZERO3_INIT"] = str(stage == 3).lower()
+        for dtype in ("model", "float32"):
+            found = sum_gradients(name, Path(out, f"{dtype}.{stage}"), dtype)
+            if os.environ["RANK"] == "0":
+                torch.save(found, Path(out, f"{dtype}.{stage}.pt"))
+            AcceleratorState._reset_state(reset_partial_state=True)
     torch.distributed.destroy_process_group()
 
 

@@ -2,51 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from gradient_sums import MATRIX, training_rows
+from gradient_sums import MATRIX, STAGES, training_rows
+from stage_runs import run_processes, succeed
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 pytest.importorskip("deepspeed")
-pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[2]
-TIMEOUT = 900
-
-
-def run_two_processes(strategy: str, model: Path, out: Path) -> dict[str, dict]:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    command = [sys.executable, "-m", "rlt.launch.accelerated"]
-    command += [
-        "--config_file",
-        str(ROOT / "cfgs" / "accelerate" / f"{strategy}.yaml"),
-        "--num_processes",
-        "2",
-    ]
-    command += ["--main_process_port", str(port), "--mixed_precision", "bf16"]
-    command += [str(Path(__file__).with_name("gradient_sums.py")), str(model), str(out)]
-    env = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    with (out / "log").open("w") as stream:
-        process = subprocess.Popen(
-            command, stdout=stream, stderr=subprocess.STDOUT, env=env, start_new_session=True
-        )
-        try:
-            code: int | str = process.wait(TIMEOUT)
-        except subprocess.TimeoutExpired:
-            code = "none: it hung"
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(1000)
-    assert code == 0, f"exit code {code}; last lines:\n{(out / 'log').read_text()[-4000:]}"
-    return {name: torch.load(out / f"{name}.pt") for name in ("model", "float32")}
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +40,19 @@ def expected(model) -> torch.Tensor:
     return exact.get_parameter(MATRIX).grad
 
 
-@pytest.mark.timeout(TIMEOUT + 120)
-@pytest.mark.parametrize(
-    "strategy",
-    ["zero3", "zero2", pytest.param("zero1", marks=pytest.mark.long)],  # the code of zero2
-)
-def test_float32_sums_are_closer_to_float64(strategy, model, expected, tmp_path):
-    found = run_two_processes(strategy, model, tmp_path)
+@pytest.fixture(scope="module")
+def sums(model, tmp_path_factory) -> Path:
+    """Return the folder with the sums of every ZeRO stage: two processes, started once."""
+    out = tmp_path_factory.mktemp("found")
+    script = Path(__file__).with_name("gradient_sums.py")
+    succeed(run_processes("zero3", [str(model), str(out)], script=script, timeout=900, precision="bf16"))
+    return out
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_float32_sums_are_closer_to_float64(stage: int, sums: Path, expected: torch.Tensor):
+    found = {name: torch.load(sums / f"{name}.{stage}.pt") for name in ("model", "float32")}
+    assert [found[name]["stage"] for name in found] == [stage, stage]
     assert found["model"]["dtype"] == torch.bfloat16
     assert found["float32"]["dtype"] == torch.float32
     errors = {
@@ -89,5 +60,5 @@ def test_float32_sums_are_closer_to_float64(strategy, model, expected, tmp_path)
         for name, kept in found.items()
     }
     assert errors["float32"] < 0.75 * errors["model"], errors  # 0.7 and 1.2 %
-    if strategy == "zero3":
+    if stage == 3:
         assert found["float32"]["bytes"] == 2 * found["model"]["bytes"]
