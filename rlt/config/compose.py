@@ -6,7 +6,7 @@ Every failure is one ConfigError sentence. Rules between settings are checked by
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, cast, get_args
 
 from hydra import compose as hydra_compose
@@ -29,7 +29,7 @@ from rlt.config.overrides import (
 from rlt.config.schema import RECIPES, Config
 from rlt.config.stages import NOTHING, STAGES
 from rlt.config.tree import Row, find, type_words
-from rlt.config.typed import refuse_unread
+from rlt.config.typed import refuse_unread, refuse_void, void_settings
 from rlt.config.unknown import unknown_key
 from rlt.config.yaml_files import check_yaml
 from rlt.errors import ConfigError
@@ -39,9 +39,26 @@ _MAIN = "main"
 _MEANT = " (write `\\${` where the text itself is meant)"
 
 
-def compose(overrides: Sequence[str]) -> Config:
-    """Return the configuration behind a command line: `run_cfg=NAME KEY=VALUE … [--config-dir DIR]`."""
+def compose(overrides: Sequence[str], *, launched: bool = False) -> Config:
+    """Return the configuration behind a command line: `run_cfg=NAME KEY=VALUE … [--config-dir DIR]`.
+
+    `launched` says that a program has composed what the user typed, and then added words of its own: those
+    may make void what the user typed.
+    """
     line = read(overrides)
+    return cast(Config, _tree(line, lambda tree: None if launched else refuse_void(tree, line)))
+
+
+def void_in(overrides: Sequence[str]) -> set[str]:
+    """Return the settings of a command line that others make void."""
+    line = read(overrides)
+    found: set[str] = set()
+    _tree(line, lambda tree: found.update(void.name for void in void_settings(tree, line)))
+    return found
+
+
+def _tree(line: CommandLine, look: Callable[[DictConfig], None]) -> Any:
+    """Return the configuration of a command line, after a look at its tree."""
     if line.run_file:
         check_yaml("run_cfg", line.run_file, line.config_dirs)
     try:
@@ -54,7 +71,8 @@ def compose(overrides: Sequence[str]) -> Config:
             )
         _refuse_missing(tree, line)
         refuse_unread(tree, line)
-        return cast(Config, OmegaConf.to_object(tree))
+        look(tree)
+        return OmegaConf.to_object(tree)
     except MissingConfigException as error:
         _explain_missing_file(error, line)
     except (HydraException, OmegaConfBaseException) as error:
