@@ -49,7 +49,12 @@ class Turn:
 class Chat:
     """A tokenizer's chat template with known places for system prompt and question."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: str = "layout.teacher_prompt or layout.student_prompt",
+    ) -> None:
+        """`prompt` is the setting of its system prompt, for sentences."""
         if not tokenizer.chat_template:
             raise ModelError(
                 f"tokenizer {tokenizer.name_or_path!r} has no chat template; use an instruct model's "
@@ -57,6 +62,7 @@ class Chat:
             )
         require_fast(tokenizer)
         self.tokenizer = tokenizer
+        self._prompt = prompt
         self._frames: dict[bool, tuple[str, ...]] = {}
         self._trims = self._find_trims()
         self.end_of_turn = self._find_end_of_turn()
@@ -128,7 +134,7 @@ class Chat:
             raise ModelError(
                 f"the chat template of {self.tokenizer.name_or_path!r} refuses a chat of the roles "
                 f"{', '.join(m['role'] for m in messages)}: {error}; use another template, or for want of a "
-                "system role an empty layout.teacher_prompt or layout.student_prompt"
+                f"system role an empty {self._prompt}"
             ) from error
         assert isinstance(text, str)
         return text
@@ -144,7 +150,7 @@ class TeacherLayout:
     """Prompts for the teacher, targets for its warm-up, and the explanation inside its samples."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, tags: TagStyle, system_prompt: str) -> None:
-        self.chat = Chat(tokenizer)
+        self.chat = Chat(tokenizer, "layout.teacher_prompt")
         self.tokenizer = tokenizer
         self.tags = tags
         self.system_prompt = system_prompt
@@ -194,7 +200,7 @@ class StudentLayout:
         system_prompt: str | None,
         turn_end: str | None = None,
     ) -> None:
-        self.chat = Chat(tokenizer)
+        self.chat = Chat(tokenizer, "layout.student_prompt")
         self.tokenizer = tokenizer
         self.tags = tags
         self.system_prompt = system_prompt
