@@ -122,8 +122,8 @@ def _require_embeddings(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) 
     token = tokenizer.convert_ids_to_tokens(max(ids))
     raise ModelError(
         f"the tokenizer of {tokenizer.name_or_path!r} makes {token!r} token {max(ids)}, but the model has "
-        f"only {rows} embeddings: resize them (resize_token_embeddings) and save the model, or take other tags "
-        "(layout.tags) or the model's own tokenizer"
+        f"only {rows} embeddings: resize them (resize_token_embeddings) and save the model, or take other "
+        "tags (layout.tags) or the model's own tokenizer"
     )
 
 
