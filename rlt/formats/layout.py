@@ -191,7 +191,7 @@ def _warn_of_date(tokenizer: str) -> None:
     """Warn once of each tokenizer, since several layouts read its template."""
     logger.warning(
         "the chat template of %r writes today's date into every prompt (strftime_now), so that prompts "
-        "differ from day to day, and from those of training: put a fixed date there in its chat_template.jinja",
+        "differ from day to day, and from those of training: write a fixed date in chat_template.jinja",
         tokenizer,
     )
 
