@@ -21,6 +21,7 @@ from rlt.config.save import to_yaml
 from rlt.config.schema import Config, stage_of
 from rlt.config.validate import validate
 from rlt.errors import ConfigError, Paused, RLTError
+from rlt.reporting.stop_file import LAUNCHED_VARIABLE
 from rlt.surroundings.place import settle
 from rlt.surroundings.roll_call import meet_processes
 from rlt.surroundings.world import ALONE, PROCESSES_VARIABLE, join_world
@@ -28,7 +29,8 @@ from rlt.surroundings.world import ALONE, PROCESSES_VARIABLE, join_world
 
 def settings(options: argparse.Namespace, overrides: Sequence[str], num_processes: int) -> Config:
     """Return the composed configuration, checked unless it is only to be shown."""
-    config = resolve(compose(overrides))
+    launched = {LAUNCHED_VARIABLE, PROCESSES_VARIABLE} & os.environ.keys()
+    config = resolve(compose(overrides, launched=bool(launched)))
     if not options.cfg:
         validate(config, num_processes=num_processes)
     return config

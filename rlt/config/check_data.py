@@ -50,11 +50,6 @@ def _check_cleaning(config: Config) -> None:
             raise ConfigError(
                 f"`data.decontaminate` names {name}, which is neither a benchmark nor a file: {hint}"
             )
-    if not data.decontaminate and data.on_contaminated != "drop":
-        raise ConfigError(
-            f"`data.on_contaminated={data.on_contaminated}` has no effect without data.decontaminate: name "
-            "the benchmarks there, or remove it."
-        )
 
 
 def check_prompts(config: Config) -> None:

@@ -1,7 +1,8 @@
 """The table of stages: what each one reads, needs, generates, trains and checks. Data alone, in one place.
 
 A setting that is typed and that the stage does not read is refused (typed.py), does not stand in its
-config.yaml (save.py) and is not on its help page (explain.py).
+config.yaml (save.py) and is not on its help page (explain.py). What it reads under a condition alone is in
+conditions.py.
 
 A new setting: add its name to one of the groups below, or to a stage's own `settings`. A section's name
 stands for all of its settings. tests/config/test_stages.py names a setting that nobody reads, and
@@ -17,15 +18,6 @@ NOTHING = {"model_name_or_path": None, "dataset_id_or_path": "none", "output_dir
 
 
 @dataclass(frozen=True)
-class OnlyWith:
-    """A setting that counts only while another one has one of some values."""
-
-    setting: str
-    other: str
-    values: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Stage:
     """What there is to know of a stage before anything of it is imported."""
 
@@ -37,8 +29,6 @@ class Stage:
     """Its rules in their order, by their names in validate.py."""
     needs: tuple[tuple[str, str], ...] = ()
     """Settings that must not be empty, each with how the sentence goes on after "`NAME` is empty"."""
-    only_with: tuple[OnlyWith, ...] = ()
-    """Settings that it reads under a condition."""
     model: str | None = None
     """Who `model_name_or_path` is: teacher or student. infer takes either; None where none is loaded."""
     trains: bool = False
@@ -172,20 +162,12 @@ _NEEDS_STUDENT = (
 _GOES_ON = ("resume_from", "it goes on by itself in the same output_dir")
 _KEEPS_LONG = ("data.on_long_row", "traces that are too long are marked, and kept")
 _NO_TAG = ("generation.stop_at_tag", "the tag is a teacher's, and a student has to end its turn by itself")
-_OTHERS_SERVERS = tuple(
-    OnlyWith(name, "generation.api", ("openai",))
-    for name in ("generation.api_model", "generation.retry_seconds")
-)
-_RECOMPUTE = OnlyWith("trainer.recompute_above", "trainer.gradient_checkpointing", ("auto",))
-_OVERLAP = OnlyWith("generation.overlap", "generation.backend", ("vllm",))
-_STUDENT_SERVERS = OnlyWith("reward.servers", "reward.placement", ("server",))
 
 STAGES: dict[str, Stage] = {
     "teacher_sft": Stage(
         "warm-up: fine-tunes a teacher on reasoning traces in its own layout",
         settings=(*_TRAINING, *_SFT, "layout.teacher_prompt", "data.missing_trace"),
         needs=(_NEEDS_MODEL,),
-        only_with=(_RECOMPUTE,),
         checks=("bounds", "attention", "batch", "trainer", "greedy", "data", "files", "lengths"),
         model="teacher",
         trains=True,
@@ -202,7 +184,6 @@ STAGES: dict[str, Stage] = {
             *("monitors.max_kl_share", "monitors.min_kl_share"),
         ),
         needs=(_NEEDS_MODEL, _NEEDS_STUDENT),
-        only_with=(_STUDENT_SERVERS, _OVERLAP, _RECOMPUTE),
         checks=(
             *("bounds", "attention", "batch", "trainer", "greedy", "data", "reward", "components", "student"),
             *("engine_logprobs", "generation", "files", "lengths", "servers", "server_key"),
@@ -246,7 +227,6 @@ STAGES: dict[str, Stage] = {
             *("layout.student_prompt", "max_prompt_length"),
         ),
         needs=(_NEEDS_MODEL,),
-        only_with=(_RECOMPUTE,),
         checks=(
             *(
                 "bounds",
@@ -280,7 +260,6 @@ STAGES: dict[str, Stage] = {
             "monitors.max_malformed",
         ),
         needs=(_NEEDS_MODEL,),
-        only_with=(_OVERLAP, _RECOMPUTE),
         checks=(
             *("bounds", "attention", "batch", "trainer", "during_training", "greedy", "data", "own_prompt"),
             *("correctness", "generation", "files", "lengths", "servers", "server_key"),
@@ -308,7 +287,6 @@ STAGES: dict[str, Stage] = {
         "scores and ranks explanations that exist already",
         settings=(*_SCORING, "data.shortest", "score"),
         needs=(_NEEDS_STUDENT,),
-        only_with=(_STUDENT_SERVERS,),
         checks=("bounds", "attention", "greedy", "data", "reward", "student", "files", "server_key"),
         model="teacher",
         scores=True,
@@ -320,7 +298,6 @@ STAGES: dict[str, Stage] = {
         "shows what each token of some explanations earned",
         settings=(*_SCORING, "show"),
         needs=(_NEEDS_STUDENT,),
-        only_with=(_STUDENT_SERVERS,),
         checks=("bounds", "attention", "greedy", "show", "data", "reward", "student", "files", "server_key"),
         model="teacher",
         scores=True,
@@ -330,7 +307,6 @@ STAGES: dict[str, Stage] = {
     "select_traces": Stage(
         "chooses the explanations that students are trained on",
         settings=(*_TRACE_FILES, *_CLEANING, "select", "seed"),
-        only_with=(OnlyWith("select.rank_bucket", "select.rule", ("rank",)),),
         checks=("bounds", "sources", "select", "data", "files"),
         reads_traces=True,
         notes=(_KEEPS_LONG,),
@@ -363,7 +339,6 @@ STAGES: dict[str, Stage] = {
             *("evaluate.reference", "evaluate.report_samples"),
         ),
         needs=(_NEEDS_MODEL,),
-        only_with=_OTHERS_SERVERS,
         checks=(
             *("bounds", "attention", "one_process", "evaluate", "data", "own_prompt", "generation", "files"),
             *("lengths", "api", "servers", "server_key"),

@@ -1,20 +1,23 @@
-"""What a user typed that the stage does not read: refused in one sentence that says where it was typed.
+"""What a user typed that has no effect: refused in one sentence that says where it was typed.
 
-Typed is what a command line or a run file says, the run files that it builds on included. Group files
-(cfgs/*_cfg but run_cfg) are shared by stages, so what they set for others is no mistake.
+Either the stage does not read it (stages.py), or another setting makes it void (conditions.py). Typed is what
+a command line or a run file says, the run files that it builds on included. Group files (cfgs/*_cfg but
+run_cfg) are shared by stages, so what they set for others is no mistake.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from rlt.config.overrides import CommandLine, groups, value_of
+from rlt.config.conditions import CONDITIONS, OnlyWith, is_off
+from rlt.config.overrides import CONFIG_DIR, CommandLine, groups, value_of
 from rlt.config.stages import NOTHING, STAGES, Stage
-from rlt.config.tree import find
+from rlt.config.tree import find, rows
 from rlt.config.yaml_files import run_files
 from rlt.errors import ConfigError
 
@@ -38,6 +41,75 @@ def refuse_unread(tree: DictConfig, line: CommandLine) -> None:
     }
     if unread:
         raise ConfigError(unread_sentence(tree.stage, unread))
+
+
+def refuse_void(tree: DictConfig, line: CommandLine) -> None:
+    """Raise ConfigError for the first typed setting that another one makes void."""
+    for void in void_settings(tree, line):
+        raise ConfigError(void_sentence(tree, void))
+
+
+@dataclass(frozen=True)
+class Void:
+    """A typed setting that another one makes void."""
+
+    name: str
+    condition: OnlyWith
+    where: str
+    """Where it was typed."""
+
+
+def void_settings(tree: DictConfig, line: CommandLine) -> Iterator[Void]:
+    """Yield every typed setting that another one makes void.
+
+    Left out is what another setting refers to by `${NAME}`; what a shipped run file says; and a value that
+    was overridden in effect: model.lora.rank=0 on a command line switches off what a run file says of LoRA.
+    """
+    stage, typed = STAGES[tree.stage], typed_settings(line)
+    places = [_ON_COMMAND_LINE, *(f"in {path}" for path, _ in run_files(line.run_file, line.config_dirs))]
+    shipped = {place for place in places if place.startswith(f"in {CONFIG_DIR}/")}
+    referred = _references(tree, stage, line)
+    for name, where in typed.items():
+        if where in shipped or name in referred or not stage.reads(name) or _says_off(tree, name, where):
+            continue
+        for condition in CONDITIONS:
+            others = condition.read_by(tree.stage, stage) if condition.concerns(name) else ()
+            values = [_value(tree, other) for other in others]
+            if not others or condition.counts(_value(tree, name), *values):
+                continue
+            if all(places.index(where) <= places.index(typed.get(other, places[-1])) for other in others):
+                yield Void(name, condition, where)
+
+
+def _says_off(tree: DictConfig, name: str, where: str) -> bool:
+    """Whether a value promises nothing: it is none, or in a file what it would be without being there."""
+    value, row = _value(tree, name), rows().get(name)
+    return is_off(value) or (where != _ON_COMMAND_LINE and row is not None and value == row.default)
+
+
+def void_sentence(tree: DictConfig, void: Void) -> str:
+    """Return the sentence for it, with each way to make it count."""
+    condition = void.condition
+    others = condition.read_by(tree.stage, STAGES[tree.stage])
+    now = " and ".join(f"{other}={_shown(_value(tree, other))}" for other in others)
+    ways = [way for other, way in zip(condition.others, condition.instead, strict=True) if other in others]
+    return f"`{void.name}` {void.where} has no effect with {now}: remove it, or take {' or '.join(ways)}."
+
+
+def _value(tree: DictConfig, name: str) -> Any:
+    value = OmegaConf.select(tree, name)
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _shown(value: Any) -> str:
+    """Return a value as it is typed."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_shown(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_shown, value)) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def typed_settings(line: CommandLine) -> dict[str, str]:

@@ -28,9 +28,8 @@ from rlt.config.check_trainer import check_trainer
 from rlt.config.files import check_files, context_length
 from rlt.config.schema import PLAIN_SAMPLING, REDUCTIONS, Config, StudentSettings, stage_of
 from rlt.config.server_key import check_server_key
-from rlt.config.stages import OnlyWith
 from rlt.config.students import FIRST, all_students, check_students
-from rlt.config.tree import get, rows
+from rlt.config.tree import get
 from rlt.errors import ConfigError
 
 PUBLISHED_STUDENTS = (
@@ -65,21 +64,8 @@ def validate(
     for name, rest in stage.needs:
         if not get(config, name):
             raise ConfigError(f"`{name}` is empty{rest.format(stage=config.stage)}")
-    for condition in stage.only_with:
-        _check_condition(config, condition)
     for name in stage.checks:
         CHECKS[name](config, around)
-
-
-def _check_condition(config: Config, condition: OnlyWith) -> None:
-    """Refuse a setting that has no effect, because another one has another value than it takes."""
-    value, other = get(config, condition.setting), get(config, condition.other)
-    if value != rows()[condition.setting].default and other not in condition.values:
-        shown = _list(value) if isinstance(value, list) else value
-        raise ConfigError(
-            f"`{condition.setting}={shown}` has no effect with {condition.other}={other}: remove it, or take "
-            f"{condition.other}={' or '.join(condition.values)}."
-        )
 
 
 def _check_attention(config: Config, around: Surroundings) -> None:

@@ -15,7 +15,7 @@ from rlt.config.schema import Config, DataSettings, SubsetSettings
 from rlt.data.files import SourceRow
 from rlt.data.kept import KeptRows
 from rlt.data.rows import choose_format, to_problem
-from rlt.data.sources import SourceTable, read_rows
+from rlt.data.sources import SourceTable, held_out_rows, read_rows
 from rlt.data.text_match import comparable
 from rlt.data.values import DOUBTFUL
 from rlt.errors import DataError
@@ -43,12 +43,13 @@ def load_eval_problems(
     if data.eval_path is None:
         return None
     is_same = data.eval_path == source
-    table = read_rows(
-        data.eval_path,
-        split=data.eval_split,
-        config_name=data.config_name if is_same else None,
-        revision=data.revision if is_same else None,
-    )
+    with held_out_rows():
+        table = read_rows(
+            data.eval_path,
+            split=data.eval_split,
+            config_name=data.config_name if is_same else None,
+            revision=data.revision if is_same else None,
+        )
     return _load(data, table, tags, data.eval_subset, need_trace)
 
 

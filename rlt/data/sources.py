@@ -6,7 +6,9 @@ Which columns a row needs is the business of rows.py.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,7 @@ READERS: dict[str, Callable[[Path], list[SourceRow]]] = {
 }
 _BY_LINE = (".jsonl", ".ndjson", ".csv")
 HUB_TIMEOUT_SECONDS = 20.0
+_SPLIT = "data.split"
 
 
 @dataclass(frozen=True)
@@ -149,9 +152,18 @@ def _require_split(source: str, names: Iterable[Any], wanted: str) -> None:
     splits = [str(name) for name in names]
     if wanted not in splits:
         raise DataError(
-            f"{source} has no split {wanted!r}, only {', '.join(splits) or 'none'}; set data.split "
-            "(data.eval_split for held-out problems) to one of them"
+            f"{source} has no split {wanted!r}, only {', '.join(splits) or 'none'}; set {_SPLIT} to one of "
+            "them"
         )
+
+
+@contextmanager
+def held_out_rows() -> Iterator[None]:
+    """Name data.eval_split in errors, which held-out rows are read by in place of data.split."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(re.sub(rf"\b{re.escape(_SPLIT)}\b", "data.eval_split", str(error))) from error
 
 
 def _check_hub(name: str, revision: str | None) -> None:

@@ -20,6 +20,9 @@ from transformers import PreTrainedTokenizerBase
 
 from rlt.errors import DataError, ModelError
 
+NUM_EMBEDDINGS = "num_embeddings"
+"""Attribute of a tokenizer: the size of its model's embedding table, where known (models/load.py)."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -104,7 +107,24 @@ def encode(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> Encod
             ids.append(encoder.added[text[cut_start:cut_end]])
             offsets.append((cut_start, cut_end))
         start = cut_end
+    _require_embeddings(tokenizer, ids)
     return Encoded(ids, offsets, spans)
+
+
+def _require_embeddings(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> None:
+    """Raise ModelError for a token that lies beyond the model's embedding table.
+
+    Its forward pass would end with an IndexError on a CPU, and the whole process with an assertion on a GPU.
+    """
+    rows = getattr(tokenizer, NUM_EMBEDDINGS, None)
+    if rows is None or not ids or max(ids) < rows:
+        return
+    token = tokenizer.convert_ids_to_tokens(max(ids))
+    raise ModelError(
+        f"the tokenizer of {tokenizer.name_or_path!r} makes {token!r} token {max(ids)}, but the model has "
+        f"only {rows} embeddings: resize them (resize_token_embeddings) and save the model, or take other "
+        "tags (layout.tags) or the model's own tokenizer"
+    )
 
 
 def require_fast(tokenizer: PreTrainedTokenizerBase) -> None:

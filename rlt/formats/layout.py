@@ -10,9 +10,12 @@ both models score the same tokens (method sections 2 and 3). No model, no I/O.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -23,7 +26,10 @@ from rlt.formats.encode import Encoded, Piece, added_tokens, check_tokenizer, en
 from rlt.formats.tags import PADDING, TAG_STRINGS, TagStyle
 from rlt.records import Explanation, Problem
 
+logger = logging.getLogger(__name__)
+
 _SYSTEM, _USER, _ASSISTANT = "\ue000s\ue001", "\ue000u\ue001", "\ue000a\ue001"
+_DATE = "\ue000d\ue001"
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,12 @@ class Turn:
 class Chat:
     """A tokenizer's chat template with known places for system prompt and question."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: str = "layout.teacher_prompt or layout.student_prompt",
+    ) -> None:
+        """`prompt` is the setting of its system prompt, for sentences."""
         if not tokenizer.chat_template:
             raise ModelError(
                 f"tokenizer {tokenizer.name_or_path!r} has no chat template; use an instruct model's "
@@ -57,11 +68,15 @@ class Chat:
             )
         require_fast(tokenizer)
         self.tokenizer = tokenizer
+        self._prompt = prompt
         self._frames: dict[bool, tuple[str, ...]] = {}
         self._trims = self._find_trims()
         self.end_of_turn = self._find_end_of_turn()
         self.end_of_turn_id = added_tokens(tokenizer)[self.end_of_turn]
-        check_tokenizer(tokenizer, [*self.pieces("Be brief.", "What is 2 + 2?"), Piece("It is 4.")])
+        check_tokenizer(tokenizer, [*self._example(), Piece("It is 4.")])
+        self._require_header()
+        if self._is_dated():
+            _warn_of_date(tokenizer.name_or_path)
 
     @property
     def stop_token_ids(self) -> list[int]:
@@ -83,6 +98,35 @@ class Chat:
             pieces += [*content, Piece(after, trusted=True)]
         return pieces
 
+    def _example(self) -> list[Piece]:
+        """Return a chat, without a system turn where the template has none: who sends one is told then."""
+        question = "What is 2 + 2?"
+        try:
+            return self.pieces("Be brief.", question)
+        except ModelError:
+            return self.pieces(None, question)
+
+    def _require_header(self) -> None:
+        """Raise ModelError for a template that answers under a header, but does not write it into prompts."""
+        user = {"role": "user", "content": _USER}
+        prompt = self._render([user], add_generation_prompt=True)
+        if prompt != self._render([user], add_generation_prompt=False):
+            return
+        turns = [user, {"role": "assistant", "content": _ASSISTANT}]
+        before = self._render(turns, add_generation_prompt=False).partition(_ASSISTANT)[0]
+        header = before.removeprefix(prompt).strip()
+        if before.startswith(prompt) and header:
+            raise ModelError(
+                f"the chat template of {self.tokenizer.name_or_path!r} ignores add_generation_prompt, so "
+                f"{header!r}, with which its answers begin, would be missing from every prompt; write it at "
+                "the template's end, in {% if add_generation_prompt %}…{% endif %}"
+            )
+
+    def _is_dated(self) -> bool:
+        """Whether the template writes today's date, by which its prompts change from day to day."""
+        user = {"role": "user", "content": _USER}
+        return _DATE in self._render([user], add_generation_prompt=True, strftime_now=lambda _: _DATE)
+
     def _frame(self, with_system: bool) -> tuple[str, ...]:
         if with_system not in self._frames:
             system = [{"role": "system", "content": _SYSTEM}] if with_system else []
@@ -96,6 +140,7 @@ class Chat:
                     raise ModelError(
                         f"the chat template of {self.tokenizer.name_or_path!r} drops the "
                         f"{'system prompt' if mark == _SYSTEM else 'question'}; use a template that keeps it"
+                        + (f", or an empty {self._prompt}" if mark == _SYSTEM else "")
                     )
                 frame.append(before)
             self._frames[with_system] = (*frame, text)
@@ -119,16 +164,17 @@ class Chat:
             "template nor an eos_token, so a model could never stop; set eos_token"
         )
 
-    def _render(self, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
+    def _render(self, messages: list[dict[str, str]], *, add_generation_prompt: bool, **names: Any) -> str:
+        """Return a chat as the template writes it; `names` stand before what transformers defines for it."""
         try:
             text = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt, **names
             )
         except TemplateError as error:
             raise ModelError(
                 f"the chat template of {self.tokenizer.name_or_path!r} refuses a chat of the roles "
                 f"{', '.join(m['role'] for m in messages)}: {error}; use another template, or for want of a "
-                "system role an empty layout.teacher_prompt or layout.student_prompt"
+                f"system role an empty {self._prompt}"
             ) from error
         assert isinstance(text, str)
         return text
@@ -140,11 +186,21 @@ def split_at_tags(text: str) -> list[Piece]:
     return [Piece(part, trusted=part in TAG_STRINGS) for part in parts if part]
 
 
+@cache
+def _warn_of_date(tokenizer: str) -> None:
+    """Warn once of each tokenizer, since several layouts read its template."""
+    logger.warning(
+        "the chat template of %r writes today's date into every prompt (strftime_now), so that prompts "
+        "differ from day to day, and from those of training: write a fixed date in chat_template.jinja",
+        tokenizer,
+    )
+
+
 class TeacherLayout:
     """Prompts for the teacher, targets for its warm-up, and the explanation inside its samples."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, tags: TagStyle, system_prompt: str) -> None:
-        self.chat = Chat(tokenizer)
+        self.chat = Chat(tokenizer, "layout.teacher_prompt")
         self.tokenizer = tokenizer
         self.tags = tags
         self.system_prompt = system_prompt
@@ -194,7 +250,7 @@ class StudentLayout:
         system_prompt: str | None,
         turn_end: str | None = None,
     ) -> None:
-        self.chat = Chat(tokenizer)
+        self.chat = Chat(tokenizer, "layout.student_prompt")
         self.tokenizer = tokenizer
         self.tags = tags
         self.system_prompt = system_prompt

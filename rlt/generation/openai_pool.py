@@ -21,6 +21,7 @@ from rlt.errors import GenerationError
 from rlt.generation.openai_server import CONTENT_FILTER, EMPTY, OpenAIServer
 from rlt.generation.parallel import run_each
 from rlt.generation.seeds import spread_seed
+from rlt.generation.silence import InFlight
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_server import VLLMServer
@@ -96,6 +97,7 @@ class OpenAIPool(VLLMPool):
             requests_per_server=requests_per_server,
             requests_setting="evaluate.requests_per_server",  # no other stage asks such servers
         )
+        self._in_flight = InFlight(patience, "generation.request_timeout + generation.retry_seconds")
         self._texts = texts
         self._asked_for = model
         self._models: dict[str, str] = {}
@@ -240,7 +242,8 @@ class OpenAIPool(VLLMPool):
         if isinstance(room, int) and min_context is not None and room < min_context:
             raise server.failure(
                 f"serves {name} with a context of {room} tokens, but prompt and answer may need "
-                f"{min_context} here: lower max_completion_length, or take a server with more room"
+                f"{min_context} here: lower max_prompt_length or max_completion_length, or take a server "
+                "with more room"
             )
         return name
 

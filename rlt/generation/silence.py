@@ -29,13 +29,14 @@ _TOKENS = re.compile(
 class InFlight:
     """The requests in flight of each server; a server that is silent with some raises. Safe in threads.
 
-    `limit` is the number of seconds of silence, generation.request_timeout.
+    `limit` is the number of seconds of silence, `named` by the settings that it comes from.
     """
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, named: str = "generation.request_timeout") -> None:
         self.look_every = min(_LOOK_EVERY, limit / 4)
         """Seconds between two calls of `check`."""
         self._limit = limit
+        self._named = named
         self._lock = threading.Lock()
         self._count: dict[VLLMServer, int] = {}
         self._heard: dict[VLLMServer, float] = {}
@@ -88,7 +89,7 @@ class InFlight:
         if self._tokens[server] is not None:
             counted = "it has written no token in that time"
         return server.failure(
-            f"did not answer for {self._limit:g} s (generation.request_timeout) with {self._count[server]} "
+            f"did not answer for {self._limit:g} s ({self._named}) with {self._count[server]} "
             f"requests in flight, and {counted}"
         )
 

@@ -320,7 +320,7 @@ def rehearse(script: str, line: CommandLine) -> int:
         for told in rehearsed.told:
             logger.info("#   %s", told)
         small = replace(line, overrides=(*line.overrides, *rehearsed.words))
-        settings = resolve(compose(small.overrides))
+        settings = resolve(compose(small.overrides, launched=True))
         plan = rehearsed.plan
         validate(settings, num_processes=plan.num_processes, servers_follow=bool(plan.servers))
         launch = replace(arrange(small, settings, Checked(plan, bool(plan.servers))), forecast=None)

@@ -48,7 +48,7 @@ def main(words: Sequence[str]) -> int:
             sys.stdout.write(f"{__doc__}\n")
             return 0 if words else ConfigError.exit_code
         forget_processes(os.environ, "rlt.launch.serve")
-        config = resolve(compose(words))
+        config = resolve(compose(words, launched=True))  # generation.servers may name others
         serve(config, planned(config))
     except RLTError as error:
         sys.stderr.write(f"error: {error}\n")

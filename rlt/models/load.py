@@ -35,7 +35,19 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust: bool = Fals
     except (OSError, ValueError) as error:
         raise _cannot_load(f"the tokenizer of {name!r}", error) from error
     _keep_pad_apart(tokenizer)
+    tokenizer.num_embeddings = _num_embeddings(name, revision, trust=trust)  # formats/encode.py reads it
     return tokenizer
+
+
+def _num_embeddings(name: str, revision: str | None, *, trust: bool) -> int | None:
+    """Return the rows of a model's embedding table, None where there is the tokenizer alone."""
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        return None
+    try:
+        config = load_config(name, revision=revision, trust=trust)
+    except ModelError:  # who loads the model says so
+        return None
+    return getattr(config.get_text_config(), "vocab_size", None)
 
 
 def set_eos(tokenizer: PreTrainedTokenizerBase, token: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlt.config.compose import compose
+from rlt.config.compose import compose, void_in
 from rlt.config.resolve import resolve
 from rlt.config.schema import Config
 from rlt.config.tree import get, rows
@@ -23,7 +23,7 @@ from rlt.config.weight_files import NO_TENSORS
 from rlt.errors import ConfigError, RLTError
 from rlt.launch.main import check, parse
 from rlt.launch.preflight import check_local_data
-from rlt.pipeline.steps import Step, read_steps
+from rlt.pipeline.steps import Step, read_steps, refuse_unused
 
 INHERITED = ("results_dir", "recipe", "seed")
 """Settings of a pipeline that its steps take over, where they differ from their defaults and are read."""
@@ -68,16 +68,23 @@ def make_plan(config: Config, dirs: Sequence[Path]) -> list[PlannedStep]:
     folders = [f"--config-dir={folder}" for folder in dirs[:-1]]
     directories: dict[str, str] = {}
     plan: list[PlannedStep] = []
+    counted: set[str] = set()
+    """Settings of pipeline.every that count in some step."""
     with tempfile.TemporaryDirectory(prefix="rlt-pipeline-") as scratch:
         for step in steps:
             stand_ins = StandIns(Path(scratch), directories)
             with _named(step, stand_ins):
+                # What holds for all steps may be void in some of them.
+                void = _void_in(step, [*folders, *step.words(stand_ins.place)])
+                counted |= step.shared - void
+                step = step.without(void)
                 stage_config = _check(step, [*folders, *step.words(stand_ins.place)], stand_ins)
             words = step.launch([*folders, *step.words(lambda name, rest: directories[name] + rest)])
             directories[step.name] = stage_config.output_dir
             needed = {rest for later in steps for name, rest in later.outputs() if name == step.name}
             paths = tuple(Path(stage_config.output_dir + rest) for rest in sorted(needed))
             plan.append(PlannedStep(step, stage_config, tuple(words), paths))
+    refuse_unused({name for step in steps for name in step.shared} - counted)
     _keep_apart(plan, config.output_dir)
     return plan
 
@@ -116,6 +123,11 @@ class StandIns:
 
     def _stand_in(self, name: str) -> str:
         return f"{self._scratch}/{name}.step"  # no other step's is a beginning of it
+
+
+def _void_in(step: Step, words: Sequence[str]) -> set[str]:
+    """Return the settings that hold for all steps, and that others make void in this one."""
+    return void_in(words) & step.shared if step.shared else set()
 
 
 def _check(step: Step, words: Sequence[str], stand_ins: StandIns) -> Config:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class Step:
     gpus: tuple[str, ...] = ()
     """What is typed before the run file: none, N, or GENERATION and TRAINING."""
     strategy: str | None = None
+    shared: frozenset[str] = frozenset()
+    """Of `settings`, those that hold for all steps."""
 
     @property
     def references(self) -> list[str]:
@@ -58,6 +60,10 @@ class Step:
         words = [f"run_cfg={self.run_cfg}"]
         words += [f"{key}={_word(_filled(value, place))}" for key, value in self.settings.items()]
         return words
+
+    def without(self, names: Iterable[str]) -> Step:
+        """Return the step without some of its settings."""
+        return replace(self, settings={k: v for k, v in self.settings.items() if k not in {*names}})
 
     def launch(self, words: Sequence[str]) -> list[str]:
         """Return the launcher's name and what it gets."""
@@ -96,11 +102,16 @@ def read_steps(
         given = {**(inherited or {}), "output_dir": f"{output_dir}/{name}", **every}
         given = {key: value for key, value in given.items() if _reads(stage, key)}
         unused -= given.keys()
-        steps.append(_step(str(name), {**given, **own, "run_cfg": run_cfg}))
-    if unused:
-        name = min(unused)
-        raise ConfigError(f"`{name}` in `pipeline.every` has no effect in any step: remove it.")
+        step = _step(str(name), {**given, **own, "run_cfg": run_cfg})
+        steps.append(replace(step, shared=frozenset(every.keys() & step.settings.keys() - own.keys())))
+    refuse_unused(unused)
     return _ordered(steps)
+
+
+def refuse_unused(names: Iterable[str]) -> None:
+    """Raise ConfigError for settings of `pipeline.every` that count in no step."""
+    for name in sorted(names):
+        raise ConfigError(f"`{name}` in `pipeline.every` has no effect in any step: remove it.")
 
 
 def _reads(stage: Stage | None, key: str) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from rlt.config.schema import DataSettings, SubsetSettings
 from rlt.data.kept import KeptRows
 from rlt.data.load import take_subset
+from rlt.data.sources import held_out_rows
 from rlt.data.traces import ExplainedRow, load_traces, number_traces
 from rlt.errors import DataError
 from rlt.formats.tags import TagStyle
@@ -74,7 +75,8 @@ def load_eval_traces(
         config_name=data.config_name if is_same else None,
         revision=data.revision if is_same else None,
     )
-    return load_training_traces(settings, data.eval_path, tags, malformed)
+    with held_out_rows():
+        return load_training_traces(settings, data.eval_path, tags, malformed)
 
 
 def is_malformed(trace: Trace, tags: TagStyle) -> bool:

@@ -16,7 +16,7 @@ ANSWERS = "reward.answers.weight=1"
     [
         (["reward.length.weight=1"], "`reward.length.weight` needs a range: give reward.length.min_tokens"),
         (
-            ["reward.length.min_tokens=9", "reward.length.max_tokens=8"],
+            ["reward.length={weight: 1, min_tokens: 9, max_tokens: 8}"],
             "must be at most reward.length.max_to",
         ),
         (["reward.copy.weight=-1"], "`reward.copy.weight` must be at least 0, got -1"),
@@ -38,7 +38,12 @@ ANSWERS = "reward.answers.weight=1"
             "`reward.placement=server` leaves no process a whole student that could answer: take replicated",
         ),
         (
-            [ANSWERS, "reward.answers.servers=[http://h:1]", "generation.servers=[http://h:1]"],
+            [
+                ANSWERS,
+                "reward.answers.servers=[http://h:1]",
+                "generation.backend=vllm",
+                "generation.servers=[http://h:1]",
+            ],
             "names http://h:1, which stands in generation.servers and changes with the policy",
         ),
     ],

@@ -51,6 +51,7 @@ def test_tasks_may_be_named_as_in_lighteval(words):
         ("evaluate.tasks=[problems]", "give a file or a Hub name there"),
         ("dataset_id_or_path=rows.jsonl", "is not read, because evaluate.tasks does not name problems"),
         ("evaluate.paths={aime25: rows.jsonl}", "`evaluate.paths` may name"),
+        ("evaluate.paths={gsm8k: rows.jsonl}", r"has no effect with evaluate.tasks=\[aime24,math500,gpqa_d"),
         ("evaluate.paths={aime24: nowhere.jsonl}", "`evaluate.paths.aime24=nowhere.jsonl` does not exist"),
         ("evaluate.prompts={aime24: Solve it.}", "must hold {question} once"),
         ("temperature=0.7 evaluate.num_samples=0", "`evaluate.num_samples` must be greater than 0"),
@@ -60,15 +61,22 @@ def test_tasks_may_be_named_as_in_lighteval(words):
         ("generation.stop_at_tag=true", "the tag is a teacher's"),
         ("data.on_long_row=drop", "would leave out problems"),
         ("resume_from=latest", "it goes on by itself in the same output_dir"),
-        ("generation.api=openai", "`generation.api=openai` needs generation.servers"),
-        ("generation.api_model=m", "`generation.api_model=m` has no effect with generation.api=vllm"),
+        ("generation.api=openai generation.backend=vllm", "`generation.api=openai` needs generation.servers"),
+        (
+            "generation.api=openai",
+            "`generation.api` on .* has no effect with generation.backend=",
+        ),
+        (
+            "generation.api_model=m",
+            "`generation.api_model` on .* has no effect with generation.api=vllm",
+        ),
         (
             "generation.retry_seconds=5",
-            "`generation.retry_seconds=5.0` has no effect with generation.api=",
+            "`generation.retry_seconds` on the command line has no effect with generation.api=",
         ),
         (
             "generation.api=openai generation.backend=vllm generation.servers=[http://127.0.0.1:1] "
-            "generation.top_k=5",
+            "temperature=0.7 generation.top_k=5",
             "`generation.top_k` must be 0",
         ),
         ("max_prompt_length=4096 model_name_or_path=small", "`max_prompt_length . 1 = 4096 . 1` must fit"),

@@ -41,7 +41,10 @@ def test_traces_are_enough_to_select_and_a_tokenizer_to_plan(place, select, plan
         ("select.rule=shortest", "give select.max_length"),
         ("select.max_length=100", "counts the student's tokens: give student_model"),
         ("select.max_length=0", "`select.max_length` must be greater than 0"),
-        ("select.rank_bucket=[1,2]", "`select.rank_bucket=[1,2]` has no effect with select.rule=none"),
+        (
+            "select.rank_bucket=[1,2]",
+            "has no effect with select.rule=none: remove it, or",
+        ),
         ("select.rule=rank", "must be [first,last] for select.rule=rank, ranks counted from 1, got []"),
         ("traces.more=[nowhere.jsonl]", "`traces.more=nowhere.jsonl` does not exist"),
         ("traces.more=[rows.jsonl]", "`traces.more` names rows.jsonl again"),

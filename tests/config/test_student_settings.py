@@ -99,4 +99,6 @@ def test_rules_of_infer(infer, word, expected):
 
 def test_a_question_is_enough_and_a_teacher_reads_no_student_prompt(infer):
     validate(resolve(compose(infer)))
-    validate(resolve(compose([*infer, "infer.solution=42", "layout.student_prompt=from_dataset"])))
+    validate(resolve(compose([*infer, "infer.solution=42"])))
+    with pytest.raises(ConfigError, match=r"student_prompt` on .* has no effect with infer.solution=42"):
+        compose([*infer, "infer.solution=42", "layout.student_prompt=from_dataset"])

@@ -46,7 +46,10 @@ def test_what_a_student_leaves_open_comes_from_the_reward(config):
             "`reward.students.a.model=./nowhere` does not exist",
         ),
         (["reward.students=[{name: a, model: student, wieght: 1}]"], "weight"),
-        (["reward.combine=min"], "needs several students"),
+        (
+            ["reward.combine=min"],
+            "has no effect with reward.students=[]: remove it, or take",
+        ),
         (
             ["reward.students=[{name: a, model: bespokelabs/Bespoke-Stratos-32B, prompt: Think.}]"],
             "`reward.students.a.prompt` must be from_dataset or file:PATH with model=bespokelabs",

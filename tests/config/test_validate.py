@@ -36,17 +36,20 @@ RL = [
     ("learning_rate=inf", "`learning_rate` must be finite, got inf"),
     ("answer_log_prob_coeff=[1,nan]", "`answer_log_prob_coeff` must be finite"),
     ("generation.top_p=1.5", "`generation.top_p` must be at most 1, got 1.5"),
-    ("model.lora.dropout=1.0", "`model.lora.dropout` must be less than 1, got 1.0"),
+    ("model.lora.rank=4 model.lora.dropout=1.0", "`model.lora.dropout` must be less than 1, got 1.0"),
     ("reward.kl_estimator=k2", "`reward.kl_estimator` must be one of k1, k3, student_nll, got 'k2'"),
     ("report_to=mlflow", "`report_to` must be one of wandb, tensorboard, trackio, got 'mlflow'"),
     ("trainer.max_steps=0", "`trainer.max_steps` must be at least 1, or -1"),
-    ("trainer.warmup_steps=2.5", "`trainer.warmup_steps` must be a whole number of steps or a fraction"),
+    ("trainer.lr_scheduler_type=linear trainer.warmup_steps=2.5",
+     "`trainer.warmup_steps` must be a whole number of steps or a fraction"),
     ("trainer.loss_type=ppo", "`trainer.loss_type` must be one of grpo, dapo"),
     ("trainer.lr_scheduler_type=flat", "`trainer.lr_scheduler_type` must be one of linear, cosine"),
     ("trainer.eval_steps=5", "`trainer.eval_steps=5` needs held-out problems: give data.eval_path=PATH"),
     ("generation.backend=vllm", "`generation.backend=vllm` needs running servers: start through ./launch.sh"),
-    ("generation.servers=[localhost:8000]", "addresses like http://127.0.0.1:8000, got 'localhost:8000'"),
-    ("generation.server_args=[--api-key=x]", "set the environment variable VLLM_API_KEY"),
+    ("generation.backend=vllm generation.servers=[localhost:8000]",
+     "addresses like http://127.0.0.1:8000, got 'localhost:8000'"),
+    ("generation.backend=vllm generation.server_args=[--api-key=x]",
+     "set the environment variable VLLM_API_KEY"),
     ("max_prompt_length=20000", "`max_prompt_length + max_completion_length = 20000 + 16384` must fit the "
      "context of model, whose max_position_embeddings is 32768: lower it by 3616."),
     ("dataset_id_or_path=./rows.json", "`dataset_id_or_path=./rows.json` does not exist"),
@@ -120,18 +123,22 @@ RL = [
     *((f"{key}={name}", f"`{key}={name}` does not exist, and no Hub name looks like this")
       for key in ("model_name_or_path", "student_model", "dataset_id_or_path", "data.eval_path")
       for name in ("Qwen/Qwen?7B", "-x-", "a..b/c", "a--b", "a.git", "ü")),
-    *((f"generation.servers=[{address}]", f"addresses like http://127.0.0.1:8000, got '{address}'.")
+    *((f"generation.backend=vllm generation.servers=[{address}]",
+       f"addresses like http://127.0.0.1:8000, got '{address}'.")
       for address in ("http://127.0.0.1:99999", "http://h:port", "http://h:0", "ftp://h:1", "http://", "3")),
-    ("generation.servers=[http://h:1,http://h:1]", "`generation.servers` names http://h:1 twice"),
-    ("generation.servers=[http://me:pw@h:1]", "`generation.servers` must hold no name and password"),
+    ("generation.backend=vllm generation.servers=[http://h:1,http://h:1]",
+     "`generation.servers` names http://h:1 twice"),
+    ("generation.backend=vllm generation.servers=[http://me:pw@h:1]",
+     "`generation.servers` must hold no name and password"),
     ("reward.placement=server", "rlt.launch.student_server student --temperature 0.7 --port PORT`"),
     ("reward.placement=zero3 reward.dtype=float32", "model.dtype=bfloat16, but reward.dtype is float32: set"),
-    ("reward.servers=[http://h:1]", "`reward.servers=[http://h:1]` has no effect with "
+    ("reward.servers=[http://h:1]", "`reward.servers` on the command line has no effect with "
      "reward.placement=replicated: remove it, or take reward.placement=server."),
     ("reward.placement=server reward.servers=[h:1]", "`reward.servers` must hold addresses like http://"),
     ("reward.placement=server reward.servers=[http://h:1,http://h:1]",
      "`reward.servers` names http://h:1 twice"),
-    ("generation.server_args=[--api_key=x]", "set the environment variable VLLM_API_KEY"),
+    ("generation.backend=vllm generation.server_args=[--api_key=x]",
+     "set the environment variable VLLM_API_KEY"),
 ]  # fmt: skip
 
 
@@ -163,6 +170,7 @@ def test_rules_of_teacher_rl(teacher_rl, word, expected):
         ["layout.student_prompt=", "layout.teacher_prompt=Explain by default."],
         ["max_prompt_length=9", "max_completion_length=16383", "student_model=small"],
         [
+            "generation.backend=vllm",
             "generation.servers=[https://h/behind/a/proxy,http://[::1]:80]",
             "generation.allow_open_servers=true",
         ],

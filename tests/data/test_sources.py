@@ -67,7 +67,7 @@ def test_a_wrong_split_never_becomes_the_only_one_there_is(tmp_path, write_jsonl
     folder = tmp_path / "only"
     folder.mkdir()
     write_jsonl(folder / "problems.jsonl", ROWS)
-    with pytest.raises(DataError, match=r"only has no split 'test', only train; set data.split \(data.eval_"):
+    with pytest.raises(DataError, match=r"only has no split 'test', only train; set data.split to one"):
         read_rows(str(folder), split="test")
     assert values(folder, split="train") == ROWS
 

@@ -496,12 +496,68 @@ def test_template_that_does_not_fit_is_refused(tiny_tokenizer, template, message
 
 
 def test_end_of_turn_falls_back_to_end_of_sequence(tiny_tokenizer):
-    plain = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    plain = (
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
     assert Chat(with_template(tiny_tokenizer, plain)).end_of_turn == "<|im_end|>"
     endless = with_template(tiny_tokenizer, plain)
     endless.eos_token = None
     with pytest.raises(ModelError, match="neither an end-of-turn token"):
         Chat(endless)
+
+
+TURNS = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+HEADER = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no such role') }}{% endif %}"
+DROPS = TURNS.replace("messages %}", "messages if m['role'] != 'system' %}")
+
+
+@pytest.mark.parametrize("template", [NO_SYSTEM + TURNS + HEADER, DROPS + HEADER])
+def test_a_template_without_system_turns_takes_an_empty_prompt(tiny_tokenizer, template):
+    """As the sentence about it promises: Gemma's refuses them, others drop them."""
+    tokenizer = with_template(tiny_tokenizer, template)
+    for layout, setting in ((TeacherLayout, "teacher_prompt"), (StudentLayout, "student_prompt")):
+        with pytest.raises(ModelError, match=rf"an empty layout\.{setting}$"):
+            layout(tokenizer, BESPOKE, SYSTEM).prompt_ids(problem())
+        ids = layout(tokenizer, BESPOKE, "").prompt_ids(problem())
+        assert text_of(tokenizer, ids).startswith(
+            "<|im_start|>user\nWhat is 36 * 2?<|im_end|>\n<|im_start|>assis"
+        )
+
+
+@pytest.mark.parametrize("layout", [TeacherLayout, StudentLayout])
+def test_a_template_without_the_start_of_an_answer_is_refused(tiny_tokenizer, layout):
+    with pytest.raises(ModelError, match=r"ignores add_generation_prompt, so '<.im_start.>assistant', with"):
+        layout(with_template(tiny_tokenizer, TURNS), BESPOKE, SYSTEM)
+    inside = TURNS.replace("{{ m['role'] }}", "{{ 'user' if m['role'] == 'user' else 'model' }}")
+    with pytest.raises(ModelError, match=r"so '<.im_start.>model', with which"):
+        layout(with_template(tiny_tokenizer, inside), BESPOKE, SYSTEM)
+
+
+def test_answers_that_follow_the_question_without_a_header_need_none(tiny_tokenizer):
+    """Mistral's: `[INST] q [/INST] a`."""
+    template = (
+        "{% for m in messages %}{% if m['role'] == 'assistant' %} {{ m['content'] }}<|im_end|>"
+        "{% else %}[INST] {{ m['content'] }} [/INST]{% endif %}{% endfor %}"
+    )
+    ids = StudentLayout(with_template(tiny_tokenizer, template), BESPOKE, "").prompt_ids(problem())
+    assert text_of(tiny_tokenizer, ids) == "[INST] What is 36 * 2? [/INST]"
+
+
+def test_a_template_that_writes_the_date_is_told_of_once(tiny_tokenizer, caplog):
+    dated = with_template(tiny_tokenizer, "{{ strftime_now('%d %b %Y') }}\n" + TURNS + HEADER)
+    dated.name_or_path = "a dated model"
+    for _ in range(2):
+        StudentLayout(dated, BESPOKE, SYSTEM)
+    assert [r.getMessage() for r in caplog.records if "writes today's date into every prompt" in r.message]
+    assert sum("a dated model" in record.getMessage() for record in caplog.records) == 1
+    caplog.clear()
+    unused = "{% if tools %}{{ strftime_now('%Y') }}{% endif %}" + TURNS + HEADER
+    other = with_template(tiny_tokenizer, unused)
+    other.name_or_path = "another model"
+    StudentLayout(other, BESPOKE, SYSTEM)
+    assert not caplog.records
 
 
 def test_slow_tokenizer_is_refused():

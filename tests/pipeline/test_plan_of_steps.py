@@ -109,3 +109,22 @@ def test_rows_that_are_there_already_are_read(place):
     (place / "rows.jsonl").write_text('{"question": "1+1?"}\n')
     with pytest.raises(DataError, match=r"^step `a`: .*rows\.jsonl"):
         plan_of(place, {"a": {"run_cfg": "select_traces", FILE: "rows.jsonl"}})
+
+
+def test_what_holds_for_all_steps_is_left_out_of_those_in_which_it_is_void(place):
+    """The one trains adapters, the other does not; a setting that counts in no step is refused."""
+    step = {"model_name_or_path": "results/base", FILE: "rows.jsonl", "data.missing_trace": "solution"}
+    word = "pipeline.every={model.lora.alpha: 64}"
+    steps = {name: {"run_cfg": "teacher_sft", **step} for name in ("plain", "adapters")}
+    steps["adapters"]["model.lora.rank"] = 8
+    content = {"stage": "pipeline", "output_dir": "out", "pipeline": {"steps": steps}}
+    run_file = place / "run_cfg" / "mine.yaml"
+    run_file.parent.mkdir()
+    run_file.write_text(yaml.safe_dump(content, sort_keys=False))
+    commands = {one.step.name: one.command for one in plan(str(run_file), word)}
+    assert "model.lora.alpha=64" in commands["adapters"]
+    assert "alpha" not in commands["plain"]
+    del steps["adapters"]["model.lora.rank"]
+    run_file.write_text(yaml.safe_dump(content, sort_keys=False))
+    with pytest.raises(ConfigError, match=r"lora.alpha` in `pipeline.every` has no effect in any step"):
+        plan(str(run_file), word)

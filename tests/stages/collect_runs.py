@@ -33,13 +33,14 @@ def problem_file(path: Path) -> Path:
 
 def collect_words(teacher: Path, problems: Path, output: Path, *changes: str) -> list[str]:
     """Return what one would type for a small collection; later words win."""
+    on_servers = "generation.backend=transformers" not in changes
     return later_win(
         "run_cfg=collect_traces",
         f"model_name_or_path={teacher}",
         f"dataset_id_or_path={problems}",
         f"output_dir={output}",
         "model.dtype=float32",
-        "generation.dtype=float32",
+        *(["generation.dtype=float32"] if on_servers else []),
         "max_prompt_length=200",
         "max_completion_length=32",
         "collect.num_samples=2",

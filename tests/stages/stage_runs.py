@@ -57,7 +57,6 @@ SMALL_SFT = [
     "data.max_length=512",
     "train_batch_size=4",
     "per_device_train_batch_size=2",
-    "trainer.num_train_epochs=1",
     "trainer.save_steps=0",
     "report_to=null",
 ]
@@ -66,7 +65,9 @@ SMALL_SFT = [
 def sft_words(run_file: str, model: Path, data: Path, output: Path, *changes: str) -> list[str]:
     """Return what one would type for a small run of a fine-tuning stage; later words win."""
     files = (f"model_name_or_path={model}", f"dataset_id_or_path={data}", f"output_dir={output}")
-    return later_win(f"run_cfg={run_file}", *files, *SMALL_SFT, *changes)
+    counted = any(change.startswith("trainer.max_steps=") for change in changes)  # then epochs count nothing
+    epochs = () if counted else ("trainer.num_train_epochs=1",)
+    return later_win(f"run_cfg={run_file}", *files, *SMALL_SFT, *epochs, *changes)
 
 
 def student_words(model: Path, traces: Path, output: Path, *changes: str) -> list[str]:

@@ -242,7 +242,7 @@ def test_preflight_of_training_compares_with_benchmarks(stages, toy_problems, tm
         ),
         (["data.decontaminate=[aime24,aime24]"], "names aime24 twice"),
         (["data.decontaminate=[countdown]"], "give their file instead"),
-        (["data.on_contaminated=report"], "has no effect without data.decontaminate"),
+        (["data.on_contaminated=report"], "has no effect with data.decontaminate=[]"),
         (["data.deduplicate=yes"], "`data.deduplicate` must be one of off, drop, report"),
     ],
 )
