@@ -16,7 +16,7 @@ from rlt.data.lengths import histogram, nearest_rank
 from rlt.errors import DataError
 from rlt.records import Problem, Trace
 from rlt.traces.columns import is_chosen, is_well_formed
-from rlt.traces.packing import num_packed, padding_share
+from rlt.traces.packing import STEP, num_packed, padding_share
 
 if TYPE_CHECKING:
     from rlt.traces.trace_lengths import Length
@@ -151,7 +151,7 @@ def plan_tables(plan: Plan) -> list[Table]:
         (f"By cutoff: {plan.rows} rows of {plan.problems} problems", budgets),
         (f"Lengths (mean {plan.mean:.0f})", quantiles),
         ("Histogram", bins),
-        ("Padding, by the rows of a forward pass", padding),
+        (f"Padding, by the rows of a forward pass ({STEP} rows a step on each process)", padding),
     ]
 
 

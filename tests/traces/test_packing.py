@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from rlt.traces.packing import num_packed, padding_share
+from rlt.traces.packing import STEP, num_packed, padding_share
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,11 @@ def test_padding_by_hand():
     assert padding_share([2, 4], 2) == pytest.approx(2 / 8)
     assert padding_share([5, 5, 5], 2) == 0
     assert padding_share([1, 2, 3, 10], 4) == pytest.approx(24 / 40)
+
+
+def test_rows_of_one_step_share_passes_by_length():
+    assert padding_share([1, 10, 1, 10, 1, 10], 3) == 0
+    # 9 and 8, 2 and 1
+    assert padding_share([1, 9, 2, 8], 2) == pytest.approx(2 / 22)
+    # In random order both steps have an odd number of tens: one pass of each holds a ten and a one.
+    assert padding_share([1] * STEP + [10] * STEP, 2) == pytest.approx(2 * 9 / (12 * 11 + 2 * 9))
