@@ -202,7 +202,7 @@ class TrainerSettings:
     )
     recompute_above: int | None = setting(
         None,
-        "gradient_checkpointing=auto: tokens, padding included, up to which a micro-batch keeps its "
+        "trainer.gradient_checkpointing=auto: tokens, padding included, up to which a micro-batch keeps its "
         "activations; null: as many as fit, which launch.sh calculates for GPUs that it knows",
         ge=0,
     )
