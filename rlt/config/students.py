@@ -50,6 +50,11 @@ def check_students(config: Config) -> None:
                 f"`reward.students` must give each student a name of its own, other than {FIRST}, for its "
                 f"metrics, got '{student.name}'."
             )
+        if config.reward.combine == "min" and student.weight != 1:
+            raise ConfigError(
+                f"`reward.students` gives {student.name} the weight {student.weight:g}, which has no effect "
+                "with reward.combine=min: remove it, or take reward.combine=mean."
+            )
         if not student.model:
             raise ConfigError(f"`reward.students` must give {student.name} a model: a folder or a Hub name.")
         for setting in ("weight", "temperature"):

@@ -123,6 +123,59 @@ def test_a_stage_names_what_it_reads(stage):
     assert wrong == []
 
 
+def imported(path: Path) -> set[str]:
+    """Return the modules of ours that a module imports anywhere."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found & MODULES.keys()
+
+
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+SERVERS = "only stages that ask or start such servers come there"
+FOR_OTHERS = {
+    "rlt/data/load.py": "data.missing_trace is for rows that need a trace, those of teacher_sft",
+    "rlt/data/traces.py": "score.fallback_index is handed in by the stages that read it",
+    "rlt/formats/layout.py": "each layout names its own prompt; prompts of rows are the student's",
+    "rlt/models/attention.py": "only stages that load a model come there",
+    "rlt/models/frozen.py": "only stages that place a frozen model come there",
+    "rlt/models/load.py": "make_countdown loads nothing, and the others no weights",
+    "rlt/reporting/trackers.py": "only trainings report",
+    "rlt/stages/benchmarks.py": "only students are asked benchmarks",
+    "rlt/stages/common.py": "only trainings resume",
+    "rlt/stages/pause.py": "only trainings pause",
+    "rlt/stages/turn_ends.py": "RL only checks the end of a turn there",
+    "rlt/trainers/drift_log.py": "student_rl has no limit that ends a run",
+    **{f"rlt/generation/{name}.py": SERVERS for name in ("log_remedies", "nccl_group", "nccl_sync")},
+    **{f"rlt/generation/{name}.py": SERVERS for name in ("openai_pool", "openai_server", "silence")},
+    **{f"rlt/generation/{name}.py": SERVERS for name in ("vllm_pool", "vllm_server", "weight_sync")},
+    "rlt/stages/engine.py": SERVERS,
+}
+"""Modules with sentences for some of the stages that import them, each with the reason."""
+
+
+def test_a_module_names_what_the_stages_that_use_it_read():
+    """All of them, or with a reason at least one."""
+    readers: dict[str, set[str]] = {}
+    for stage in STAGES:
+        todo, seen = [f"rlt.stages.{stage}"], set()
+        while todo:
+            module = todo.pop()
+            if module in MODULES and module not in seen:
+                seen.add(module)
+                todo += imported(MODULES[module])
+        for module in seen:
+            readers.setdefault(str(MODULES[module].relative_to(ROOT)), set()).add(stage)
+    wrong = []
+    for named in NAMED:
+        stages = readers.get(named.file, set()) if not named.file.startswith("rlt/config/") else set()
+        reading = {stage for stage in stages if named.is_read_by(stage)}
+        if stages - reading and not (reading and named.file in FOR_OTHERS):
+            wrong.append((named, sorted(stages - reading)))
+    assert wrong == []
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_check_names_what_a_stage_that_it_belongs_to_reads(stage):
     """A rule that one stage alone has speaks of what that stage reads."""

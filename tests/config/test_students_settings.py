@@ -25,7 +25,7 @@ def test_what_a_student_leaves_open_comes_from_the_reward(config):
     words = (
         "reward.students=[{name: a, model: student}, {name: b, model: student, weight: 2, temperature: 1}]"
     )
-    first, a, b = all_students(config(words, "reward.combine=min", "layout.student_prompt=Think."))
+    first, a, b = all_students(config(words, "layout.student_prompt=Think."))
     assert (first.name, a.name, b.name) == ("student", "a", "b")
     assert (first.weight, a.weight, b.weight) == (1, 1, 2)
     assert (first.temperature, a.temperature, b.temperature) == (0.7, 0.7, 1)
@@ -46,6 +46,10 @@ def test_what_a_student_leaves_open_comes_from_the_reward(config):
             "`reward.students.a.model=./nowhere` does not exist",
         ),
         (["reward.students=[{name: a, model: student, wieght: 1}]"], "weight"),
+        (
+            ["reward.students=[{name: a, model: student, weight: 2}]", "reward.combine=min"],
+            "gives a the weight 2, which has no effect with reward.combine=min: remove it, or take",
+        ),
         (
             ["reward.combine=min"],
             "has no effect with reward.students=[]: remove it, or take",

@@ -42,7 +42,7 @@ ONE_PROCESS = Plan((), (), 1, "single")
 
 
 def config_of(*words: str) -> Config:
-    return resolve(compose(list(words)))
+    return resolve(compose(list(words), launched=True))
 
 
 def small_of(config: Config, words: list[str], plan: Plan, real: Plan, folder: Path) -> Config:

@@ -120,7 +120,7 @@ def words(work, tiny_teacher, tiny_student, toy_problems):
             "teacher_sft", tiny_teacher, without_trace, output, *held_out, *solved, *cleaned
         ),
         "teacher_rl": later_win(*rl, *components, *cleaned),
-        "student_sft": [*student_words(tiny_student, traces, output, *watched(work)), *of_traces, *compared],
+        "student_sft": student_words(tiny_student, traces, output, *watched(work), *of_traces, *compared),
         "student_rl": [
             "run_cfg=student_rl",
             *of_student,
