@@ -6,6 +6,7 @@ Which columns a row needs is the business of rows.py.
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -156,7 +157,6 @@ def _require_split(source: str, names: Iterable[Any], wanted: str) -> None:
 
 def _check_hub(name: str, revision: str | None) -> None:
     """Ask the Hub for the dataset once: loading it would retry for long before saying that it is away."""
-    import httpx
     from huggingface_hub import HfApi, errors
 
     try:
@@ -175,11 +175,22 @@ def _check_hub(name: str, revision: str | None) -> None:
     except errors.HfHubHTTPError as error:
         code = error.response.status_code
         raise DataError(f"the Hub answered {code} for the dataset {name}; try again later") from error
-    except httpx.TransportError as error:
+    except http_error() as error:
         raise DataError(
             f"{name} is no local path, and the Hub cannot be reached ({first_line(error)}); name a local "
             "file or folder, or set HF_HUB_OFFLINE=1 to use a copy from the local cache"
         ) from error
+
+
+def http_error() -> type[Exception]:
+    """Return the base of what the Hub's client raises where there is no connection.
+
+    huggingface_hub 1 talks through httpx, and 2 through httpx2, whose errors have the same names.
+    """
+    from huggingface_hub.utils import get_session
+
+    library = type(get_session()).__module__.partition(".")[0]
+    return sys.modules[library].HTTPError
 
 
 def _no_such_path(path: Path) -> str:
