@@ -6,11 +6,15 @@ usage() {
     cat <<'TEXT'
 usage: scripts/test_newest.sh [PYTEST ARGUMENT …]
 
-Makes a virtual environment in a temporary folder, installs the newest release of every library that
-pyproject.toml names (without vLLM, and without our versions, but for linters), prints those that differ from
-ours, runs the tests of `scripts/test.sh fast` there, and removes the environment. Nothing of .venv changes.
+Copies the project into a temporary folder, makes a virtual environment there with the newest release of every
+library that pyproject.toml names (without vLLM, and without our versions, but for linters), prints those that
+differ from ours, runs the tests of `scripts/test.sh fast` there, and removes it all. Nothing of .venv changes.
 Needs the network and some GB. PYTHON=/path/to/python3 picks the Python. LIMITS="torch<2.15 …" holds
 single libraries back.
+
+2026-11-30: torch 2.14.1, transformers 5.24.0 and huggingface_hub 2.4.0 were newer; 4,120 tests passed and 14
+failed, of which 11 pass since. The rest say what to change before pyproject.toml can allow that transformers:
+two arguments of the trainers that rlt/config/trl_fields.py does not know, and a later range of `kernels`.
 TEXT
 }
 case "${1:-}" in -h | --help) usage && exit 0 ;; esac
@@ -19,7 +23,10 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 python="${PYTHON:-.venv/bin/python}"
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT
-"$python" -m venv "$folder/venv"
+# The launchers run the .venv that lies beside them, so the tests need a project folder with the new one.
+mkdir "$folder/rlt"
+tar -c --exclude=./.git --exclude=./.venv --exclude=./results --exclude=./wandb . | tar -x -C "$folder/rlt"
+"$python" -m venv "$folder/rlt/.venv"
 
 "$python" - "$folder" <<'PYTHON'
 import re, sys, tomllib
@@ -33,11 +40,12 @@ Path(sys.argv[1], "names.txt").write_text("\n".join(names), encoding="utf-8")
 PYTHON
 limits="$folder/limits.txt"
 tr " " "\n" <<<"${LIMITS:-}" >"$limits"
+cd -- "$folder/rlt"
 echo "== installing"
-"$folder/venv/bin/python" -m pip install -q --disable-pip-version-check -r "$folder/names.txt" -c "$limits"
+.venv/bin/python -m pip install -q --disable-pip-version-check -r "$folder/names.txt" -c "$limits"
 
 export PYTHONPATH="$PWD" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" HF_HUB_OFFLINE=1
-export PATH="$folder/venv/bin:$PATH"
+export PATH="$PWD/.venv/bin:$PATH"
 echo "== other versions than ours"
 python - <<'PYTHON'
 import tomllib
@@ -50,4 +58,4 @@ for line in untested_versions([*project["dependencies"], *project["optional-depe
     print(line.split(": run")[0])
 PYTHON
 echo "== pytest"
-python -m pytest -p no:cacheprovider -m "not long and not slow and not vllm and not gpu and not network" "$@"
+python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not long and not slow and not vllm and not gpu and not network" "$@"

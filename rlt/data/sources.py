@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -168,7 +169,6 @@ def held_out_rows() -> Iterator[None]:
 
 def _check_hub(name: str, revision: str | None) -> None:
     """Ask the Hub for the dataset once: loading it would retry for long before saying that it is away."""
-    import httpx
     from huggingface_hub import HfApi, errors
 
     try:
@@ -187,11 +187,22 @@ def _check_hub(name: str, revision: str | None) -> None:
     except errors.HfHubHTTPError as error:
         code = error.response.status_code
         raise DataError(f"the Hub answered {code} for the dataset {name}; try again later") from error
-    except httpx.TransportError as error:
+    except http_error() as error:
         raise DataError(
             f"{name} is no local path, and the Hub cannot be reached ({first_line(error)}); name a local "
             "file or folder, or set HF_HUB_OFFLINE=1 to use a copy from the local cache"
         ) from error
+
+
+def http_error() -> type[Exception]:
+    """Return the base of what the Hub's client raises where there is no connection.
+
+    huggingface_hub 1 talks through httpx, and 2 through httpx2, whose errors have the same names.
+    """
+    from huggingface_hub.utils import get_session
+
+    library = type(get_session()).__module__.partition(".")[0]
+    return sys.modules[library].HTTPError
 
 
 def _no_such_path(path: Path) -> str:

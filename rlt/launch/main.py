@@ -237,15 +237,12 @@ def arrange(line: CommandLine, config: Config, checked: Checked) -> Launch:
     run_directory = Path(config.output_dir)
     servers: list[ServerPlan] = []
     overrides = list(line.overrides)
+    missing: list[str | None] = []
     if checked.needs_servers:
-        if importlib.util.find_spec("vllm") is None:
-            raise ConfigError(
-                "generation.backend=vllm needs vLLM, which is not installed: run scripts/setup.sh, or "
-                "generate in the trainer with generation.backend=transformers."
-            )
+        missing.append(look_at_vllm(refuse=not line.dry_run))
         servers = plan_servers(config, plan.servers, run_directory, key=run_key(config))
         overrides.append(f"generation.servers=[{','.join(server.address for server in servers)}]")
-    compilers = look_at_compilers(config, plan, refuse=not line.dry_run)
+    missing.append(look_at_compilers(config, plan, refuse=not line.dry_run))
     num_rows = check_local_data(config)
     machines = line.machines
     if machines.count == 1:
@@ -269,8 +266,24 @@ def arrange(line: CommandLine, config: Config, checked: Checked) -> Launch:
         disk,
         machines,
         line.overrides,
-        compilers,
+        tuple(said for said in missing if said),
     )
+
+
+def look_at_vllm(*, refuse: bool) -> str | None:
+    """Return a line where servers are planned and vLLM is not installed, else None.
+
+    Raises ConfigError for it; a dry run, which may be for another machine, only says so.
+    """
+    if importlib.util.find_spec("vllm") is not None:
+        return None
+    said = (
+        "generation.backend=vllm needs vLLM, which is not installed: run scripts/setup.sh, or generate in "
+        "the trainer with generation.backend=transformers."
+    )
+    if refuse:
+        raise ConfigError(said)
+    return f"servers: {said}"
 
 
 def look_at_compilers(config: Config, plan: Plan, *, refuse: bool) -> str | None:
@@ -384,7 +397,7 @@ def _plan_generating(
 def describe(launch: Launch) -> str:
     """Return the resolved configuration, then every command as a line for a shell."""
     ahead = page(launch.forecast) if isinstance(launch.forecast, Forecast) else [launch.forecast or ""]
-    ahead += [launch.disk or "", launch.compilers or ""]
+    ahead += [launch.disk or "", *launch.missing]
     lines = [to_yaml(launch.config), plan_line(launch), *(f"# {line}" for line in ahead if line)]
     if any(server.key for server in launch.servers):
         lines.append(f"# in every command's environment: {VARIABLE}, the key that the servers demand")

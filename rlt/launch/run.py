@@ -66,8 +66,8 @@ class Launch:
     machines: Machines = ALONE
     settings: tuple[str, ...] = ()
     """As they were typed."""
-    compilers: str | None = None
-    """What a dry run says of a missing one."""
+    missing: tuple[str, ...] = ()
+    """What a dry run says of vLLM and compilers that are not installed here."""
 
 
 def plan_line(launch: Launch) -> str:

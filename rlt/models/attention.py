@@ -67,10 +67,10 @@ def _no_kernel(kernel: str, model: Abilities) -> str | None:
 
 
 def _no_sdpa(model: Abilities) -> str | None:
+    if model.softcapping:  # first: newer releases of transformers say no more than that SDPA is not supported
+        return f"SDPA would leave out the softcapping of {model.name}"
     if not model.sdpa:
         return f"{model.name} does not support SDPA"
-    if model.softcapping:
-        return f"SDPA would leave out the softcapping of {model.name}"
     return None
 
 

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import httpx
 from huggingface_hub import HfApi, errors
 
+from rlt.data.sources import http_error
 from rlt.errors import DataError, first_line
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def upload_dataset(folder: Path, repository: str, names: Sequence[str]) -> None:
     except (
         errors.OfflineModeIsEnabled,
         errors.HfHubHTTPError,
-        httpx.HTTPError,
+        http_error(),
         ValueError,
         OSError,
     ) as error:

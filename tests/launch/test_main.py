@@ -13,7 +13,7 @@ from fake_models import fake_model
 
 import rlt.launch.main as main_module
 import rlt.launch.run as run_module
-from rlt.errors import GenerationError
+from rlt.errors import ConfigError, GenerationError
 from rlt.launch.main import Launch, main, parse, prepare
 from rlt.launch.ports import is_free
 from rlt.launch.signals import Stopped
@@ -276,10 +276,22 @@ def test_the_training_meets_at_a_port_of_no_server(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", EIGHT_GPUS["CUDA_VISIBLE_DEVICES"])
     planned = prepare(
         "launch.sh",
-        parse("launch.sh", [RL, HUB_MODEL, "trainer.save_steps=0", f"generation.base_port={base}"]),
+        parse("launch.sh", [RL, HUB_MODEL, f"generation.base_port={base}", "--dry-run"]),
     )
     assert [server.port for server in planned.servers] == [base, base + 1, base + 2, base + 3]
     assert planned.command[planned.command.index("--main_process_port") + 1] == str(base + 4)
+
+
+def test_a_dry_run_needs_no_vllm(tmp_path, monkeypatch, capsys):
+    """It may be for another machine, as on a Mac, where vLLM cannot be installed."""
+    monkeypatch.setitem(sys.modules, "vllm", None)  # as if it were not installed
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    words = ["launch.sh", RL, HUB_MODEL, f"output_dir={tmp_path / 'run'}", "hardware.gpu=h100-80g"]
+    assert main([*words, "--dry-run"]) == 0
+    said = "generation.backend=vllm needs vLLM, which is not installed: run scripts/setup.sh, or generate in"
+    assert f"# servers: {said}" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=said):
+        prepare("launch.sh", parse("launch.sh", words[1:]))
 
 
 def free_block(size: int) -> int:
