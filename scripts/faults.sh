@@ -7,8 +7,9 @@ usage() {
 usage: scripts/faults.sh [PYTEST ARGUMENT …]
 
 Sets up .venv, then runs every scenario of tests/faults with real launchers, trainings and vLLM servers on
-tiny models: bad input, kills, hangs, full disks. Prints a table of what went wrong, what must come of it
-and whether it did, writes it to results/faults.md as well, and counts the steps and rows that were lost. About half
+tiny models: bad input, kills, hangs, suspensions, full disks, small limits, variables that others left
+behind, other people's servers. Prints a table of what went wrong, what must come of it and whether it did,
+writes it to results/faults.md as well, and counts the steps and rows that were lost. The better part of
 an hour on 2 CPU cores; `-m "not long"` is the part that scripts/test.sh runs, `-k disk` one file's.
 TEXT
 }
