@@ -81,11 +81,11 @@ def main() -> int:
     parser.add_argument("--server", action="store_true", help="generation.overlap on and off, with vLLM")
     parser.add_argument("--processes", type=int, choices=(1, 2), default=1)
     parser.add_argument("--completions", type=int, default=128)
-    parser.add_argument("--tokens", type=int, default=512, help="limit of a completion")
+    parser.add_argument("--tokens", type=int, default=768, help="limit of a completion")
     parser.add_argument("--per-device", type=int, default=1, help="completions of one forward pass")
     parser.add_argument("--vocabulary", type=int, default=512)
     parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--steps", type=int, default=2, help="measured steps of each trainer")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # a process of several
