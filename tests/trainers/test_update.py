@@ -92,11 +92,11 @@ def first_adamw_step(value: Tensor, gradient: Tensor, norm: float) -> Tensor:
 def load_double(folder: Path, tensors: dict[str, Tensor] | None = None):
     from transformers import AutoModelForCausalLM
 
-    # Not `eager`, whose softmax is in float32.
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="sdpa")
+    # Not `eager`, whose softmax is in float32; cast afterwards, so that rotary frequencies are float32's.
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     if tensors is not None:
         model.load_state_dict(tensors)
-    return model.eval()
+    return model.double().eval()
 
 
 @pytest.fixture(scope="module")
@@ -265,9 +265,16 @@ def test_gradients_under_zero(strategy, tiny_teacher, tiny_student, toy_problems
         assert_gradients(record["gradients"], policy, 1e-5)
 
 
-def rms_norm(self, x: Tensor) -> Tensor:
-    """Return what transformers' own does, which is in float32 whatever the dtype."""
-    return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+class DoubleHead:
+    """TRL's LM head in the dtype of the model: its own is in float32 whatever that is (4e-7 in gradients)."""
+
+    @staticmethod
+    def apply(hidden: Tensor, weight: Tensor, bias: None, labels: Tensor, temperature: float, *_) -> tuple:
+        """Return log-probabilities and entropy of each position."""
+        assert bias is None, "the tiny model's head has none"
+        logprobs = torch.log_softmax(hidden @ weight.T / temperature, -1)
+        chosen = logprobs.gather(1, labels.unsqueeze(1)).squeeze(1)
+        return chosen, -(logprobs.exp() * logprobs).sum(-1), None, None, None
 
 
 MODERN = ["recipe=modern"]
@@ -290,7 +297,7 @@ def test_one_process(
     is_double, is_modern = within < 1e-6, "recipe=modern" in changes
     if is_double:
         monkeypatch.setenv("RLT_TEST_DOUBLE", "1")
-        monkeypatch.setattr("transformers.models.qwen2.modeling_qwen2.Qwen2RMSNorm.forward", rms_norm)
+        monkeypatch.setattr("trl.trainer.utils._ChunkedLogProbFunction", DoubleHead)
     run_here(rl_words(tiny_teacher, tiny_student, toy_problems, tmp_path / "run", *ONE_STEP, *changes))
     samples = torch.load(tmp_path / "samples_0.pt")
     backward = torch.load(tmp_path / "backward_0.pt")
