@@ -117,6 +117,9 @@ def _times(forecast: Forecast) -> Iterator[str]:
     for name, seconds in {**assumed, "in all": sum(assumed.values())}.items():
         bound = most[name] if name in most else sum(most.values())
         yield f"  {name:<{_NAME}} {_duration(seconds):>9} {_duration(bound):>9}"
+    if hidden := forecast.times.hidden(forecast.assumed):
+        scoring, meanwhile = map(_duration, hidden)
+        yield f"  of {scoring} of scoring {meanwhile} pass while servers write (assumed lengths)"
     yield from _run(forecast)
     yield f"assumed: {_assumption(forecast.assumed)}; at most: every row at its limit"
 

@@ -2,6 +2,14 @@
 
 Operations over a share of the peak, bytes over a share of the bandwidth (hardware.py). Saving, evaluation,
 data and start-up are left out.
+
+Generation: a server writes all of its completions at the mean length, as many at once as fit, in turns; then
+the longest one goes on alone. With vLLM and generation.overlap the training GPUs score a turn's completions
+(students, policy, reference) while the servers write the next turn or the longest one. Before the end of the
+first turn there is nothing to score; the longest completion is scored after it has come. The update waits for
+all of it: advantages are those of whole groups. Real lengths are spread, so short rows come before the first
+turn's end and long ones after it.
+The transformers back end writes and scores on the same GPUs, one after the other.
 """
 
 from __future__ import annotations
@@ -65,6 +73,28 @@ def longest_lengths(config: Config) -> Lengths:
     return Lengths(config.data.max_length, 0, 0)
 
 
+BOTH = "generation and scoring"
+"""What the phase is called in which completions are scored while others are written."""
+
+
+@dataclass(frozen=True)
+class _Served:
+    """Seconds of a server that writes its completions."""
+
+    prompts: float
+    turns: float
+    """How often as many sequences as fit at once are written, at least 1."""
+    turn: float
+    """Of each."""
+    longest: float
+    """Of the longest completion alone, after the turns."""
+
+    @property
+    def seconds(self) -> float:
+        """Of all of it."""
+        return self.prompts + self.turns * self.turn + self.longest
+
+
 @dataclass(frozen=True)
 class StepTimes:
     """Seconds of the phases of a step, in their order."""
@@ -79,16 +109,30 @@ class StepTimes:
     """Operations a second that a GPU reaches."""
 
     def seconds(self, lengths: Lengths) -> dict[str, float]:
-        """Return seconds by phase."""
-        if not stage_of(self.config).is_rl:
-            tokens = lengths.prompt + lengths.completion
-            return {"update": self._update(tokens)}
+        """Return seconds by phase; they add up to the step."""
         tokens = lengths.prompt + lengths.completion  # each pass is as wide as its own rows
-        phases = {"generation": self._generation(lengths), "weights to servers": self._sync()}
-        phases["reward"] = self._reward(lengths)
-        phases["reference"] = self._forward(self.models.policy, tokens) if self.config.trainer.beta else 0.0
-        phases["update"] = self._update(tokens)
+        if not stage_of(self.config).is_rl:
+            return {"update": self._update(tokens)}
+        generation, scoring = self._generation(lengths), self._scoring(tokens)
+        if self._overlaps:
+            phases = {BOTH: generation + self._rest(lengths)}
+        else:
+            phases = {"generation": generation, **scoring}
+        phases |= {"weights to servers": self._sync(), "update": self._update(tokens)}
         return {name: seconds for name, seconds in phases.items() if seconds}
+
+    def hidden(self, lengths: Lengths) -> tuple[float, float] | None:
+        """Return the seconds of all scoring, and those that pass while servers write; None where none can."""
+        if not stage_of(self.config).is_rl or not self._overlaps:
+            return None
+        scoring = sum(self._scoring(lengths.prompt + lengths.completion).values())
+        return scoring, max(0.0, scoring - self._rest(lengths))
+
+    @property
+    def _overlaps(self) -> bool:
+        """Whether completions are scored while others are written."""
+        generation = self.config.generation
+        return generation.backend == "vllm" and self.server is not None and generation.overlap
 
     # ---- training -----------------------------------------------------------------------------------
 
@@ -101,34 +145,50 @@ class StepTimes:
         """Return the time of a forward pass over the step's rows, of `tokens` each."""
         return self._rows * size.forward_flops(tokens, tokens / 2) / self.flops
 
-    def _reward(self, lengths: Lengths) -> float:
-        """Return the time for the log-probabilities of policy and students."""
-        config, tokens = self.config, lengths.prompt + lengths.completion
-        seconds = 0.0
+    def _scoring(self, tokens: int) -> dict[str, float]:
+        """Return the time of the passes without gradients, over the step's rows of `tokens` each."""
+        config, reward = self.config, 0.0
+        of_policy = self._forward(self.models.policy, tokens)
+        if config.generation.backend == "vllm":  # a pass for each row, for which the weights are gathered
+            of_policy = max(of_policy, self._rows * self._gather) + self._rows * self._from_host
         if stage_of(config).scores and config.reward.placement != "server":
-            seconds += sum(self._forward(student, tokens) for student in self.models.students)
-        if config.trainer_args.get("vllm_importance_sampling_correction", True):
-            return seconds + self._forward(self.models.policy, tokens)
-        if stage_of(config).scores and config.kl_penalty_reward_coeff and _reads_policy(config.reward):
-            seconds += self._forward(self.models.policy, tokens)
-        return seconds
+            reward += sum(self._forward(student, tokens) for student in self.models.students)
+        # The importance-sampling correction reads the same pass, or is made in the update.
+        if stage_of(config).scores and _reads_policy(config.reward):
+            reward += of_policy
+        return {"reward": reward, "reference": of_policy if config.trainer.beta else 0.0}
+
+    @property
+    def _weights(self) -> float:
+        """Bytes of the policy's weights."""
+        return Numbers.of(self.config, self.plan.strategy).weight * self.models.policy.parameters
+
+    @property
+    def _gather(self) -> float:
+        """Time in which GPUs exchange their shares of the policy's weights, or of its gradients."""
+        if self.plan.strategy not in SHARDED or self.plan.num_processes == 1:
+            return 0.0
+        link = self.gpu.link if self.plan.num_machines == 1 else min(self.gpu.link, NETWORK)
+        return self._weights / (link * LINK_SHARE)
+
+    @property
+    def _from_host(self) -> float:
+        """Time in which each GPU gets its share of the policy's weights from the host, where they rest."""
+        return (self.plan.strategy == "offload") * self._weights / self.plan.num_processes / HOST_LINK
 
     def _update(self, tokens: int) -> float:
         """Return the time of forward and backward passes over all micro-batches, and of the optimizer."""
-        config, policy, processes = self.config, self.models.policy, self.plan.num_processes
+        config, policy = self.config, self.models.policy
         passes = 2 if config.model.lora.rank else 3  # adapters: no gradients of the weights
         passes += self._recomputes(tokens)
         compute = passes * self._forward(policy, tokens)
         micro_batches = self._rows / config.per_device_train_batch_size
-        weights = Numbers.of(config, self.plan.strategy).weight * policy.parameters
         trained = trained_parameters(config, policy)
-        if self.plan.strategy in SHARDED and processes > 1:
-            # Each micro-batch gathers the weights twice and shares gradients once, while it computes.
-            link = self.gpu.link if self.plan.num_machines == 1 else min(self.gpu.link, NETWORK)
-            compute = max(compute, micro_batches * 3 * weights / (link * LINK_SHARE))
+        # Each micro-batch gathers the weights twice and shares gradients once, while it computes.
+        compute = max(compute, micro_batches * 3 * self._gather)
         if self.plan.strategy != "offload":
             return compute
-        moved = (2 * weights + 2 * trained) / processes / HOST_LINK
+        moved = 2 * self._from_host + 2 * trained / self.plan.num_processes / HOST_LINK
         summed = 12 * trained / HOST_BANDWIDTH  # read, read, write
         return compute + micro_batches * (moved + summed) + 28 * trained / HOST_BANDWIDTH
 
@@ -150,12 +210,10 @@ class StepTimes:
             width = Numbers.of(config, self.plan.strategy).compute
             tick = self._decode(batch, context, width, 1) + EAGER_TICK
             return math.ceil(self._rows / batch) * (steps * tick + self._prefill(batch, lengths.prompt, 1))
-        if self.server is None:
-            return 0.0
-        return self._served(self.server, lengths)
+        return self._served(self.server, lengths).seconds if self.server else 0.0
 
-    def _served(self, server: ServerMemory, lengths: Lengths) -> float:
-        """Return the time of the busiest server: many sequences at once, then the longest one alone."""
+    def _served(self, server: ServerMemory, lengths: Lengths) -> _Served:
+        """Return how the busiest server spends its time."""
         config, parallel = self.config, self.config.generation.tensor_parallel
         share = math.ceil(config.train_batch_size / len(self.plan.servers))
         groups = math.ceil(share / config.num_generations)
@@ -165,11 +223,22 @@ class StepTimes:
         width = bytes_of(config.generation.dtype)
         tick = self._decode(at_once, context, width, parallel) + SERVER_TICK
         alone = self._decode(1, lengths.prompt + lengths.longest, width, parallel) + SERVER_TICK
-        return (
-            self._prefill(groups, lengths.prompt, parallel)  # the samples of a prompt share it
-            + share * lengths.completion / at_once * tick
-            + (lengths.longest - lengths.completion) * alone
+        return _Served(
+            prompts=self._prefill(groups, lengths.prompt, parallel),  # the samples of a prompt share it
+            turns=share / at_once,
+            turn=lengths.completion * tick,
+            longest=(lengths.longest - lengths.completion) * alone,
         )
+
+    def _rest(self, lengths: Lengths) -> float:
+        """Return the time of scoring that is left when the last completion has come."""
+        assert self.server is not None, "asked for where servers write"
+        served = self._served(self.server, lengths)
+        each = sum(self._scoring(lengths.prompt + lengths.completion).values()) / served.turns
+        # Two stages in a row: the servers' turns, and the scoring of each.
+        scored = served.prompts + served.turn + (served.turns - 1) * max(served.turn, each) + each
+        last = sum(self._scoring(lengths.prompt + lengths.longest).values()) / self._rows
+        return max(scored - served.seconds, last)
 
     def _decode(self, sequences: int, context: float, width: int, parallel: int) -> float:
         """Return the time of one token for each sequence: reading weights and keys, or computing."""

@@ -17,6 +17,7 @@ from rlt.launch.hardware import gpu_kind
 from rlt.launch.main import main
 from rlt.launch.plan import Plan
 from rlt.launch.remedies import remedies
+from rlt.launch.step_time import BOTH
 from rlt.models.size import NoForecast
 from rlt.surroundings.gpus import GPUS, recognise
 
@@ -152,18 +153,32 @@ def test_a_phase_that_may_take_longer_than_a_hang_is_told_with_a_remedy():
     plan = split(4, 4)
     most = forecast(*RL, plan=plan)
     assert most.times is not None
-    seconds = most.times.seconds(most.at_most)["generation"]
+    seconds = most.times.seconds(most.at_most)[BOTH]  # the trainer's phase ends when all rows are scored
     assert 1800 < seconds < 4 * 3600  # longer than a server may be silent, shorter than the default
     assert "hang_timeout" not in "\n".join(page(most))
     hasty = forecast(*RL, "trainer.hang_timeout=3600", plan=plan)
     (line,) = [line for line in summary(hasty) if "hang_timeout" in line]
     assert line in [f"  {line}" for line in page(hasty)]
     assert re.search(
-        r"^  generation may take [\d,]+ s, .* after 3,600 s in one phase: set trainer.hang", line
+        rf"^  {BOTH} may take {seconds:,.0f} s, .* after 3,600 s in one phase: set trainer.hang", line
     )
     remedy = line.rpartition(" ")[2]
     assert not [line for line in page(forecast(*RL, remedy, plan=plan)) if "hang_timeout" in line]
     assert not [line for line in page(forecast(*RL, "trainer.hang_timeout=0", plan=plan)) if "hang_t" in line]
+
+
+def test_the_page_says_how_much_scoring_hides():
+    found = forecast(*RL, plan=split(4, 4))
+    assert found.times is not None
+    overlapped = found.times.seconds(found.assumed)
+    assert re.search(rf"^  {BOTH} +{overlapped[BOTH]:.0f} s ", "\n".join(page(found)), re.MULTILINE)
+    serial = forecast(*RL, "generation.overlap=false", plan=split(4, 4))
+    assert serial.times is not None
+    phases = serial.times.seconds(serial.assumed)
+    scoring = phases["reward"] + phases["reference"]
+    hidden = phases["generation"] + scoring - overlapped[BOTH]
+    assert f"of {scoring:.0f} s of scoring {hidden:.0f} s pass while" in "\n".join(page(found))
+    assert "while servers write" not in "\n".join(page(serial))
 
 
 def test_steps_are_counted_from_rows():

@@ -6,7 +6,7 @@ from forecast_runs import configured
 from rlt.launch.hardware import BANDWIDTH_SHARE, HOST_BANDWIDTH, HOST_LINK, LINK_SHARE, SERVER_TICK
 from rlt.launch.plan import Plan
 from rlt.launch.server_memory import ServerMemory
-from rlt.launch.step_time import Lengths, StepTimes, assumed_lengths, longest_lengths
+from rlt.launch.step_time import BOTH, Lengths, StepTimes, assumed_lengths, longest_lengths
 from rlt.launch.training_memory import Models
 from rlt.models.size import ModelSize
 from rlt.surroundings.gpus import GPU
@@ -18,6 +18,8 @@ ATTENTION = 4 * 10 * 1000
 ROUND = GPU("round", 80 * 2**30, None, 1e12 / BANDWIDTH_SHARE, 1e12 / LINK_SHARE)
 SERVER = ServerMemory(0, 0, pool=4e9, kv_bytes=SIZE.kv_bytes(2), sequence=1, max_sequences=256)
 LENGTHS = Lengths(prompt=100, completion=200, longest=1000)
+SERIAL = ("teacher_rl", "generation.overlap=false")
+CORRECTED = ("trainer_args.vllm_importance_sampling_correction=true",)
 
 
 def times(
@@ -70,7 +72,7 @@ def test_offloading_adds_the_way_to_the_host_and_its_work():
 
 
 def test_each_pass_of_rl_is_as_wide_as_its_own_rows():
-    seconds = times("teacher_rl").seconds(LENGTHS)
+    seconds = times(*SERIAL).seconds(LENGTHS)
     a_pass = 32 * 300 * (2 * WEIGHTS + ATTENTION * 150) / 1e12
     assert seconds["reward"] == pytest.approx(2 * a_pass)  # student and policy
     assert seconds["reference"] == pytest.approx(a_pass)
@@ -83,12 +85,85 @@ def test_each_pass_of_rl_is_as_wide_as_its_own_rows():
         (["trainer.beta=0"], "reference", 0),
         (["reward.kl_estimator=student_nll"], "reward", 0.5),
         (["reward.placement=server", "reward.servers=[http://a:1]"], "reward", 0.5),
+        # The correction reads the policy's pass, or is made in the update; it takes none of its own.
+        ([*CORRECTED], "reward", 1),
+        (["reward.teacher_logprobs=engine"], "reward", 0.5),
+        ([*CORRECTED, "reward.teacher_logprobs=engine"], "reward", 0.5),
         (["generation.weight_sync=checkpoint"], "weights to servers", 2 * 1e12 / 1e9),  # written and read
     ],
 )
 def test_phases_follow_the_settings(words, phase, share):
-    usual = times("teacher_rl").seconds(LENGTHS)
-    assert times("teacher_rl", *words).seconds(LENGTHS).get(phase, 0) == pytest.approx(share * usual[phase])
+    usual = times(*SERIAL).seconds(LENGTHS)
+    assert times(*SERIAL, *words).seconds(LENGTHS).get(phase, 0) == pytest.approx(share * usual[phase])
+
+
+def test_rows_that_are_read_one_by_one_wait_for_the_weights():
+    gathered, moved = 2 * WEIGHTS / 1e12, 2 * WEIGHTS / 2 / HOST_LINK  # half of it comes over each GPU's bus
+    for strategy, each in (("zero3", gathered), ("offload", gathered + moved)):
+        found = times(*SERIAL, flops=1e15, strategy=strategy).seconds(LENGTHS)
+        assert found["reference"] == pytest.approx(32 * each)
+    alone = times(*SERIAL, "generation.backend=transformers", flops=1e15).seconds(LENGTHS)
+    assert alone["reference"] == pytest.approx(32 * 300 * (2 * WEIGHTS + ATTENTION * 150) / 1e15)
+
+
+# ---- scoring while servers write: 16 of each server's 32 sequences at once, so in two turns --------------
+
+IN_TURNS = ServerMemory(0, 0, pool=4e9, kv_bytes=SIZE.kv_bytes(2), sequence=1, max_sequences=16)
+PASS = 32 * 300 * (2 * WEIGHTS + ATTENTION * 150)
+"""Operations of one model's pass over the 32 rows of a GPU."""
+
+
+def rest_of_scoring(lengths: Lengths, flops: float, server: ServerMemory = IN_TURNS) -> float:
+    """Return the seconds that scoring adds to generation."""
+    overlapped = times("teacher_rl", server=server, flops=flops).seconds(lengths)
+    serial = times(*SERIAL, server=server, flops=flops).seconds(lengths)
+    assert overlapped.keys() == {BOTH, "weights to servers", "update"}
+    assert all(overlapped[name] == serial[name] for name in ("weights to servers", "update"))
+    return overlapped[BOTH] - serial["generation"]
+
+
+def test_slow_scoring_hides_behind_what_follows_the_first_turn():
+    flops = 1e12
+    turn = 200 * (16 * (2 * WEIGHTS + ATTENTION * 200) / flops + SERVER_TICK)
+    longest = 800 * ((2 * WEIGHTS + ATTENTION * 1100) / flops + SERVER_TICK)
+    scoring = 3 * PASS / flops  # student, policy, reference
+    assert scoring / 2 > turn  # the training GPUs work from the end of the first turn on
+    assert rest_of_scoring(LENGTHS, flops) == pytest.approx(scoring - turn - longest)
+
+
+def test_fast_scoring_leaves_the_longest_row():
+    row = 1100 * (2 * WEIGHTS + ATTENTION * 550)
+    assert rest_of_scoring(LENGTHS, 1e14) == pytest.approx(3 * row / 1e14)
+
+
+def test_where_none_is_longer_the_last_turn_is_scored_after_it():
+    assert rest_of_scoring(Lengths(100, 200, 200), 5e13) == pytest.approx(3 * PASS / 5e13 / 2)
+
+
+def test_a_single_turn_without_a_longer_row_hides_nothing():
+    assert rest_of_scoring(Lengths(100, 200, 200), 1e12, SERVER) == pytest.approx(3 * PASS / 1e12)
+
+
+def test_what_is_hidden_is_told():
+    found = times("teacher_rl", server=IN_TURNS, flops=5e13).hidden(Lengths(100, 200, 200))
+    assert found == pytest.approx((3 * PASS / 5e13, 3 * PASS / 5e13 / 2))
+    assert times(*SERIAL).hidden(LENGTHS) is None
+    assert times("teacher_sft").hidden(Lengths(300, 0, 0)) is None
+
+
+def test_a_student_is_scored_by_its_grader_alone():
+    """In student_rl without a reference no model scores, whether the correction is on or off."""
+    for words in (CORRECTED, ["trainer_args.vllm_importance_sampling_correction=false"]):
+        found = times("student_rl", "trainer.beta=0", *words).seconds(LENGTHS)
+        serial = times("student_rl", "generation.overlap=false", "trainer.beta=0", *words).seconds(LENGTHS)
+        assert found[BOTH] == serial["generation"]
+        assert serial.keys() == {"generation", "weights to servers", "update"}
+
+
+def test_the_policy_itself_writes_and_scores_in_turn():
+    words = ["generation.backend=transformers"]
+    assert times("teacher_rl", *words).seconds(LENGTHS) == times(*SERIAL, *words).seconds(LENGTHS)
+    assert BOTH not in times("teacher_rl", *words).seconds(LENGTHS)
 
 
 def test_servers_read_weights_and_keys_for_each_token():
@@ -97,7 +172,7 @@ def test_servers_read_weights_and_keys_for_each_token():
     together = (2 * WEIGHTS + 32 * 200 * keys) / 1e12 + SERVER_TICK
     alone = (2 * WEIGHTS + 1100 * keys) / 1e12 + SERVER_TICK
     prompt = 100 * (2 * WEIGHTS + ATTENTION * 50) / 1e15
-    found = times("teacher_rl", flops=1e15).seconds(LENGTHS)["generation"]
+    found = times(*SERIAL, flops=1e15).seconds(LENGTHS)["generation"]
     assert found == pytest.approx(prompt + 200 * together + 800 * alone)
 
 
@@ -106,15 +181,15 @@ def test_servers_without_room_take_turns():
         0, 0, pool=16 * 200 * SIZE.kv_bytes(2), kv_bytes=SIZE.kv_bytes(2), sequence=1, max_sequences=256
     )
     length = Lengths(100, 200, 200)
-    half = times("teacher_rl", server=room, flops=1e15).seconds(length)["generation"]
-    whole = times("teacher_rl", flops=1e15).seconds(length)["generation"]
+    half = times(*SERIAL, server=room, flops=1e15).seconds(length)["generation"]
+    whole = times(*SERIAL, flops=1e15).seconds(length)["generation"]
     assert 1.5 * whole < half < 2 * whole  # twice the turns, each with half the keys
 
 
 def test_the_policy_itself_is_slower_than_servers():
     words = ["teacher_rl", "generation.backend=transformers"]
     alone = times(*words).seconds(LENGTHS)
-    assert alone["generation"] > 5 * times("teacher_rl").seconds(LENGTHS)["generation"]
+    assert alone["generation"] > 5 * times(*SERIAL).seconds(LENGTHS)["generation"]
     assert "weights to servers" not in alone
 
 

@@ -1,8 +1,9 @@
-"""One optimizer step of the released recipe against an independent implementation of method section 4.
+"""One optimizer step against an independent implementation of method section 4, which pads nothing.
 
-Two real processes (DDP, gloo), float32, 2 prompts x 4 completions, accumulation 2. Only the learning rate is
-not the recipe's: at 1e-6 a missing update could not be told from rounding. The reference starts near the
-policy, not on it, so that the KL term counts in the loss of the first step.
+The released recipe in two real processes (DDP, ZeRO-2 and ZeRO-3, gloo) in float32; released and modern in
+one process, in float64 too. 2 prompts x 4 completions, accumulation 2. Only the learning rate is not the
+recipe's: at 1e-6 a missing update could not be told from rounding. The reference starts near the policy, not
+on it, so that the KL term counts in the loss of the first step.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
-from stage_runs import eval_rows, mix, rl_words, run_processes, succeed, train_rows, weights
+from recorded_step import RecordingTrainer
+from stage_runs import eval_rows, mix, rl_words, run_here, run_processes, succeed, train_rows, weights
 
 from rlt.reporting.samples import read_samples
 
 pytestmark = pytest.mark.slow
 LEARNING_RATE = 1e-3
+ONE_STEP = ["trainer.max_steps=1", "max_completion_length=96"]
 
 
 # ---- the independent implementation: one sequence at a time, no padding, float64 ------------------
@@ -39,17 +42,42 @@ def group_advantages(rewards: list[float]) -> Tensor:
     return (r - r.mean()) / (r.std(unbiased=True) + 1e-4)
 
 
-def loss_of_step(policy, reference, samples: list[dict]) -> Tensor:
-    advantages = torch.cat([group_advantages([s["reward"] for s in samples[i : i + 4]]) for i in (0, 4)])
+def step_advantages(samples: list[dict]) -> Tensor:
+    return torch.cat([group_advantages([s["reward"] for s in samples[i : i + 4]]) for i in (0, 4)])
+
+
+def loss_of_step(
+    policy, reference, samples: list[dict], advantages: Tensor, *, as_read: bool = False
+) -> Tensor:
+    """Return the released recipe's loss; `as_read`: with the reference's values that the trainer has read."""
     total = torch.zeros((), dtype=torch.float64)
     for sample, advantage in zip(samples, advantages, strict=True):
         ours = completion_logprobs(policy, sample["prompt"], sample["completion"])
         with torch.no_grad():
             theirs = completion_logprobs(reference, sample["prompt"], sample["completion"])
+        assert (theirs - sample["reference"]).abs().max() < 1e-5
+        theirs = sample["reference"].double() if as_read else theirs
         ratio = torch.exp(ours - ours.detach())
         k3 = torch.exp(theirs - ours) - (theirs - ours) - 1
         total = total + (-ratio * advantage + 0.04 * k3).mean()
     return total / len(samples)
+
+
+def modern_advantages(samples: list[dict]) -> Tensor:
+    """Groups have their own means, and the batch one deviation (scale_rewards=batch)."""
+    r = torch.tensor([s["reward"] for s in samples], dtype=torch.float64)
+    return (r - r.view(2, 4).mean(1).repeat_interleave(4)) / (r.std(unbiased=True) + 1e-4)
+
+
+def modern_loss_of_step(policy, samples: list[dict], advantages: Tensor) -> Tensor:
+    """Every token weighs the same (dapo), times p_policy / p_engine, which is 2 at most."""
+    total = torch.zeros((), dtype=torch.float64)
+    for sample, advantage in zip(samples, advantages, strict=True):
+        ours = completion_logprobs(policy, sample["prompt"], sample["completion"])
+        engine = torch.tensor(sample["sampled"]).double()  # float32, as TRL holds it
+        correction = torch.exp(ours.detach() - engine).clamp(max=2.0)
+        total = total - (correction * torch.exp(ours - ours.detach()) * advantage).sum()
+    return total / sum(len(s["completion"]) for s in samples)
 
 
 def first_adamw_step(value: Tensor, gradient: Tensor, norm: float) -> Tensor:
@@ -64,10 +92,11 @@ def first_adamw_step(value: Tensor, gradient: Tensor, norm: float) -> Tensor:
 def load_double(folder: Path, tensors: dict[str, Tensor] | None = None):
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager")
+    # Not `eager`, whose softmax is in float32; cast afterwards, so that rotary frequencies are float32's.
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     if tensors is not None:
         model.load_state_dict(tensors)
-    return model.eval()
+    return model.double().eval()
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +140,8 @@ def samples(recorded: Path) -> list[dict]:
 def expected(samples, tiny_teacher, nearby) -> tuple[float, dict[str, Tensor]]:
     """Return loss and gradients of the independent implementation."""
     policy = load_double(tiny_teacher)
-    loss = loss_of_step(policy, load_double(tiny_teacher, weights(nearby / "reference")), samples)
+    reference = load_double(tiny_teacher, weights(nearby / "reference"))
+    loss = loss_of_step(policy, reference, samples, step_advantages(samples))
     loss.backward()
     return loss.item(), {name: p.grad for name, p in policy.named_parameters()}
 
@@ -128,7 +158,7 @@ def test_the_step_is_worth_testing(samples):
 
 
 def test_advantages(recorded, samples):
-    by_hand = torch.cat([group_advantages([s["reward"] for s in samples[i : i + 4]]) for i in (0, 4)])
+    by_hand = step_advantages(samples)
     table = read_samples(recorded / "run" / "samples" / "step_000001.parquet")
     assert [row["reward"] for row in table] == [s["reward"] for s in samples]
     assert [row["advantage"] for row in table] == pytest.approx(by_hand.tolist(), abs=1e-5)
@@ -205,3 +235,83 @@ def test_evaluation_on_two_processes_counts_each_problem_once(recorded):
     assert len(problems) == 5
     mean = sum(row["reward"] for row in table) / 10
     assert eval_rows(recorded / "run")[2]["eval_reward"] == pytest.approx(mean, rel=1e-9)
+
+
+# ---- sharded, in one process, modern, in float64 --------------------------------------------------
+
+
+def assert_gradients(gradients: dict[str, Tensor], policy, within: float) -> None:
+    expected = {name: p.grad for name, p in policy.named_parameters()}
+    assert gradients.keys() == expected.keys()
+    worst = max((gradients[n].double() - expected[n]).abs().max().item() for n in gradients)
+    assert worst < within
+    assert norm_of(expected) > 0.1  # or it would say little
+
+
+@pytest.mark.parametrize("strategy", [pytest.param("zero2", marks=pytest.mark.long), "zero3"])
+def test_gradients_under_zero(strategy, tiny_teacher, tiny_student, toy_problems, nearby, tmp_path):
+    words = rl_words(tiny_teacher, tiny_student, toy_problems, tmp_path / "run", *ONE_STEP)
+    script = Path(__file__).with_name("recorded_step.py")
+    paths = {"RLT_TEST_RECORD": str(tmp_path), "RLT_TEST_REFERENCE": str(nearby)}
+    succeed(run_processes(strategy, words, script=script, **paths))
+    samples = [s for rank in (0, 1) for s in torch.load(tmp_path / f"samples_{rank}.pt")]
+    policy = load_double(tiny_teacher)
+    reference = load_double(tiny_teacher, weights(nearby / "reference"))
+    loss = loss_of_step(policy, reference, samples, step_advantages(samples))
+    loss.backward()
+    backward = [torch.load(tmp_path / f"backward_{rank}.pt") for rank in (0, 1)]
+    assert sum(sum(record["losses"]) for record in backward) / 2 == pytest.approx(loss.item(), abs=1e-5)
+    for record in backward:
+        assert_gradients(record["gradients"], policy, 1e-5)
+
+
+class DoubleHead:
+    """TRL's LM head in the dtype of the model: its own is in float32 whatever that is (4e-7 in gradients)."""
+
+    @staticmethod
+    def apply(hidden: Tensor, weight: Tensor, bias: None, labels: Tensor, temperature: float, *_) -> tuple:
+        """Return log-probabilities and entropy of each position."""
+        assert bias is None, "the tiny model's head has none"
+        logprobs = torch.log_softmax(hidden @ weight.T / temperature, -1)
+        chosen = logprobs.gather(1, labels.unsqueeze(1)).squeeze(1)
+        return chosen, -(logprobs.exp() * logprobs).sum(-1), None, None, None
+
+
+MODERN = ["recipe=modern"]
+IN_UPDATE = ["reward.kl_estimator=student_nll"]
+"""Nothing reads the policy's log-probabilities but the correction, which is then made in the update."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "within"),
+    [([], 1e-7), (MODERN, 1e-5), ([*MODERN, *IN_UPDATE], 1e-7)],
+    ids=["released in float64", "modern", "modern in float64, corrected in the update"],
+)
+def test_one_process(
+    changes, within, tiny_teacher, tiny_student, toy_problems, nearby, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("rlt.stages.teacher_rl.TeacherRLTrainer", RecordingTrainer)
+    monkeypatch.setenv("RLT_TEST_RECORD", str(tmp_path))
+    monkeypatch.setenv("RLT_TEST_REFERENCE", str(nearby))
+    monkeypatch.setenv("RLT_TEST_NOISE", "1.5")
+    is_double, is_modern = within < 1e-6, "recipe=modern" in changes
+    if is_double:
+        monkeypatch.setenv("RLT_TEST_DOUBLE", "1")
+        monkeypatch.setattr("trl.trainer.utils._ChunkedLogProbFunction", DoubleHead)
+    run_here(rl_words(tiny_teacher, tiny_student, toy_problems, tmp_path / "run", *ONE_STEP, *changes))
+    samples = torch.load(tmp_path / "samples_0.pt")
+    backward = torch.load(tmp_path / "backward_0.pt")
+    advantages = modern_advantages(samples) if is_modern else step_advantages(samples)
+    in_float32 = torch.tensor([s["advantage"] for s in samples], dtype=torch.float64)
+    assert in_float32.tolist() == pytest.approx(advantages.tolist(), abs=1e-5)
+    if is_double:  # advantages and what is read without gradients are float32 in any case
+        advantages = in_float32
+    policy = load_double(tiny_teacher)
+    if is_modern:
+        loss = modern_loss_of_step(policy, samples, advantages)
+    else:
+        reference = load_double(tiny_teacher, weights(nearby / "reference"))
+        loss = loss_of_step(policy, reference, samples, advantages, as_read=is_double)
+    loss.backward()
+    assert sum(backward["losses"]) == pytest.approx(loss.item(), abs=within)
+    assert_gradients(backward["gradients"], policy, within)
