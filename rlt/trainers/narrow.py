@@ -26,6 +26,9 @@ from rlt.models.logprobs import Request, add_token_query, token_logprobs
 from rlt.trainers.meter import Meter
 from rlt.trainers.micro_batches import Batch, deal, micro_batch, rows_of
 
+_SHARE = "share_of_tokens"
+"""Of a micro-batch among those of its step, 1 on average."""
+
 
 class NarrowPasses(GRPOTrainer):
     """GRPO in passes as wide as their rows; a subclass sets `tokens_per_pass` before the first of them."""
@@ -68,7 +71,24 @@ class NarrowPasses(GRPOTrainer):
         scalars = {name: value for name, value in window[0].items() if value.dim() == 0}
         pad, device = self._tokenizer.pad_token_id, self.accelerator.device
         assert isinstance(pad, int), "load_tokenizer has seen to a pad token"
-        return [{**micro_batch([rows[i] for i in members], pad, device), **scalars} for members in passes]
+        narrow = [micro_batch([rows[i] for i in members], pad, device) for members in passes]
+        counts: Any = torch.stack([batch["completion_mask"].sum() for batch in narrow])
+        counts = self.accelerator.reduce(counts, "sum")  # of the passes that all processes run together
+        shares = counts * len(narrow) / counts.sum().clamp(min=1)
+        return [{**batch, **scalars, _SHARE: share} for batch, share in zip(narrow, shares, strict=True)]
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """Return the loss of a micro-batch.
+
+        Overridden for the metrics that TRL averages over micro-batches, whatever each holds: where rows are
+        dealt by length, short rows would count more than long ones. Here each token counts once.
+        """
+        loss = super()._compute_loss(model, inputs)
+        if _SHARE in inputs:
+            for name in ("kl", "entropy"):
+                if values := self._metrics["train"].get(name):
+                    values[-1] *= inputs[_SHARE].item()
+        return loss
 
     def _loss_is_a_sum_over_rows(self) -> bool:
         """Return whether the loss stays the same whichever micro-batch or process a row is in."""
