@@ -39,6 +39,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
+from length_mix import lengths
 from transformers import TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
@@ -70,8 +71,6 @@ from rlt.trainers.teacher_rl import TeacherReward, TeacherRLTrainer
 ROOT = Path(__file__).parents[1]
 RESULT = "result.json"
 GROUP = 8
-MEAN_SHARE = 1 / 4
-"""Of the limit: the mean length, as in the forecast."""
 
 
 def main() -> int:
@@ -235,26 +234,6 @@ def teacher_layout(config: Config) -> TeacherLayout:
 
 
 # ---- completions that nobody has written ----------------------------------------------------------------
-
-
-def lengths(mix: str, count: int, limit: int) -> list[int]:
-    """Return tokens of each completion: a quarter of the limit in the mean.
-
-    lognormal: with sigma 1, always the same, one of them at the limit.
-    """
-    if mix == "equal":
-        return [max(1, round(MEAN_SHARE * limit))] * count
-    draw = random.Random(0)
-    shape = [math.exp(draw.gauss(0, 1)) for _ in range(count - 1)]
-
-    def scaled(scale: float) -> list[int]:
-        return [limit, *(max(1, min(limit, round(scale * x))) for x in shape)]
-
-    low, high = 0.0, float(limit)
-    while high - low > 1e-6 * limit:
-        middle = (low + high) / 2
-        low, high = (low, middle) if sum(scaled(middle)) > MEAN_SHARE * limit * count else (middle, high)
-    return scaled(low)
 
 
 class MadeUp:

@@ -31,8 +31,30 @@ def test_bench_reward_compares_three_ways_that_agree():
     assert shape["reward_to_floor"] > 0
 
 
-def test_bench_step_finds_everything_it_imports():
-    assert "--completions" in run("bench_step.py", "--help")
+TINY_STEP = ["--completions", "8", "--tokens", "32", "--hidden", "32", "--steps", "1", "--per-device", "4"]
+
+
+@pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.long)])
+def test_bench_step_compares_both_trainers(processes):
+    (line,) = run("bench_step.py", *TINY_STEP, "--processes", processes).splitlines()
+    found = json.loads(line)
+    assert found["ratio_after_generation"] > 0
+    assert found["perf/padding"] > 1  # rows of a micro-batch differ in length
+    assert found["rlt_seconds"].keys() - found["trl_seconds"].keys() == {"reward"}
+
+
+def test_the_mix_of_lengths(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    from length_mix import lengths
+
+    assert lengths("equal", 4, 100) == [25, 25, 25, 25]
+    mix = lengths("lognormal", 1000, 4000)
+    assert sum(mix) / 1000 == pytest.approx(1000, rel=0.001)
+    assert max(mix) == mix[0] == 4000
+    assert mix == lengths("lognormal", 1000, 4000)
+    below, above = sum(n < 640 for n in mix), sum(n > 640 for n in mix)
+    # Half of the rows are shorter than exp(-1/2) of the mean, a bit more where the long ones are cut.
+    assert below == pytest.approx(above, rel=0.1)
 
 
 def test_bench_collect_finds_everything_it_imports():
