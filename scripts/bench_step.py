@@ -62,7 +62,6 @@ from rlt.stages.rl import make_engine, rl_settings
 from rlt.stages.student import read_students, student_reward
 from rlt.stages.teacher_rl import prompted_problems
 from rlt.trainers.arguments import grpo_arguments
-from rlt.trainers.early import Read
 from rlt.trainers.engine import Rows
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.rl import RLData, RLParts, RLTrainer
@@ -240,7 +239,6 @@ class MadeUp:
     """An engine whose completions are random ids of ordinary tokens; the same for both trainers."""
 
     def __init__(self, trainer: Any, tokens: Sequence[int], limit: int) -> None:
-        self.arrived = 0.0
         self._tokens, self._limit = tokens, limit
         self._rank = trainer.accelerator.process_index
         text = "".join(row.question + row.reasoning_trace for row in make_world(0, 8, 1).train)
@@ -262,15 +260,6 @@ class MadeUp:
         logprob = -math.log(len(self._ids))
         reason = "length" if count == self._limit else "stop"
         return Completion(tuple(draw.choices(self._ids, k=count)), (logprob,) * count, reason)
-
-    def sample_and_read(
-        self, prompts: Rows, seeds: Sequence[int], group: int, read: Read
-    ) -> list[Completion]:
-        """Return what `sample` does, and let it be read."""
-        completions = self.sample(prompts, seeds, group)
-        self.arrived = time.perf_counter()
-        read(range(len(prompts)), completions)
-        return completions
 
     def sample_each(self, *_: Any) -> list[tuple[str, list[Completion]]]:
         """Nobody compares engine and policy here."""
