@@ -69,13 +69,13 @@ def value_for(row: Row) -> str:
     return "x" if row.is_text else "0.25" if row.type in (float, float | None) else "3"
 
 
-def cases() -> Iterator[tuple[str, OnlyWith, str]]:
-    """Yield each stage with each condition that holds in it, and one of the settings that it is about."""
+def cases() -> Iterator[tuple[str, OnlyWith, tuple[str, ...]]]:
+    """Yield each stage with each condition that holds in it, and the settings that it is about."""
     for stage, record in STAGES.items():
         for condition in CONDITIONS:
-            for name in SETTINGS if condition.read_by(stage, record) else ():
-                if condition.concerns(name) and record.reads(name):
-                    yield stage, condition, name
+            names = tuple(name for name in SETTINGS if condition.concerns(name) and record.reads(name))
+            if names and condition.read_by(stage, record):
+                yield stage, condition, names
 
 
 CASES = list(cases())
@@ -113,11 +113,11 @@ def void(stage: str, words: dict[str, str]) -> tuple[DictConfig, list[Void]]:
 
 
 def voiding(stage: str, condition: OnlyWith, typed: dict[str, str]) -> dict[str, str]:
-    """Return words under which the condition makes void what is typed."""
+    """Return words under which the condition makes void all that is typed."""
     others = condition.read_by(stage, STAGES[stage])
     for number in range(max(len(values_of(other)) for other in others)):
         words = {o: values_of(o)[min(number, len(values_of(o)) - 1)] for o in others}
-        if any(found.condition is condition for found in void(stage, words | typed)[1]):
+        if {v.name for v in void(stage, words | typed)[1] if v.condition is condition} == typed.keys():
             return words
     pytest.fail(f"{stage}: nothing makes {typed} void by {others}")
 
@@ -139,15 +139,17 @@ def test_every_condition_holds_somewhere_and_names_settings():
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_what_is_void_is_refused_and_each_remedy_works(stage):
-    for condition, name in ((c, n) for s, c, n in CASES if s == stage):
-        typed = {name: value_for(rows()[name])}
+    for condition, names in ((c, names) for s, c, names in CASES if s == stage):
+        typed = {name: value_for(rows()[name]) for name in names}
         words = voiding(stage, condition, typed)
         tree, found = void(stage, words | typed)
-        (it,) = [one for one in found if one.condition is condition]
-        told = void_sentence(tree, it)
-        assert re.match(rf"`{name}` on the command line has no effect with .+: remove it, or take ", told)
-        assert not any(one.name == name for one in void(stage, words)[1])  # removed
-        for way in told.partition("or take ")[2].removesuffix(".").split(" or "):
+        told = [void_sentence(tree, one) for one in found if one.condition is condition]
+        for name, sentence in zip(sorted(names), sorted(told), strict=True):
+            assert re.match(
+                rf"`{name}` on the command line has no effect with .+: remove it, or take ", sentence
+            )
+        assert not typed.keys() & {one.name for one in void(stage, words)[1]}  # removed
+        for way in told[0].partition("or take ")[2].removesuffix(".").split(" or "):
             other, _, value = remedy(way).partition("=")
             again = void(stage, words | typed | {other: value})[1]
             assert not any(one.condition is condition for one in again), (told, way)

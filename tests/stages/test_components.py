@@ -85,7 +85,7 @@ def test_the_student_answers_in_this_process_or_on_a_server(on_server, request, 
     continued = output[0, prompt.shape[1] :].tolist()
 
     words = [
-        "reward.answers={num_samples: 1, temperature: 0, max_tokens: 8}",
+        "reward.answers={weight: 1, num_samples: 1, temperature: 0, max_tokens: 8}",
         "per_device_train_batch_size=1",
     ]
     config = compose(["run_cfg=teacher_rl", *words])
