@@ -55,7 +55,7 @@ def loss_of_step(
         ours = completion_logprobs(policy, sample["prompt"], sample["completion"])
         with torch.no_grad():
             theirs = completion_logprobs(reference, sample["prompt"], sample["completion"])
-        assert (theirs - sample["reference"]).abs().max() < 1e-5
+        assert (theirs - sample["reference"]).abs().max() < 5e-5  # rounding in float32
         theirs = sample["reference"].double() if as_read else theirs
         ratio = torch.exp(ours - ours.detach())
         k3 = torch.exp(theirs - ours) - (theirs - ours) - 1
