@@ -9,7 +9,8 @@ the longest one goes on alone. With vLLM and generation.overlap the training GPU
 first turn there is nothing to score; the longest completion is scored after it has come. The update waits for
 all of it: advantages are those of whole groups. Real lengths are spread, so short rows come before the first
 turn's end and long ones after it.
-The transformers back end writes and scores on the same GPUs, one after the other.
+The transformers back end writes and scores on the same GPUs, one after the other. Under offload
+scoring waits too, since each row alone would bring the weights from the host.
 """
 
 from __future__ import annotations
@@ -132,7 +133,8 @@ class StepTimes:
     def _overlaps(self) -> bool:
         """Whether completions are scored while others are written."""
         generation = self.config.generation
-        return generation.backend == "vllm" and self.server is not None and generation.overlap
+        one_by_one = generation.backend == "vllm" and self.plan.strategy != "offload"
+        return one_by_one and self.server is not None and generation.overlap
 
     # ---- training -----------------------------------------------------------------------------------
 
@@ -149,8 +151,8 @@ class StepTimes:
         """Return the time of the passes without gradients, over the step's rows of `tokens` each."""
         config, reward = self.config, 0.0
         of_policy = self._forward(self.models.policy, tokens)
-        if config.generation.backend == "vllm":  # a pass for each row, for which the weights are gathered
-            of_policy = max(of_policy, self._rows * self._gather) + self._rows * self._from_host
+        if config.generation.backend == "vllm" and self.plan.strategy != "offload":
+            of_policy = max(of_policy, self._rows * self._gather)  # a pass for each row gathers the weights
         if stage_of(config).scores and config.reward.placement != "server":
             reward += sum(self._forward(student, tokens) for student in self.models.students)
         # The importance-sampling correction reads the same pass, or is made in the update.

@@ -125,6 +125,10 @@ def starting_weights(config: Config, checkpoint: Path | None) -> PlainModel | st
 def make_engine(trainer: RLTrainer[Any], *, pool: VLLMPool | None, config: Config) -> Engine:
     """Return the source of completions: a pool of servers, or the policy itself."""
     sampling = make_sampling(config, trainer.stop_token_ids)
+    overlaps = pool is not None and config.generation.overlap and trainer.rows_alone
+    if config.generation.overlap and not overlaps and is_main_process():
+        why = "the policy itself writes them" if pool is None else "weights come from host memory each time"
+        logger.info("completions are scored together, after the last one is written: %s", why)
     if pool is None:
         return LocalEngine(
             trainer.policy_for_generation,
@@ -151,7 +155,7 @@ def make_engine(trainer: RLTrainer[Any], *, pool: VLLMPool | None, config: Confi
             partial(pool.wait_until_back, config.model_name_or_path, config.generation.startup_timeout),
             config.generation.max_restarts,
         ),
-        overlaps=config.generation.overlap,
+        overlaps=overlaps,
     )
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from trl.trainer.utils import use_adapter
 
@@ -179,6 +180,12 @@ class ReadOnce(NarrowPasses):
         ratio = self._correction.ratio(policy_BC, inputs["sampling_per_token_logps"], mask_BC)
         self._ratios.add(ratio, mask_BC)
         inputs["importance_sampling_ratio"] = ratio
+
+
+def weights_rest_in_host(accelerator: Accelerator) -> bool:
+    """Whether DeepSpeed brings the weights from host memory for each pass: few full ones are better then."""
+    plugin: Any = accelerator.state.deepspeed_plugin
+    return plugin is not None and plugin.offload_param_device not in (None, "none")
 
 
 def completion_requests(items: Sequence[PromptedProblem], completions: Sequence[Completion]) -> list[Request]:

@@ -56,7 +56,7 @@ from rlt.trainers.first_check_verdict import FirstCheck
 from rlt.trainers.monitor_limits import LimitsOf
 from rlt.trainers.monitors import Monitors
 from rlt.trainers.prompted import PromptedProblem
-from rlt.trainers.reading import ReadOnce, completion_requests
+from rlt.trainers.reading import ReadOnce, completion_requests, weights_rest_in_host
 from rlt.trainers.recompute import SelectiveRecompute
 from rlt.trainers.reference import MovingReference
 from rlt.trainers.sample_rows import mean_parts, number_samples, sample_row
@@ -85,7 +85,7 @@ class RLSettings:
     tokens_per_pass: int
     """Tokens of a forward pass without gradients; one row may be longer."""
     rows_alone: bool
-    """A step's rows are read one by one, as they come from servers."""
+    """A step's rows are read one by one, as they come from servers; never where weights rest in the host."""
     eval_num_generations: int
     monitors: MonitorSettings
 
@@ -144,7 +144,8 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         self.layout = layout
         self.stop_token_ids = sorted({*self.eos_token_ids, *layout.stop_token_ids})
         self.settings = settings
-        self.tokens_per_pass, self.rows_alone = settings.tokens_per_pass, settings.rows_alone
+        self.tokens_per_pass = settings.tokens_per_pass
+        self.rows_alone = settings.rows_alone and not weights_rest_in_host(self.accelerator)
         self._data = data
         self._write_samples = parts.write_samples
         self._first_check = parts.first_check
