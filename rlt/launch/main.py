@@ -249,7 +249,7 @@ def arrange(line: CommandLine, config: Config, checked: Checked) -> Launch:
         (port,) = free_ports(1, besides=[server.port for server in servers])
         machines = Machines(port=port)
     ahead = forecast(config, plan, num_rows)
-    if config.trainer.gradient_checkpointing == "auto" and isinstance(ahead, Forecast):
+    if isinstance(ahead, Forecast) and config.trainer.gradient_checkpointing == "auto":
         overrides.append(f"trainer.recompute_above={ahead.config.trainer.recompute_above}")
     command = training_command(config, plan, overrides, machines)
     log_path = run_directory / "logs" / ("train.log" if machines.is_first else f"train.{machines.rank}.log")

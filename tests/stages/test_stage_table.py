@@ -87,7 +87,7 @@ def watched(work: Path) -> list[str]:
 def words(work, tiny_teacher, tiny_student, toy_problems):
     """Return a function that gives the words of a small run of a stage, which uses what it can."""
     held_out = [f"data.eval_path={toy_problems}", "trainer.eval_steps=1", "data.subset.n=8"]
-    held_out += ["data.eval_subset.n=2", "trainer.max_steps=2"]
+    held_out += ["data.eval_subset.n=2", "trainer.max_steps=2", "trainer.gradient_checkpointing=auto"]
     held_out += ["model.lora.rank=2", "model.lora.target_modules=[q_proj]"]
     solved = ["data.missing_trace=solution", "data.subset.n=13"]
     compared = ["data.decontaminate=[gsm8k]", "data.on_contaminated=report"]
@@ -108,6 +108,7 @@ def words(work, tiny_teacher, tiny_student, toy_problems):
     of_student = [w for w in rl if not w.startswith(("run_cfg", "student_model", "reward."))]
     of_traces = ["trainer.max_steps=2", f"data.eval_path={traces}", "trainer.eval_steps=1"]
     of_traces += ["data.eval_subset.n=2", "model.lora.rank=2", "data.subset.n=8"]
+    of_traces += ["trainer.gradient_checkpointing=auto"]
     evaluate = ["generation.backend=transformers", "max_completion_length=4"]
     evaluate += ["evaluate.tasks=[problems,gsm8k]", f"evaluate.paths={{gsm8k: {work / 'gsm8k.jsonl'}}}"]
     evaluate += [f"model_name_or_path={tiny_student}", f"dataset_id_or_path={toy_problems}"]
