@@ -115,6 +115,13 @@ def rl_words(models: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def local_words(rl_words: list[str]) -> list[str]:
+    """Return the words of a small RL run whose policy writes by itself."""
+    kept = [word for word in rl_words if not word.startswith("generation.dtype=")]
+    return [*kept, "generation.backend=transformers"]
+
+
+@pytest.fixture(scope="session")
 def sft_words(models: Path) -> list[str]:
     """Return the words of a small warm-up of six steps, two epochs."""
     left_out = ("num_generations", "max_prompt_length", "max_completion_length", "trainer.ref_sync_steps")

@@ -55,8 +55,8 @@ def leave(disk: Path, megabytes: float) -> Path:
         for size in (0.1, 1, 3)
     ],
 )
-def test_a_checkpoint_that_does_not_fit(megabytes, disk, rl_words, start_launcher, tmp_path, lost):
-    command = ["launch.sh", *rl_words, "generation.backend=transformers", "resume_from=auto"]
+def test_a_checkpoint_that_does_not_fit(megabytes, disk, local_words, start_launcher, tmp_path, lost):
+    command = ["launch.sh", *local_words, "resume_from=auto"]
     after = Moment(str(disk / "run" / "metrics.jsonl"), lines=3)  # between two checkpoints
     full = start_launcher(*command, under=disk, **after.environment())
     training = full.wait_until_held()

@@ -15,7 +15,6 @@ from moments import Moment
 from stage_runs import count_differences, train_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
-LOCAL = "generation.backend=transformers"
 SAME = "the same command goes on: metrics and weights are those of an undisturbed run"
 
 
@@ -43,8 +42,8 @@ KILLS = [
 
 
 @pytest.mark.parametrize(("stage", "count", "strategy"), KILLS)
-def test_sigkill(stage, count, strategy, rl_words, sft_words, start_launcher, tmp_path, lost):
-    words = [*rl_words, LOCAL] if stage == "teacher_rl" else sft_words
+def test_sigkill(stage, count, strategy, local_words, sft_words, start_launcher, tmp_path, lost):
+    words = [*local_words] if stage == "teacher_rl" else sft_words
     command = ["launch.sh", str(count), *words, strategy]
     killed = start_launcher(*command, "resume_from=auto", **at_step(tmp_path / "run", 3))
     killed.wait_until_held()
@@ -60,8 +59,8 @@ def test_sigkill(stage, count, strategy, rl_words, sft_words, start_launcher, tm
 
 
 @pytest.mark.fault("SIGKILL while a checkpoint is being written", SAME)
-def test_sigkill_while_saving(rl_words, start_launcher, tmp_path, lost):
-    command = ["launch.sh", *rl_words, LOCAL]
+def test_sigkill_while_saving(local_words, start_launcher, tmp_path, lost):
+    command = ["launch.sh", *local_words]
     torn = tmp_path / "run" / "checkpoint-4"
     moment = Moment(str(torn / "config.json"))  # written before the weights
     killed = start_launcher(*command, "resume_from=auto", **moment.environment())
@@ -78,8 +77,8 @@ def test_sigkill_while_saving(rl_words, start_launcher, tmp_path, lost):
 
 
 @pytest.mark.fault("one of two training processes is killed", "all end at once, and the run says so")
-def test_one_of_two(rl_words, start_launcher):
-    launcher = start_launcher("launch.sh", "2", *rl_words, LOCAL, *ENDLESS, "zero3")
+def test_one_of_two(local_words, start_launcher):
+    launcher = start_launcher("launch.sh", "2", *local_words, *ENDLESS, "zero3")
     launcher.wait_for("a step", launcher.has_stepped)
     (second,) = (p for p in launcher.descendants() if p.name() == "rlt:train 1")
     second.kill()
@@ -88,8 +87,8 @@ def test_one_of_two(rl_words, start_launcher):
 
 
 @pytest.mark.fault("one of two training processes hangs", "ended after trainer.hang_timeout, with its log")
-def test_one_of_two_hangs(rl_words, start_launcher):
-    words = [*rl_words, LOCAL, *ENDLESS, "trainer.hang_timeout=60", "zero3"]
+def test_one_of_two_hangs(local_words, start_launcher):
+    words = [*local_words, *ENDLESS, "trainer.hang_timeout=60", "zero3"]
     launcher = start_launcher("launch.sh", "2", *words)
     launcher.wait_for("a step", launcher.has_stepped)
     (second,) = (p for p in launcher.descendants() if p.name() == "rlt:train 1")
@@ -106,8 +105,8 @@ def test_one_of_two_hangs(rl_words, start_launcher):
         pytest.param(signal.SIGTERM, marks=pytest.mark.fault("SIGTERM in a step", "ended at once")),
     ],
 )
-def test_signals(number, rl_words, start_launcher):
-    launcher = start_launcher("launch.sh", *rl_words, LOCAL, *ENDLESS)
+def test_signals(number, local_words, start_launcher):
+    launcher = start_launcher("launch.sh", *local_words, *ENDLESS)
     launcher.wait_for("a step", launcher.has_stepped)
     launcher.popen.send_signal(number)
     assert launcher.wait() == 128 + number
@@ -115,8 +114,8 @@ def test_signals(number, rl_words, start_launcher):
 
 
 @pytest.mark.fault("a queue sends SIGUSR1 before its limit", "saved, exit code 75; " + SAME)
-def test_sigusr1(rl_words, start_launcher, tmp_path, lost):
-    command = ["launch.sh", *rl_words, LOCAL, "trainer.save_steps=0", "resume_from=auto"]
+def test_sigusr1(local_words, start_launcher, tmp_path, lost):
+    command = ["launch.sh", *local_words, "trainer.save_steps=0", "resume_from=auto"]
     paused = start_launcher(*command, **at_step(tmp_path / "run", 1))
     training = paused.wait_until_held()
     paused.popen.send_signal(signal.SIGUSR1)
@@ -132,8 +131,8 @@ def test_sigusr1(rl_words, start_launcher, tmp_path, lost):
 
 
 @pytest.mark.fault("the launcher itself is killed", "its guard ends everything; " + SAME)
-def test_sigkill_to_the_launcher(rl_words, start_launcher, tmp_path, lost):
-    command = ["launch.sh", "2", *rl_words, LOCAL, "zero3"]
+def test_sigkill_to_the_launcher(local_words, start_launcher, tmp_path, lost):
+    command = ["launch.sh", "2", *local_words, "zero3"]
     killed = start_launcher(*command, "resume_from=auto", **at_step(tmp_path / "run", 3))
     killed.wait_until_held()
     killed.popen.kill()

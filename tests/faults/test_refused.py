@@ -83,9 +83,9 @@ def at_home(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         ),
     ],
 )
-def test_what_the_launcher_sees(at_home, rl_words, words, code, says, capsys):
-    usual = [*rl_words[1:], "generation.backend=transformers", f"output_dir={at_home / 'run'}"]
-    assert main(["launch.sh", rl_words[0], *later_win(*usual, *words)]) == code
+def test_what_the_launcher_sees(at_home, local_words, words, code, says, capsys):
+    usual = [*local_words[1:], f"output_dir={at_home / 'run'}"]
+    assert main(["launch.sh", local_words[0], *later_win(*usual, *words)]) == code
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
@@ -111,8 +111,8 @@ def test_what_the_launcher_sees(at_home, rl_words, words, code, says, capsys):
         ),
     ],
 )
-def test_what_the_training_sees_before_it_begins(at_home, rl_words, words, code, says):
-    usual = ["run_cfg=teacher_rl", *rl_words[1:], "generation.backend=transformers", "output_dir=run"]
+def test_what_the_training_sees_before_it_begins(at_home, local_words, words, code, says):
+    usual = ["run_cfg=teacher_rl", *local_words[1:], "output_dir=run"]
     with server_of(words[0]) as changes, pytest.raises(RLTError) as refused:
         run_here(later_win(*usual, *changes))
     assert refused.value.exit_code == code
@@ -161,8 +161,8 @@ def server_of(word: str):
         for count, marks in ((1, [pytest.mark.long]), (2, []))
     ],
 )
-def test_the_launcher_ends_with_the_training_s_exit_code(count, rl_words, start_launcher):
-    words = [*rl_words, "generation.backend=transformers", "train_batch_size=64"]
+def test_the_launcher_ends_with_the_training_s_exit_code(count, local_words, start_launcher):
+    words = [*local_words, "train_batch_size=64"]
     launcher = start_launcher("launch.sh", str(count), *words, "ddp")
     assert launcher.wait() == 3, launcher.console()
     assert "Traceback" not in launcher.console()
@@ -170,9 +170,9 @@ def test_the_launcher_ends_with_the_training_s_exit_code(count, rl_words, start_
 
 
 @pytest.mark.fault("another run holds the directory", "refused: “in use by another run”")
-def test_a_directory_in_use(at_home, rl_words, capsys):
+def test_a_directory_in_use(at_home, local_words, capsys):
     with only_run_in(at_home / "run"):
-        words = [*rl_words, "generation.backend=transformers", f"output_dir={at_home / 'run'}"]
+        words = [*local_words, f"output_dir={at_home / 'run'}"]
         assert main(["launch.sh", *words]) == 2
     assert "is in use by another run" in capsys.readouterr().err
 
@@ -190,9 +190,9 @@ def test_ports_that_are_taken(at_home, rl_words, capsys):
 
 @pytest.mark.fault("no room for the checkpoints", "refused: “has … of room, but the run writes …”")
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
-def test_no_room_for_the_checkpoints(at_home, rl_words, capsys):
+def test_no_room_for_the_checkpoints(at_home, local_words, capsys):
     with small_disk(at_home / "disk", megabytes=8):
-        words = [*rl_words, "generation.backend=transformers", f"output_dir={at_home / 'disk' / 'run'}"]
+        words = [*local_words, f"output_dir={at_home / 'disk' / 'run'}"]
         assert main(["launch.sh", *words]) == 2
         error = capsys.readouterr().err
         assert "of room, but the run writes up to" in error
