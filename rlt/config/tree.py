@@ -49,8 +49,8 @@ class Row:
 
     @property
     def is_text(self) -> bool:
-        """The value is a string, or null."""
-        return str in _kinds(self.type)
+        """The value is a string, or null, whatever it looks like."""
+        return str in _kinds(self.type) and bool not in _kinds(self.type)
 
     @property
     def type_name(self) -> str:

@@ -151,6 +151,7 @@ FOR_OTHERS = {
     **{f"rlt/generation/{name}.py": SERVERS for name in ("openai_pool", "openai_server", "silence")},
     **{f"rlt/generation/{name}.py": SERVERS for name in ("vllm_pool", "vllm_server", "weight_sync")},
     "rlt/stages/engine.py": SERVERS,
+    "rlt/trainers/finite.py": "only trainings come there; the others know the name of a trainer's type",
 }
 """Modules with sentences for some of the stages that import them, each with the reason."""
 

@@ -98,7 +98,7 @@ def test_a_component_of_zeros_changes_no_bit(step, plain):
 
 
 def test_components_without_weight_are_not_computed(step, plain):
-    off = step("off", "reward.functions=[{path: no_such_module:f, weight: 0}]", "reward.copy.n=1")
+    off = step("off", "reward.functions=[{path: no_such_module:f, weight: 0}]", "reward.copy.weight=0")
     assert samples(off) == samples(plain)
     assert train_rows(off) == train_rows(plain)
 

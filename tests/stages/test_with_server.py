@@ -14,6 +14,7 @@ from stage_runs import ROOT, rows, run_command, run_here, succeed, train_rows, w
 from rlt.launch.descendants import MARK, living
 from rlt.reporting.timeline import read_timelines
 from rlt.surroundings.timeline import WAIT
+from rlt.trainers import early
 from rlt.trainers.reading import ReadOnce
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -64,27 +65,25 @@ def test_drift_and_a_tensor_left_out_of_the_sync(server_words, tmp_path: Path, m
             read(*args)
 
         patched.setattr(ReadOnce, "read", counting)
+        patched.setattr(early, "MOST_AT_ONCE", 2)
         whole = run_here(server_words(tmp_path / "whole", "learning_rate=1e-2"))
     drifts = {step: row["drift/max"] for step, row in train_rows(whole).items()}
     assert drifts.keys() == {1, 2, 3}
     assert all(0 < drift < 1e-3 for drift in drifts.values()), drifts
     assert "engine drift: " not in (whole / "log.txt").read_text()
     assert train_rows(whole)[3]["kl"] > 0
-    assert num_reads > 3  # more than one of each step
+    assert num_reads >= 3 * 4  # of three steps with eight rows, of which two are read at a time
     assert not list((whole / "weight_sync").glob("weights-*"))
 
     step = read_timelines(whole / "timeline.jsonl")[-1]
     (server,) = {span.lane for span in step.spans if span.lane != "process 0"}
     assert server.startswith("server 127.0.0.1:")
     assert {span.phase for span in step.spans if span.lane == server} == {"generate"}
-    # The process reads rows while the server writes others, and waits in between.
     asked = [span for span in step.spans if span.lane == server]
-    scored = [span for span in step.spans if span.phase == "reward"]
-    assert min(span.begin for span in scored) < max(span.end for span in asked)
     wait = max((span for span in step.spans if span.phase == WAIT), key=lambda span: span.end - span.begin)
     assert wait.begin <= min(span.begin for span in asked)
     assert wait.end >= max(span.end for span in asked)
-    assert step.seconds_waited() < wait.end - wait.begin
+    assert step.seconds_waited() < wait.end - wait.begin  # it has read rows meanwhile
     assert step.seconds_of("sync") > 0
 
     waiting = run_here(server_words(tmp_path / "waiting", "learning_rate=1e-2", "generation.overlap=false"))
