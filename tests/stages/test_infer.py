@@ -60,9 +60,9 @@ def test_explanation_of_a_teacher_that_is_cut(tiny_teacher, tmp_path):
 
 
 def test_ctrl_c_while_it_writes(tiny_student, tmp_path):
-    """Its output is a pipe that is full but for 200 bytes: it cannot come to the end of some 900 tokens."""
+    """Its output is a pipe that is full but for 40 bytes: it cannot come to the end of some 900 tokens."""
     reader, writer = os.pipe()
-    before = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096) - 200
+    before = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096) - 40
     os.write(writer, b"x" * before)
     process = start(tiny_student, "infer.question=What is 6*7?", cwd=tmp_path, stdout=writer)
     os.close(writer)
