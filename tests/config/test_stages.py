@@ -27,7 +27,7 @@ def word(name: str, stage: str) -> str:
         return f"stage={stage}"
     if row.type_name.startswith("a list") or row.is_open:
         return f"{name}={'{}' if row.is_open else '[]'}"
-    if row.is_text:
+    if row.choices or row.is_text:
         return f"{name}={row.choices[0] if row.choices else 'x'}"
     return f"{name}={'true' if row.type is bool else 1}"
 
