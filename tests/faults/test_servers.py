@@ -40,7 +40,7 @@ SAME = "it is started again, and metrics and weights are those of an undisturbed
     ],
 )
 def test_a_server_comes_back(moment, number, rl_words, start_launcher, calm, lost, tmp_path):
-    held = Moment(str(tmp_path / "run" / "now.json"), text=f'"phase": "{moment}".*"step": [2-9]')
+    held = Moment(str(tmp_path / "run" / "now.json"), text=f'(?s)"phase": "{moment}".*"step": [2-9]')
     words = [*rl_words, *LONG, "generation.silence_timeout=60"]
     launcher = start_launcher(SPLIT, "1", "1", *words, **held.environment())
     training, server = launcher.wait_until_held(), the_server(launcher)

@@ -43,7 +43,7 @@ SHORT, SUSPENDED = 90, 100
     ],
 )
 def test_what_is_suspended_goes_on(who, limits, rl_words, start_launcher, calm, lost, tmp_path):
-    held = Moment(str(tmp_path / "run" / "now.json"), text='"phase": "generating".*"step": [2-9]')
+    held = Moment(str(tmp_path / "run" / "now.json"), text='(?s)"phase": "generating".*"step": [2-9]')
     words = [*rl_words, *LONG, *(f"{limit}={SHORT}" for limit in limits)]
     launcher = start_launcher(SPLIT, "1", "1", *words, **held.environment())
     training, server, first = launcher.wait_until_held(), the_server(launcher), launcher.popen.pid
