@@ -99,7 +99,7 @@ class Chat:
         return pieces
 
     def _example(self) -> list[Piece]:
-        """Return a chat, without a system turn where the template has none: who sends one is told then."""
+        """Return a chat, without a system turn where the template has none; `pieces` refuses one."""
         question = "What is 2 + 2?"
         try:
             return self.pieces("Be brief.", question)

@@ -115,11 +115,11 @@ def find_reason(log: str) -> Reason | None:
     """Return the error at the root of the last failure in a log; None where it tells of none."""
     found = list(_errors(_of_last_start(_lines(log))))
     roots = [error for error in found if not _FOLLOWS.search(error.text)]
-    told = [error for error in roots if not error.is_sentence] or roots
-    if not told:  # all that is known is that another process has ended
+    causes = [error for error in roots if not error.is_sentence] or roots
+    if not causes:  # all that is known is that another process has ended
         known = ((error, remedy_of(error.text)) for error in found)
         return next((Reason(_short(e.text), e.line, remedy) for e, remedy in known if remedy), None)
-    last = told[-1]
+    last = causes[-1]
     # Of an exception and those that led to it, which one names the cause is known of the known ones alone.
     for error in (last, *reversed(last.chain)):
         if remedy := remedy_of(error.text):

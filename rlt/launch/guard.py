@@ -68,14 +68,14 @@ def the_guard() -> Guard:
 def main(mark: str) -> None:
     """Wait for the launcher's end, then end what it left and remove the weight syncs of its run."""
     name_process("rlt:guard")
-    told = [json.loads(line) for line in sys.stdin]
-    leaders = {pid for pid in told if isinstance(pid, int)}
+    received = [json.loads(line) for line in sys.stdin]
+    leaders = {pid for pid in received if isinstance(pid, int)}
     for process in living(mark, leaders):
         with contextlib.suppress(psutil.Error):
             process.terminate()
     wait_until(lambda: not living(mark, leaders), GRACE)
     wait_until(lambda: kill_living(mark, leaders) == 0, KILL_TIMEOUT)
-    for folder in (Path(name) for name in told if isinstance(name, str)):
+    for folder in (Path(name) for name in received if isinstance(name, str)):
         remove_sync_folder(folder)
 
 
