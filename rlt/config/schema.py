@@ -56,8 +56,10 @@ TRANSFORMS = ("none", "exp", "one_minus_exp")
 PLAIN_SAMPLING = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Settings of `generation` under which only the temperature shapes the samples."""
 TRACKERS = ("wandb", "tensorboard", "trackio")
+FILE_PROMPT, ORIGINAL_PROMPT, DATASET_PROMPT = "file:", "original:", "from_dataset:"
+"""What a prompt begins with that is read from a file, a checkout of the original release, or a dataset."""
 PROMPT_KEYWORDS = {"teacher_prompt": ("default",), "student_prompt": ("default", "from_dataset")}
-"""Settings of `layout` that hold a text, `file:PATH`, or one of these words."""
+"""Settings of `layout` that hold a text, one of the forms of prompts.py, or one of these words."""
 REQUIRED_FIELDS = {
     "columns": ("question", "solution"),
     "sharegpt": ("conversations",),
@@ -172,12 +174,14 @@ class LayoutSettings:
 
     tags: str = setting("bespoke", "tag style", choices=("bespoke", "r1"))
     teacher_prompt: str = setting(
-        "default", "the teacher's system prompt: default, file:PATH, or the text itself"
+        "default",
+        "the teacher's system prompt: default, original:DIR (the released one, out of a checkout of "
+        "SakanaAI/RLT), file:PATH, or the text itself",
     )
     student_prompt: str = setting(
         "default",
         "the student's system prompt: default, from_dataset (the row's system column, byte-exact), "
-        "file:PATH, or the text itself",
+        "from_dataset:NAME (the one text in that column of another dataset), file:PATH, or the text itself",
     )
 
 

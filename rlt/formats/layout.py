@@ -352,6 +352,6 @@ def _system_of(problem: Problem, system_prompt: str | None) -> str:
         raise DataError(
             f"problem {problem.id} has no system prompt, which layout.student_prompt=from_dataset reads "
             "from its `system` column; use a dataset that carries it, or set layout.student_prompt to "
-            "file:PATH, to a text, or to default"
+            "from_dataset:NAME for the one text of another dataset, to file:PATH, to a text, or to default"
         )
     return problem.system
