@@ -28,6 +28,7 @@ from rlt.config.overrides import (
     unknown_option,
     unknown_run_file,
 )
+from rlt.config.renames import SAME_FILES
 from rlt.config.schema import RECIPES, Config
 from rlt.config.stages import NOTHING, STAGES
 from rlt.config.tree import Row, find, type_words
@@ -108,12 +109,20 @@ def _fill_store(folder: Path) -> None:
     store.store(name=_MAIN, node=OmegaConf.load(folder / "train.yaml"))
     for recipe in RECIPES:
         store.store(group="recipe", name=recipe, node={"recipe": recipe}, package="_global_")
+    for group, names in SAME_FILES.items():  # for the defaults of a run file
+        for old, new in names.items():
+            store.store(group=group, name=old, node={"defaults": [new]})
 
 
 def _refuse_missing(tree: DictConfig, line: CommandLine) -> None:
     """Raise ConfigError for a setting without a value, but fill in those that the stage does not read."""
     missing = OmegaConf.missing_keys(tree)
     if "stage" in missing:
+        if line.run_file:
+            raise ConfigError(
+                f"{line.run_file}.yaml sets no `stage`, nor does a run file that it builds on: write `stage: "
+                f"NAME` with one of {', '.join(STAGES)}, or begin it with `defaults: [RUN_FILE, _self_]`."
+            )
         names = ", ".join(groups(line.config_dirs)["run_cfg"])
         raise ConfigError(f"no run file is given: type run_cfg=NAME with one of {names}.")
     if tree.stage not in STAGES:
@@ -145,6 +154,10 @@ def _explain(error: Exception, line: CommandLine) -> NoReturn:
         known = name in groups(line.config_dirs)
         hint = f"write /{name}{GLOBAL}" if known else "cfgs/train.yaml lists the groups"
         raise ConfigError(f"`override /{group[1]}` {where} names no group: {hint}.") from None
+    if removed := re.search(r"Could not delete from config\. '?([\w.]+)", text):
+        raise ConfigError(
+            f"`~{removed[1]}` on the command line removes nothing, as no file sets it so: leave it out."
+        ) from None
     row = find(key)
     if reason := _bad_reference(error, text, row):
         raise ConfigError(f"`{key}` {where} {reason}.") from None
