@@ -11,7 +11,7 @@ import re
 from difflib import get_close_matches
 
 from rlt.config.files import looks_local
-from rlt.config.original_prompt import prompt_file, read_teacher_prompt
+from rlt.config.original.prompt import prompt_file, read_teacher_prompt
 from rlt.config.schema import DATASET_PROMPT, FILE_PROMPT, ORIGINAL_PROMPT, PROMPT_KEYWORDS
 from rlt.errors import ConfigError
 

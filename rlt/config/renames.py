@@ -204,8 +204,8 @@ OTHER_FILES: dict[str, dict[str, str]] = {
         "teacher_grpo": "`trainer_cfg=teacher_rl_released` here",
     },
     "reward_cfg": {
-        "teacher_logprob_kl": "the section `reward` here, its numbers in trainer_cfg=teacher_rl_released and the "
-        "student in reward_cfg=bespoke_stratos_7b"
+        "teacher_logprob_kl": "the section `reward` here (numbers: trainer_cfg=teacher_rl_released; student: "
+        "reward_cfg=bespoke_stratos_7b)"
     },
     "run_cfg": {"default": "an empty run file, and a run file says its stage here: take run_cfg=teacher_sft"},
 }

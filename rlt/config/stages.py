@@ -157,8 +157,8 @@ _NEEDS_MODEL = (
 )
 _NEEDS_STUDENT = (
     "student_model",
-    ", but {stage} is paid by a frozen student: give a model's folder or a Hub name (in the original release null "
-    "meant the reference model: give model_name_or_path's value, which stays as it is).",
+    ", but {stage} is paid by a frozen student: give a model's folder or a Hub name (null "
+    "meant, in the original release, the reference model: give model_name_or_path's value, which is frozen).",
 )
 _GOES_ON = ("resume_from", "it goes on by itself in the same output_dir")
 _KEEPS_LONG = ("data.on_long_row", "traces that are too long are marked, and kept")

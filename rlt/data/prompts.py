@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rlt.config.original_prompt import read_teacher_prompt
+from rlt.config.original.prompt import read_teacher_prompt
 from rlt.config.prompts import place_of
 from rlt.config.schema import DATASET_PROMPT, FILE_PROMPT, ORIGINAL_PROMPT
 from rlt.data.sources import read_rows

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rlt.config.original_prompt import PROMPT_SHA256, read_teacher_prompt
+from rlt.config.original.prompt import PROMPT_SHA256, read_teacher_prompt
 from rlt.data.prompts import student_prompt, teacher_prompt
 from rlt.errors import ConfigError, DataError
 from rlt.formats.prompts import default_student_prompt, default_teacher_prompt
