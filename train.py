@@ -65,7 +65,7 @@ def check_text(config: Config) -> None:
 
 def read_options(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the flags of train.py, and the words that make up the configuration."""
-    parser = Parser(prog="python train.py", add_help=False, allow_abbrev=False)
+    parser = Parser(prog="python train.py", add_help=False)
     for flag in ("--help", "--dry-run", "--cfg"):
         parser.add_argument(flag, action="store_true")
     parser.add_argument("--package")

@@ -6,7 +6,8 @@ Every failure is one ConfigError sentence. Rules between settings are checked by
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, cast, get_args
@@ -93,7 +94,7 @@ def _compose(line: CommandLine) -> tuple[DictConfig, str]:
     words = list(line.overrides)
     if others:
         words.append("hydra.searchpath=[" + ",".join(f"'file://{folder}'" for folder in others) + "]")
-    with initialize_config_dir(config_dir=str(first), version_base="1.3"):
+    with _old_names(line.config_dirs), initialize_config_dir(config_dir=str(first), version_base="1.3"):
         tree = hydra_compose(_MAIN, words, return_hydra_config=True)
     chosen = tree.hydra.runtime.choices.recipe
     with open_dict(tree):
@@ -109,9 +110,29 @@ def _fill_store(folder: Path) -> None:
     store.store(name=_MAIN, node=OmegaConf.load(folder / "train.yaml"))
     for recipe in RECIPES:
         store.store(group="recipe", name=recipe, node={"recipe": recipe}, package="_global_")
-    for group, names in SAME_FILES.items():  # for the defaults of a run file
-        for old, new in names.items():
-            store.store(group=group, name=old, node={"defaults": [new]})
+
+
+@contextmanager
+def _old_names(dirs: Sequence[Path]) -> Iterator[None]:
+    """Let the defaults of a run file name group files as the original release does.
+
+    A file of that name in one of the folders is left alone: Hydra refuses it beside an entry of its store.
+    """
+    store = ConfigStore.instance()
+    known = groups(dirs)
+    added = [
+        (group, old, new)
+        for group, names in SAME_FILES.items()
+        for old, new in names.items()
+        if old not in known.get(group, [])
+    ]
+    for group, old, new in added:
+        store.store(group=group, name=old, node={"defaults": [new]})
+    try:
+        yield
+    finally:
+        for group, old, _ in added:
+            store.repo[group].pop(f"{old}.yaml")
 
 
 def _refuse_missing(tree: DictConfig, line: CommandLine) -> None:

@@ -60,8 +60,8 @@ def to_text(new: Migrated, source: Path, target: Path) -> str:
     """Return the run file, with its command, what differs and what was left out in comments."""
     lines = [f"# {command(new, target)}"]
     lines += wrapped(
-        f"The run file {source} of SakanaAI/RLT, written by `python -m rlt.migrate`. What is not here is as in "
-        f"our {new.stage}.yaml, recipe released; `python -m rlt.differences` lists where that is not the "
+        f"The run file {source} of SakanaAI/RLT, written by `python -m rlt.migrate`. What is not here is as "
+        f"in our {new.stage}.yaml, recipe released; `python -m rlt.differences` lists where that is not the "
         "original's.",
         "# ",
     )

@@ -56,7 +56,7 @@ def read_run_file(path: Path) -> OldRunFile:
     choices, typed = _follow(path, content, notes)
     cfgs = path.resolve().parent.parent
     if path.resolve().parent.name == "run_cfg" and (cfgs / "trainer_cfg" / "base_sft.yaml").is_file():
-        values = compose_run_file(cfgs, path.stem)
+        values = {**typed, **compose_run_file(cfgs, path.stem)}
     else:
         values = effective(choices, typed)
         for group, name in choices.items():
@@ -145,18 +145,15 @@ def _follow(
 def _flat(content: Values, *, wiring: bool = False) -> Iterator[tuple[str, Any]]:
     """Yield keys and values; those of model_args and trainer_args as if they stood at the root.
 
-    `wiring` is for a composed tree, in which such a mapping only hands on what stands at the root.
+    `wiring` is for a composed tree, in which such mappings only hand on what stands at the root.
     """
     for key, value in content.items():
         if key == "defaults" or value == _MISSING:
             continue
         if isinstance(value, dict) and (key in _NESTED or "_target_" in value):
-            inner = {k: v for k, v in value.items() if not k.startswith("_") and not isinstance(v, dict)}
-            if key in _NESTED:
-                yield from (
-                    (k, v) for k, v in inner.items() if v != _MISSING and not (wiring and k in content)
-                )
-            elif not wiring:
-                yield key, value
+            if wiring:
+                continue
+            inner = {k: v for k, v in value.items() if not k.startswith("_") and v != _MISSING}
+            yield from inner.items() if key in _NESTED else [(key, value)]
         else:
             yield key, value

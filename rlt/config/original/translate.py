@@ -57,7 +57,12 @@ def meaning_of(key: str, values: Values, *, stage: str) -> Meaning:
     )
 
 
-_KNOWN_STAGES = {"num_generations": ("teacher_rl",), "max_prompt_length": ("teacher_rl",)}
+_KNOWN_STAGES = {
+    "num_generations": ("teacher_rl",),
+    "max_prompt_length": ("teacher_rl",),
+    "completion_only_training": ("teacher_sft", "student_sft"),
+}
+"""Keys that count in some stages alone."""
 _USUAL: dict[str, tuple[Any, ...]] = {
     **{"packing": (False,), "mask_teacher_answer": (True,), "unbias_log_probabilities": (True,)},
     **{
@@ -99,6 +104,10 @@ def _no_eval(_: Any, __: Values) -> Meaning:
     return Meaning(
         note="had no effect, as no held-out rows were read (here: data.eval_path=FILE trainer.eval_steps=N)"
     )
+
+
+def _run_name(_: Any, __: Values) -> Meaning:
+    return Meaning(note="is not needed: a run is named by the last folder of output_dir")
 
 
 def _follows(_: Any, __: Values) -> Meaning:
@@ -363,6 +372,7 @@ _CONVERTED: dict[str, Callable[[Any, Values], Meaning]] = {
     **dict.fromkeys(("do_eval", "eval_strategy", "eval_steps", "per_device_eval_batch_size"), _no_eval),
     **dict.fromkeys(("generation_aggregation_steps", "gradient_accumulation_steps"), _follows),
     **dict.fromkeys(("backprop_accumulation_steps", "backprop_accumulation_micro_batch_size"), _follows),
+    **dict.fromkeys(("wandb_run_name", "exp_name"), _run_name),
     **dict.fromkeys(("vllm_host", "num_vllm_clients"), _servers),
     **dict.fromkeys(("use_vllm", "use_vllm_server"), _backend),
     **dict.fromkeys(("enable_prefix_caching", "enforce_eager", "vllm_gpu_memory_utilization"), _engine_flag),
