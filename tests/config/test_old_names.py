@@ -1,4 +1,4 @@
-"""Files and words of the original release, as its users type them: they work, or are answered with the new name."""
+"""Files and words of the original release: they work as they are typed, or are answered with the new name."""
 
 import pytest
 
@@ -84,16 +84,16 @@ def test_the_originals_empty_run_file_and_one_without_stage(tmp_path):
     [
         (
             ["kl_penalty_reward_coeff=[0,", "0]"],
-            "`kl_penalty_reward_coeff=[0,` on the command line is cut, because the shell ends a word at a space: type "
-            "'kl_penalty_reward_coeff=[0, 0]' in quotes, or kl_penalty_reward_coeff=[0,0] without spaces.",
+            "`kl_penalty_reward_coeff=[0,` on the command line is cut, because the shell ends a word at a "
+            "space: type 'kl_penalty_reward_coeff=[0, 0]' in quotes, or kl_penalty_reward_coeff=[0,0] without spaces.",
         ),
-        (["data.columns={question:", "a,", "solution:", "b}"], "type 'data.columns={question: a, solution: b}' in quotes"),
-        (["reward.students=[{name: a,", "model: b}]"], "or reward.students=[{name:a,model:b}] without spaces."),
-        (["kl_penalty_reward_coeff=[3,0.03"], "lacks a closing `]`: type 'kl_penalty_reward_coeff=[3,0.03]' in quotes."),
+        (["data.columns={question:", "a,", "answer:", "b}"], "type 'data.columns={question: a, answer: b}' in"),
+        (["reward.students=[{name: a,", "model: b}]"], "or reward.students=[{name:a,model:b}] without spaces"),
+        (["kl_penalty_reward_coeff=[3,0.03"], "lacks a closing `]`: type 'kl_penalty_reward_coeff=[3,0.03]' "),
         (["data.columns={a: [b"], "lacks a closing `]}`"),
         (["layout.teacher_prompt=Explain", "it."], "put both in quotes: 'layout.teacher_prompt=Explain it.'"),
-        (["teacher_slt"], "is not KEY=VALUE, a run file, or a known word: did you mean teacher_rlt?"),
-        (["+report_to=null"], "`+report_to` adds a key, but `report_to` is a setting already: type report_to=null."),
+        (["teacher_rtl"], "is not KEY=VALUE, a run file, or a known word: did you mean teacher_rlt?"),
+        (["+report_to=null"], "`report_to` is a setting already: type report_to=null."),
         (["~trainer_args.x"], "`~trainer_args.x` on the command line removes nothing, as no file sets it so"),
         (
             ["bf16=true", "seed=3", "packing=false", "learing_rate=1"],

@@ -137,6 +137,7 @@ def imported(path: Path) -> set[str]:
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
 SERVERS = "only stages that ask or start such servers come there"
 FOR_OTHERS = {
+    "rlt/data/sources.py": "the dataset of a prompt has no revision",
     "rlt/data/prompts.py": "each prompt names its own setting",
     "rlt/data/load.py": "data.missing_trace is for rows that need a trace, those of teacher_sft",
     "rlt/data/traces.py": "score.fallback_index is handed in by the stages that read it",
