@@ -85,11 +85,11 @@ def test_the_originals_empty_run_file_and_one_without_stage(tmp_path):
         (
             ["kl_penalty_reward_coeff=[0,", "0]"],
             "`kl_penalty_reward_coeff=[0,` on the command line is cut, because the shell ends a word at a "
-            "space: type 'kl_penalty_reward_coeff=[0, 0]' in quotes, or kl_penalty_reward_coeff=[0,0] without spaces.",
+            "space: type 'kl_penalty_reward_coeff=[0, 0]' in quotes, or kl_penalty_reward_coeff=[0,0] without ",
         ),
-        (["data.columns={question:", "a,", "answer:", "b}"], "type 'data.columns={question: a, answer: b}' in"),
-        (["reward.students=[{name: a,", "model: b}]"], "or reward.students=[{name:a,model:b}] without spaces"),
-        (["kl_penalty_reward_coeff=[3,0.03"], "lacks a closing `]`: type 'kl_penalty_reward_coeff=[3,0.03]' "),
+        (["data.columns={question:", "a,", "answer:", "b}"], "'data.columns={question: a, answer: b}' in"),
+        (["reward.students=[{name: a,", "model: b}]"], "or reward.students=[{name:a,model:b}] without "),
+        (["kl_penalty_reward_coeff=[3,0.03"], "a closing `]`: type 'kl_penalty_reward_coeff=[3,0.03]' "),
         (["data.columns={a: [b"], "lacks a closing `]}`"),
         (["layout.teacher_prompt=Explain", "it."], "put both in quotes: 'layout.teacher_prompt=Explain it.'"),
         (["teacher_rtl"], "is not KEY=VALUE, a run file, or a known word: did you mean teacher_rlt?"),
