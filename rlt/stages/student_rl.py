@@ -24,7 +24,14 @@ from rlt.records import Problem
 from rlt.rewards.correctness import CorrectnessReward, CorrectnessWeights
 from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks, watch_benchmarks
 from rlt.stages.clean import clean_problems
-from rlt.stages.common import progress, run_context, run_directory, start_step, write_skipped
+from rlt.stages.common import (
+    places_of,
+    progress,
+    run_context,
+    run_directory,
+    start_step,
+    write_skipped,
+)
 from rlt.stages.rl import (
     await_servers,
     keep_earlier_run_apart,
@@ -65,7 +72,8 @@ def run(config: Config) -> None:
         # 1. Text: tokenizer, layout, and problems that fit, each with a reference that the grader reads.
         text = read_text(config, grader)
         num_skipped = write_skipped(config, text.train_rows, text.eval_rows)
-        data = rl_data(text.train_rows, text.eval_rows, config)
+        places = places_of(text.train_rows, checkpoint, record)
+        data = rl_data(text.train_rows, text.eval_rows, config, places)
         await_servers(pool, config)
         trained_on = (row.problem for row in data.train)
         benchmarks = load_benchmarks(

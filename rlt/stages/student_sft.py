@@ -23,7 +23,7 @@ from rlt.records import Problem, Trace
 from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks
 from rlt.stages.clean import clean_traces
 from rlt.stages.common import is_main_process, resume_point, run_directory, write_skipped
-from rlt.stages.sft import Target, fine_tune, fit_rows, show_targets, warn_of_short_steps
+from rlt.stages.sft import Target, fine_tune, fit_rows, sft_data, show_targets, warn_of_short_steps
 from rlt.stages.turn_ends import check_stop, count_ends
 from rlt.traces.training import TrainingTraces, load_eval_traces, load_training_traces
 from rlt.trainers.final_model import generation_config
@@ -72,8 +72,7 @@ def run(config: Config) -> None:
         # 3. Train, and write the model.
         fine_tune(
             config,
-            rows.values,
-            eval_rows.values if eval_rows else None,
+            sft_data(rows, eval_rows, checkpoint, record),
             tokenizer=layout.tokenizer,
             generation=generation_config(layout.tokenizer, stop_ids, config.temperature),
             checkpoint=checkpoint,
@@ -136,6 +135,6 @@ def sft_rows(traces: KeptRows[Trace], layout: StudentLayout, config: Config) -> 
     def lay_out(trace: Trace) -> Target:
         assert trace.explanation is not None, "load_training_traces leaves rows without one out"
         turn = layout.turn(trace.problem, trace.explanation)
-        return Target(turn.prompt_ids, turn.completion_ids, turn.explanation)
+        return Target(turn.prompt_ids, turn.completion_ids)
 
     return fit_rows(traces, lay_out, config)

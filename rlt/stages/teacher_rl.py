@@ -20,7 +20,14 @@ from rlt.records import Problem
 from rlt.rewards.likelihood import Reward
 from rlt.rewards.student import StudentText
 from rlt.stages.clean import clean_problems
-from rlt.stages.common import is_main_process, progress, run_context, run_directory, write_skipped
+from rlt.stages.common import (
+    is_main_process,
+    places_of,
+    progress,
+    run_context,
+    run_directory,
+    write_skipped,
+)
 from rlt.stages.components import (
     OutsideParts,
     answer_room,
@@ -71,7 +78,8 @@ def run(config: Config) -> None:
         # 1. Text: tokenizers, layouts, and problems that fit every model's context.
         text = read_text(config)
         num_skipped = write_skipped(config, text.train_rows, text.eval_rows)
-        data = rl_data(text.train_rows, text.eval_rows, config)
+        places = places_of(text.train_rows, checkpoint, record)
+        data = rl_data(text.train_rows, text.eval_rows, config, places)
         check_columns(outside, [item.problem for item in (*data.train, *data.held_out)])
         await_servers(pool, config)
         check = StudentCheck([p.problem for p in data.train], config.max_completion_length, record)

@@ -20,7 +20,7 @@ from rlt.models.load import load_context, load_tokenizer
 from rlt.records import Problem
 from rlt.stages.clean import clean_explained
 from rlt.stages.common import is_main_process, resume_point, run_directory, write_skipped
-from rlt.stages.sft import Target, fine_tune, fit_rows, show_targets, warn_of_short_steps
+from rlt.stages.sft import Target, fine_tune, fit_rows, sft_data, show_targets, warn_of_short_steps
 from rlt.stages.turn_ends import check_ends, count_ends
 from rlt.trainers.final_model import generation_config
 from rlt.trainers.sft import Row
@@ -48,8 +48,7 @@ def run(config: Config) -> None:
         # 2. Train, and write the model.
         fine_tune(
             config,
-            rows.values,
-            eval_rows.values if eval_rows else None,
+            sft_data(rows, eval_rows, checkpoint, record),
             tokenizer=layout.tokenizer,
             generation=generation_config(layout.tokenizer, layout.stop_token_ids, config.temperature),
             checkpoint=checkpoint,
@@ -89,8 +88,6 @@ def sft_rows(problems: KeptRows[Problem], layout: TeacherLayout, config: Config)
 
     def lay_out(problem: Problem) -> Target:
         assert problem.reasoning_trace is not None, "load_problems was asked for traces"
-        completion = layout.completion_ids(problem.reasoning_trace)
-        num_explanation = len(layout.split(completion).token_ids)
-        return Target(layout.prompt_ids(problem), completion, slice(0, num_explanation))
+        return Target(layout.prompt_ids(problem), layout.completion_ids(problem.reasoning_trace))
 
     return fit_rows(problems, lay_out, config)
