@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 _SYSTEM, _USER, _ASSISTANT = "\ue000s\ue001", "\ue000u\ue001", "\ue000a\ue001"
 _DATE = "\ue000d\ue001"
+_CONTENT, _BLANK_LINE = 1, 2
+"""Places among the pieces of the student's suffix."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Suffix:
 
     ids: list[int]
     solution: slice
-    """The solution's content tokens in `ids`: wholly inside its characters, tags and padding excluded."""
+    """The solution's tokens in `ids`, as `StudentLayout.solution_span` counts them; its tags never count."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,10 @@ class StudentLayout:
 
     `system_prompt` None takes each problem's own `system` text, byte-exact; an empty string sends none.
     `turn_end` is the added token that ends the assistant's turn; None takes that of the chat template.
+    `solution_span` says which tokens of a solution are scored: `content` those wholly inside its characters,
+    `released` also the blank line after them, whether it is a token of its own or joined with the last
+    character. The original finds that span by a search for the padded text, whose first blank line is
+    joined with the opening tag and drops out; here it is known by construction.
     """
 
     def __init__(
@@ -249,12 +255,15 @@ class StudentLayout:
         tags: TagStyle,
         system_prompt: str | None,
         turn_end: str | None = None,
+        *,
+        solution_span: str = "content",
     ) -> None:
         self.chat = Chat(tokenizer, "layout.student_prompt")
         self.tokenizer = tokenizer
         self.tags = tags
         self.system_prompt = system_prompt
         self.turn_end = turn_end or self.chat.end_of_turn
+        self.solution_span = solution_span
 
     @property
     def turn_end_id(self) -> int:
@@ -290,11 +299,13 @@ class StudentLayout:
     def suffix(self, problem: Problem) -> Suffix:
         """Return closing thought tag, solution block and end of turn, and where the solution's tokens are.
 
-        Raises DataError when no token lies wholly inside the solution.
+        Raises DataError when no token lies wholly inside what counts of the solution.
         """
         encoded = self._encode_suffix(problem)
+        has_text = bool(problem.solution.strip())  # a blank line alone is no solution
+        last = _BLANK_LINE if has_text and self.solution_span == "released" else _CONTENT
         try:
-            return Suffix(encoded.ids, encoded.tokens_of_piece(1))
+            return Suffix(encoded.ids, encoded.tokens_of_pieces(_CONTENT, last))
         except DataError as error:
             raise DataError(f"problem {problem.id}: the solution cannot be scored: {error}") from error
 
@@ -322,9 +333,9 @@ class StudentLayout:
     def _encode_suffix(self, problem: Problem) -> Encoded:
         pieces = [
             self._opening(),
-            Piece(problem.solution.strip()),
-            Piece(PADDING + self.tags.solution.close, trusted=True),
-            Piece(self.turn_end, trusted=True),
+            Piece(problem.solution.strip()),  # _CONTENT
+            Piece(PADDING, trusted=True),  # _BLANK_LINE
+            Piece(self.tags.solution.close + self.turn_end, trusted=True),
         ]
         return encode(self.tokenizer, pieces)
 

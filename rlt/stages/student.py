@@ -49,7 +49,12 @@ def read_students(config: Config, teacher: PreTrainedTokenizerBase | None) -> li
         students.append(
             StudentText(
                 settings,
-                StudentLayout(tokenizer, tags, student_prompt(settings.prompt, tags)),
+                StudentLayout(
+                    tokenizer,
+                    tags,
+                    student_prompt(settings.prompt, tags),
+                    solution_span=config.reward.solution_span,
+                ),
                 None if found.same_ids else TokenBytes(teacher),
                 student_context(config, settings.model),
             )
