@@ -69,7 +69,12 @@ def models_of(config: Config) -> dict[str, str]:
 def reads_elsewhere(config: Config) -> list[str]:
     """Return which models and data of a stage are not on this machine, but on the Hub."""
     data = (path for setting, path in _data_of(config) if setting in ("dataset_id_or_path", "data.eval_path"))
-    return [name for name in (*models_of(config).values(), *data) if not Path(name).exists()]
+    return [name for name in (*models_of(config).values(), *data) if not is_here(name)]
+
+
+def is_here(name: str | None) -> bool:
+    """Whether a model or a dataset is on this machine, so that a dry run looks into it."""
+    return name is not None and Path(name).exists()
 
 
 def _loads_weights(config: Config, setting: str) -> bool:

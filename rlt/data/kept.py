@@ -120,7 +120,7 @@ class KeptRows(Generic[T]):
             except DataError as error:
                 refused.append(self.refused(number, str(error)))
         if refused and stop:
-            skip = f", or leave such rows out with {fault.skip}"
+            skip = f", or leave such rows out with {fault.skip}" if made else ""  # else no row would be left
             raise DataError(f"{self._first(refused, fault)}; {fault.remedy}{skip}")
         if not made:
             raise DataError(f"no row is left: {self._first(refused, fault)}; {fault.remedy}")

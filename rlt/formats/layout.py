@@ -277,13 +277,13 @@ class StudentLayout:
 
     def prompt_ids(self, problem: Problem) -> list[int]:
         """Return the ids up to the start of the assistant's turn: what a student is asked with."""
-        pieces = self.chat.pieces(_system_of(problem, self.system_prompt) or None, problem.question)
+        pieces = self.chat.pieces(system_of(problem, self.system_prompt) or None, problem.question)
         return encode(self.tokenizer, pieces).ids
 
     def prefix_ids(self, problem: Problem) -> list[int]:
         """Return the ids up to and including the opening thought tag and its padding."""
         pieces = [
-            *self.chat.pieces(_system_of(problem, self.system_prompt) or None, problem.question),
+            *self.chat.pieces(system_of(problem, self.system_prompt) or None, problem.question),
             Piece(self.tags.thought.open + PADDING, trusted=True),
         ]
         return encode(self.tokenizer, pieces).ids
@@ -348,7 +348,7 @@ def student_messages(
 ) -> list[dict[str, str]]:
     """Return the student's chat as messages; `system_prompt` as in `StudentLayout`."""
     reply = tags.thought.wrap(explanation) + PADDING + tags.solution.wrap(problem.solution)
-    system = _system_of(problem, system_prompt)
+    system = system_of(problem, system_prompt)
     return [
         *([{"role": "system", "content": system}] if system else []),
         {"role": "user", "content": problem.question},
@@ -356,13 +356,14 @@ def student_messages(
     ]
 
 
-def _system_of(problem: Problem, system_prompt: str | None) -> str:
+def system_of(problem: Problem, system_prompt: str | None) -> str:
+    """Return the system prompt that a student reads; `system_prompt` as in `StudentLayout`."""
     if system_prompt is not None:
         return system_prompt
     if not problem.system:
         raise DataError(
             f"problem {problem.id} has no system prompt, which layout.student_prompt=from_dataset reads "
             "from its `system` column; use a dataset that carries it, or set layout.student_prompt to "
-            "file:PATH, to a text, or to default"
+            "file:PATH with the prompt that the student was trained with (or to default, if there is none)"
         )
     return problem.system
