@@ -54,13 +54,14 @@ def run(config: Config, options: argparse.Namespace, overrides: Sequence[str]) -
 def check_text(config: Config) -> None:
     """Read what a training would, tokenizers and rows, and raise what it would; load no model."""
     import_module("rlt.reporting.origin").require_same_origin(config)
-    if elsewhere := reads_elsewhere(config):
-        logging.info("not looked into, as it is not on this machine: %s", ", ".join(elsewhere))
-        return
     import_module("rlt.reporting.progress").setup_logging(0)
     import_module("rlt.stages.attention").check_attention(config)
     import_module(f"rlt.stages.{config.stage}").check(config)
-    logging.getLogger("rlt").info("tokenizers, templates and rows are as %s needs them", config.stage)
+    if elsewhere := reads_elsewhere(config):
+        told = "not looked into, as it is not on this machine: %s; what is here is as %s needs it"
+        logging.getLogger("rlt").info(told, ", ".join(elsewhere), config.stage)
+    else:
+        logging.getLogger("rlt").info("tokenizers, templates and rows are as %s needs them", config.stage)
 
 
 def read_options(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -71,7 +71,7 @@ def reads_elsewhere(config: Config) -> list[str]:
     data = (path for setting, path in _data_of(config) if setting in ("dataset_id_or_path", "data.eval_path"))
     prompts = student_prompts(config)
     named = [p.removeprefix(DATASET_PROMPT) for p in prompts if p.startswith(DATASET_PROMPT)]
-    return [name for name in (*models_of(config).values(), *data, *named) if not Path(name).exists()]
+    return [name for name in (*models_of(config).values(), *data, *named) if not is_here(name)]
 
 
 def student_prompts(config: Config) -> list[str]:
@@ -80,6 +80,17 @@ def student_prompts(config: Config) -> list[str]:
     first = [config.layout.student_prompt] if stage.reads("layout.student_prompt") else []
     others = config.reward.students if stage.reads("reward.students") else []
     return [*first, *(student.prompt for student in others if student.prompt)]
+
+
+def prompt_is_here(prompt: str | None) -> bool:
+    """Whether a student's prompt can be read on this machine: it is not that of a dataset on the Hub."""
+    is_elsewhere = prompt is not None and prompt.startswith(DATASET_PROMPT)
+    return not is_elsewhere or is_here(prompt.removeprefix(DATASET_PROMPT))
+
+
+def is_here(name: str | None) -> bool:
+    """Whether a model or a dataset is on this machine, so that a dry run looks into it."""
+    return name is not None and Path(name).exists()
 
 
 def _loads_weights(config: Config, setting: str) -> bool:

@@ -18,6 +18,8 @@ THERE: dict[str, dict[str, Any]] = {
         "model.attn_implementation": "sdpa",
         "model.trust_remote_code": True,
         "data.missing_trace": "solution",
+        "data.on_long_row": "truncate",
+        "data.tag_match": "first",
         "resume_from": "auto",
         "trainer.grad_accum_dtype": "model",
         "trainer.save_total_limit": None,
@@ -31,7 +33,9 @@ THERE: dict[str, dict[str, Any]] = {
     RL: {
         "model.attn_implementation": "sdpa",
         "model.trust_remote_code": True,
+        "data.tag_match": "first",
         "resume_from": "auto",
+        "reward.solution_span": "released",
         "reward.dtype": "bfloat16",
         "reward.teacher_logprobs": "policy",
         "reward.text_after_tag_penalty": 0.0,

@@ -85,7 +85,7 @@ def test_the_originals_empty_run_file_and_one_without_stage(tmp_path):
         (
             ["kl_penalty_reward_coeff=[0,", "0]"],
             "`kl_penalty_reward_coeff=[0,` on the command line is cut, because the shell ends a word at a "
-            "space: type 'kl_penalty_reward_coeff=[0, 0]' in quotes, or kl_penalty_reward_coeff=[0,0] without ",
+            "space: type 'kl_penalty_reward_coeff=[0, 0]' in quotes, or kl_penalty_reward_coeff=[0,0] ",
         ),
         (["data.columns={question:", "a,", "answer:", "b}"], "'data.columns={question: a, answer: b}' in"),
         (["reward.students=[{name: a,", "model: b}]"], "or reward.students=[{name:a,model:b}] without "),
