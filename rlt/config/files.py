@@ -84,8 +84,9 @@ def student_prompts(config: Config) -> list[str]:
 
 def prompt_is_here(prompt: str | None) -> bool:
     """Whether a student's prompt can be read on this machine: it is not that of a dataset on the Hub."""
-    is_elsewhere = prompt is not None and prompt.startswith(DATASET_PROMPT)
-    return not is_elsewhere or is_here(prompt.removeprefix(DATASET_PROMPT))
+    if prompt is None or not prompt.startswith(DATASET_PROMPT):
+        return True
+    return is_here(prompt.removeprefix(DATASET_PROMPT))
 
 
 def is_here(name: str | None) -> bool:

@@ -188,9 +188,10 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         kind=UNKNOWN,
     ),
     Behaviour(
-        "training of the students",
-        "not in its repository; its README sends to SkyThought, whose version is not known",
-        "student_sft, with the numbers that the paper and its re-evaluation report",
+        "loss average of the students' fine-tuning",
+        "LLaMA-Factory's, in SkyThought: with transformers before 4.46 each row's mean, from then on each "
+        "process's; which one is not known",
+        "each process's mean, then the mean over processes",
         stages=("student_sft",),
         kind=UNKNOWN,
     ),
