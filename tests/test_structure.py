@@ -25,7 +25,7 @@ LAYERS = (
     ("data", "rewards", "generation"),
     ("trainers", "traces", "evaluation", "reporting"),
     ("stages", "quickstart", "launch"),
-    ("pipeline", "lineage", "status"),
+    ("pipeline", "lineage", "status", "migrate", "differences"),
 )
 LEVEL = {area: level for level, areas in enumerate(LAYERS) for area in areas}
 SOURCES = sorted((ROOT / "rlt").rglob("*.py"))

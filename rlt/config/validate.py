@@ -26,7 +26,15 @@ from rlt.config.check_infer import check_infer
 from rlt.config.check_traces import check_plan, check_select, check_sources
 from rlt.config.check_trainer import check_trainer
 from rlt.config.files import check_files, context_length
-from rlt.config.schema import PLAIN_SAMPLING, REDUCTIONS, Config, StudentSettings, stage_of
+from rlt.config.schema import (
+    DATASET_PROMPT,
+    FILE_PROMPT,
+    PLAIN_SAMPLING,
+    REDUCTIONS,
+    Config,
+    StudentSettings,
+    stage_of,
+)
 from rlt.config.server_key import check_server_key
 from rlt.config.students import FIRST, all_students, check_students
 from rlt.config.tree import get
@@ -164,7 +172,8 @@ def _check_student_prompt(student: StudentSettings) -> None:
         model = "student_model" if student.name == FIRST else "model"
         raise ConfigError(
             f"`{setting}` must be from_dataset or file:PATH with {model}={name}, "
-            f"because under any prompt but its own every reward would be off, got '{prompt[:40]}'."
+            f"because under any prompt but its own every reward would be off, got '{prompt[:40]}' "
+            "(from_dataset:NAME takes the one of another dataset)."
         )
 
 
@@ -178,7 +187,8 @@ def _check_own_prompt(config: Config) -> None:
         values = "from_dataset or file:PATH" if stage.trains else "file:PATH"
         raise ConfigError(
             f"`layout.student_prompt` must be {values} with model_name_or_path={model}, because it was "
-            f"trained with a prompt that is data, got '{prompt[:40]}'."
+            f"trained with a prompt that is data, got '{prompt[:40]}' (from_dataset:NAME takes the one of "
+            "another dataset)."
         )
 
 
@@ -186,7 +196,7 @@ def _needs_own_prompt(model: str, prompt: str) -> bool:
     """Whether a student is a published one, and the prompt words of someone else."""
     names = {name.rsplit("/", 1)[-1] for name in PUBLISHED_STUDENTS if name.startswith("bespokelabs")}
     is_published = model in PUBLISHED_STUDENTS or model.rstrip("/").rsplit("/", 1)[-1] in names
-    return is_published and prompt != "from_dataset" and not prompt.startswith("file:")
+    return is_published and prompt != "from_dataset" and not prompt.startswith((FILE_PROMPT, DATASET_PROMPT))
 
 
 def _check_student_servers(config: Config) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
+from rlt.config.files import is_here, prompt_is_here
 from rlt.config.schema import Config
 from rlt.config.students import all_students
 from rlt.data.prompts import student_prompt
@@ -32,15 +33,20 @@ def student_inputs(config: Config) -> dict[str, Source | None]:
     return {"student": config.student_model, **others}
 
 
-def read_students(config: Config, teacher: PreTrainedTokenizerBase | None) -> list[StudentText]:
+def read_students(
+    config: Config, teacher: PreTrainedTokenizerBase | None, *, here_alone: bool = False
+) -> list[StudentText]:
     """Return the students, student_model first; logs how their tokenizers compare with the teacher's.
 
-    Without a teacher the explanations are in student_model's tokens.
+    Without a teacher the explanations are in student_model's tokens. `here_alone` leaves out students that
+    are not on this machine.
     """
     tags = TAG_STYLES[config.layout.tags]
     students = []
     for settings in all_students(config):
         assert settings.prompt is not None
+        if here_alone and not (is_here(settings.model) and prompt_is_here(settings.prompt)):
+            continue
         tokenizer = load_tokenizer(settings.model, trust=config.model.trust_remote_code)
         teacher = teacher or tokenizer
         found = compare_tokenizers(teacher, tokenizer, tags)
@@ -49,7 +55,12 @@ def read_students(config: Config, teacher: PreTrainedTokenizerBase | None) -> li
         students.append(
             StudentText(
                 settings,
-                StudentLayout(tokenizer, tags, student_prompt(settings.prompt, tags)),
+                StudentLayout(
+                    tokenizer,
+                    tags,
+                    student_prompt(settings.prompt, tags),
+                    solution_span=config.reward.solution_span,
+                ),
                 None if found.same_ids else TokenBytes(teacher),
                 student_context(config, settings.model),
             )
