@@ -172,12 +172,17 @@ class LayoutSettings:
 
     tags: str = setting("bespoke", "tag style", choices=("bespoke", "r1"))
     teacher_prompt: str = setting(
-        "default", "the teacher's system prompt: default, file:PATH, or the text itself"
+        "default", "the teacher's system prompt: default, file:PATH, text:TEXT, or the text itself"
     )
     student_prompt: str = setting(
         "default",
         "the student's system prompt: default, from_dataset (the row's system column, byte-exact), "
-        "file:PATH, or the text itself",
+        "file:PATH, text:TEXT, or the text itself",
+    )
+    override: bool = setting(
+        False,
+        "use the tags and prompts that are typed though a model was trained with others, as its "
+        "rlt_layout.json says; tags and prompts that are not typed are the model's own all the same",
     )
 
 

@@ -9,6 +9,8 @@ from rlt.formats.prompts import default_student_prompt, default_teacher_prompt
 from rlt.formats.tags import TagStyle
 
 FROM_DATASET = "from_dataset"
+TEXT = "text:"
+"""Before a prompt's text that might be read as something else; what the program itself fills in has it."""
 
 
 def teacher_prompt(setting: str, tags: TagStyle) -> str:
@@ -29,7 +31,7 @@ def _text(setting: str, key: str) -> str:
     A byte-order mark, CR LF and a newline at the end are part of the prompt.
     """
     if not setting.startswith("file:"):
-        return setting
+        return setting.removeprefix(TEXT)
     path = Path(setting.removeprefix("file:"))
     try:
         return path.read_bytes().decode()

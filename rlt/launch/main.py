@@ -21,11 +21,14 @@ from typing import NoReturn
 
 from rlt.config.attention import refuse_on_cpu
 from rlt.config.compose import compose
+from rlt.config.overrides import read
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
 from rlt.config.schema import Config, stage_of
 from rlt.config.server_key import VARIABLE
+from rlt.config.typed import chosen_settings
 from rlt.config.validate import validate
+from rlt.data.own_layout import adopt_layouts
 from rlt.devices import MIG, refuse_unusable, usable_in_rehearsal, visible_gpus
 from rlt.errors import ConfigError, RLTError
 from rlt.launch.command import PROJECT, training_command, training_env
@@ -223,9 +226,20 @@ def check(script: str, line: CommandLine, config: Config) -> Checked:
     return Checked(plan, needs_servers)
 
 
+def compose_settled(line: CommandLine, *, launched: bool = False) -> Config:
+    """Return the resolved configuration of a command line, with its models' own prompts.
+
+    Whose prompts are taken is for train.py to tell, which a dry run of a stage that trains nothing does not
+    start.
+    """
+    config = resolve(compose(line.overrides, launched=launched))
+    tell = line.dry_run and not stage_of(config).trains
+    return adopt_layouts(config, chosen_settings(read(line.overrides)), tell=tell)
+
+
 def prepare(script: str, line: CommandLine) -> Launch:
     """Return what would be started, with every check done that needs no model."""
-    config = resolve(compose(line.overrides))
+    config = compose_settled(line)
     if config.stage == "pipeline":
         become_pipeline(line)
     return arrange(line, config, check(script, line, config))
@@ -321,7 +335,7 @@ def look_at_disk(config: Config, plan: Plan, num_rows: int | None, *, refuse: bo
 def rehearse(script: str, line: CommandLine) -> int:
     """Return the exit code of a rehearsal, which goes the way of a run, in a directory of its own."""
     began = time.monotonic()
-    config = resolve(compose(line.overrides))
+    config = compose_settled(line)
     refuse_rehearsal(config, dry_run=line.dry_run, num_machines=line.machines.count)
     real = check(script, line, config)
     check_local_data(config)
@@ -333,7 +347,7 @@ def rehearse(script: str, line: CommandLine) -> int:
         for told in rehearsed.told:
             logger.info("#   %s", told)
         small = replace(line, overrides=(*line.overrides, *rehearsed.words))
-        settings = resolve(compose(small.overrides, launched=True))
+        settings = compose_settled(small, launched=True)
         plan = rehearsed.plan
         validate(settings, num_processes=plan.num_processes, servers_follow=bool(plan.servers))
         launch = replace(arrange(small, settings, Checked(plan, bool(plan.servers))), forecast=None)

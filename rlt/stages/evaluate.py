@@ -22,7 +22,6 @@ from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
 from rlt.data.load import take_subset
-from rlt.data.prompts import student_prompt
 from rlt.evaluation.grading import RunningScore
 from rlt.evaluation.items import (
     Asked,
@@ -39,7 +38,6 @@ from rlt.evaluation.table import summary_page
 from rlt.evaluation.verdicts import GradingPool, Verdict
 from rlt.formats.answer import read_answer
 from rlt.formats.layout import StudentLayout
-from rlt.formats.tags import TAG_STYLES
 from rlt.generation.openai_pool import WITHHELD, OpenAIPool, Texts
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
@@ -54,6 +52,7 @@ from rlt.reporting.tables import markdown
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool
 from rlt.stages.evaluation_report import evaluation_report
+from rlt.stages.layouts import student_layout
 from rlt.stages.sampling import (
     engine_facts,
     from_servers,
@@ -221,8 +220,7 @@ def read_layout(config: Config) -> tuple[StudentLayout, int | None]:
     tokenizer = load_tokenizer(config.model_name_or_path, revision=revision, trust=trust)
     context = load_context(config.model_name_or_path, revision=revision, trust=trust)
     check_lengths(config, context, {})
-    tags = TAG_STYLES[config.layout.tags]
-    return StudentLayout(tokenizer, tags, student_prompt(config.layout.student_prompt, tags)), context
+    return student_layout(config, tokenizer, config.model_name_or_path, revision=revision), context
 
 
 def ask(config: Config, task: str, layout: StudentLayout, at_most: int | None = None) -> KeptRows[Asked]:

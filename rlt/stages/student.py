@@ -10,10 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from rlt.config.schema import Config
 from rlt.config.students import all_students
-from rlt.data.prompts import student_prompt
 from rlt.formats.compare import compare_tokenizers
 from rlt.formats.encode import TokenBytes
-from rlt.formats.layout import StudentLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.models.load import load_tokenizer
 from rlt.reporting.run_record import Source
@@ -21,6 +19,7 @@ from rlt.rewards.formula import RewardSpec
 from rlt.rewards.likelihood import LikelihoodReward, WeightedStudent
 from rlt.rewards.scorer import StudentScorer
 from rlt.rewards.student import StudentText
+from rlt.stages.layouts import student_layout
 from rlt.stages.student_placement import student_context, student_model
 
 logger = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ def read_students(config: Config, teacher: PreTrainedTokenizerBase | None) -> li
         students.append(
             StudentText(
                 settings,
-                StudentLayout(tokenizer, tags, student_prompt(settings.prompt, tags)),
+                student_layout(config, tokenizer, settings.model, prompt=settings.prompt),
                 None if found.same_ids else TokenBytes(teacher),
                 student_context(config, settings.model),
             )

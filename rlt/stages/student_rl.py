@@ -15,7 +15,6 @@ from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths
 from rlt.data.load import load_eval_problems, load_problems
-from rlt.data.prompts import student_prompt
 from rlt.errors import DataError
 from rlt.formats.layout import StudentLayout
 from rlt.formats.tags import TAG_STYLES
@@ -25,6 +24,7 @@ from rlt.rewards.correctness import CorrectnessReward, CorrectnessWeights
 from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks, watch_benchmarks
 from rlt.stages.clean import clean_problems
 from rlt.stages.common import progress, run_context, run_directory, start_step, write_skipped
+from rlt.stages.layouts import student_layout, student_record
 from rlt.stages.rl import (
     await_servers,
     keep_earlier_run_apart,
@@ -38,7 +38,7 @@ from rlt.stages.rl import (
 from rlt.tasks.countdown import is_countdown
 from rlt.tasks.graders import GRADERS, Grader
 from rlt.trainers.arguments import grpo_arguments
-from rlt.trainers.final_model import generation_config
+from rlt.trainers.final_model import SavedWith, generation_config
 from rlt.trainers.lora import lora_config
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.student_rl import StudentRLTrainer
@@ -91,7 +91,8 @@ def run(config: Config) -> None:
         stop_ids = list(dict.fromkeys([*trainer.eos_token_ids, *trainer.stop_token_ids]))
         generation = generation_config(text.layout.tokenizer, stop_ids, config.temperature)
         watch_benchmarks(trainer, benchmarks, trainer.answer, start_step(checkpoint))
-        train_and_save(trainer, config, checkpoint, generation)
+        layout = student_record(config, text.layout, (row.problem for row in data.train))
+        train_and_save(trainer, config, checkpoint, SavedWith(generation, layout))
         record.update(
             problems=len(data.train),
             held_out=len(data.held_out),
@@ -118,7 +119,7 @@ def read_text(config: Config, grader: Grader) -> Text:
     model, revision, trust = config.model_name_or_path, config.model.revision, config.model.trust_remote_code
     tags = TAG_STYLES[config.layout.tags]
     tokenizer = load_tokenizer(model, revision=revision, trust=trust)
-    layout = StudentLayout(tokenizer, tags, student_prompt(config.layout.student_prompt, tags))
+    layout = student_layout(config, tokenizer, model, revision=revision)
     context = load_context(model, revision=revision, trust=trust)
     check_lengths(config, context, {})
     own_stops = load_eos_ids(model, revision=revision, trust=trust)

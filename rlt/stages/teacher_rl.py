@@ -11,7 +11,6 @@ from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths
 from rlt.data.load import load_eval_problems, load_problems
-from rlt.data.prompts import teacher_prompt
 from rlt.formats.encode import TokenBytes
 from rlt.formats.layout import TeacherLayout
 from rlt.formats.tags import TAG_STYLES
@@ -28,6 +27,7 @@ from rlt.stages.components import (
     load_outside_parts,
     with_components,
 )
+from rlt.stages.layouts import teacher_layout, teacher_record
 from rlt.stages.rl import (
     await_servers,
     keep_earlier_run_apart,
@@ -46,7 +46,7 @@ from rlt.stages.student_check import (
     verify_student_servers,
 )
 from rlt.trainers.arguments import grpo_arguments
-from rlt.trainers.final_model import generation_config
+from rlt.trainers.final_model import SavedWith, generation_config
 from rlt.trainers.lora import lora_config
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.teacher_rl import TeacherReward, TeacherRLTrainer
@@ -98,7 +98,9 @@ def run(config: Config) -> None:
 
         # 3. Train, and write the model.
         generation = generation_config(text.layout.tokenizer, trainer.stop_token_ids, config.temperature)
-        train_and_save(trainer, config, checkpoint, generation)
+        problems = (row.problem for row in data.train)
+        layout = teacher_record(config, text.layout, text.students[0].layout, problems)
+        train_and_save(trainer, config, checkpoint, SavedWith(generation, layout))
         record.update(problems=len(data.train), held_out=len(data.held_out), skipped=num_skipped)
 
 
@@ -118,7 +120,7 @@ def read_text(config: Config) -> Text:
     trust, revision = config.model.trust_remote_code, config.model.revision
     tokenizer = load_tokenizer(config.model_name_or_path, revision=revision, trust=trust)
     tags = TAG_STYLES[config.layout.tags]
-    layout = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
+    layout = teacher_layout(config, tokenizer)
     students = read_students(config, tokenizer)
     context = load_context(config.model_name_or_path, revision=revision, trust=trust)
     check_lengths(config, context, {s.settings.model: s.context for s in students})
