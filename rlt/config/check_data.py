@@ -94,7 +94,7 @@ def _refuse_shared_column(columns: Mapping[str, str]) -> None:
 
 def _check_prompt(setting: str, prompt: str, keywords: tuple[str, ...]) -> None:
     """Refuse a word or a path that would silently be taken for the prompt's text."""
-    if prompt in keywords or prompt.startswith("text:"):
+    if prompt in keywords or prompt.startswith(("text:", "skythought:")):
         return
     if prompt.startswith("file:"):
         if not os.path.isfile(prompt.removeprefix("file:")):

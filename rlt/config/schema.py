@@ -177,7 +177,7 @@ class LayoutSettings:
     student_prompt: str = setting(
         "default",
         "the student's system prompt: default, from_dataset (the row's system column, byte-exact), "
-        "file:PATH, text:TEXT, or the text itself",
+        "skythought:DIR (SkyThought's own, out of a checkout), file:PATH, text:TEXT, or the text itself",
     )
     override: bool = setting(
         False,

@@ -20,6 +20,7 @@ from rlt.config.schema import Config, stage_of
 from rlt.config.tree import get
 from rlt.data.model_layout import ModelLayout, digest, find_layout, read_layout
 from rlt.data.prompts import FROM_DATASET, TEXT, student_prompt, teacher_prompt
+from rlt.data.skythought import is_skythought
 from rlt.errors import ConfigError
 from rlt.formats.tags import TAG_STYLES
 
@@ -105,7 +106,8 @@ def owners_of(config: Config, read: Read = find_layout) -> Iterator[Owner]:
         else:
             layout = read(model, config.model.revision)
             yield Owner("model_name_or_path", model, role, setting, layout)
-    if stage.reads("student_model") and config.student_model:
+    counts = stage.reads("student_model") and (config.stage != "select_traces" or config.select.max_length)
+    if counts and config.student_model:
         layout = read(config.student_model, None)
         yield Owner("student_model", config.student_model, "student", STUDENT, layout)
     if stage.reads("reward.students"):
@@ -159,6 +161,8 @@ class _Adoption:
             self._tell_of_none(owner)
             return
         where = self._where(setting)
+        if where is None and _by_skythought(self._config):
+            self.say("SkyThought asks under a system prompt of its own: %s=skythought:DIR takes it", setting)
         now = None if _value(self._config, setting) is None else self._text(setting)
         if now == own:
             self.say("%s is %s's own (%s, sha256 %.12s)", setting, owner.name, LAYOUT_FILE, digest(own))
@@ -167,6 +171,9 @@ class _Adoption:
                 self._take(setting, own, owner)
         elif now is None:
             self.say("%s: each row must bring the prompt that %s was trained with", setting, owner.name)
+        elif _by_skythought(self._config) and is_skythought(now):
+            told = (setting, owner.name, short(own))
+            self.say("%s is SkyThought's own, as its protocol asks; %s was trained with %s", *told)
         elif not self._may_differ(owner):
             raise ConfigError(
                 f"`{setting}` {where} is not the {owner.role}'s prompt that {owner.name} was trained with "
@@ -272,7 +279,7 @@ def prompt_of_rows(config: Config, model: str | None, setting: str, revision: st
 
 
 def layout_to_come(config: Config) -> ModelLayout | None:
-    """Return what a training will store with its model, as far as its configuration tells; None without one."""
+    """Return what a training will store with its model, as far as its settings tell; None without one."""
     stage = stage_of(config)
     if not stage.trains or stage.model is None:
         return None
@@ -300,6 +307,11 @@ def described(prompt: str | None) -> dict[str, Any]:
     return {"begins": _begin(prompt), "sha256": digest(prompt)}
 
 
+def _by_skythought(config: Config) -> bool:
+    """Whether an evaluation follows SkyThought's protocol (eval_cfg=skythought)."""
+    return config.stage == "evaluate" and config.evaluate.extraction == "skythought"
+
+
 def _whose(owner: Owner, text: str | None) -> str:
     model = Path(owner.model).name
     if owner.prompt is None:
@@ -307,6 +319,8 @@ def _whose(owner: Owner, text: str | None) -> str:
         return f"as set: {model} has {missing}"
     if text in (owner.prompt, None):
         return f"{model}'s own"
+    if is_skythought(text):
+        return f"SkyThought's own; not {model}'s own (sha256 {digest(owner.prompt):.12s})"
     return f"not {model}'s own (sha256 {digest(owner.prompt):.12s}): layout.override=true"
 
 

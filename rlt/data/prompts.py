@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rlt.data.skythought import PREFIX as SKYTHOUGHT
+from rlt.data.skythought import read_skythought_prompt
 from rlt.errors import ConfigError
 from rlt.formats.prompts import default_student_prompt, default_teacher_prompt
 from rlt.formats.tags import TagStyle
@@ -22,6 +24,8 @@ def student_prompt(setting: str, tags: TagStyle) -> str | None:
     """Return the student's system prompt, or None when each row brings its own."""
     if setting == FROM_DATASET:
         return None
+    if setting.startswith(SKYTHOUGHT):
+        return read_skythought_prompt(setting.removeprefix(SKYTHOUGHT))
     return default_student_prompt(tags) if setting == "default" else _text(setting, "layout.student_prompt")
 
 
