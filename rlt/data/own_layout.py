@@ -165,7 +165,8 @@ class _Adoption:
             self.say("SkyThought asks under a system prompt of its own: %s=skythought:DIR takes it", setting)
         now = None if _value(self._config, setting) is None else self._text(setting)
         if now == own:
-            self.say("%s is %s's own (%s, sha256 %.12s)", setting, owner.name, LAYOUT_FILE, digest(own))
+            if where is None:
+                self.say("%s is %s's own, from its %s: %s", setting, owner.name, LAYOUT_FILE, short(own))
         elif where is None:
             if now is not None or not _is_of_its_rows(owner):
                 self._take(setting, own, owner)
