@@ -36,12 +36,12 @@ def settings(options: argparse.Namespace, overrides: Sequence[str], num_processe
     """Return the configuration with its models' own prompts, checked unless it is only to be shown."""
     launched = {LAUNCHED_VARIABLE, PROCESSES_VARIABLE} & os.environ.keys()
     chosen = chosen_settings(read(overrides))
-    config = adopt_layouts(resolve(compose(overrides, launched=bool(launched))), chosen, tell=options.dry_run)
-    if not options.cfg:
-        validate(config, num_processes=num_processes)
-    if options.cfg or options.dry_run:
+    config = adopt_layouts(resolve(compose(overrides, launched=bool(launched))), chosen, tell=False)
+    if options.cfg:
         return config
-    return adopt_layouts(config, chosen, read=partial(find_layout, download=True))
+    validate(config, num_processes=num_processes)
+    # Once more, to tell of it, and for models of the Hub that are not on this machine yet.
+    return adopt_layouts(config, chosen, read=partial(find_layout, download=not options.dry_run))
 
 
 def run(config: Config, options: argparse.Namespace, overrides: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from rlt.config.checkpoints import named_checkpoint
 from rlt.config.files import LAYOUT_FILE
 from rlt.config.schema import Config, stage_of
-from rlt.config.tree import get
+from rlt.config.tree import get, rows
 from rlt.data.model_layout import ModelLayout, digest, find_layout, read_layout
 from rlt.data.prompts import FROM_DATASET, TEXT, student_prompt, teacher_prompt
 from rlt.data.skythought import is_skythought
@@ -142,12 +142,11 @@ class _Adoption:
             return
         own, now, chosen = owner.layout.tags, self._config.layout.tags, self._chosen.get(TAGS)
         is_settled, self._has_tags = self._has_tags, True
-        if own == now:
-            return
         if chosen is None and not is_settled:
             self._config.layout.tags = own
-            self.say("%s=%s: %s was trained with these tags (%s)", TAGS, own, owner.name, LAYOUT_FILE)
-        elif not self._may_differ(owner):
+            if own != rows()[TAGS].default:
+                self.say("%s=%s: %s was trained with these tags (%s)", TAGS, own, owner.name, LAYOUT_FILE)
+        elif own != now and not self._may_differ(owner):
             where, remedy = (chosen, "remove it") if chosen else ("of another model of the run", _ALIKE)
             raise ConfigError(
                 f"`{TAGS}={now}` {where} is not what {owner.name} was trained with, {own}, as its "
@@ -206,13 +205,11 @@ class _Adoption:
         config, own = self._config, owner.layout.turn_end_is
         if not stage_of(config).reads(TURN_END) or owner.layout.role != "student":
             return
-        if config.distill.turn_end == own:
-            return
         where = self._chosen.get(TURN_END)
         if where is None:
             self.say("%s=%s: %s ends its turn with %s", TURN_END, own, owner.name, owner.layout.turn_end)
             config.distill.turn_end = own
-        elif not self._may_differ(owner):
+        elif config.distill.turn_end != own and not self._may_differ(owner):
             raise ConfigError(
                 f"`{TURN_END}={config.distill.turn_end}` {where} is not how {owner.name} was taught to end "
                 f"its turn ({own}: {owner.layout.turn_end}, as its {LAYOUT_FILE} says): remove it, or "

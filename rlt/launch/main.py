@@ -227,14 +227,9 @@ def check(script: str, line: CommandLine, config: Config) -> Checked:
 
 
 def compose_settled(line: CommandLine, *, launched: bool = False) -> Config:
-    """Return the resolved configuration of a command line, with its models' own prompts.
-
-    Whose prompts are taken is for train.py to tell, which a dry run of a stage that trains nothing does not
-    start.
-    """
+    """Return the resolved configuration of a command line, with its models' own prompts."""
     config = resolve(compose(line.overrides, launched=launched))
-    tell = line.dry_run and not stage_of(config).trains
-    return adopt_layouts(config, chosen_settings(read(line.overrides)), tell=tell)
+    return adopt_layouts(config, chosen_settings(read(line.overrides)), tell=False)
 
 
 def prepare(script: str, line: CommandLine) -> Launch:
@@ -242,7 +237,10 @@ def prepare(script: str, line: CommandLine) -> Launch:
     config = compose_settled(line)
     if config.stage == "pipeline":
         become_pipeline(line)
-    return arrange(line, config, check(script, line, config))
+    checked = check(script, line, config)
+    if line.dry_run and not stage_of(config).trains:  # else train.py says whose prompts are taken
+        adopt_layouts(config, chosen_settings(read(line.overrides)))
+    return arrange(line, config, checked)
 
 
 def arrange(line: CommandLine, config: Config, checked: Checked) -> Launch:

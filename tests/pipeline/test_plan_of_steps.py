@@ -135,7 +135,8 @@ def test_what_holds_for_all_steps_is_left_out_of_those_in_which_it_is_void(place
 
 def warm_up_and_traces(place: Path, prompt: str, **of_traces: str) -> dict[str, str]:
     """Return the prompt that each step of a chain has, of which only the warm-up is given one."""
-    warm_up = {"run_cfg": "teacher_sft", "model_name_or_path": "results/base", FILE: "rows.jsonl"}
+    rows = {FILE: "rows.jsonl", "data.missing_trace": "solution"}
+    warm_up = {"run_cfg": "teacher_sft", "model_name_or_path": "results/base", **rows}
     traces = {"run_cfg": "collect_traces", "model_name_or_path": "{warm_up}", FILE: "rows.jsonl", **of_traces}
     steps = {"warm_up": {**warm_up, "layout.teacher_prompt": prompt}, "traces": traces}
     found = plan_of(place, steps)
