@@ -93,8 +93,8 @@ def adopt_layouts(
 
 def owners_of(config: Config, read: Read = find_layout) -> Iterator[Owner]:
     """Yield the models of a run with their records, the one that it trains or asks first."""
-    stage, model = stage_of(config), config.model_name_or_path
-    if stage.model and model:
+    stage = stage_of(config)
+    if stage.model and (model := config.model_name_or_path):
         role = stage.model
         if role == "either":
             role = "student" if config.infer.solution is None else "teacher"
@@ -200,7 +200,7 @@ class _Adoption:
 
     def take_turn_end(self, owner: Owner) -> None:
         """Have a student that is trained further end its turn as it does."""
-        if owner.layout is None or owner.layout.turn_end_is is None or owner.setting != "model_name_or_path":
+        if owner.layout is None or owner.layout.turn_end_is is None or owner.setting == "student_model":
             return
         config, own = self._config, owner.layout.turn_end_is
         if not stage_of(config).reads(TURN_END) or owner.layout.role != "student":

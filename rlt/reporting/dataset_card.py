@@ -92,6 +92,7 @@ def write_selection_card(run_dir: str | Path) -> Path:
     sections = (
         f"#{report}",  # one heading below the card's own
         "## Provenance\n\n" + markdown_table(("what", "value"), facts),
+        prompts_section(run),
     )
     return _write(run_dir, run, "traces.parquet", introduction, sections)
 

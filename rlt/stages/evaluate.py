@@ -22,7 +22,8 @@ from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
 from rlt.data.load import take_subset
-from rlt.data.own_layout import used_prompts
+from rlt.data.own_layout import STUDENT, prompt_text, used_prompts
+from rlt.data.skythought import is_skythought
 from rlt.evaluation.grading import RunningScore
 from rlt.evaluation.items import (
     Asked,
@@ -187,6 +188,8 @@ def write_numbers(
     write_json(output / "summary.json", {"tasks": numbers, "sampling": shaped, **models})
     if asked is not None:
         model = f"{model}, asked as {', '.join(asked)}"
+    if is_skythought(prompt_text(config, STUDENT)):
+        model = f"{model}, under SkyThought's own system prompt"
     page = summary_page(numbers, model, shaped, markdown=markdown, reference=config.evaluate.reference)
     write_text(output / "summary.md", page)
     logger.info("%s", page)

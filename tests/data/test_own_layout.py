@@ -91,17 +91,25 @@ def test_a_frozen_student_judges_under_its_own_prompt(stage):
         adopted(stage, None, "layout.student_prompt=Another.")
 
 
-@pytest.mark.parametrize("stage", OF_TEACHERS)
-@pytest.mark.parametrize("typed", ["default", "file:typed.txt", "Another.", "text:Another.", ""])
+@pytest.mark.parametrize(
+    ("stage", "typed"),
+    [
+        ("teacher_sft", "default"),
+        ("teacher_rl", "file:typed.txt"),
+        ("collect_traces", ""),
+        ("score_traces", "text:Another."),
+        ("show_traces", "Another."),
+        ("infer", "default"),
+    ],
+)
 def test_another_teachers_prompt_is_refused_and_may_be_forced(stage, typed):
     word = f"layout.teacher_prompt={typed}"
     with pytest.raises(ConfigError) as error:
         adopted(stage, "teacher", word)
-    assert str(error.value).startswith(
-        "`layout.teacher_prompt` on the command line is not the teacher's prompt"
-    )
-    assert "model_name_or_path=teacher was trained with ('Explain mine.', sha256 " in str(error.value)
-    assert "remove it, or take layout.override=true" in str(error.value)
+    sentence = str(error.value)
+    assert sentence.startswith("`layout.teacher_prompt` on the command line is not the teacher's prompt that")
+    assert "model_name_or_path=teacher was trained with ('Explain mine.', sha256 " in sentence
+    assert "remove it, or take layout.override=true" in sentence
     config = adopted(stage, "teacher", word, "layout.override=true")
     assert config.layout.teacher_prompt == typed
     used = used_prompts(config)["layout.teacher_prompt"]["is"]
