@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.hub import cached_file
 
+from rlt.config.files import LAYOUT_FILE
 from rlt.errors import ModelError, first_line
 from rlt.models.load import load_config, load_tokenizer
 
@@ -26,7 +27,7 @@ _LAYERS = 2
 _EXPERTS = 4
 _MOST_PARAMETERS = 5_000_000
 """Besides the vocabulary's. What is left of a family whose sizes have other names is far above."""
-_EXTRA_FILES = ("generation_config.json",)
+_EXTRA_FILES = ("generation_config.json", LAYOUT_FILE)
 
 
 @dataclass(frozen=True)
