@@ -59,6 +59,7 @@ def check_text(config: Config) -> None:
         return
     import_module("rlt.reporting.progress").setup_logging(0)
     import_module("rlt.stages.attention").check_attention(config)
+    import_module("rlt.stages.heads").check_heads(config)
     import_module(f"rlt.stages.{config.stage}").check(config)
     logging.getLogger("rlt").info("tokenizers, templates and rows are as %s needs them", config.stage)
 
