@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlt.models.gather import gathered
-from rlt.models.own_head import OwnHead, Sample, find_own_head
+from rlt.models.own_head import OwnHead, Sample, find_own_head, is_partitioned
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +82,8 @@ class TokenQuery:
 def add_token_query(model: nn.Module) -> None:
     """Let `model(input_ids=…, query=TokenQuery(…))` return the wanted log-probabilities, shape (N,).
 
-    The first query finds out with a few tokens how the model makes its logits (own_head.py), and raises
-    ModelError where that cannot be followed; collective where the model is sharded. Of a model with adapters
+    A few tokens show at once how the model makes its logits (own_head.py); of a model that is sharded with
+    ZeRO-3 the first query shows it. Raises ModelError where it cannot be followed. Of a model with adapters
     the one inside is changed. Does nothing the second time.
     """
     inner: PreTrainedModel = without_adapters(model)
@@ -98,6 +98,8 @@ def add_token_query(model: nn.Module) -> None:
 
     forward.takes_query = True  # pyright: ignore[reportAttributeAccessIssue]
     inner.forward = types.MethodType(forward, inner)
+    if not is_partitioned(inner):
+        head.look(inner.device)
 
 
 def without_adapters(model: Any) -> Any:
@@ -117,14 +119,19 @@ class QueryHead:
 
     def __call__(self, query: TokenQuery, *args: Any, input_ids: Tensor, **kwargs: Any) -> Tensor:
         """Return the log-probabilities, shape (N,)."""
-        if self._sample is None:
-            self._sample = find_own_head(self._model, self._forward, input_ids.device)
-        own = self._sample.own
-        projects = self._is_projection(self._sample)
+        sample = self.look(input_ids.device)
+        own, projects = sample.own, self._is_projection(sample)
         hidden_ND = own.hidden(*args, input_ids=input_ids, **kwargs)[query.rows_N, query.columns_N]
         if projects:
             return _project(own.embeddings, hidden_ND, query.targets_N, query.temperature)
         return _own_logprobs(own, hidden_ND, input_ids[query.rows_N, query.columns_N], query)
+
+    def look(self, device: torch.device) -> Sample:
+        """Find out how the model makes its logits, once; collective where it is sharded."""
+        if self._sample is None:
+            self._sample = find_own_head(self._model, self._forward, device)
+            self._is_projection(self._sample)
+        return self._sample
 
     def _is_projection(self, sample: Sample) -> bool:
         head = sample.own.embeddings
@@ -162,7 +169,7 @@ def own_slices(own: OwnHead, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     vocabulary = own.vocabulary
     rows = max(1, (_CPU_OWN_ELEMENTS if on_cpu else _GPU_TILE_ELEMENTS) // vocabulary)
     count = math.ceil(len(tensors[0]) / rows)
-    if own.is_partitioned:
+    if is_partitioned(own.embeddings):
         counts = torch.tensor(max(count, 1), device=tensors[0].device)
         torch.distributed.all_reduce(counts, torch.distributed.ReduceOp.MAX)
         spare, count = int(counts) * rows - len(tensors[0]), int(counts)

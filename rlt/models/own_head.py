@@ -61,11 +61,6 @@ class OwnHead:
         return self._model.get_output_embeddings()
 
     @property
-    def is_partitioned(self) -> bool:
-        """Whether DeepSpeed ZeRO-3 spreads the head over the processes."""
-        return any(hasattr(parameter, "ds_id") for parameter in self.embeddings.parameters())
-
-    @property
     def is_linear_module(self) -> bool:
         """Whether the head is nothing but a weight and a bias: no adapter, no quantisation, no wrapper."""
         return type(self.embeddings) is nn.Linear and "forward" not in self.embeddings.__dict__
@@ -121,6 +116,11 @@ class Sample:
             if not _close(ours_N, expected_N, rounding * (1 + _largest(logits_NV))):
                 return False
         return True
+
+
+def is_partitioned(module: nn.Module) -> bool:
+    """Whether DeepSpeed ZeRO-3 spreads a module over the processes."""
+    return any(hasattr(parameter, "ds_id") for parameter in module.parameters())
 
 
 @torch.no_grad()

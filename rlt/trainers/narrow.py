@@ -47,8 +47,9 @@ class NarrowPasses(GRPOTrainer):
         for scored in (self.model, self.ref_model):
             if scored is not None:
                 plain: Any = self.accelerator.unwrap_model(scored)
-                hold_to_own_head(plain, self.temperature)
-                add_token_query(plain)
+                with self.accelerator.autocast():
+                    hold_to_own_head(plain, self.temperature)
+                    add_token_query(plain)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """Return the next micro-batch; of each new generation, all are first made as narrow as their rows."""

@@ -27,7 +27,7 @@ from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 from rlt.errors import ModelError
 from rlt.models.family import require_same
 from rlt.models.logprobs import own_slices, without_adapters
-from rlt.models.own_head import OwnHead, Sample, find_own_head
+from rlt.models.own_head import OwnHead, Sample, find_own_head, is_partitioned
 
 logger = logging.getLogger(__name__)
 IGNORED = -100
@@ -57,7 +57,10 @@ def adapters_on_the_head() -> Iterator[None]:
 
 
 def hold_to_own_head(model: nn.Module, temperature: float = 1.0) -> None:
-    """Make a model's fused LM head, which TRL has given it, agree with the model's own forward."""
+    """Make a model's fused LM head, which TRL has given it, agree with the model's own forward.
+
+    A few tokens show at once whether it does; of a model that is sharded with ZeRO-3 the first pass.
+    """
     inner: Any = without_adapters(model)
     require_head_of_its_own(inner)
     fused = inner.forward
@@ -68,6 +71,8 @@ def hold_to_own_head(model: nn.Module, temperature: float = 1.0) -> None:
         return head(*args, **kwargs) if fused_lm_head else fused(*args, **kwargs)
 
     inner.forward = types.MethodType(forward, inner)
+    if not is_partitioned(inner):
+        head.look(inner.device)
 
 
 def require_head_of_its_own(model: Any) -> None:
@@ -100,11 +105,17 @@ class LossHead:
 
     def __call__(self, *args: Any, input_ids: Tensor, labels: Tensor, **kwargs: Any) -> FusedCausalLMOutput:
         """Return TRL's outputs, (B, T - 1) each."""
-        if self._sample is None:
-            self._sample = find_own_head(self._model, self._fused, input_ids.device)
-        if self._trl_is_right(self._sample):
+        sample = self.look(input_ids.device)
+        if self._trl_is_right(sample):
             return self._fused(*args, input_ids=input_ids, labels=labels, fused_lm_head=True, **kwargs)
-        return self._outputs(self._sample.own, *args, input_ids=input_ids, labels=labels, **kwargs)
+        return self._outputs(sample.own, *args, input_ids=input_ids, labels=labels, **kwargs)
+
+    def look(self, device: torch.device) -> Sample:
+        """Find out how the model makes its logits, once; collective where it is sharded."""
+        if self._sample is None:
+            self._sample = find_own_head(self._model, self._fused, device)
+            self._trl_is_right(self._sample)
+        return self._sample
 
     def _trl_is_right(self, sample: Sample) -> bool:
         """Whether TRL's head agrees; one that wraps its weight may do more to it after some steps."""

@@ -36,7 +36,8 @@ class FineTuner(SelectiveRecompute, SFTTrainer):
         with adapters_on_the_head():
             super().__init__(*args, **kwargs)
         assert self.model is not None, "the constructor has made it"
-        hold_to_own_head(self.model)
+        with self.accelerator.autocast():
+            hold_to_own_head(self.model)
 
     @override
     def get_batch_samples(

@@ -46,7 +46,7 @@ FAMILIES = {
     "llama": {},
     "llama4": {},
     "llama4_text": {},
-    "minicpm3": {"scale_emb": 1, "dim_model_base": 32},
+    "minicpm3": {"scale_emb": 1, "dim_model_base": 8},
     "minimax": {},
     "ministral3": {},
     "mistral": {},
