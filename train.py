@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 
 from rlt.config.allocator import allocator_env
@@ -15,11 +16,15 @@ from rlt.config.attention import loaded_models
 from rlt.config.compose import compose
 from rlt.config.explain import explain, help_page
 from rlt.config.files import is_here, reads
+from rlt.config.overrides import read
 from rlt.config.parser import Parser
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
 from rlt.config.schema import Config, stage_of
+from rlt.config.typed import chosen_settings
 from rlt.config.validate import validate
+from rlt.data.model_layout import find_layout
+from rlt.data.own_layout import adopt_layouts
 from rlt.errors import ConfigError, Paused, RLTError
 from rlt.reporting.stop_file import LAUNCHED_VARIABLE
 from rlt.surroundings.place import settle
@@ -28,12 +33,15 @@ from rlt.surroundings.world import ALONE, PROCESSES_VARIABLE, join_world
 
 
 def settings(options: argparse.Namespace, overrides: Sequence[str], num_processes: int) -> Config:
-    """Return the composed configuration, checked unless it is only to be shown."""
+    """Return the configuration with its models' own prompts, checked unless it is only to be shown."""
     launched = {LAUNCHED_VARIABLE, PROCESSES_VARIABLE} & os.environ.keys()
-    config = resolve(compose(overrides, launched=bool(launched)))
-    if not options.cfg:
-        validate(config, num_processes=num_processes)
-    return config
+    chosen = chosen_settings(read(overrides))
+    config = adopt_layouts(resolve(compose(overrides, launched=bool(launched))), chosen, tell=False)
+    if options.cfg:
+        return config
+    validate(config, num_processes=num_processes)
+    # Once more, to tell of it, and for models of the Hub that are not on this machine yet.
+    return adopt_layouts(config, chosen, read=partial(find_layout, download=not options.dry_run))
 
 
 def run(config: Config, options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -61,6 +69,7 @@ def check_text(config: Config) -> None:
         return
     import_module("rlt.reporting.progress").setup_logging(0)
     import_module("rlt.stages.attention").check_attention(config)
+    import_module("rlt.stages.heads").check_heads(config)
     import_module(f"rlt.stages.{config.stage}").check(config)
     logger = logging.getLogger("rlt")
     if elsewhere:

@@ -16,6 +16,8 @@ from rlt.config.schema import DATA_SUFFIXES, DATASET_PROMPT, PACKED_SUFFIXES, Co
 from rlt.config.weight_files import check_weights
 from rlt.errors import ConfigError
 
+LAYOUT_FILE = "rlt_layout.json"
+"""Beside a model's weights: the tags and prompts that it was trained with (rlt/data/model_layout.py)."""
 _EARLIER = {
     "teacher_rl": ("pre_rl_model", "teacher_sft", "the warm-up"),
     "collect_traces": ("teacher_rl", "teacher_rl", "teacher_rl"),

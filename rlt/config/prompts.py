@@ -1,7 +1,8 @@
 """Where a system prompt comes from: the forms that layout.teacher_prompt and layout.student_prompt take.
 
-A form is a prefix with a place behind it: `file:PATH`, `original:DIR`, `from_dataset:NAME`. Anything else is
-a keyword (schema.PROMPT_KEYWORDS), or the prompt's own text. rlt/data/prompts.py reads what is there.
+A form is a prefix with a place behind it: `file:PATH`, `original:DIR`, `from_dataset:NAME`, `skythought:DIR`;
+`text:` stands before a text that might be read as something else. Anything else is a keyword
+(schema.PROMPT_KEYWORDS), or the prompt's own text. rlt/data/prompts.py reads what is there.
 """
 
 from __future__ import annotations
@@ -12,15 +13,22 @@ from difflib import get_close_matches
 
 from rlt.config.files import looks_local
 from rlt.config.original.prompt import prompt_file, read_teacher_prompt
-from rlt.config.schema import DATASET_PROMPT, FILE_PROMPT, ORIGINAL_PROMPT, PROMPT_KEYWORDS
+from rlt.config.schema import (
+    DATASET_PROMPT,
+    FILE_PROMPT,
+    ORIGINAL_PROMPT,
+    PROMPT_KEYWORDS,
+    SKYTHOUGHT_PROMPT,
+    TEXT_PROMPT,
+)
 from rlt.errors import ConfigError
 
 FORMS = {
-    "teacher_prompt": (FILE_PROMPT, ORIGINAL_PROMPT),
-    "student_prompt": (FILE_PROMPT, DATASET_PROMPT),
+    "teacher_prompt": (FILE_PROMPT, ORIGINAL_PROMPT, TEXT_PROMPT),
+    "student_prompt": (FILE_PROMPT, DATASET_PROMPT, SKYTHOUGHT_PROMPT, TEXT_PROMPT),
 }
 """By setting of `layout`, the forms that it may have."""
-_ALL = (FILE_PROMPT, ORIGINAL_PROMPT, DATASET_PROMPT)
+_PLACES = (FILE_PROMPT, ORIGINAL_PROMPT, DATASET_PROMPT, SKYTHOUGHT_PROMPT)
 _MEANT_AS_FORM = re.compile(r"(file|original|from[\s_-]?dataset)\s*[:=]\s*", re.IGNORECASE)
 
 
@@ -38,7 +46,7 @@ def source_file(prompt: str) -> str | None:
 
 def with_home(prompt: str) -> str:
     """Return a prompt whose place has `~` spelled out."""
-    for form in _ALL:
+    for form in _PLACES:
         if (place := place_of(prompt, form)) is not None:
             return f"{form}{os.path.expanduser(place)}"
     return prompt
@@ -75,6 +83,8 @@ def _check_place(setting: str, prompt: str) -> None:
     elif (path := place_of(prompt, FILE_PROMPT)) is not None:
         if not os.path.isfile(path):
             raise ConfigError(f"`{setting}={prompt}` names a file that does not exist.")
+    elif prompt.startswith((SKYTHOUGHT_PROMPT, TEXT_PROMPT)):
+        return  # a checkout is read when the prompt is
     elif not (name := prompt.removeprefix(DATASET_PROMPT).strip()):
         raise ConfigError(
             f"`{setting}={prompt}` names no dataset: write from_dataset:NAME, as in "

@@ -58,7 +58,9 @@ PLAIN_SAMPLING = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 
 """Settings of `generation` under which only the temperature shapes the samples."""
 TRACKERS = ("wandb", "tensorboard", "trackio")
 FILE_PROMPT, ORIGINAL_PROMPT, DATASET_PROMPT = "file:", "original:", "from_dataset:"
-"""What a prompt begins with that is read from a file, a checkout of the original release, or a dataset."""
+SKYTHOUGHT_PROMPT, TEXT_PROMPT = "skythought:", "text:"
+"""What a prompt begins with that is read from a file, a checkout of an original, or a dataset; or that is a
+text which might be read as something else: what the program itself fills in has it."""
 PROMPT_KEYWORDS = {"teacher_prompt": ("default",), "student_prompt": ("default", "from_dataset")}
 """Settings of `layout` that hold a text, one of the forms of prompts.py, or one of these words."""
 REQUIRED_FIELDS = {
@@ -183,12 +185,18 @@ class LayoutSettings:
     teacher_prompt: str = setting(
         "default",
         "the teacher's system prompt: default, original:DIR (the released one, out of a checkout of "
-        "SakanaAI/RLT), file:PATH, or the text itself",
+        "SakanaAI/RLT), file:PATH, text:TEXT, or the text itself",
     )
     student_prompt: str = setting(
         "default",
         "the student's system prompt: default, from_dataset (the row's system column, byte-exact), "
-        "from_dataset:NAME (the one text in that column of another dataset), file:PATH, or the text itself",
+        "from_dataset:NAME (the one text in that column of another dataset), skythought:DIR (SkyThought's "
+        "own, out of a checkout), file:PATH, text:TEXT, or the text itself",
+    )
+    override: bool = setting(
+        False,
+        "use the tags and prompts that are typed though a model was trained with others, as its "
+        "rlt_layout.json says; tags and prompts that are not typed are the model's own all the same",
     )
 
 

@@ -67,7 +67,7 @@ def void_settings(tree: DictConfig, line: CommandLine) -> Iterator[Void]:
     """
     stage, typed = STAGES[tree.stage], typed_settings(line)
     places = [_ON_COMMAND_LINE, *(f"in {path}" for path, _ in run_files(line.run_file, line.config_dirs))]
-    shipped = {place for place in places if place.startswith(f"in {CONFIG_DIR}/")}
+    shipped = {place for place in places if _is_shipped(place)}
     referred = _references(tree, stage, line)
     for name, where in typed.items():
         if where in shipped or name in referred or not stage.reads(name) or _says_off(tree, name, where):
@@ -119,6 +119,15 @@ def typed_settings(line: CommandLine) -> dict[str, str]:
         for name in flat(content):
             found.setdefault(name, f"in {path}")
     return found
+
+
+def chosen_settings(line: CommandLine) -> dict[str, str]:
+    """Return the typed settings that are the user's own choice: what a shipped run file says is a preset."""
+    return {name: where for name, where in typed_settings(line).items() if not _is_shipped(where)}
+
+
+def _is_shipped(place: str) -> bool:
+    return place.startswith(f"in {CONFIG_DIR}/")
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -7,6 +7,7 @@ a dataset's rows are good is for `rlt/data`, a tokenizer's tags for the stage.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -25,7 +26,7 @@ from rlt.config.check_evaluate import check_api, check_evaluate
 from rlt.config.check_infer import check_infer
 from rlt.config.check_traces import check_plan, check_select, check_sources
 from rlt.config.check_trainer import check_trainer
-from rlt.config.files import check_files, context_length
+from rlt.config.files import LAYOUT_FILE, check_files, context_length
 from rlt.config.schema import (
     DATASET_PROMPT,
     FILE_PROMPT,
@@ -183,6 +184,8 @@ def _check_own_prompt(config: Config) -> None:
     if stage.model == "either" and config.infer.solution is not None:
         return  # a teacher
     model, prompt = config.model_name_or_path, config.layout.student_prompt
+    if config.stage == "evaluate" and prompt.startswith("skythought:"):
+        return  # the protocol's own
     if model and _needs_own_prompt(model, prompt):
         values = "from_dataset or file:PATH" if stage.trains else "file:PATH"
         raise ConfigError(
@@ -196,6 +199,8 @@ def _needs_own_prompt(model: str, prompt: str) -> bool:
     """Whether a student is a published one, and the prompt words of someone else."""
     names = {name.rsplit("/", 1)[-1] for name in PUBLISHED_STUDENTS if name.startswith("bespokelabs")}
     is_published = model in PUBLISHED_STUDENTS or model.rstrip("/").rsplit("/", 1)[-1] in names
+    if os.path.isfile(os.path.join(model, LAYOUT_FILE)):  # it says itself what it was trained with
+        return False
     return is_published and prompt != "from_dataset" and not prompt.startswith((FILE_PROMPT, DATASET_PROMPT))
 
 

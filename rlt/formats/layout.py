@@ -241,8 +241,9 @@ class TeacherLayout:
 class StudentLayout:
     """The student's sequence around an explanation.
 
-    `system_prompt` None takes each problem's own `system` text, byte-exact; an empty string sends none.
-    `turn_end` is the added token that ends the assistant's turn; None takes that of the chat template.
+    `system_prompt` None takes each problem's own `system` text, byte-exact, which must be `prompt_of_rows`
+    where that is given; an empty string sends none. `turn_end` is the added token that ends the assistant's
+    turn; None takes that of the chat template.
     `solution_span` says which tokens of a solution are scored: `content` those wholly inside its characters,
     `released` also the blank line after them, whether it is a token of its own or joined with the last
     character. The original finds that span by a search for the padded text, whose first blank line is
@@ -257,11 +258,13 @@ class StudentLayout:
         turn_end: str | None = None,
         *,
         solution_span: str = "content",
+        prompt_of_rows: str | None = None,
     ) -> None:
         self.chat = Chat(tokenizer, "layout.student_prompt")
         self.tokenizer = tokenizer
         self.tags = tags
         self.system_prompt = system_prompt
+        self.prompt_of_rows = prompt_of_rows
         self.turn_end = turn_end or self.chat.end_of_turn
         self.solution_span = solution_span
 
@@ -277,15 +280,11 @@ class StudentLayout:
 
     def prompt_ids(self, problem: Problem) -> list[int]:
         """Return the ids up to the start of the assistant's turn: what a student is asked with."""
-        pieces = self.chat.pieces(system_of(problem, self.system_prompt) or None, problem.question)
-        return encode(self.tokenizer, pieces).ids
+        return encode(self.tokenizer, self._question(problem)).ids
 
     def prefix_ids(self, problem: Problem) -> list[int]:
         """Return the ids up to and including the opening thought tag and its padding."""
-        pieces = [
-            *self.chat.pieces(system_of(problem, self.system_prompt) or None, problem.question),
-            Piece(self.tags.thought.open + PADDING, trusted=True),
-        ]
+        pieces = [*self._question(problem), Piece(self.tags.thought.open + PADDING, trusted=True)]
         return encode(self.tokenizer, pieces).ids
 
     def explanation_ids(self, explanation: str) -> list[int]:
@@ -329,6 +328,16 @@ class StudentLayout:
     def messages(self, problem: Problem, explanation: str) -> list[dict[str, str]]:
         """Return the same chat as messages, which any fine-tuning tool can train on."""
         return student_messages(problem, explanation, self.tags, self.system_prompt)
+
+    def _question(self, problem: Problem) -> list[Piece]:
+        system = system_of(problem, self.system_prompt)
+        if self.system_prompt is None and self.prompt_of_rows not in (None, system):
+            raise DataError(
+                f"problem {problem.id} has another system prompt than the student was trained with, as its "
+                "rlt_layout.json says; use a dataset that carries that one, leave layout.student_prompt out, "
+                "or take layout.override=true"
+            )
+        return self.chat.pieces(system or None, problem.question)
 
     def _encode_suffix(self, problem: Problem) -> Encoded:
         pieces = [

@@ -21,11 +21,14 @@ from typing import NoReturn
 
 from rlt.config.attention import refuse_on_cpu
 from rlt.config.compose import compose
+from rlt.config.overrides import read
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
 from rlt.config.schema import Config, stage_of
 from rlt.config.server_key import VARIABLE
+from rlt.config.typed import chosen_settings
 from rlt.config.validate import validate
+from rlt.data.own_layout import adopt_layouts
 from rlt.devices import MIG, refuse_unusable, usable_in_rehearsal, visible_gpus
 from rlt.errors import ConfigError, RLTError
 from rlt.launch.command import PROJECT, training_command, training_env
@@ -223,12 +226,21 @@ def check(script: str, line: CommandLine, config: Config) -> Checked:
     return Checked(plan, needs_servers)
 
 
+def compose_settled(line: CommandLine, *, launched: bool = False) -> Config:
+    """Return the resolved configuration of a command line, with its models' own prompts."""
+    config = resolve(compose(line.overrides, launched=launched))
+    return adopt_layouts(config, chosen_settings(read(line.overrides)), tell=False)
+
+
 def prepare(script: str, line: CommandLine) -> Launch:
     """Return what would be started, with every check done that needs no model."""
-    config = resolve(compose(line.overrides))
+    config = compose_settled(line)
     if config.stage == "pipeline":
         become_pipeline(line)
-    return arrange(line, config, check(script, line, config))
+    checked = check(script, line, config)
+    if line.dry_run and not stage_of(config).trains:  # else train.py says whose prompts are taken
+        adopt_layouts(config, chosen_settings(read(line.overrides)))
+    return arrange(line, config, checked)
 
 
 def arrange(line: CommandLine, config: Config, checked: Checked) -> Launch:
@@ -321,7 +333,7 @@ def look_at_disk(config: Config, plan: Plan, num_rows: int | None, *, refuse: bo
 def rehearse(script: str, line: CommandLine) -> int:
     """Return the exit code of a rehearsal, which goes the way of a run, in a directory of its own."""
     began = time.monotonic()
-    config = resolve(compose(line.overrides))
+    config = compose_settled(line)
     refuse_rehearsal(config, dry_run=line.dry_run, num_machines=line.machines.count)
     real = check(script, line, config)
     check_local_data(config)
@@ -333,7 +345,7 @@ def rehearse(script: str, line: CommandLine) -> int:
         for told in rehearsed.told:
             logger.info("#   %s", told)
         small = replace(line, overrides=(*line.overrides, *rehearsed.words))
-        settings = resolve(compose(small.overrides, launched=True))
+        settings = compose_settled(small, launched=True)
         plan = rehearsed.plan
         validate(settings, num_processes=plan.num_processes, servers_follow=bool(plan.servers))
         launch = replace(arrange(small, settings, Checked(plan, bool(plan.servers))), forecast=None)

@@ -135,9 +135,10 @@ def load_whole(
             trust=trust,
             on_gpu=device.type != "cpu" if on_gpu is None else on_gpu,
         )
-    add_token_query(model)
     model.requires_grad_(False).eval()
-    return model.to(device)  # pyright: ignore[reportArgumentType] - transformers' annotation loses `self`
+    model.to(device)  # pyright: ignore[reportArgumentType] - transformers' annotation loses `self`
+    add_token_query(model)
+    return model
 
 
 def _sharded(load: Callable[[], PreTrainedModel], accelerator: Accelerator) -> FrozenModel:

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlt.config.compose import compose, void_in
-from rlt.config.resolve import resolve
+from rlt.config.compose import void_in
 from rlt.config.schema import Config
 from rlt.config.tree import get, rows
 from rlt.config.weight_files import NO_TENSORS
+from rlt.data.model_layout import ModelLayout, read_layout, write_layout
+from rlt.data.own_layout import layout_to_come
 from rlt.errors import ConfigError, RLTError
-from rlt.launch.main import check, parse
+from rlt.launch.main import check, compose_settled, parse
 from rlt.launch.preflight import check_local_data
 from rlt.pipeline.steps import Step, read_steps, refuse_unused
 
@@ -67,12 +68,14 @@ def make_plan(config: Config, dirs: Sequence[Path]) -> list[PlannedStep]:
     steps = read_steps(config.pipeline, config.output_dir, inherited, dirs)
     folders = [f"--config-dir={folder}" for folder in dirs[:-1]]
     directories: dict[str, str] = {}
+    layouts: dict[str, ModelLayout | None] = {}
+    """What each step will store with its model."""
     plan: list[PlannedStep] = []
     counted: set[str] = set()
     """Settings of pipeline.every that count in some step."""
     with tempfile.TemporaryDirectory(prefix="rlt-pipeline-") as scratch:
         for step in steps:
-            stand_ins = StandIns(Path(scratch), directories)
+            stand_ins = StandIns(Path(scratch), directories, layouts)
             with _named(step, stand_ins):
                 # What holds for all steps may be void in some of them.
                 void = _void_in(step, [*folders, *step.words(stand_ins.place)])
@@ -81,6 +84,7 @@ def make_plan(config: Config, dirs: Sequence[Path]) -> list[PlannedStep]:
                 stage_config = _check(step, [*folders, *step.words(stand_ins.place)], stand_ins)
             words = step.launch([*folders, *step.words(lambda name, rest: directories[name] + rest)])
             directories[step.name] = stage_config.output_dir
+            layouts[step.name] = layout_to_come(stage_config)
             needed = {rest for later in steps for name, rest in later.outputs() if name == step.name}
             paths = tuple(Path(stage_config.output_dir + rest) for rest in sorted(needed))
             plan.append(PlannedStep(step, stage_config, tuple(words), paths))
@@ -92,16 +96,20 @@ def make_plan(config: Config, dirs: Sequence[Path]) -> list[PlannedStep]:
 class StandIns:
     """Empty files and folders for what is not written yet."""
 
-    def __init__(self, scratch: Path, directories: Mapping[str, str]) -> None:
+    def __init__(
+        self, scratch: Path, directories: Mapping[str, str], layouts: Mapping[str, ModelLayout | None]
+    ) -> None:
         self._scratch = scratch
         self._directories = directories
+        self._layouts = layouts
         self.used = False
 
     def place(self, name: str, rest: str) -> str:
         """Return the path of a step's output, or of what stands there for now."""
         real = Path(self._directories[name] + rest)
         is_file = bool(real.suffix)  # `/traces.jsonl`, not the run directory or `/checkpoint-25`
-        if real.is_file() or (not is_file and any((real / file).is_file() for file in _MODEL_FILES)):
+        is_model = not is_file and any((real / file).is_file() for file in _MODEL_FILES)
+        if real.is_file() or (is_model and self._will_stay(name, real)):
             return str(real)
         self.used = True
         path = Path(f"{self._stand_in(name)}{rest}")
@@ -113,7 +121,17 @@ class StandIns:
             for file in _MODEL_FILES:
                 (path / file).write_text("{}")
             (path / "model.safetensors").write_bytes(NO_TENSORS)
+            if layout := self._layouts[name]:
+                write_layout(path, layout)
         return str(path)
+
+    def _will_stay(self, name: str, model: Path) -> bool:
+        """Whether a step's model was trained with what the step would train it with now."""
+        old, new = read_layout(model), self._layouts[name]
+        if old is None or new is None:
+            return True
+        prompts = [(old.teacher_prompt, new.teacher_prompt), (old.student_prompt, new.student_prompt)]
+        return old.tags == new.tags and all(after in (None, before) for before, after in prompts)
 
     def real(self, text: str) -> str:
         """Return a text with the paths that were stood in for."""
@@ -134,7 +152,7 @@ def _check(step: Step, words: Sequence[str], stand_ins: StandIns) -> Config:
     """Return the step's configuration, having checked it with its stand-ins in place."""
     script, *typed = step.launch(words)
     line = parse(script, typed)
-    config = resolve(compose(line.overrides))
+    config = compose_settled(line)
     if config.stage == "pipeline":
         raise ConfigError("it is a pipeline itself: name its steps here instead.")
     check(script, line, config)

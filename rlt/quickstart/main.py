@@ -21,6 +21,7 @@ from pathlib import Path
 
 from rlt.config.compose import compose
 from rlt.config.stages import STAGES
+from rlt.data.own_layout import STUDENT, TEACHER, prompt_text
 from rlt.errors import ConfigError, RLTError
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
@@ -141,19 +142,22 @@ def _read_by(stage: str, words: Sequence[str]) -> list[str]:
 def make_student(directory: Path, options: Options) -> None:
     """Write the problems to `directory/world`, and base model and tokenizer to `directory/base`."""
     of_sft, of_rl, _ = split_overrides(options.overrides)
-    warm_up = compose([SFT, f"results_dir={directory}", *of_sft]).layout
-    prompts = compose([RL, f"results_dir={directory}", *of_rl]).layout  # both prompts
-    tags = TAG_STYLES[prompts.tags]
-    if (warm_up.tags, warm_up.teacher_prompt) != (prompts.tags, prompts.teacher_prompt):
+    warm_up = compose([SFT, f"results_dir={directory}", *of_sft])
+    rl = compose([RL, f"results_dir={directory}", *of_rl])  # has both prompts
+    tags = TAG_STYLES[rl.layout.tags]
+    teacher_prompt, student_prompt = prompt_text(rl, TEACHER), prompt_text(rl, STUDENT)
+    if teacher_prompt is None or student_prompt is None:
+        raise ConfigError(f"`{STUDENT}` of {RL} must be a text: no row of the toy world brings a prompt.")
+    if (warm_up.layout.tags, prompt_text(warm_up, TEACHER)) != (rl.layout.tags, teacher_prompt):
         raise ConfigError(
             f"{SFT} and {RL} differ in `layout`, but one base model serves both: make them equal"
         )
-    tokenizer = build_tokenizer([*vocabulary(), prompts.teacher_prompt, prompts.student_prompt])
+    tokenizer = build_tokenizer([*vocabulary(), teacher_prompt, student_prompt])
     world = make_world(options.seed, NUM_TRAIN, options.problems)
     world.write(directory / "world")
     corpus = Corpus(
-        TeacherLayout(tokenizer, tags, prompts.teacher_prompt),
-        StudentLayout(tokenizer, tags, prompts.student_prompt),
+        TeacherLayout(tokenizer, tags, teacher_prompt),
+        StudentLayout(tokenizer, tags, student_prompt),
         held_out=frozenset(row.question for row in world.held_out),
         seed=options.seed,
     )

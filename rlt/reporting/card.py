@@ -11,7 +11,11 @@ from typing import Any
 
 import yaml
 
+from rlt.config.files import LAYOUT_FILE
+from rlt.data.model_layout import read_layout
+from rlt.data.own_layout import STUDENT, described
 from rlt.reporting.files import write_text
+from rlt.reporting.inputs import file_digest
 from rlt.reporting.metrics import NAME as METRICS_NAME
 from rlt.reporting.metrics import read_metrics, series
 from rlt.reporting.redact import redact, without_private_paths
@@ -77,6 +81,7 @@ def write_card(run_dir: str | Path, *, license_id: str | None = None) -> Path:
         for part in (
             _introduction(run_dir, run),
             facts_section(config or {}, run),
+            prompts_section(run, run_dir / LAYOUT_FILE),
             _trained_on(run),
             _results(rows, run),
             command_section(run),
@@ -147,6 +152,25 @@ def facts_section(config: dict[str, Any], run: dict[str, Any], title: str = "Rec
         if trainer.get(key) is not None
     ]
     return f"## {title}\n\n" + markdown_table(("setting", "value"), facts) if facts else ""
+
+
+def prompts_section(run: dict[str, Any], layout: Path | None = None) -> str:
+    """Return which prompts a run has really used and whose they are, with hashes.
+
+    `layout` is the file of the model that it has trained, which knows the one text that all rows had.
+    """
+    used = {setting: dict(prompt) for setting, prompt in run.get("prompts", {}).items()}
+    stored = read_layout(layout.parent) if layout is not None else None
+    if stored is not None and stored.student_prompt_from_dataset and STUDENT in used:
+        text = stored.student_prompt
+        used[STUDENT] |= {"is": stored.note} if text is None else {**described(text), "is": "of all rows"}
+    rows = [
+        (f"`{setting}`", prompt["begins"], f"`{prompt['sha256']}`" if prompt["sha256"] else "", prompt["is"])
+        for setting, prompt in used.items()
+    ]
+    if stored is not None and layout is not None:
+        rows.append((f"`{layout.name}`", "the whole file", f"`{file_digest(layout)}`", "of this model"))
+    return "## Prompts\n\n" + markdown_table(("prompt", "begins", "sha256", "whose"), rows) if rows else ""
 
 
 def _trained_on(run: dict[str, Any]) -> str:

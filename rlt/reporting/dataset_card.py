@@ -17,6 +17,7 @@ from rlt.reporting.card import (
     hub_name,
     in_words,
     markdown_table,
+    prompts_section,
     versions_section,
 )
 from rlt.reporting.files import write_text
@@ -52,6 +53,7 @@ def write_traces_card(run_dir: str | Path) -> Path:
         "## Counts\n\n" + markdown_table(("what", "number"), [(name, str(n)) for name, n in counts]),
         _overlap_section(run_dir, config["data"]),
         facts_section({}, run, title="Sources"),
+        prompts_section(run),
         _teacher_run(run),
         "## Sampling\n\n" + markdown_table(("setting", "value"), settings),
     )
@@ -70,7 +72,7 @@ def write_scores_card(run_dir: str | Path) -> Path:
         "unnatural it finds the explanation. `rank` orders those of one problem, `selected` marks the best."
     )
     table = (run_dir / "ranks.md").read_text(encoding="utf-8").strip()
-    sections = (f"## By rank\n\n{table}", facts_section(facts, run))
+    sections = (f"## By rank\n\n{table}", facts_section(facts, run), prompts_section(run))
     return _write(run_dir, run, "scores.parquet", introduction, sections)
 
 
@@ -90,6 +92,7 @@ def write_selection_card(run_dir: str | Path) -> Path:
     sections = (
         f"#{report}",  # one heading below the card's own
         "## Provenance\n\n" + markdown_table(("what", "value"), facts),
+        prompts_section(run),
     )
     return _write(run_dir, run, "traces.parquet", introduction, sections)
 

@@ -2,7 +2,8 @@
 
 Data, model, students, kind of reference, shape of adapters, tags and prompts must be what they were, since
 the rest of a run would belong to another experiment. Versions and held-out data are told when they differ;
-settings are told by config/changes.py. A checkpoint from before this file existed is compared by run.json.
+settings are told by config/changes.py. Tags and prompts of the model are in the checkpoint's rlt_layout.json;
+in checkpoints from before that file, here. A checkpoint from before this file is compared by run.json.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import Any
 
 from rlt.config.checkpoints import named_checkpoint
 from rlt.config.schema import Config, stage_of
-from rlt.config.students import all_students
-from rlt.data.prompts import FROM_DATASET, student_prompt, teacher_prompt
+from rlt.data.model_layout import ModelLayout, read_layout
+from rlt.data.own_layout import STUDENT, TEACHER, prompt_text
+from rlt.data.prompts import FROM_DATASET
 from rlt.errors import CheckpointError, DataError
-from rlt.formats.tags import TAG_STYLES
 from rlt.reporting.files import write_json
 from rlt.reporting.inputs import describe_input, input_label
 from rlt.reporting.run_record import Source, code_version, library_versions, read_run
@@ -33,21 +34,40 @@ _TOLD = ("held_out",)
 
 
 def fixed_traits(config: Config) -> dict[str, Any]:
-    """Return what must not change in a run besides its inputs, as JSON can hold it."""
-    lora, trainer, tags = config.model.lora, config.trainer, TAG_STYLES[config.layout.tags]
+    """Return what must not change in a run besides its inputs and its model's layout, as JSON can hold it."""
+    lora, trainer = config.model.lora, config.trainer
     shape = {"rank": lora.rank, "alpha": lora.alpha, "target_modules": sorted(lora.target_modules)}
-    traits = {"stage": config.stage, "LoRA": shape if lora.rank else "off", "tags": config.layout.tags}
+    traits = {"stage": config.stage, "LoRA": shape if lora.rank else "off"}
     if stage_of(config).is_rl and trainer.beta:
         traits["reference"] = "moving" if trainer.ref_sync_steps else "fixed"
-    if config.stage in ("teacher_sft", "teacher_rl"):
-        traits["teacher prompt"] = teacher_prompt(config.layout.teacher_prompt, tags)
     if config.stage == "teacher_rl":
-        for student in all_students(config):
-            assert student.prompt is not None, "all_students fills it in"
-            traits[f"{student.name} prompt"] = student_prompt(student.prompt, tags) or FROM_DATASET
-    elif config.stage != "teacher_sft":
-        traits["student prompt"] = student_prompt(config.layout.student_prompt, tags) or FROM_DATASET
+        for student in config.reward.students:
+            setting = f"reward.students.{student.name}.prompt"
+            traits[f"{student.name} prompt"] = prompt_text(config, setting) or FROM_DATASET
     return traits
+
+
+def layout_traits(config: Config) -> dict[str, str]:
+    """Return the tags and prompts of a training, as a checkpoint's rlt_layout.json has them."""
+    traits = {"tags": config.layout.tags}
+    for name, setting in (("teacher prompt", TEACHER), ("student prompt", STUDENT)):
+        if stage_of(config).reads(setting):
+            text = prompt_text(config, setting)
+            traits[name] = FROM_DATASET if text is None else text
+    return traits
+
+
+def _stored_traits(layout: ModelLayout, now: dict[str, str]) -> dict[str, str]:
+    """Return the same of a checkpoint; a text that all its rows had may be typed now."""
+    before = {"tags": layout.tags}
+    if layout.teacher_prompt is not None:
+        before["teacher prompt"] = layout.teacher_prompt
+    is_of_rows = layout.student_prompt_from_dataset
+    if is_of_rows and now.get("student prompt") != layout.student_prompt:
+        before["student prompt"] = FROM_DATASET
+    elif layout.student_prompt is not None:
+        before["student prompt"] = layout.student_prompt
+    return before
 
 
 def sources(config: Config) -> dict[str, Source]:
@@ -97,10 +117,14 @@ def require_same_origin(config: Config) -> None:
         return
     now = {role: describe_input(source) for role, source in sources(config).items()}
     changed, told = _changed_inputs(before["inputs"], now)
-    traits = fixed_traits(config)
-    for name in traits.keys() & before.get("traits", {}).keys():
-        if traits[name] != before["traits"][name]:
-            changed.append(f"{name} ({_short(before['traits'][name])}, now {_short(traits[name])})")
+    layout, ours = read_layout(checkpoint), layout_traits(config)
+    traits = fixed_traits(config) | ours
+    was = before.get("traits", {}) | ({} if layout is None else _stored_traits(layout, ours))
+    if layout is None and traits.get("student prompt") == "":
+        traits["student prompt"] = FROM_DATASET  # which checkpoints from before said of both
+    for name in traits.keys() & was.keys():
+        if traits[name] != was[name]:
+            changed.append(f"{name} ({_short(was[name])}, now {_short(traits[name])})")
     if changed:
         raise CheckpointError(
             f"the run cannot go on from {checkpoint}, because what it is made of has changed: "

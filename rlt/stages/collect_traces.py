@@ -18,10 +18,8 @@ from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
 from rlt.data.load import load_problems
-from rlt.data.prompts import student_prompt, teacher_prompt
 from rlt.data.wanted import read_wanted, take_wanted
 from rlt.formats.layout import StudentLayout, TeacherLayout
-from rlt.formats.tags import TAG_STYLES
 from rlt.generation.types import Sampling
 from rlt.models.frozen import scoring_accelerator
 from rlt.models.load import load_context, load_eos_ids, load_tokenizer
@@ -36,6 +34,7 @@ from rlt.reporting.samples import write_samples
 from rlt.stages.clean import clean_problems
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool
+from rlt.stages.layouts import student_layout, teacher_layout
 from rlt.stages.sampling import (
     engine_facts,
     from_servers,
@@ -121,11 +120,7 @@ def read_layouts(config: Config) -> tuple[TeacherLayout, StudentLayout]:
     trust, revision = config.model.trust_remote_code, config.model.revision
     tokenizer = load_tokenizer(config.model_name_or_path, revision=revision, trust=trust)
     check_lengths(config, load_context(config.model_name_or_path, revision=revision, trust=trust), {})
-    tags = TAG_STYLES[config.layout.tags]
-    return (
-        TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags)),
-        StudentLayout(tokenizer, tags, student_prompt(config.layout.student_prompt, tags)),
-    )
+    return teacher_layout(config, tokenizer), student_layout(config, tokenizer, None)
 
 
 def prompted_rows(

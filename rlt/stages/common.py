@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,6 +25,8 @@ from rlt.config.resolve import prompt_files
 from rlt.config.save import load_config, save_config
 from rlt.config.schema import Config, stage_of
 from rlt.data.kept import KeptRows, Overlap
+from rlt.data.model_layout import ModelLayout, write_layout
+from rlt.data.own_layout import used_prompts
 from rlt.devices import on_gpu
 from rlt.errors import CheckpointError, ConfigError, RLTError
 from rlt.models.process_groups import limit_new_groups
@@ -32,7 +35,7 @@ from rlt.reporting.dataset_card import OVERLAP_FILE
 from rlt.reporting.files import set_aside, write_text
 from rlt.reporting.metrics import MetricsFile
 from rlt.reporting.now import LOADING, Now
-from rlt.reporting.origin import DATASET, ROW_ORDER, require_same_origin, row_order
+from rlt.reporting.origin import DATASET, ROW_ORDER, require_same_origin, row_order, write_origin
 from rlt.reporting.phases import Phases
 from rlt.reporting.process_name import name_process
 from rlt.reporting.progress import install_progress, setup_logging
@@ -41,7 +44,7 @@ from rlt.reporting.run_record import RunRecord, Source, only_run_in
 from rlt.reporting.timeline import TimelineFile
 from rlt.reporting.trackers import resolve_report_to
 from rlt.stages.attention import policy_attention, settle_attention
-from rlt.stages.keep_origin import KeepOrigin
+from rlt.stages.heads import check_heads
 from rlt.stages.pause import PauseWhenTold
 from rlt.trainers.arguments import RunContext, group_limit
 from rlt.trainers.meter import MeteredTraining
@@ -91,7 +94,10 @@ def run_directory(
                 now.enter(LOADING)
         try:
             with record, full_disk_in_one_sentence():
+                if is_main:
+                    record.update(prompts=used_prompts(config))
                 settle_attention(config)
+                check_heads(config)
                 yield record
                 if is_main and stage_of(config).trains:
                     record.update(seconds_by_phase=Now(directory).spent())
@@ -259,16 +265,24 @@ class Observers(NamedTuple):
     """Ends the stage after a training that was ended early."""
 
 
-def observe(trainer: MeteredTraining, config: Config) -> Observers:
-    """Give a trainer our progress display, our files of what it does, and the way to end early."""
+def observe(trainer: MeteredTraining, config: Config, layout: ModelLayout) -> Observers:
+    """Give a trainer our progress display, our files of what it does, and the way to end early.
+
+    Each checkpoint gets what it comes from, and the layout that its model is trained with.
+    """
     install_progress(trainer)
     trainer.add_callback(MetricsFile(config.output_dir))
     timeline = TimelineFile(config.output_dir)
     trainer.add_callback(timeline)
     trainer.meter.write = timeline.write
-    trainer.add_callback(KeepOrigin(config))
+    trainer.keep_beside = partial(_keep_beside, config, layout)
     phases = Phases(Now(config.output_dir) if is_main_process() else None)
     trainer.add_callback(phases)
     pause = PauseWhenTold(trainer.accelerator, Path(config.output_dir), config.trainer.max_hours)
     trainer.add_callback(pause)
     return Observers(phases, pause)
+
+
+def _keep_beside(config: Config, layout: ModelLayout, checkpoint: Path) -> None:
+    write_origin(config, checkpoint)
+    write_layout(checkpoint, layout)

@@ -22,7 +22,8 @@ from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
 from rlt.data.load import take_subset
-from rlt.data.prompts import student_prompt
+from rlt.data.own_layout import STUDENT, prompt_text, used_prompts
+from rlt.data.skythought import is_skythought
 from rlt.evaluation.grading import RunningScore
 from rlt.evaluation.items import (
     Asked,
@@ -39,7 +40,6 @@ from rlt.evaluation.table import summary_page
 from rlt.evaluation.verdicts import GradingPool, Verdict
 from rlt.formats.answer import read_answer
 from rlt.formats.layout import StudentLayout
-from rlt.formats.tags import TAG_STYLES
 from rlt.generation.openai_pool import WITHHELD, OpenAIPool, Texts
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
@@ -54,6 +54,7 @@ from rlt.reporting.tables import markdown
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool
 from rlt.stages.evaluation_report import evaluation_report
+from rlt.stages.layouts import student_layout
 from rlt.stages.sampling import (
     engine_facts,
     from_servers,
@@ -187,6 +188,8 @@ def write_numbers(
     write_json(output / "summary.json", {"tasks": numbers, "sampling": shaped, **models})
     if asked is not None:
         model = f"{model}, asked as {', '.join(asked)}"
+    if is_skythought(prompt_text(config, STUDENT)):
+        model = f"{model}, under SkyThought's own system prompt"
     page = summary_page(numbers, model, shaped, markdown=markdown, reference=config.evaluate.reference)
     write_text(output / "summary.md", page)
     logger.info("%s", page)
@@ -197,6 +200,7 @@ def origins(config: Config, sources: Mapping[str, Source | None], pool: VLLMPool
     """Return what the numbers go back to besides the answers: data, grading, code, libraries, servers."""
     evaluate = config.evaluate
     return {
+        "prompts": used_prompts(config),
         "data": {task: describe_input(source) for task, source in sources.items() if source},
         "grading": {
             name: getattr(evaluate, name) for name in ("unfinished", "extraction", "grading_seconds")
@@ -221,8 +225,7 @@ def read_layout(config: Config) -> tuple[StudentLayout, int | None]:
     tokenizer = load_tokenizer(config.model_name_or_path, revision=revision, trust=trust)
     context = load_context(config.model_name_or_path, revision=revision, trust=trust)
     check_lengths(config, context, {})
-    tags = TAG_STYLES[config.layout.tags]
-    return StudentLayout(tokenizer, tags, student_prompt(config.layout.student_prompt, tags)), context
+    return student_layout(config, tokenizer, config.model_name_or_path, revision=revision), context
 
 
 def ask(config: Config, task: str, layout: StudentLayout, at_most: int | None = None) -> KeptRows[Asked]:

@@ -14,7 +14,6 @@ from accelerate import PartialState
 from transformers.utils import logging as transformers_logging
 
 from rlt.config.schema import Config
-from rlt.data.prompts import student_prompt, teacher_prompt
 from rlt.errors import DataError
 from rlt.formats.encode import TokenBytes
 from rlt.formats.layout import StudentLayout, TeacherLayout
@@ -24,6 +23,7 @@ from rlt.models.load import load_context, load_eos_ids, load_model, load_tokeniz
 from rlt.records import Problem
 from rlt.reporting.stream import TextStream
 from rlt.stages.engine import make_sampling
+from rlt.stages.layouts import student_layout, teacher_layout
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +42,9 @@ def run(config: Config) -> None:
     tags = TAG_STYLES[config.layout.tags]
     layout: StudentLayout | TeacherLayout
     if config.infer.solution is None:
-        layout = StudentLayout(tokenizer, tags, student_prompt(config.layout.student_prompt, tags))
+        layout = student_layout(config, tokenizer, name, revision=settings.revision)
     else:
-        layout = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
+        layout = teacher_layout(config, tokenizer)
     prompt = layout.prompt_ids(Problem("", config.infer.question, config.infer.solution or ""))
     context = load_context(name, revision=settings.revision, trust=settings.trust_remote_code)
     room = config.max_completion_length if context is None else context - len(prompt)

@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import GenerationConfig
-
 from rlt.config.files import sequence_length
 from rlt.config.schema import PLAIN_SAMPLING, Config, stage_of
 from rlt.data.kept import KeptRows
@@ -34,7 +32,7 @@ from rlt.stages.engine import are_loading, check_servers, make_sampling, server_
 from rlt.stages.turn_ends import check_ends
 from rlt.trainers.engine import Engine, LocalEngine
 from rlt.trainers.epochs import train
-from rlt.trainers.final_model import save_final_model
+from rlt.trainers.final_model import SavedWith, save_final_model
 from rlt.trainers.first_check_verdict import FirstCheck
 from rlt.trainers.gradients import accumulate_gradients_in
 from rlt.trainers.order import Places
@@ -214,18 +212,21 @@ def keep_earlier_run_apart(config: Config, checkpoint: Path | None) -> None:
 
 
 def train_and_save(
-    trainer: RLTrainer[Any], config: Config, checkpoint: Path | None, generation: GenerationConfig
+    trainer: RLTrainer[Any],
+    config: Config,
+    checkpoint: Path | None,
+    saved: SavedWith,
 ) -> None:
     """Train from the model or from a checkpoint of the run, and write the model to its directory.
 
-    `generation` is saved with the model: its sampling defaults, and the tokens it stops at.
+    `saved` goes with the model.
     """
     accumulate_gradients_in(config.trainer.grad_accum_dtype, trainer.accelerator)
     trainer.recompute_above = recompute_above(config)
     policy = trainer.policy
     plain = policy.get_base_model() if hasattr(policy, "get_base_model") else policy  # under adapters
-    plain.generation_config = generation
-    observers = observe(trainer, config)
+    plain.generation_config = saved.generation
+    observers = observe(trainer, config, saved.layout)
     trainer.on_phase = observers.phases.enter
     if checkpoint:
         trainer.monitors.load(checkpoint)
@@ -237,7 +238,7 @@ def train_and_save(
         trainer.engine.close()
     observers.pause.leave()
     output, tokenizer = Path(config.output_dir), trainer.layout.tokenizer
-    save_final_model(trainer.policy, trainer.accelerator, tokenizer, output)
+    save_final_model(trainer.policy, trainer.accelerator, tokenizer, output, saved.layout)
     if is_main_process():
         who = stage_of(config).model
         assert who is not None, "an RL stage trains one of the two"

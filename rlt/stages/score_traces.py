@@ -18,10 +18,8 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from rlt.config.schema import Config
 from rlt.data.lengths import keep_shortest
-from rlt.data.prompts import teacher_prompt
 from rlt.data.traces import ExplainedRow, load_traces, number_traces
-from rlt.formats.layout import StudentLayout, TeacherLayout
-from rlt.formats.tags import TAG_STYLES
+from rlt.formats.layout import StudentLayout
 from rlt.models.frozen import load_frozen, scoring_accelerator
 from rlt.models.gather import max_over_processes
 from rlt.models.load import load_context, load_tokenizer
@@ -33,6 +31,7 @@ from rlt.reporting.progress import TokenProgress
 from rlt.reporting.run_record import RunRecord, Source
 from rlt.reporting.samples import write_samples
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
+from rlt.stages.layouts import teacher_layout
 from rlt.stages.student import read_students, student_inputs, student_reward
 from rlt.stages.student_check import (
     Processes,
@@ -103,12 +102,11 @@ def run(config: Config) -> None:
 
 def trace_reader(config: Config) -> TraceReader:
     """Return how students and teacher read traces."""
-    tags = TAG_STYLES[config.layout.tags]
     teacher = None
     if config.model_name_or_path is not None:
         trust = config.model.trust_remote_code
         tokenizer = load_tokenizer(config.model_name_or_path, revision=config.model.revision, trust=trust)
-        teacher = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
+        teacher = teacher_layout(config, tokenizer)
     return TraceReader(read_students(config, teacher and teacher.tokenizer), teacher)
 
 

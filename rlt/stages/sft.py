@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from rlt.config.schema import Config
 from rlt.data.kept import KeptRows
@@ -29,7 +29,7 @@ from rlt.stages.common import (
 from rlt.trainers.arguments import sft_arguments
 from rlt.trainers.engine import answers_of
 from rlt.trainers.epochs import train
-from rlt.trainers.final_model import save_final_model
+from rlt.trainers.final_model import SavedWith, save_final_model
 from rlt.trainers.gradients import accumulate_gradients_in
 from rlt.trainers.lora import lora_config
 from rlt.trainers.recompute import recompute_above
@@ -112,13 +112,13 @@ def fine_tune(
     data: SFTData,
     *,
     tokenizer: PreTrainedTokenizerBase,
-    generation: GenerationConfig,
+    saved: SavedWith,
     checkpoint: Path | None,
     benchmarks: Benchmarks | None = None,
 ) -> None:
     """Train on the rows from the model or a checkpoint of the run, and write the model to its directory.
 
-    `generation` is saved with the model: its sampling defaults, and the tokens it stops at.
+    `saved` goes with the model.
     """
     assert config.model_name_or_path is not None, "validate() has asked for a model"
     output = Path(config.output_dir)
@@ -135,12 +135,12 @@ def fine_tune(
     trainer.recompute_above = recompute_above(config)
     model: Any = trainer.model
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # under adapters
-    plain.generation_config = generation
+    plain.generation_config = saved.generation
     plain.config.eos_token_id, plain.config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
-    observers = observe(trainer, config)
+    observers = observe(trainer, config, saved.layout)
     if benchmarks is not None:
         answer = answers_of(trainer, tokenizer, config.evaluate.samples_per_chunk)
         watch_benchmarks(trainer, benchmarks, answer, start_step(checkpoint))
     train(trainer, checkpoint)
     observers.pause.leave()
-    save_final_model(model, trainer.accelerator, tokenizer, output)
+    save_final_model(model, trainer.accelerator, tokenizer, output, saved.layout)

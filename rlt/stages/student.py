@@ -11,10 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from rlt.config.files import is_here, prompt_is_here
 from rlt.config.schema import Config
 from rlt.config.students import all_students
-from rlt.data.prompts import student_prompt
 from rlt.formats.compare import compare_tokenizers
 from rlt.formats.encode import TokenBytes
-from rlt.formats.layout import StudentLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.models.load import load_tokenizer
 from rlt.reporting.run_record import Source
@@ -22,6 +20,7 @@ from rlt.rewards.formula import RewardSpec
 from rlt.rewards.likelihood import LikelihoodReward, WeightedStudent
 from rlt.rewards.scorer import StudentScorer
 from rlt.rewards.student import StudentText
+from rlt.stages.layouts import student_layout
 from rlt.stages.student_placement import student_context, student_model
 
 logger = logging.getLogger(__name__)
@@ -55,10 +54,9 @@ def read_students(
         students.append(
             StudentText(
                 settings,
-                StudentLayout(
-                    tokenizer,
-                    tags,
-                    student_prompt(settings.prompt, tags),
+                student_layout(
+                    *(config, tokenizer, settings.model),
+                    prompt=settings.prompt,
                     solution_span=config.reward.solution_span,
                 ),
                 None if found.same_ids else TokenBytes(teacher),

@@ -16,7 +16,6 @@ from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths
 from rlt.data.load import load_eval_problems, load_problems
-from rlt.data.prompts import student_prompt
 from rlt.data.systems import require_systems
 from rlt.errors import DataError
 from rlt.formats.layout import StudentLayout
@@ -34,6 +33,7 @@ from rlt.stages.common import (
     start_step,
     write_skipped,
 )
+from rlt.stages.layouts import student_layout, student_record
 from rlt.stages.rl import (
     await_servers,
     keep_earlier_run_apart,
@@ -47,7 +47,7 @@ from rlt.stages.rl import (
 from rlt.tasks.countdown import is_countdown
 from rlt.tasks.graders import GRADERS, Grader
 from rlt.trainers.arguments import grpo_arguments
-from rlt.trainers.final_model import generation_config
+from rlt.trainers.final_model import SavedWith, generation_config
 from rlt.trainers.lora import lora_config
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.student_rl import StudentRLTrainer
@@ -101,7 +101,8 @@ def run(config: Config) -> None:
         stop_ids = list(dict.fromkeys([*trainer.eos_token_ids, *trainer.stop_token_ids]))
         generation = generation_config(text.layout.tokenizer, stop_ids, config.temperature)
         watch_benchmarks(trainer, benchmarks, trainer.answer, start_step(checkpoint))
-        train_and_save(trainer, config, checkpoint, generation)
+        layout = student_record(config, text.layout, (row.problem for row in data.train))
+        train_and_save(trainer, config, checkpoint, SavedWith(generation, layout))
         record.update(
             problems=len(data.train),
             held_out=len(data.held_out),
@@ -134,9 +135,8 @@ def read_layout(config: Config) -> tuple[StudentLayout, list[int], int | None]:
     """Return the student's layout, what may end its answers, and its context; raises if they don't fit."""
     assert config.model_name_or_path is not None, "validate() has asked for a model"
     model, revision, trust = config.model_name_or_path, config.model.revision, config.model.trust_remote_code
-    tags = TAG_STYLES[config.layout.tags]
     tokenizer = load_tokenizer(model, revision=revision, trust=trust)
-    layout = StudentLayout(tokenizer, tags, student_prompt(config.layout.student_prompt, tags))
+    layout = student_layout(config, tokenizer, model, revision=revision)
     context = load_context(model, revision=revision, trust=trust)
     check_lengths(config, context, {})
     own_stops = load_eos_ids(model, revision=revision, trust=trust)

@@ -15,7 +15,6 @@ from rlt.config.schema import Config
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.load import count_overlap
-from rlt.data.prompts import student_prompt
 from rlt.data.systems import require_systems
 from rlt.formats.layout import StudentLayout
 from rlt.formats.tags import TAG_STYLES
@@ -25,10 +24,11 @@ from rlt.records import Problem, Trace
 from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks
 from rlt.stages.clean import clean_traces
 from rlt.stages.common import is_main_process, resume_point, run_directory, write_skipped
+from rlt.stages.layouts import student_layout, student_record
 from rlt.stages.sft import Target, fine_tune, fit_rows, sft_data, show_targets, warn_of_short_steps
 from rlt.stages.turn_ends import check_stop, count_ends
 from rlt.traces.training import TrainingTraces, load_eval_traces, load_training_traces
-from rlt.trainers.final_model import generation_config
+from rlt.trainers.final_model import SavedWith, generation_config
 from rlt.trainers.sft import IGNORED, Row
 
 logger = logging.getLogger(__name__)
@@ -72,11 +72,13 @@ def run(config: Config) -> None:
         benchmarks = load_benchmarks(config, layout, trained_on, stop_ids=stop_ids, context=text.context)
 
         # 3. Train, and write the model.
+        generation = generation_config(layout.tokenizer, stop_ids, config.temperature)
+        stored = student_record(config, layout, (trace.problem for trace in traces.rows.values))
         fine_tune(
             config,
             sft_data(rows, eval_rows, checkpoint, record),
             tokenizer=layout.tokenizer,
-            generation=generation_config(layout.tokenizer, stop_ids, config.temperature),
+            saved=SavedWith(generation, stored),
             checkpoint=checkpoint,
             benchmarks=benchmarks,
         )
@@ -114,10 +116,9 @@ def read_layout(config: Config) -> tuple[StudentLayout, int | None]:
     assert config.model_name_or_path is not None, "validate() has asked for a model"
     model, revision, trust = config.model_name_or_path, config.model.revision, config.model.trust_remote_code
     tokenizer = load_tokenizer(model, revision=revision, trust=trust)
-    tags = TAG_STYLES[config.layout.tags]
     turn_end = turn_end_token(tokenizer, config.distill.turn_end)
     set_eos(tokenizer, turn_end)
-    layout = StudentLayout(tokenizer, tags, student_prompt(config.layout.student_prompt, tags), turn_end)
+    layout = student_layout(config, tokenizer, model, revision=revision, turn_end=turn_end)
     context = load_context(model, revision=revision, trust=trust)
     check_lengths(config, context, {})
     return layout, context

@@ -13,7 +13,6 @@ from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths
 from rlt.data.load import load_eval_problems, load_problems
-from rlt.data.prompts import teacher_prompt
 from rlt.data.systems import require_systems
 from rlt.formats.encode import TokenBytes
 from rlt.formats.layout import TeacherLayout
@@ -38,6 +37,7 @@ from rlt.stages.components import (
     load_outside_parts,
     with_components,
 )
+from rlt.stages.layouts import teacher_layout, teacher_record
 from rlt.stages.rl import (
     await_servers,
     keep_earlier_run_apart,
@@ -56,7 +56,7 @@ from rlt.stages.student_check import (
     verify_student_servers,
 )
 from rlt.trainers.arguments import grpo_arguments
-from rlt.trainers.final_model import generation_config
+from rlt.trainers.final_model import SavedWith, generation_config
 from rlt.trainers.lora import lora_config
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.teacher_rl import TeacherReward, TeacherRLTrainer
@@ -109,7 +109,9 @@ def run(config: Config) -> None:
 
         # 3. Train, and write the model.
         generation = generation_config(text.layout.tokenizer, trainer.stop_token_ids, config.temperature)
-        train_and_save(trainer, config, checkpoint, generation)
+        problems = (row.problem for row in data.train)
+        layout = teacher_record(config, text.layout, text.students[0].layout, problems)
+        train_and_save(trainer, config, checkpoint, SavedWith(generation, layout))
         record.update(problems=len(data.train), held_out=len(data.held_out), skipped=num_skipped)
 
 
@@ -138,8 +140,7 @@ def read_layout(config: Config) -> TeacherLayout:
     assert config.model_name_or_path is not None, "validate() has asked for a model"
     trust, revision = config.model.trust_remote_code, config.model.revision
     tokenizer = load_tokenizer(config.model_name_or_path, revision=revision, trust=trust)
-    tags = TAG_STYLES[config.layout.tags]
-    return TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
+    return teacher_layout(config, tokenizer)
 
 
 def check_contexts(config: Config, teacher: TeacherLayout | None, students: Sequence[StudentText]) -> None:

@@ -14,16 +14,16 @@ from rlt.config.schema import Config
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.load import count_overlap, load_eval_problems, load_problems
-from rlt.data.prompts import teacher_prompt
 from rlt.formats.layout import TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.models.load import load_context, load_tokenizer
 from rlt.records import Problem
 from rlt.stages.clean import clean_explained
 from rlt.stages.common import is_main_process, resume_point, run_directory, write_skipped
+from rlt.stages.layouts import teacher_layout, teacher_record
 from rlt.stages.sft import Target, fine_tune, fit_rows, sft_data, show_targets, warn_of_short_steps
 from rlt.stages.turn_ends import check_ends, count_ends
-from rlt.trainers.final_model import generation_config
+from rlt.trainers.final_model import SavedWith, generation_config
 from rlt.trainers.sft import Row
 
 logger = logging.getLogger(__name__)
@@ -47,11 +47,12 @@ def run(config: Config) -> None:
         num_ends = count_ends(rows.values, layout.chat.end_of_turn_id, "teacher")
 
         # 2. Train, and write the model.
+        generation = generation_config(layout.tokenizer, layout.stop_token_ids, config.temperature)
         fine_tune(
             config,
             sft_data(rows, eval_rows, checkpoint, record),
             tokenizer=layout.tokenizer,
-            generation=generation_config(layout.tokenizer, layout.stop_token_ids, config.temperature),
+            saved=SavedWith(generation, teacher_record(config, layout)),
             checkpoint=checkpoint,
         )
         if is_main_process():
@@ -76,8 +77,7 @@ def read_layout(config: Config) -> TeacherLayout:
     assert config.model_name_or_path is not None, "validate() has asked for a model"
     trust, revision = config.model.trust_remote_code, config.model.revision
     tokenizer = load_tokenizer(config.model_name_or_path, revision=revision, trust=trust)
-    tags = TAG_STYLES[config.layout.tags]
-    layout = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
+    layout = teacher_layout(config, tokenizer)
     check_lengths(config, load_context(config.model_name_or_path, revision=revision, trust=trust), {})
     return layout
 

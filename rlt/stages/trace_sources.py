@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from rlt.config.schema import Config, SubsetSettings
-from rlt.data.prompts import student_prompt
 from rlt.data.traces import ExplainedRow, join_traces, load_traces, number_traces
-from rlt.formats.layout import StudentLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.models.load import load_tokenizer
 from rlt.records import Problem, Trace
 from rlt.reporting.run_record import Source
 from rlt.stages.common import progress, write_skipped
+from rlt.stages.layouts import student_layout
 from rlt.traces.columns import is_fallback
 from rlt.traces.trace_lengths import Length, TraceLengths
 
@@ -47,9 +46,8 @@ def read_traces(config: Config, check: Callable[[Problem], object]) -> tuple[lis
 def student_lengths(config: Config) -> TraceLengths:
     """Return the counter of the student's tokens; no weights are loaded."""
     assert config.student_model is not None, "validate() has asked for a student"
-    tags = TAG_STYLES[config.layout.tags]
     tokenizer = load_tokenizer(config.student_model, trust=config.model.trust_remote_code)
-    return TraceLengths(StudentLayout(tokenizer, tags, student_prompt(config.layout.student_prompt, tags)))
+    return TraceLengths(student_layout(config, tokenizer, config.student_model))
 
 
 def count_tokens(lengths: TraceLengths, traces: Sequence[Trace]) -> list[Length]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,21 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from rlt.data.model_layout import ModelLayout, write_layout
 from rlt.errors import CheckpointError
 from rlt.generation.collective import consume_on_main_process
 from rlt.generation.weight_sync import MAX_SHARD_BYTES, write_checkpoint
 from rlt.generation.weights import model_weights
+
+
+@dataclass(frozen=True)
+class SavedWith:
+    """What is saved with a trained model besides weights, configuration and tokenizer."""
+
+    generation: GenerationConfig
+    """Its sampling defaults, and the tokens it stops at."""
+    layout: ModelLayout
+    """What it was trained with; in each checkpoint, too."""
 
 
 def generation_config(
@@ -35,9 +47,13 @@ def generation_config(
 
 
 def save_final_model(
-    model: Any, accelerator: Accelerator, tokenizer: PreTrainedTokenizerBase, directory: Path
+    model: Any,
+    accelerator: Accelerator,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: Path,
+    layout: ModelLayout,
 ) -> None:
-    """Write weights, configuration and tokenizer into `directory`; every process takes part."""
+    """Write weights, configuration, tokenizer and layout into `directory`; every process takes part."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
 
     def write(weights: Iterator[tuple[str, Tensor]]) -> None:
@@ -48,6 +64,7 @@ def save_final_model(
             plain.config.save_pretrained(staging)
             plain.generation_config.save_pretrained(staging)
             tokenizer.save_pretrained(staging)
+            write_layout(staging, layout)
             for old in directory.glob("*.safetensors*"):
                 old.unlink()
             for file in staging.iterdir():

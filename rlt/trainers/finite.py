@@ -16,20 +16,21 @@ from typing import Any, NoReturn
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
 
 from rlt.config.checkpoints import last_whole
 from rlt.errors import NotFinite
 from rlt.generation.collective import on_main_process
 from rlt.models.gather import max_over_processes
+from rlt.trainers.beside import KeepsBeside
 
 Logs = dict[str, float]
 _WATCHED = ("_loss", "_reward")
 """What the names of evaluation metrics end with that have to be finite."""
 
 
-class FiniteTraining(Trainer):
+class FiniteTraining(KeepsBeside):
     """Stands before a trainer of TRL's and looks at the numbers of each optimizer step.
 
     `_get_grad_norm` is overridden because it is called once a step on every process, after the last backward

@@ -4,6 +4,7 @@ What is overridden of TRL's trainer:
 - `_prepare_inputs` slices rows of the padded, shuffled generation batch, never columns (trl#7179). Here its
   micro-batches are made anew, each as wide as its own rows (micro_batches.py). Where the loss is a sum over
   rows, they are dealt to processes and passes by their length.
+- its fused LM head, for models that it does not know (own_loss.py).
 - its passes without gradients run `batch_size` rows at a time at the width of the batch, and on a CPU project
   their prompts too. Here (`logprobs`) each pass is filled with rows of like length.
 
@@ -19,12 +20,13 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlt.models.gather import max_over_processes
 from rlt.models.logprobs import Request, add_token_query, token_logprobs
+from rlt.trainers.grpo_base import GRPOTrainer
 from rlt.trainers.meter import Meter
 from rlt.trainers.micro_batches import Batch, deal, micro_batch, rows_of
+from rlt.trainers.own_loss import adapters_on_the_head, hold_to_own_head
 
 _SHARE = "share_of_tokens"
 """Of a micro-batch among those of its step, 1 on average."""
@@ -40,11 +42,14 @@ class NarrowPasses(GRPOTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """The arguments are those of GRPOTrainer."""
-        super().__init__(*args, **kwargs)
+        with adapters_on_the_head():
+            super().__init__(*args, **kwargs)
         for scored in (self.model, self.ref_model):
             if scored is not None:
                 plain: Any = self.accelerator.unwrap_model(scored)
-                add_token_query(plain.get_base_model() if hasattr(plain, "get_base_model") else plain)
+                with self.accelerator.autocast():
+                    hold_to_own_head(plain, self.temperature)
+                    add_token_query(plain)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """Return the next micro-batch; of each new generation, all are first made as narrow as their rows."""

@@ -35,7 +35,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlt.config.schema import MonitorSettings
 from rlt.errors import GenerationError, NotFinite, first_line
@@ -52,6 +51,7 @@ from rlt.trainers.drift_log import DriftLog
 from rlt.trainers.engine import Engine, policy_for_generation
 from rlt.trainers.first_check import check_before_first_step
 from rlt.trainers.first_check_verdict import FirstCheck
+from rlt.trainers.grpo_base import GRPOTrainer
 from rlt.trainers.monitor_limits import LimitsOf
 from rlt.trainers.monitors import Monitors
 from rlt.trainers.order import GroupSampler, Places, all_of

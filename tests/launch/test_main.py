@@ -13,6 +13,7 @@ from fake_models import fake_model
 
 import rlt.launch.main as main_module
 import rlt.launch.run as run_module
+from rlt.data.model_layout import ModelLayout, write_layout
 from rlt.errors import ConfigError, GenerationError
 from rlt.launch.main import Launch, main, parse, prepare
 from rlt.launch.ports import is_free
@@ -123,6 +124,26 @@ def test_collecting_from_running_servers_takes_no_gpu():
     assert servers == []
     assert "CUDA_VISIBLE_DEVICES='' RLT_NUM_GPUS=0 " in asking
     assert "accelerate" not in asking.replace("ACCELERATE_USE_CPU=true", "")
+
+
+def test_a_dry_run_of_a_collection_says_whose_prompt_is_taken_or_refused(tmp_path):
+    """Before servers start; what is typed must be the teacher's own."""
+    fake_model(tmp_path / "teacher")
+    write_layout(tmp_path / "teacher", ModelLayout("teacher", "bespoke", "Explain mine.", None))
+    (tmp_path / "rows.jsonl").write_text('{"question": "1+1?", "solution": "2"}\n')
+    words = [COLLECT, "model_name_or_path=teacher", "dataset_id_or_path=rows.jsonl", "--dry-run"]
+    done = launch("launch.sh", *words, env=NO_GPUS, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "teacher_prompt: text:Explain mine." in done.stdout
+    assert (
+        "layout.teacher_prompt is model_name_or_path=teacher's own, from its rlt_layout.json" in done.stderr
+    )
+    refused = launch("launch.sh", *words, "layout.teacher_prompt=Else.", env=NO_GPUS, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(
+        "error: `layout.teacher_prompt` on the command line is not the teacher's"
+    )
+    assert refused.stderr.count("\n") == 1
 
 
 def test_the_transformers_back_end_needs_no_server_and_any_folder_will_do(tmp_path):

@@ -9,6 +9,9 @@ from fake_models import fake_model
 from rlt.config.compose import compose
 from rlt.config.overrides import CONFIG_DIR
 from rlt.config.resolve import resolve
+from rlt.config.weight_files import NO_TENSORS
+from rlt.data.model_layout import ModelLayout, write_layout
+from rlt.data.own_layout import prompt_text
 from rlt.errors import ConfigError, DataError
 from rlt.pipeline.plan import make_plan
 
@@ -128,3 +131,32 @@ def test_what_holds_for_all_steps_is_left_out_of_those_in_which_it_is_void(place
     run_file.write_text(yaml.safe_dump(content, sort_keys=False))
     with pytest.raises(ConfigError, match=r"lora.alpha` in `pipeline.every` has no effect in any step"):
         plan(str(run_file), word)
+
+
+def warm_up_and_traces(place: Path, prompt: str, **of_traces: str) -> dict[str, str]:
+    """Return the prompt that each step of a chain has, of which only the warm-up is given one."""
+    rows = {FILE: "rows.jsonl", "data.missing_trace": "solution"}
+    warm_up = {"run_cfg": "teacher_sft", "model_name_or_path": "results/base", **rows}
+    traces = {"run_cfg": "collect_traces", "model_name_or_path": "{warm_up}", FILE: "rows.jsonl", **of_traces}
+    steps = {"warm_up": {**warm_up, "layout.teacher_prompt": prompt}, "traces": traces}
+    found = plan_of(place, steps)
+    return {step.name: prompt_text(step.config, "layout.teacher_prompt") or "" for step in found}
+
+
+def test_a_step_asks_a_teacher_as_an_earlier_step_will_have_trained_it(place):
+    assert warm_up_and_traces(place, "Mine.") == {"warm_up": "Mine.", "traces": "Mine."}
+    with pytest.raises(
+        ConfigError, match=r"^step `traces`: `layout.teacher_prompt` is not the teacher's prompt"
+    ):
+        warm_up_and_traces(place, "Mine.", **{"layout.teacher_prompt": "Another."})
+
+
+def test_a_step_that_runs_again_with_another_prompt_is_not_compared_with_what_it_made_before(place):
+    made = place / "out" / "warm_up"
+    made.mkdir(parents=True)
+    (made / "config.json").write_text("{}")
+    (made / "model.safetensors").write_bytes(NO_TENSORS)
+    write_layout(made, ModelLayout("teacher", "bespoke", "Of before.", None))
+    assert warm_up_and_traces(place, "Of before.")["traces"] == "Of before."
+    same = {"layout.teacher_prompt": "Mine."}
+    assert warm_up_and_traces(place, "Mine.", **same) == {"warm_up": "Mine.", "traces": "Mine."}

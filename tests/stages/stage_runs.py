@@ -18,8 +18,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rlt.config.compose import compose
+from rlt.config.overrides import read
 from rlt.config.resolve import resolve
+from rlt.config.typed import chosen_settings
 from rlt.config.validate import validate
+from rlt.data.own_layout import adopt_layouts
 
 ROOT = Path(__file__).parents[2]
 CLOCK = {"time", "step_time", "eval_runtime", "train_runtime", "train_samples_per_second"}
@@ -97,7 +100,7 @@ def run_here(words: Sequence[str], stage: str = "teacher_rl") -> Path:
     torch.set_num_threads(1)  # as in `run_processes`; a tiny model gains nothing from more
     AcceleratorState._reset_state(reset_partial_state=True)  # what earlier tests asked of accelerate
     try:
-        config = resolve(config)
+        config = adopt_layouts(resolve(config), chosen_settings(read(words)))
         validate(config, num_processes=1)
         import_module(f"rlt.stages.{stage}").run(config)
     finally:

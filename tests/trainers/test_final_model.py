@@ -10,8 +10,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from transformers import AutoModelForCausalLM
 
+from rlt.data.model_layout import ModelLayout, read_layout
 from rlt.errors import CheckpointError
 from rlt.trainers.final_model import generation_config, save_final_model
+
+LAYOUT = ModelLayout("teacher", "bespoke", "Explain.", None)
 
 
 def test_generation_config_stops_where_the_teacher_was_taught_to(tiny_tokenizer):
@@ -30,12 +33,13 @@ def test_an_older_model_in_the_folder_is_replaced(tiny_teacher, tiny_student, ti
     tmp_path.joinpath("metrics.jsonl").write_text("{}\n")
     for source in (tiny_student, tiny_teacher):
         model = AutoModelForCausalLM.from_pretrained(source)
-        save_final_model(model, accelerator, tiny_tokenizer, tmp_path)
+        save_final_model(model, accelerator, tiny_tokenizer, tmp_path, LAYOUT)
     found = AutoModelForCausalLM.from_pretrained(tmp_path)
     expected = AutoModelForCausalLM.from_pretrained(tiny_teacher)
     assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
     assert [file.name for file in tmp_path.glob("*.safetensors")] == ["model-00001-of-00001.safetensors"]
     assert (tmp_path / "metrics.jsonl").is_file()
+    assert read_layout(tmp_path) == LAYOUT
     assert not (tmp_path / "model.new").exists()
 
 
@@ -44,8 +48,8 @@ def test_a_disk_that_fails_is_a_sentence_and_leaves_the_older_model(
 ):
     accelerator = Accelerator(cpu=True)
     model = AutoModelForCausalLM.from_pretrained(tiny_teacher)
-    save_final_model(model, accelerator, tiny_tokenizer, tmp_path)
+    save_final_model(model, accelerator, tiny_tokenizer, tmp_path, LAYOUT)
     (tmp_path / "model.new.partial").write_text("a file where a folder has to be")
     with pytest.raises(CheckpointError, match=r"the trained model cannot be written to .* make room"):
-        save_final_model(model, accelerator, tiny_tokenizer, tmp_path)
+        save_final_model(model, accelerator, tiny_tokenizer, tmp_path, LAYOUT)
     AutoModelForCausalLM.from_pretrained(tmp_path)

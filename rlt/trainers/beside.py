@@ -1,0 +1,35 @@
+"""Files of ours in each checkpoint, written before the one that marks it as whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from typing_extensions import override
+
+from rlt.generation.collective import on_main_process
+
+
+def nothing_beside(_: Path) -> None:
+    """Keep nothing of ours in a checkpoint."""
+
+
+class KeepsBeside(Trainer):
+    """Stands before a trainer.
+
+    `_save_checkpoint` is overridden because a callback's `on_save` comes after transformers has written
+    trainer_state.json: a run that is killed in between would leave a whole checkpoint without our files.
+    """
+
+    keep_beside: Callable[[Path], None] = staticmethod(nothing_beside)
+    """Writes them into the folder of a checkpoint; called on the main process."""
+
+    @override
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        assert self.args.output_dir is not None
+        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        on_main_process(self.accelerator, lambda: self.keep_beside(folder))
+        super()._save_checkpoint(model, trial)
