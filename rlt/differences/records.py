@@ -121,6 +121,12 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         (RL,),
     ),
     Behaviour(
+        "the prompt that a model was trained with",
+        "is not kept",
+        "is stored beside the weights, and another one is refused",
+        "layout.override=true",
+    ),
+    Behaviour(
         "columns of custom data",
         "`prompt`, where its README says `question`",
         "`question`",
