@@ -92,7 +92,7 @@ def test_the_originals_empty_run_file_and_one_without_stage(tmp_path):
         (["kl_penalty_reward_coeff=[3,0.03"], "a closing `]`: type 'kl_penalty_reward_coeff=[3,0.03]' "),
         (["data.columns={a: [b"], "lacks a closing `]}`"),
         (["layout.teacher_prompt=Explain", "it."], "put both in quotes: 'layout.teacher_prompt=Explain it.'"),
-        (["teacher_rtl"], "is not KEY=VALUE, a run file, or a known word: did you mean teacher_rlt?"),
+        (["teacher_rtl"], "is not KEY=VALUE, a run file, or a known word: did you mean teacher_rl"),
         (["+report_to=null"], "`report_to` is a setting already: type report_to=null."),
         (["~trainer_args.x"], "`~trainer_args.x` on the command line removes nothing, as no file sets it so"),
         (
