@@ -52,6 +52,8 @@ def run(config: Config, options: argparse.Namespace, overrides: Sequence[str]) -
         sys.stdout.write(to_yaml(config, options.package))
         if options.dry_run and stage_of(config).trains:
             check_text(config)
+        elif options.dry_run:
+            import_module("rlt.launch.preflight").check_local_data(config)
     else:
         os.environ |= allocator_env(os.environ)  # torch, which is not imported yet, reads it on GPUs
         if any(loaded_models(config)):  # else servers compute

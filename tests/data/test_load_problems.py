@@ -127,7 +127,7 @@ def test_skipping_counts_and_lists(tmp_path, caplog):
     assert [bad.row for bad in loaded.skipped] == [2, 3, 6, 7, 8]
     assert loaded.skipped[2] == BadRow(source, 6, "`question` must be text, got int '5'")
     assert loaded.skipped[1].reason.startswith("not valid JSON")
-    assert loaded.positions == [0, 3, 4]
+    assert loaded.positions == [0, 3, 7]  # a blank line is no row
     assert "skipped 5 of 8 rows\n  line 2: `solution` is empty\n  line 3: not valid JSON" in caplog.text
 
 

@@ -65,14 +65,16 @@ def measured(model: Path, rows: list[dict], gradient: torch.Tensor) -> np.ndarra
 
 
 def weights_of_a_step(
-    model: Path, folder: Path, lengths: list[int], num_ranks: int, *words: str
-) -> np.ndarray:
+    model: Path, folder: Path, lengths: list[int], num_ranks: int, kinds: dict[str, list[str]]
+) -> dict[str, np.ndarray]:
+    """Return the weights that a step with each set of words gives to rows of some lengths."""
     rows = rows_of(lengths)
     (folder / "rows.json").write_text(json.dumps(rows))
+    (folder / "kinds.json").write_text(json.dumps(kinds))
     script = Path(__file__).with_name("loss_weights.py")
-    words = (str(model), str(folder / "rows.json"), str(folder / "found.pt"), *words)
+    words = (str(model), str(folder))
     succeed(run_processes("ddp", words, script=script, timeout=1500, processes=num_ranks))
-    return measured(model, rows, torch.load(folder / "found.pt"))
+    return {name: measured(model, rows, torch.load(folder / f"{name}.pt")) for name in kinds}
 
 
 def test_the_rule_by_hand():
@@ -85,15 +87,12 @@ def test_the_rule_by_hand():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "per_process"),
-    [((), True), (("recipe=modern", "train_batch_size=16", "learning_rate=1e-5"), False)],
-)
-def test_two_ranks(tiny_teacher, tmp_path, words, per_process):
+def test_two_ranks_under_both_recipes(tiny_teacher, tmp_path):
     lengths = [4 + 3 * i for i in range(NUM_ROWS)]
-    found = weights_of_a_step(tiny_teacher, tmp_path, lengths, 2, *words)
-    expected = by_process(lengths, 2) if per_process else np.full(NUM_ROWS, 1 / sum(lengths))
-    assert found == pytest.approx(expected, rel=5e-3)
+    modern = ["recipe=modern", f"train_batch_size={NUM_ROWS}"]
+    found = weights_of_a_step(tiny_teacher, tmp_path, lengths, 2, {"released": [], "modern": modern})
+    assert found["released"] == pytest.approx(by_process(lengths, 2), rel=5e-3)
+    assert found["modern"] == pytest.approx(np.full(NUM_ROWS, 1 / sum(lengths)), rel=5e-3)
 
 
 @pytest.mark.original
@@ -103,5 +102,5 @@ def test_eight_ranks_and_rows_as_long_as_real_ones(original, shared, qwen_tokeni
     lines = (shared / "data" / "traces_sky_t1_amc23.jsonl").read_text().splitlines()[::17][:NUM_ROWS]
     texts = [json.loads(line)["conversations"][1]["value"] for line in lines]
     lengths = [max(2, len(qwen_tokenizer(text)["input_ids"]) // 64) for text in texts]
-    found = weights_of_a_step(tiny_teacher, tmp_path, lengths, 8)
-    assert found == pytest.approx(by_process(lengths, 8), rel=5e-3)
+    found = weights_of_a_step(tiny_teacher, tmp_path, lengths, 8, {"released": []})
+    assert found["released"] == pytest.approx(by_process(lengths, 8), rel=5e-3)
