@@ -41,7 +41,10 @@ class Row:
 
 
 def rows_of(batch: Batch) -> list[Row]:
-    """Return the rows of a padded batch. A completion that is masked as a whole has no tokens."""
+    """Return the rows of a padded batch. A completion that is masked as a whole has no tokens.
+
+    Each holds memory of its own: a view would travel to other processes with the whole batch.
+    """
     width = batch["completion_ids"].size(1)
     by_row = {name: value.cpu() for name, value in batch.items() if value.dim() > 0}
     prompts = by_row["prompt_mask"].sum(1).tolist()
@@ -51,11 +54,11 @@ def rows_of(batch: Batch) -> list[Row]:
         row = Row({}, {}, {})
         for name, value in by_row.items():
             if name in _PROMPT:
-                row.prompt[name] = value[i, value.size(1) - num_prompt :]
+                row.prompt[name] = value[i, value.size(1) - num_prompt :].clone()
             elif value.dim() == 2 and value.size(1) == width:
-                row.completion[name] = value[i, :num_completion]
+                row.completion[name] = value[i, :num_completion].clone()
             else:
-                row.whole[name] = value[i]
+                row.whole[name] = value[i].clone()
         rows.append(row)
     return rows
 

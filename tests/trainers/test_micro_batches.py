@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from hypothesis import given
@@ -71,6 +73,16 @@ def test_a_completion_that_is_masked_as_a_whole_takes_no_columns():
     padded["completion_mask"][0] = 0  # trainer.mask_truncated
     rows = rows_of(padded)
     assert [row.num_tokens for row in rows] == [1, 4, 2]
+
+
+def test_rows_travel_between_processes_without_the_padding_of_others():
+    """A slice of a tensor is pickled with the storage of all of it."""
+    wide = {name: torch.zeros(64, 1000, dtype=torch.long) for name in padded_batch() if name.endswith("_ids")}
+    masks = {name.replace("_ids", "_mask"): value.clone() for name, value in wide.items()}
+    for mask in masks.values():
+        mask[:, :10] = 1
+    num_bytes = len(pickle.dumps(rows_of({**wide, **masks})))
+    assert num_bytes < 64 * 4 * (10 * 8 + 600)  # 64 rows with four tensors, each with its description
 
 
 def test_a_row_without_padding_needs_no_attention_mask(monkeypatch):
