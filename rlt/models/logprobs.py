@@ -57,9 +57,13 @@ class LogprobModel(Protocol):
         *,
         temperature: float,
         tokens_per_batch: int,
+        runs: Sequence[int] | None = None,
         agree: Callable[[int], int] = lambda count: count,
     ) -> list[Tensor]:
-        """Return the log-probabilities of each request's positions, float32 on the CPU, in order."""
+        """Return the log-probabilities of each request's positions, float32 on the CPU, in order.
+
+        `runs`: numbers of consecutive requests of which none may depend on those of another run.
+        """
         ...
 
 
@@ -154,6 +158,21 @@ def _tiled_logprobs(
     return chosen_N - sums_PN.logsumexp(dim=0)
 
 
+def split_runs(lengths: Sequence[int], runs: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+    """Return indices grouped as by `split_batches`, each run of consecutive ones apart.
+
+    The largest batches come first, so that processes which run them in step work on like ones.
+    """
+    assert sum(runs) == len(lengths), "each is of one run"
+    batches, start = [], 0
+    for count in runs:
+        batches += [
+            [start + i for i in batch] for batch in split_batches(lengths[start:][:count], tokens_per_batch)
+        ]
+        start += count
+    return sorted(batches, key=lambda batch: -len(batch) * lengths[batch[0]])
+
+
 def split_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
     """Return indices grouped so that rows x longest row stays within the budget, longest rows first.
 
@@ -206,15 +225,19 @@ def token_logprobs(
     temperature: float,
     tokens_per_batch: int,
     device: torch.device,
+    runs: Sequence[int] | None = None,
     agree: Callable[[int], int] = lambda count: count,
 ) -> list[Tensor]:
     """Return the natural-log probabilities of each request's positions, float32 on the CPU, in order.
 
+    `runs` are numbers of consecutive requests that share batches with each other alone, as values depend on
+    their company by rounding; None: all may.
     `model` has been through `add_token_query`. Under ZeRO-3 a forward pass is a collective operation:
     `agree` then returns the largest number of batches over all ranks, and shorter ranks run dummies.
     """
     budget = min(tokens_per_batch, _CPU_TOKENS) if device.type == "cpu" else tokens_per_batch
-    batches = split_batches([max(r.positions, default=1) for r in requests], budget)
+    lengths = [max(r.positions, default=1) for r in requests]
+    batches = split_runs(lengths, [len(requests)] if runs is None else runs, budget)
     results: list[Tensor] = [torch.empty(0)] * len(requests)
     for batch in _padded_to(batches, agree(len(batches))):
         members = [requests[i] for i in batch] or [Request(ids=[0, 0], positions=[1])]

@@ -125,7 +125,7 @@ def starting_weights(config: Config, checkpoint: Path | None) -> PlainModel | st
 def make_engine(trainer: RLTrainer[Any], *, pool: VLLMPool | None, config: Config) -> Engine:
     """Return the source of completions: a pool of servers, or the policy itself."""
     sampling = make_sampling(config, trainer.stop_token_ids)
-    overlaps = pool is not None and config.generation.overlap and trainer.rows_alone
+    overlaps = pool is not None and config.generation.overlap and trainer.rows_together is not None
     if config.generation.overlap and not overlaps and is_main_process():
         why = "the policy itself writes them" if pool is None else "weights come from host memory each time"
         logger.info("completions are scored together, after the last one is written: %s", why)
@@ -176,13 +176,26 @@ def rl_settings(config: Config) -> RLSettings:
         drift_limit=drift_limit(config),
         drift_error=1e-3 if is_paid_by_samples else None,
         mask_truncated=config.trainer.mask_truncated,
-        # What a pass with gradients may hold, one without holds easily.
-        tokens_per_pass=config.per_device_train_batch_size
-        * (config.max_prompt_length + config.max_completion_length),
-        rows_alone=config.generation.backend == "vllm",
+        tokens_per_pass=tokens_per_pass(config),
+        rows_per_pass=tokens_per_pass(config) // row_length(config),
+        come_one_by_one=config.generation.backend == "vllm",
         eval_num_generations=config.evaluation.num_generations,
         monitors=config.monitors,
     )
+
+
+def tokens_per_pass(config: Config) -> int:
+    """Return the tokens of a pass without gradients, padding included.
+
+    What a pass with gradients may hold, one without holds easily; nor do the students' passes hold less.
+    """
+    with_gradients = config.per_device_train_batch_size * row_length(config)
+    return max(with_gradients, config.reward.tokens_per_batch) if stage_of(config).scores else with_gradients
+
+
+def row_length(config: Config) -> int:
+    """Return the tokens of a row at its limits."""
+    return config.max_prompt_length + config.max_completion_length
 
 
 def drift_limit(config: Config) -> float:

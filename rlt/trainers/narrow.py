@@ -116,18 +116,21 @@ class NarrowPasses(GRPOTrainer):
             result = super()._get_per_token_logps_and_entropies(model, ids_1T, torch.ones_like(ids_1T), count)
         return result[0][0].float().cpu()
 
-    def logprobs(self, model: Any, requests: Sequence[Request], *, alone: bool = False) -> list[Tensor]:
+    def logprobs(
+        self, model: Any, requests: Sequence[Request], runs: Sequence[int] | None = None
+    ) -> list[Tensor]:
         """Return a model's log-probabilities at the sampling temperature, on the CPU; collective.
 
-        `alone`: a forward pass for each request.
+        `runs`: see `token_logprobs`.
         """
         with self.accelerator.autocast():
             return token_logprobs(
                 model,
                 requests,
                 temperature=self.temperature,
-                tokens_per_batch=1 if alone else self.tokens_per_pass,
+                tokens_per_batch=self.tokens_per_pass,
                 device=self.accelerator.device,
+                runs=runs,
                 agree=self.max_over_processes,
             )
 
