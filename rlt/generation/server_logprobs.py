@@ -19,7 +19,8 @@ from torch import Tensor
 from rlt.generation.drift import Drift, engine_drift, rounding_limit
 from rlt.generation.vllm_pool import CONTROL_TIMEOUT, UNLIMITED, VLLMPool
 from rlt.generation.vllm_server import VLLMServer, finite_logprobs, server_log_path
-from rlt.models.logprobs import Request, split_runs
+from rlt.models.logprobs import Request
+from rlt.models.passes import split_runs
 
 BATCHES_PER_SERVER = 2
 """Batches in flight per server and process: one is computed while the next one waits."""

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 
 from rlt.models.gather import gathered
 from rlt.models.logit_map import LogitMap
+from rlt.models.passes import split_runs
 
 _CPU_TILE = (1024, 1024)
 """Positions x entries of the vocabulary whose logits are held at once: 4 MiB of float32 stay in the cache."""
@@ -33,11 +34,6 @@ _GPU_TILE_ELEMENTS = 2**27
 
 _CPU_TOKENS = 8192
 """Tokens of one forward pass on a CPU at most: more take memory for activations and save no time."""
-
-_MAX_PADDING = 0.1
-"""Share of a batch that may be padding."""
-_BUSY_TOKENS = 2048
-"""A batch of fewer tokens is not cut for the sake of padding."""
 
 
 @dataclass(frozen=True)
@@ -156,43 +152,6 @@ def _tiled_logprobs(
         logits_NC.sub_(highest_N1).exp_()
         sums_PN[part] = logits_NC.sum(dim=1).log_().add_(highest_N1.squeeze(1))
     return chosen_N - sums_PN.logsumexp(dim=0)
-
-
-def split_runs(lengths: Sequence[int], runs: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
-    """Return indices grouped as by `split_batches`, each run of consecutive ones apart.
-
-    The largest batches come first, so that processes which run them in step work on like ones.
-    """
-    assert sum(runs) == len(lengths), "each is of one run"
-    batches, start = [], 0
-    for count in runs:
-        batches += [
-            [start + i for i in batch] for batch in split_batches(lengths[start:][:count], tokens_per_batch)
-        ]
-        start += count
-    return sorted(batches, key=lambda batch: -len(batch) * lengths[batch[0]])
-
-
-def split_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
-    """Return indices grouped so that rows x longest row stays within the budget, longest rows first.
-
-    A row longer than the budget gets a batch of its own. A batch also ends where more than a tenth of it
-    would be padding, once it is large enough to keep a device busy.
-    """
-    batches: list[list[int]] = []
-    num_tokens = 0  # of the last batch, without padding
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batches:
-            longest, rows = lengths[batches[-1][0]], len(batches[-1])
-            padded = (rows + 1) * longest
-            wastes = num_tokens + lengths[index] < (1 - _MAX_PADDING) * padded
-            if padded <= tokens_per_batch and not (wastes and rows * longest >= _BUSY_TOKENS):
-                batches[-1].append(index)
-                num_tokens += lengths[index]
-                continue
-        batches.append([index])
-        num_tokens = lengths[index]
-    return batches
 
 
 def _batch(requests: list[Request], temperature: float, device: torch.device) -> tuple[Tensor, TokenQuery]:

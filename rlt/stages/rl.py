@@ -12,6 +12,7 @@ from typing import Any
 from transformers import GenerationConfig
 
 from rlt.config.files import sequence_length
+from rlt.config.lengths import rows_per_pass, tokens_per_pass
 from rlt.config.schema import PLAIN_SAMPLING, Config, stage_of
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import keep_shortest
@@ -177,25 +178,11 @@ def rl_settings(config: Config) -> RLSettings:
         drift_error=1e-3 if is_paid_by_samples else None,
         mask_truncated=config.trainer.mask_truncated,
         tokens_per_pass=tokens_per_pass(config),
-        rows_per_pass=tokens_per_pass(config) // row_length(config),
+        rows_per_pass=rows_per_pass(config),
         come_one_by_one=config.generation.backend == "vllm",
         eval_num_generations=config.evaluation.num_generations,
         monitors=config.monitors,
     )
-
-
-def tokens_per_pass(config: Config) -> int:
-    """Return the tokens of a pass without gradients, padding included.
-
-    What a pass with gradients may hold, one without holds easily; nor do the students' passes hold less.
-    """
-    with_gradients = config.per_device_train_batch_size * row_length(config)
-    return max(with_gradients, config.reward.tokens_per_batch) if stage_of(config).scores else with_gradients
-
-
-def row_length(config: Config) -> int:
-    """Return the tokens of a row at its limits."""
-    return config.max_prompt_length + config.max_completion_length
 
 
 def drift_limit(config: Config) -> float:

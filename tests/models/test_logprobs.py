@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, CohereConfig, FalconH1Config, Gem
 from transformers.models.granite import GraniteConfig
 from transformers.models.hyperclovax import HyperCLOVAXConfig
 
-from rlt.models.logprobs import Request, add_token_query, split_batches, split_runs, token_logprobs
+from rlt.models.logprobs import Request, add_token_query, token_logprobs
+from rlt.models.passes import split_batches, split_runs
 
 CPU = torch.device("cpu")
 
