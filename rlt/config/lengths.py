@@ -12,6 +12,18 @@ def row_length(config: Config) -> int:
     return config.data.max_length
 
 
+BUSY_TOKENS = 2048
+"""What keeps a GPU busy: passes of fewer tokens are joined where they may be."""
+
+
+def joined_tokens(config: Config) -> int:
+    """Return the tokens, padding included, up to which passes of RL's update with short rows are joined.
+
+    No more than a single micro-batch may have.
+    """
+    return min(BUSY_TOKENS, config.per_device_train_batch_size * row_length(config))
+
+
 def tokens_per_pass(config: Config) -> int:
     """Return the tokens, padding included, of RL's passes without gradients of policy and reference.
 

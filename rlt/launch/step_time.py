@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rlt.config.lengths import rows_per_pass
+from rlt.config.lengths import BUSY_TOKENS, joined_tokens, rows_per_pass
 from rlt.config.schema import Config, RewardSettings, stage_of
 from rlt.launch.activations import Numbers, bytes_of
 from rlt.launch.hardware import (
@@ -36,7 +36,6 @@ from rlt.launch.hardware import (
 from rlt.launch.plan import Plan
 from rlt.launch.server_memory import ServerMemory
 from rlt.launch.training_memory import SHARDED, Models, trained_parameters
-from rlt.models.passes import BUSY_TOKENS
 from rlt.models.size import ModelSize
 from rlt.surroundings.gpus import GPU
 
@@ -195,7 +194,10 @@ class StepTimes:
         passes = 2 if config.model.lora.rank else 3  # adapters: no gradients of the weights
         passes += self._recomputes(tokens)
         compute = passes * self._forward(policy, tokens)
-        micro_batches = self._rows / config.per_device_train_batch_size
+        together = float(config.per_device_train_batch_size)
+        if stage_of(config).is_rl and config.trainer.loss_type != "bnpo":  # the loss is a sum over rows
+            together = max(together, joined_tokens(config) / tokens)
+        micro_batches = self._rows / together
         trained = trained_parameters(config, policy)
         # Each micro-batch gathers the weights twice and shares gradients once, while it computes.
         compute = max(compute, micro_batches * 3 * self._gather)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 _MAX_PADDING = 0.1
 """Share of a batch that may be padding."""
-BUSY_TOKENS = 2048
+_BUSY_TOKENS = 2048
 """A batch of fewer tokens is not cut for the sake of padding."""
 
 
@@ -38,7 +38,7 @@ def split_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[in
             longest, rows = lengths[batches[-1][0]], len(batches[-1])
             padded = (rows + 1) * longest
             wastes = num_tokens + lengths[index] < (1 - _MAX_PADDING) * padded
-            if padded <= tokens_per_batch and not (wastes and rows * longest >= BUSY_TOKENS):
+            if padded <= tokens_per_batch and not (wastes and rows * longest >= _BUSY_TOKENS):
                 batches[-1].append(index)
                 num_tokens += lengths[index]
                 continue

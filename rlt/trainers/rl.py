@@ -85,6 +85,8 @@ class RLSettings:
     """Completions that were cut by their length get no loss."""
     tokens_per_pass: int
     """Tokens of a forward pass without gradients; one row may be longer."""
+    joined_tokens: int
+    """Tokens up to which passes of the update with short rows are joined."""
     rows_per_pass: int
     """Rows that fit into such a pass at their limits."""
     come_one_by_one: bool
@@ -148,6 +150,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         self.stop_token_ids = sorted({*self.eos_token_ids, *layout.stop_token_ids})
         self.settings = settings
         self.tokens_per_pass = settings.tokens_per_pass
+        self.joined_tokens = settings.joined_tokens
         self.rows_together = None
         if settings.come_one_by_one:
             self.rows_together = rows_together(self.accelerator, settings.rows_per_pass)

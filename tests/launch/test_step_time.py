@@ -62,6 +62,17 @@ def test_short_rows_wait_for_the_weights_of_zero3():
     assert found == pytest.approx(32 * 3 * 2 * WEIGHTS / 1e12)
 
 
+def test_short_rows_of_rl_share_the_weights_of_zero3():
+    # two of 1,024 tokens are joined; bnpo averages over the tokens of each pass, so there none are
+    each = 3 * 2 * WEIGHTS / 1e12
+    found = times("teacher_rl", flops=1e17).seconds(Lengths(24, 1000, 1000))["update"]
+    assert found == pytest.approx(16 * each)
+    apart = times("teacher_rl", "trainer.loss_type=bnpo", flops=1e17).seconds(Lengths(24, 1000, 1000))
+    assert apart["update"] == pytest.approx(32 * each)
+    four = times("teacher_rl", "per_device_train_batch_size=4", flops=1e17).seconds(Lengths(24, 1000, 1000))
+    assert four["update"] == pytest.approx(8 * each)
+
+
 def test_offloading_adds_the_way_to_the_host_and_its_work():
     seconds = {s: times("teacher_sft", strategy=s).seconds(Lengths(300, 0, 0)) for s in ("zero3", "offload")}
     moved = (2 * 2 * WEIGHTS + 2 * WEIGHTS) / 2 / HOST_LINK
