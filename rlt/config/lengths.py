@@ -12,16 +12,9 @@ def row_length(config: Config) -> int:
     return config.data.max_length
 
 
-BUSY_TOKENS = 2048
-"""What keeps a GPU busy: passes of fewer tokens are joined where they may be."""
-
-
-def joined_tokens(config: Config) -> int:
-    """Return the tokens, padding included, up to which passes of RL's update with short rows are joined.
-
-    No more than a single micro-batch may have.
-    """
-    return min(BUSY_TOKENS, config.per_device_train_batch_size * row_length(config))
+def tokens_with_gradients(config: Config) -> int:
+    """Return the tokens, padding included, that a micro-batch of the update may have."""
+    return config.per_device_train_batch_size * row_length(config)
 
 
 def tokens_per_pass(config: Config) -> int:
@@ -29,7 +22,7 @@ def tokens_per_pass(config: Config) -> int:
 
     What a pass with gradients may hold, one without holds easily; nor do they hold less than the students'.
     """
-    with_gradients = config.per_device_train_batch_size * row_length(config)
+    with_gradients = tokens_with_gradients(config)
     return max(with_gradients, config.reward.tokens_per_batch) if stage_of(config).scores else with_gradients
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rlt.config.lengths import BUSY_TOKENS, joined_tokens, rows_per_pass
+from rlt.config.lengths import rows_per_pass, tokens_with_gradients
 from rlt.config.schema import Config, RewardSettings, stage_of
 from rlt.launch.activations import Numbers, bytes_of
 from rlt.launch.hardware import (
@@ -36,6 +36,7 @@ from rlt.launch.hardware import (
 from rlt.launch.plan import Plan
 from rlt.launch.server_memory import ServerMemory
 from rlt.launch.training_memory import SHARDED, Models, trained_parameters
+from rlt.models.passes import BUSY_TOKENS, joined_tokens
 from rlt.models.size import ModelSize
 from rlt.surroundings.gpus import GPU
 
@@ -196,7 +197,7 @@ class StepTimes:
         compute = passes * self._forward(policy, tokens)
         together = float(config.per_device_train_batch_size)
         if stage_of(config).is_rl and config.trainer.loss_type != "bnpo":  # the loss is a sum over rows
-            together = max(together, joined_tokens(config) / tokens)
+            together = max(together, joined_tokens(tokens_with_gradients(config)) / tokens)
         micro_batches = self._rows / together
         trained = trained_parameters(config, policy)
         # Each micro-batch gathers the weights twice and shares gradients once, while it computes.

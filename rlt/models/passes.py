@@ -1,4 +1,4 @@
-"""Which rows share a forward pass without gradients."""
+"""Which rows share a forward pass."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from collections.abc import Sequence
 
 _MAX_PADDING = 0.1
 """Share of a batch that may be padding."""
-_BUSY_TOKENS = 2048
-"""A batch of fewer tokens is not cut for the sake of padding."""
+BUSY_TOKENS = 2048
+"""What keeps a device busy: a batch of fewer tokens is not cut for the sake of padding."""
+
+
+def joined_tokens(most: int) -> int:
+    """Return the tokens, padding included, up to which passes of the update are joined; `most` fit into one."""
+    return min(BUSY_TOKENS, most)
 
 
 def split_runs(lengths: Sequence[int], runs: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
@@ -38,7 +43,7 @@ def split_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[in
             longest, rows = lengths[batches[-1][0]], len(batches[-1])
             padded = (rows + 1) * longest
             wastes = num_tokens + lengths[index] < (1 - _MAX_PADDING) * padded
-            if padded <= tokens_per_batch and not (wastes and rows * longest >= _BUSY_TOKENS):
+            if padded <= tokens_per_batch and not (wastes and rows * longest >= BUSY_TOKENS):
                 batches[-1].append(index)
                 num_tokens += lengths[index]
                 continue

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import GenerationConfig
 
 from rlt.config.files import sequence_length
-from rlt.config.lengths import joined_tokens, rows_per_pass, tokens_per_pass
+from rlt.config.lengths import rows_per_pass, tokens_per_pass, tokens_with_gradients
 from rlt.config.schema import PLAIN_SAMPLING, Config, stage_of
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import keep_shortest
@@ -21,6 +21,7 @@ from rlt.generation.drift import rounding_limit
 from rlt.generation.sync_folder import sync_folder
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.weight_sync import make_weight_sync
+from rlt.models.passes import joined_tokens
 from rlt.models.plain import PlainModel
 from rlt.reporting.run_record import RunRecord
 from rlt.reporting.samples import format_sample, prepare_samples, write_samples
@@ -178,7 +179,7 @@ def rl_settings(config: Config) -> RLSettings:
         drift_error=1e-3 if is_paid_by_samples else None,
         mask_truncated=config.trainer.mask_truncated,
         tokens_per_pass=tokens_per_pass(config),
-        joined_tokens=joined_tokens(config),
+        joined_tokens=joined_tokens(tokens_with_gradients(config)),
         rows_per_pass=rows_per_pass(config),
         come_one_by_one=config.generation.backend == "vllm",
         eval_num_generations=config.evaluation.num_generations,

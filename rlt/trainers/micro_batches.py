@@ -93,9 +93,9 @@ def deal(
     """Return, for each process, the rows of each of its passes: the longest rows in the first passes.
 
     The n-th passes of all processes hold neighbours in the order of length, so none waits for another.
-    The first pass is the largest of all, so what does not fit into memory fails at once. A pass has
-    `per_pass` rows, or a multiple of them while they stay within `joined_tokens`, padding included; each
-    process has as many passes, at least two if there were as many before.
+    The first pass has the longest rows, so what does not fit into memory fails at once. A pass has
+    `per_pass` rows, or a multiple of them while they stay within `joined_tokens`, padding included. All
+    processes have the same number of passes, at least two if there were as many before.
     """
     order = sorted(range(len(sizes)), key=lambda i: -sum(sizes[i]))  # stable: equal lengths keep their order
     passes = [order[i : i + per_pass] for i in range(0, len(order), per_pass)]

@@ -26,8 +26,8 @@ from rlt.reporting.samples import read_samples
 pytestmark = pytest.mark.slow
 LEARNING_RATE = 1e-3
 ONE_STEP = ["trainer.max_steps=1", "max_completion_length=96"]
-ONE_BY_ONE = ["per_device_train_batch_size=1"]
-"""So that passes of short rows are joined."""
+ONE_BY_ONE = ["per_device_train_batch_size=1", "max_prompt_length=700"]
+"""So that passes of short rows are joined, with as many tokens as a row may have."""
 
 
 # ---- the independent implementation: one sequence at a time, no padding, float64 ------------------
