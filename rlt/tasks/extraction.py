@@ -30,7 +30,7 @@ _NEAR = 60
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _PHRASE = re.compile(r"\banswers?\b(?:\s+(?:is|are)\b|\s*[:=])", re.IGNORECASE)
 _PHRASE_END = re.compile(
-    r"[.?](?=\s|$)|!(?=\s*$|\s+[A-Z])|\s(?:because|since|so|as|which|where|not)\b|,\s(?=[a-z]{2})|\s\(?i\.e\."
+    r"[.?](?=\s|$)|!(?=\s*$|\s+[A-Z])|\s(?:because|since|so|as|which|where|not)\b|,\s(?=I\b|[a-z]{2})|\s\(?i\.e\."
 )
 _GOES_ON = re.compile(r"\s*(?:[-+*/^=<>]|\\?[%]|\\[a-z])")
 """What makes a formula the left part of a larger one."""
@@ -39,7 +39,7 @@ _NO_WORD = re.compile(
     r"\\(?:text|textbf|mathrm|mbox|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+|\b(?:sqrt|sin|cos|tan|log|ln|pi|or|and)\b"
 )
 _QUANTITY = re.compile(r"[-+]?\$?[\d.,/]+ ?[A-Za-z/]+(?: [a-z/]+)?(?:\^\d)?\.?")
-_WORD = re.compile(r"[^\W\d_]{2,}")
+_WORD = re.compile("(?:(?![\u00b2\u00b3\u00b9\u2070-\u209c])[^\\W\\d_]){2,}")
 _LETTER = re.compile(r"(?<![A-Za-z0-9])[A-D](?![A-Za-z0-9])")
 _ONE_LETTER = re.compile(r"(?:\\[a-z]+\{|[\s({*])*([A-D])(?:[\s)}*.]*|[\s)}*]*[).:].*)", re.DOTALL)
 
@@ -54,7 +54,7 @@ def in_answer_tag(text: str) -> str | None:
         content = text[before.end() : last.start()] if len(marks) > 1 and not before[1] else ""
     else:
         content = one_line(text[last.end() :]) or ""
-    return extract(content, _IN_TAG)[0]
+    return extract(one_line(content) or content, _IN_TAG)[0]
 
 
 def after_final_mark(text: str) -> str | None:
@@ -105,6 +105,8 @@ def whole_formula(text: str) -> str | None:
 def one_line(text: str) -> str | None:
     """Return a text that is one line of at most 200 characters, such as `no real solutions`."""
     line = text.strip()
+    if line.startswith("**") and line.endswith("**"):
+        line = line.strip("* ")
     return line if line and len(line) <= _LONGEST_LINE and "\n" not in line else None
 
 

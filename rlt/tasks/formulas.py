@@ -21,7 +21,8 @@ _SEPARATOR = re.compile(
     r"(?P<name>(?:\\?[A-Za-z]\w*(?:\(\w\))?|\(\w, ?\w\))\s*&?=&?)?",
 )
 _TEXT = re.compile(
-    r"\\(?:text|mbox|mathrm|textbf)\s*\{([^{}]*)\}|\\(?:q?quad(?![A-Za-z])|[,;:! ()\[\]])|[$~*]"
+    r"(?P<row>\\\\)|\\(?:text|mbox|mathrm|textbf)\s*\{(?P<text>[^{}]*)\}|"
+    r"\\(?:q?quad(?![A-Za-z])|[,;:! ()\[\]])|[$~*]"
 )
 _BULLET = re.compile(r"[ \t.,;]*\n[ \t]*(?:[-\u2022]|\(?[a-z\d][.)])?[ \t]*")
 _NO_UNIT = re.compile(
@@ -88,7 +89,7 @@ def read_gap(gap: str) -> Gap | None:
     """Return what a text between two pieces says; None where the pieces do not stand together."""
     if len(gap) > _LONGEST_GAP:
         return None
-    plain = _TEXT.sub(lambda m: f" {m[1] or ''} ", gap)
+    plain = _TEXT.sub(lambda m: " ; " if m["row"] else f" {m['text'] or ''} ", gap)
     bullet = _BULLET.fullmatch(plain)
     if bullet:
         return Gap("", True, "")

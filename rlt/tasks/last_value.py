@@ -24,14 +24,18 @@ _LONGEST = 400
 """Characters around the last number that are looked at."""
 _MOST_TOKENS = 24
 _OPERATORS = "+-*/^=\u00d7\u00b7\u00f7\u2212"
+_OPERATOR_WORDS = (r"\cdot", r"\times", "mod", "choose")
 _OPENED, _CLOSED = "([{", ")]}"
 _OUTSIDE = "\"'*_:;,?`\u201c\u201d"
+_IN_PARENTHESES = re.compile(r"\([^(),]*\)")
 _PLAIN = re.compile(
     r"(?P<sign>[-+\u2212]?)[$\u20ac\u00a3\\]*(?P<number>(?:\d+(?:,\d{3}(?!\d))*(?:\.\d+)?|\.\d+)(?:/\d+)?)"
     r"(?P<percent>\\?%)?"
 )
 _UNIT_AFTER = re.compile(r"[$]?([-\u2212]?[\d.,]*\d)[-/][A-Za-z]{2,}[A-Za-z./-]*")
-_WORD = re.compile(r"(?<![\\A-Za-z])(?!(?:sqrt|sin|cos|tan|log|ln|pi|exp)(?![A-Za-z]))[A-Za-z]{2,}")
+_WORD = re.compile(
+    r"(?<![\\A-Za-z])(?!(?:sqrt|sin|cos|tan|log|ln|pi|exp|mod|choose)(?![A-Za-z]))[A-Za-z]{2,}"
+)
 _STARTS_AS_FACTOR = re.compile("[\\\\\N{SQUARE ROOT}\N{GREEK SMALL LETTER PI}]")
 
 
@@ -92,11 +96,11 @@ def last_value(text: str) -> str | None:
 def _last_number_before(text: str, end: int) -> tuple[int, int] | None:
     """Return where the last number of text[:end] starts and ends that no clause such as "since" holds."""
     while end > 0:
-        stop = next((i for i in range(end - 1, -1, -1) if text[i].isdigit()), None)
+        stop = next((i for i in range(end - 1, -1, -1) if text[i].isdecimal()), None)
         if stop is None:
             return None
         start = stop
-        while start > 0 and (text[start - 1].isdigit() or text[start - 1] in ".,"):
+        while start > 0 and (text[start - 1].isdecimal() or text[start - 1] in ".,"):
             start -= 1
         before = text[max(0, start - _LONGEST) : start]
         ends = list(_SENTENCE_END.finditer(before))
@@ -145,11 +149,11 @@ def _extent(words: list[str], here: int) -> tuple[int, int]:
         value = " ".join(words[first : last + 1])
         depth = sum(value.count(mark) for mark in _OPENED) - sum(value.count(mark) for mark in _CLOSED)
         reaches_left = words[first][0] in _OPERATORS[2:] + "+" or (
-            first > 0 and (words[first - 1][-1] in _OPERATORS or words[first - 1] in (r"\cdot", r"\times"))
+            first > 0 and (words[first - 1][-1] in _OPERATORS or words[first - 1] in _OPERATOR_WORDS)
         )
         reaches_left |= words[first] in ("-", "\N{MINUS SIGN}", r"\cdot", r"\times")
         is_factor = (
-            first > 0 and bool(_STARTS_AS_FACTOR.match(words[first])) and words[first - 1][-1].isdigit()
+            first > 0 and bool(_STARTS_AS_FACTOR.match(words[first])) and words[first - 1][-1].isdecimal()
         )
         reaches_right = last + 1 < len(words) and (
             words[last + 1][0] in _OPERATORS
@@ -172,13 +176,11 @@ def _outside_off(value: str, *, at_end: bool) -> str:
     if value.endswith(".") or (at_end and value.endswith("!")):
         value = value[:-1]
     value = value.strip(_OUTSIDE)
-    for opened, closed in zip(_OPENED, _CLOSED, strict=True):
-        if value.endswith(closed) and opened not in value and opened not in "([":
-            value = value[:-1]
-        if value.startswith(opened) and closed not in value and opened not in "([":
-            value = value[1:]
+    # A bracket whose partner stands elsewhere in the sentence; of points and intervals both are here.
     if not any(mark in value for mark in _OPENED) and value[-1:] in _CLOSED:
         value = value[:-1]
     if not any(mark in value for mark in _CLOSED) and value[:1] in _OPENED:
         value = value[1:]
+    if _IN_PARENTHESES.fullmatch(value):
+        value = value[1:-1]
     return value.strip(_OUTSIDE)

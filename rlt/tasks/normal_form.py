@@ -27,6 +27,10 @@ _CLOSE = Fraction(1, 10**6)
 _SPACE = re.compile(r"(?<![\dA-Za-z])\s+|\s+(?![\dA-Za-z])")
 _DEEPEST = 8
 """Parts within parts, and names and units around them."""
+_LONGEST_FORMULA = 2_000
+"""Characters of a formula that computer algebra is asked about."""
+_TOWER = re.compile(r"\^\s*\{?\s*-?\d{6}|(?:\^\s*\{?\s*-?\d+\s*){3}")
+"""Powers that would fill the memory or the time of an answer."""
 _GROUPS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?!\d)")
 _TEXTS = re.compile(r"\\(?:text|mbox|textbf|mathrm|textrm)\s*\{([^{}]*)\}")
 _WORDS = re.compile(
@@ -42,12 +46,14 @@ _POWER_OF_TEN = re.compile(
     r"([-+]?\d{1,99}(?:\.\d{1,99})?)(?:[eE]|\s*\\(?:times|cdot)\s*10\s*\^\s*(?=\d|\{))\{?([-+]?\d{1,2})\}?"
 )
 _PERCENT = re.compile(r"\s*(?:\\?%|\\?\s*(?:percent|per cent))\s*$")
-_DEGREES = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree|\bdegrees?)\s*$")
+_DEGREES = re.compile(
+    r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree|\bdegrees?)\s*(?:\\(?:text|mathrm)\s*\{\s*)?(?P<scale>[CF]?)\s*\}?$"
+)
 _UNIT = re.compile(
     r"(?P<number>[-+\d.,/ ]*\d|.*[})\d]|.*\\pi)\s*(?:\\(?:text|mathrm|mbox|textrm)\s*\{(?P<latex>[^{}]*)\}|"
     r"(?P<plain> [A-Za-z]{3,}[A-Za-z /]*|"
     r" ?(?:[cmk]m|[mk]?g|m?[lL]|ft|in|yd|mi|lb|oz|hr|min|sec|mph|m/s|km/h)))"
-    r"(?P<power>\s*\^\s*\{?\s*[23]\s*\}?)?",
+    r"(?P<power>\s*\^\s*\{?\s*-?[1-9]\s*\}?)?",
     re.DOTALL,
 )
 _SHORT_UNIT = re.compile(r"(?P<number>[-+\d.,/]+) ?(?P<latex>(?!))?(?P<plain>[mgLsh])(?P<power>\s*\^[23])?")
@@ -68,6 +74,9 @@ _UNIT_NAMES = {
     **dict.fromkeys(("liter", "litre", "l"), "L"),
     **dict.fromkeys(("square unit", "sq unit"), "unit^2"),
 }
+
+
+_CENTS = {"cent": 1, "dollar": 100}
 
 
 def normal_form(text: str) -> str:
@@ -134,13 +143,26 @@ def _decide(left: str, right: str, algebra: Same, depth: int) -> bool | None:
             return verdict
     verdict, rest = _by_unit(left, right)
     if verdict is None and rest == (left, right):
-        return algebra(left, right)
+        return False if any(map(_is_beyond_algebra, rest)) else algebra(left, right)
     return same(*rest) if verdict is None else verdict
+
+
+def _same_money(units: Sequence[re.Match[str] | None]) -> bool:
+    """Whether an amount in cents is one in dollars: two other units differ."""
+    amounts = [(read_number(u["number"].strip()), _CENTS.get(_unit(u))) for u in units if u]
+    if not all(isinstance(number, Fraction) and cents for number, cents in amounts):
+        return False
+    return len({number * cents for number, cents in amounts if isinstance(number, Fraction) and cents}) == 1
+
+
+def _is_beyond_algebra(plain: str) -> bool:
+    """Whether a formula says the same only as one in the same form: computer algebra would not end."""
+    return len(plain) > _LONGEST_FORMULA or _TOWER.search(plain) is not None
 
 
 def _join_thousands(plain: str) -> str:
     """Return a text without the commas in long numbers, unless brackets may make a list of them."""
-    if "," not in plain or plain.startswith(("(", "[", r"\{")):
+    if "," not in plain or (plain.startswith(("(", "[", r"\{")) and ",0" not in plain):
         return plain
     return _GROUPS.sub(lambda m: m[0].replace(",", ""), plain)
 
@@ -178,6 +200,8 @@ def _by_unit(left: str, right: str) -> tuple[bool | None, tuple[str, str]]:
         )
     degrees = [_DEGREES.search(side) for side in sides]
     if any(degrees):
+        if all(degrees) and len({match["scale"] for match in degrees if match} - {""}) > 1:
+            return False, sides
         return None, _without(sides, degrees)
     bases = [_BASE.fullmatch(side) for side in sides]
     if any(bases):
@@ -189,7 +213,7 @@ def _by_unit(left: str, right: str) -> tuple[bool | None, tuple[str, str]]:
     if any(units):
         units = [unit or _SHORT_UNIT.fullmatch(side) for unit, side in zip(units, sides, strict=True)]
     if all(units) and _unit(units[0]) != _unit(units[1]):
-        return False, sides
+        return _same_money(units), sides
     left, right = (u["number"].strip() if u else side for u, side in zip(units, sides, strict=True))
     return None, (left, right)
 

@@ -15,6 +15,9 @@ Same = Callable[[str, str], bool | None]
 _TOKEN = re.compile(r"\\(?:\{|\}|[A-Za-z]+|.)|[()\[\]{},;=]", re.DOTALL)
 _OPEN, _CLOSE = frozenset(("(", "[", "{", r"\{")), frozenset((")", "]", "}", r"\}"))
 _MEMBER = re.compile(r"[A-Za-z]\s*\\in(?![A-Za-z])\s*")
+_BUILT = re.compile(
+    r"\\\{\s*[A-Za-z](?:\s*\\in\s*\\mathbb\s*\{R\})?\s*(?:\\mid(?![A-Za-z])|\||:)\s*([^{}]*?)\s*\\\}"
+)
 _NAME = re.compile(
     r"(?:\\?[A-Za-z]+|\\(?:text|mathrm|textbf)\s*\{[^{}]*\}|\\(?:vec|overline|mathbf|hat)\s*\{[A-Za-z]+\}|"
     r"m?\\angle\s*[A-Z]+|\|[A-Za-z]+\||\[[A-Z]+\])(?:_\{?\w+\}?)?'*(?:\^\{?-1\}?)?(?:\s*\([^()]*\))?"
@@ -56,9 +59,6 @@ def split(plain: str, *marks: str) -> list[str]:
 
 def read_parts(plain: str) -> Parts | None:
     """Return the parts of an answer; None for one that has a single part."""
-    member = _MEMBER.match(plain)
-    if member:
-        plain = plain[member.end() :]
     inside = _inside(plain)
     if inside is None:
         items = split(plain, ",", ";")
@@ -166,10 +166,32 @@ def as_interval(plain: str) -> str | None:
     return rf"(-\infty, {end}{')' if sign == '<' else ']'}"
 
 
+def _content(plain: str) -> str:
+    """Return what a set holds of which a text names a member or builds it by a condition."""
+    built = _BUILT.fullmatch(plain)
+    if built:
+        return built[1].strip()
+    member = _MEMBER.match(plain)
+    return plain[member.end() :] if member else plain
+
+
+def _pieces(plain: str) -> list[str]:
+    """Return the pieces of a union, or of inequalities of which one must hold."""
+    pieces = split(plain, r"\cup")
+    if len(pieces) == 1:
+        intervals = [as_interval(item) for item in split(plain, ",")]
+        if len(intervals) > 1 and all(intervals):
+            return [interval for interval in intervals if interval]
+    return pieces
+
+
 def compare_parts(left: str, right: str, same: Same) -> bool | None:
     """Whether two answers have the same parts; None where neither has parts, or `same` leaves it open."""
-    lefts, rights = split(left, r"\cup"), split(right, r"\cup")
-    if len(lefts) > 1 or len(rights) > 1:
+    contents = _content(left), _content(right)
+    if contents != (left, right):
+        return same(*contents)
+    lefts, rights = _pieces(left), _pieces(right)
+    if r"\cup" in left + right and (len(lefts) > 1 or len(rights) > 1):
         return (_unordered(lefts, rights, same) or None) if len(lefts) == len(rights) else None
     one, other = read_parts(left), read_parts(right)
     if one is None or other is None:
@@ -241,11 +263,14 @@ def _ordered(left: list[str], right: list[str], same: Same) -> bool | None:
 def _unordered(left: list[str], right: list[str], same: Same) -> bool | None:
     if len(left) != len(right):
         return False
-    if len(left) > _MOST_MATCHED:
-        return sorted(left) == sorted(right)
     rest = list(right)
+    others = (
+        [one for one in left if one not in rest or rest.remove(one)] if len(left) <= _MOST_MATCHED else None
+    )
+    if others is None:
+        return sorted(left) == sorted(right)
     is_open = False
-    for one in left:
+    for one in others:
         found = [same(one, other) for other in rest]
         if True in found:
             del rest[found.index(True)]

@@ -36,7 +36,7 @@ _THOUSANDS = re.compile(
 )
 """A comma with the LaTeX that closes the gap behind it, or a thin space, before three digits."""
 _FONT = (
-    r"\\(?:math(?:rm|bf|it|sf|tt|normal)|text(?:bf|it|rm|sf|tt|normal|up)?|mbox|boldsymbol|bm|underline|"
+    r"\\(?:math(?:rm|bf|it|sf|tt|normal)|text(?:bf|it|rm|sf|tt|normal|up)?|mbox|operatorname|boldsymbol|bm|underline|"
     r"(?:text)?color\s*\{[a-z]+\})"
 )
 _NESTED = r"(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*"
@@ -51,7 +51,12 @@ _REPEATING = re.compile(
     r"(?<![\d.])(?P<whole>\d{0,60})\.(?P<part>\d{0,60})\\(?:overline|bar|dot)\s*(?:\{(?P<many>\d{1,60})\}|(?P<one>\d))(?!\d)"
 )
 _ALL_MONEY = re.compile(r"(-?)\\?\$\s*(-?[\d.,{}\\!]*\d)")
-_CURRENCIES = {"\N{EURO SIGN}": "euros", "\N{POUND SIGN}": "pounds", "\N{YEN SIGN}": "yen"}
+_CURRENCIES = {
+    "\N{EURO SIGN}": "euros",
+    "\N{POUND SIGN}": "pounds",
+    "\N{YEN SIGN}": "yen",
+    "\N{INDIAN RUPEE SIGN}": "rupees",
+}
 _MONEY = re.compile(f"([{''.join(_CURRENCIES)}])" + r"\s*(-?[\d.,]*\d)")
 
 _SUPERSCRIPTS = dict(
@@ -120,7 +125,7 @@ def plain_text(text: str) -> str:
     if "$" in plain:
         money = _ALL_MONEY.fullmatch(plain.strip())
         plain = f"{money[1]}{money[2]} dollars" if money else plain
-    if "\\" in plain or "$" in plain or "~" in plain:
+    if "\\" in plain or "$" in plain or "~" in plain or "{,}" in plain:
         plain = _without_fonts(_THOUSANDS.sub("", plain))
         thin = " " if r"\text" in plain or r"\mathrm" in plain else ""
         plain = _LAYOUT.sub(lambda m: m["row"] or ("" if m["none"] else thin if m["thin"] else " "), plain)
