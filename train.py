@@ -15,7 +15,7 @@ from rlt.config.allocator import allocator_env
 from rlt.config.attention import loaded_models
 from rlt.config.compose import compose
 from rlt.config.explain import explain, help_page
-from rlt.config.files import reads_elsewhere
+from rlt.config.files import is_here, reads
 from rlt.config.overrides import read
 from rlt.config.parser import Parser
 from rlt.config.resolve import resolve
@@ -52,6 +52,8 @@ def run(config: Config, options: argparse.Namespace, overrides: Sequence[str]) -
         sys.stdout.write(to_yaml(config, options.package))
         if options.dry_run and stage_of(config).trains:
             check_text(config)
+        elif options.dry_run:
+            import_module("rlt.launch.preflight").check_local_data(config)
     else:
         os.environ |= allocator_env(os.environ)  # torch, which is not imported yet, reads it on GPUs
         if any(loaded_models(config)):  # else servers compute
@@ -62,15 +64,20 @@ def run(config: Config, options: argparse.Namespace, overrides: Sequence[str]) -
 def check_text(config: Config) -> None:
     """Read what a training would, tokenizers and rows, and raise what it would; load no model."""
     import_module("rlt.reporting.origin").require_same_origin(config)
+    elsewhere = [name for name in reads(config) if not is_here(name)]
+    told = "not looked into, as it is not on this machine: %s"
+    if len(elsewhere) == len(reads(config)):
+        logging.info(told, ", ".join(elsewhere))
+        return
     import_module("rlt.reporting.progress").setup_logging(0)
     import_module("rlt.stages.attention").check_attention(config)
     import_module("rlt.stages.heads").check_heads(config)
     import_module(f"rlt.stages.{config.stage}").check(config)
-    if elsewhere := reads_elsewhere(config):
-        told = "not looked into, as it is not on this machine: %s; what is here is as %s needs it"
-        logging.getLogger("rlt").info(told, ", ".join(elsewhere), config.stage)
+    logger = logging.getLogger("rlt")
+    if elsewhere:
+        logger.info(f"{told}; what is here is as %s needs it", ", ".join(elsewhere), config.stage)
     else:
-        logging.getLogger("rlt").info("tokenizers, templates and rows are as %s needs them", config.stage)
+        logger.info("tokenizers, templates and rows are as %s needs them", config.stage)
 
 
 def read_options(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

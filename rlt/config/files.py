@@ -68,12 +68,12 @@ def models_of(config: Config) -> dict[str, str]:
     return models
 
 
-def reads_elsewhere(config: Config) -> list[str]:
-    """Return which models and data of a stage are not on this machine, but on the Hub."""
+def reads(config: Config) -> list[str]:
+    """Return the models and data of a stage, on this machine or on the Hub."""
     data = (path for setting, path in _data_of(config) if setting in ("dataset_id_or_path", "data.eval_path"))
     prompts = student_prompts(config)
     named = [p.removeprefix(DATASET_PROMPT) for p in prompts if p.startswith(DATASET_PROMPT)]
-    return [name for name in (*models_of(config).values(), *data, *named) if not is_here(name)]
+    return [*models_of(config).values(), *data, *named]
 
 
 def student_prompts(config: Config) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -60,6 +60,17 @@ def save_config(config: Config, path: str | Path) -> None:
     temporary.replace(path)
 
 
+_BEFORE = {"reward.solution_span": "content"}
+"""What versions did that had no such setting, where its default is something else."""
+
+
+def _lacks(saved: DictConfig | ListConfig, name: str) -> bool:
+    """Whether a saved configuration has the section of a setting, and not the setting."""
+    section, _, key = name.rpartition(".")
+    found = OmegaConf.select(saved, section)
+    return isinstance(found, DictConfig) and key not in found
+
+
 def load_config(path: str | Path) -> Config:
     """Return the configuration that `save_config` wrote; unknown keys and wrong types are a ConfigError.
 
@@ -67,7 +78,11 @@ def load_config(path: str | Path) -> Config:
     file of an earlier version lacks. Others that it had kept of stages that do not read them do no harm.
     """
     try:
-        tree = OmegaConf.merge(OmegaConf.structured(Config), NOTHING, OmegaConf.load(path))
+        saved = OmegaConf.load(path)
+        before = {name: value for name, value in _BEFORE.items() if _lacks(saved, name)}
+        tree = OmegaConf.merge(OmegaConf.structured(Config), NOTHING, saved)
+        for name, value in before.items():
+            OmegaConf.update(tree, name, value)
         return cast(Config, OmegaConf.to_object(tree))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist, so there is no saved configuration to read.") from None

@@ -152,6 +152,8 @@ def check(config: Config) -> None:
     for found in (traces, held_out):
         if found:
             require_systems(found.rows.map(lambda trace: trace.problem), config)
+    if traces and held_out:
+        count_overlap(problems_of(traces), problems_of(held_out))
     if layout and traces:
         rows = sft_rows(traces.rows, layout, config)
         warn_of_short_steps(len(rows.items), config)

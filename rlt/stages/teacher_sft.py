@@ -101,6 +101,8 @@ def check(config: Config) -> None:
     layout = read_layout(config) if is_here(config.model_name_or_path) else None
     problems = read_problems(config) if is_here(config.dataset_id_or_path) else None
     held_out = read_held_out(config) if is_here(config.data.eval_path) else None
+    if problems and held_out:
+        count_overlap(problems.values, held_out.values)
     if layout and problems:
         rows = sft_rows(problems, layout, config)
         warn_of_short_steps(len(rows.items), config)

@@ -159,12 +159,12 @@ def _files(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
     for name, context in (("student", 32768), ("small", 16384)):
         fake_model(place / name, f'{{"max_position_embeddings": {context}}}')
-    whole = '{"question": "1+1?", "solution": "2", "reasoning_trace": "one and one"}\n'
+    whole = '{"question": "1+1?", "solution": "2", "reasoning_trace": "one and one", "system": "Think."}\n'
     files = {
         "rows.jsonl": whole,
         "other.jsonl": whole.replace("1+1", "2+2"),
         "traces.jsonl": '{"question": "1+1?", "solution": "2", "explanation": "one and one", "score": 1}\n',
-        "plain.jsonl": '{"question": "1+1?", "solution": "2"}\n',
+        "plain.jsonl": '{"question": "1+1?", "solution": "2", "system": "Think."}\n',
         "bad.jsonl": whole + '{"question": "", "solution": "2", "reasoning_trace": "x"}\n',
         "named.jsonl": '{"problem": "1+1?", "answer": "2", "thought": "one and one"}\n',
         "folder/train.jsonl": whole.replace("1+1", "3+3"),

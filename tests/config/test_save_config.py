@@ -28,6 +28,15 @@ def test_a_saved_prompt_reads_back_as_it_was_typed(text, tmp_path):
     assert load_config(tmp_path / "config.yaml").layout.teacher_prompt == text
 
 
+def test_a_file_from_before_a_setting_says_what_was_done_then(tmp_path):
+    """Else a resumed run would change its reward in silence: the default is what the original does."""
+    save_config(compose(["run_cfg=teacher_rl"]), tmp_path / "config.yaml")
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert saved["reward"].pop("solution_span") == "released"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(saved))
+    assert load_config(tmp_path / "config.yaml").reward.solution_span == "content"
+
+
 def test_damaged_or_foreign_files_are_refused(tmp_path):
     path = tmp_path / "config.yaml"
     with pytest.raises(ConfigError, match="does not exist"):

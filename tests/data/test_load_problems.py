@@ -127,6 +127,7 @@ def test_skipping_counts_and_lists(tmp_path, caplog):
     assert [bad.row for bad in loaded.skipped] == [2, 3, 6, 7, 8]
     assert loaded.skipped[2] == BadRow(source, 6, "`question` must be text, got int '5'")
     assert loaded.skipped[1].reason.startswith("not valid JSON")
+    assert loaded.positions == [0, 3, 7]  # a blank line is no row
     assert "skipped 5 of 8 rows\n  line 2: `solution` is empty\n  line 3: not valid JSON" in caplog.text
 
 
@@ -252,6 +253,21 @@ def test_a_subset_keeps_the_row_numbers_of_the_source(tmp_path, write_jsonl):
     assert len(chosen.items) == 3
     assert {number: problem.question for number, problem in chosen.items.items()}.items() <= expected.items()
     assert [row.row for row in chosen.skipped] == [1, 6]
+
+
+def test_a_row_that_is_left_out_changes_no_other_row_of_a_subset(tmp_path, write_jsonl):
+    """2, 16, 24, 26, 48 are the subset of fifty good rows; in the place of a bad one there is another."""
+    bad = {"question": "q", "solution": ""}
+    whole = rows(50)
+    for left_out in ({16}, {3, 9}, {2, 26, 48}):
+        source = write_jsonl(
+            tmp_path / "a.jsonl", [bad if i in left_out else row for i, row in enumerate(whole)]
+        )
+        chosen = load(source, on_bad_row="skip", subset=SubsetSettings(n=5, seed=0))
+        places = set(chosen.positions)
+        assert {2, 16, 24, 26, 48} - left_out <= places
+        assert len(places) == 5
+        assert not places & left_out
 
 
 def test_the_file_of_the_split_is_named(tmp_path, write_jsonl):

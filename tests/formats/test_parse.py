@@ -5,6 +5,7 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from original_program import load_module
 
 from rlt.errors import DataError
 from rlt.formats.parse import parse_assistant_turn, parse_first, parse_tagged, parse_think
@@ -174,7 +175,7 @@ ODD_TURNS = {
 
 @pytest.mark.parametrize("name", ODD_TURNS)
 def test_the_first_match_of_each_pair_counts(name):
-    """By hand; tests/original compares the same turns with the original's own function."""
+    """By hand; the original's own function is asked below."""
     text, expected = ODD_TURNS[name]
     if expected is None:
         solution = "c" if "solution" in name else "b"
@@ -182,6 +183,14 @@ def test_the_first_match_of_each_pair_counts(name):
         expected = (thought, solution)
     assert parse_first(text, BESPOKE) == expected
     assert parse_assistant_turn(text, BESPOKE, "first") == expected
+
+
+@pytest.mark.original
+@pytest.mark.parametrize("name", ODD_TURNS)
+def test_the_original_reads_odd_turns_so(original, name):
+    config = load_module(original, "custom_data", "reasoning_datasets_info").STRATOS_CONFIG
+    _, thought, _, solution = config.extract_reasoning_message_content(s=ODD_TURNS[name][0])
+    assert (thought.strip(), solution.strip()) == parse_first(ODD_TURNS[name][0], BESPOKE)
 
 
 @STYLES

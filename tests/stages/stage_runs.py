@@ -118,15 +118,17 @@ def run_processes(
     script: Path = ROOT / "train.py",
     timeout: float = 1000,
     precision: str = "no",
+    processes: int = 2,
     **env: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Train with two CPU processes, as the launchers do; they end with the call, whatever happens."""
+    """Train with CPU processes, as the launchers do; they end with the call, whatever happens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "rlt.launch.accelerated"]
     command += ["--config_file", str(ROOT / "cfgs" / "accelerate" / f"{strategy}.yaml")]
-    command += ["--num_processes", "2", "--main_process_port", str(port), "--mixed_precision", precision]
+    command += ["--num_processes", str(processes), "--main_process_port", str(port)]
+    command += ["--mixed_precision", precision]
     device = {"ACCELERATE_USE_CPU": "true"} if strategy == "ddp" else {"DS_ACCELERATOR": "cpu"}
     return run_command([*command, str(script), *words], timeout=timeout, **device, **env)
 

@@ -10,8 +10,9 @@ from safetensors import SafetensorError
 from rlt.config.compose import compose
 from rlt.data.kept import BadRow, KeptRows
 from rlt.errors import CheckpointError, ConfigError, DataError
-from rlt.reporting.run_record import COMMAND_VARIABLE
-from rlt.stages.common import resume_point, run_directory, start_step, write_skipped
+from rlt.reporting.run_record import COMMAND_VARIABLE, read_run
+from rlt.stages.common import places_of, resume_point, run_directory, start_step, write_skipped
+from rlt.trainers.order import Places, all_of
 
 
 def config(directory: Path, *words: str):
@@ -103,3 +104,22 @@ def test_latest_checkpoint(tmp_path):
         resume_point(config(tmp_path, f"resume_from={tmp_path / 'checkpoint-24'}"))
     with pytest.raises(CheckpointError, match="finds no whole checkpoint"):
         resume_point(config(tmp_path / "empty", "resume_from=latest"))
+
+
+def test_a_run_goes_on_in_the_order_that_it_began_with(tmp_path):
+    """A checkpoint from before rows kept their places in the dataset shuffles those that are left."""
+    rows = KeptRows("a.jsonl", "line", {1: "x", 4: "y", 9: "z"}, 5, numbers=[1, 3, 4, 5, 9])
+    checkpoint = tmp_path / "checkpoint-8"
+    checkpoint.mkdir()
+    origin = {"traits": {}, "inputs": {}}
+    for found, kept, order in (
+        (None, Places([0, 2, 4], 5), "of the dataset"),
+        (origin, all_of(3), "of the rows that are left"),
+        ({**origin, "row_order": "of the rows that are left"}, all_of(3), "of the rows that are left"),
+        ({**origin, "row_order": "of the dataset"}, Places([0, 2, 4], 5), "of the dataset"),
+    ):
+        (checkpoint / "origin.json").write_text(json.dumps(found))
+        with run_directory(config(tmp_path / "run"), {}, card=None) as record:
+            places = places_of(rows, checkpoint if found else None, record)
+        assert (list(places.of_rows), places.total) == (list(kept.of_rows), kept.total)
+        assert read_run(tmp_path / "run")["row_order"] == order

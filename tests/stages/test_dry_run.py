@@ -69,10 +69,10 @@ def test_rows_without_the_prompt_of_a_student_that_is_elsewhere(words, rows):
         check_local_data(composed(*words, f"dataset_id_or_path={some}"))
 
 
-def test_traces_without_the_prompt_are_found_before_scoring(rows):
+def test_traces_without_the_prompt_are_found_before_scoring(rows, capsys):
     words = ["run_cfg=score_traces", f"student_model={STUDENT}", "layout.student_prompt=from_dataset"]
-    with pytest.raises(DataError, match="has no system prompt"):
-        check_local_data(composed(*words, f"dataset_id_or_path={rows(ROW)}"))
+    assert train.main([*words, f"dataset_id_or_path={rows(ROW)}", "--dry-run"]) == DataError.exit_code
+    assert "has no system prompt" in capsys.readouterr().err
 
 
 def test_rows_of_a_run_whose_models_are_elsewhere(rows):
@@ -84,9 +84,10 @@ def test_rows_of_a_run_whose_models_are_elsewhere(rows):
     bad = {**ROW, "reasoning_trace": "It ends <|end_of_explanation|>"}
     with pytest.raises(DataError, match=r"contains <\|end_of_explanation\|>"):
         check("run_cfg=teacher_sft", *elsewhere, f"dataset_id_or_path={rows(bad)}")
-    countdown = {**told, "question": "Make 5.", "solution": "2+3", "numbers": [2, 3], "target": 5}
+    unlike = {**told, "question": "Make 5 of 2 and 3.", "solution": "2+3", "numbers": [2, 3], "target": 5}
+    student_rl = ("run_cfg=student_rl", "correctness.grader=math", *elsewhere)
     with pytest.raises(DataError, match="is a Countdown problem, for which the grader math"):
-        check("run_cfg=student_rl", *elsewhere, f"dataset_id_or_path={rows(countdown)}")
+        check(*student_rl, f"dataset_id_or_path={rows(unlike)}")
 
 
 @pytest.mark.parametrize("stage", ["teacher_sft", "teacher_rl", "student_sft", "student_rl"])

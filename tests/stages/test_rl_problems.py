@@ -25,6 +25,7 @@ from rlt.stages.common import run_context
 from rlt.stages.rl import make_engine, rl_settings
 from rlt.stages.teacher_rl import prompted_problems, run
 from rlt.trainers.arguments import grpo_arguments
+from rlt.trainers.order import Places
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.rl import RLData, RLParts
 from rlt.trainers.teacher_rl import TeacherReward, TeacherRLTrainer
@@ -164,13 +165,16 @@ def test_every_column_reaches_the_reward(prompted, words, tmp_path, tiny_teacher
         str(tiny_teacher),
         grpo_arguments(config, run_context(config)),
         layout=TeacherLayout(load_tokenizer(str(tiny_teacher)), BESPOKE, "Teach."),
-        data=RLData(data[:2], []),
+        data=RLData(data[:2], [], Places([1, 2], 6)),
         reward=TeacherReward(lambda _: reward, teacher_logprobs="policy"),
         parts=RLParts(
             make_engine=partial(make_engine, pool=None, config=config), write_samples=lambda *_: None
         ),
         settings=rl_settings(config),
     )
+    # Under seed 42 the six rows of the dataset come as 0 3 2 4 1 5, two rows by themselves as 0 1.
+    assert config.seed == 42
+    assert list(dict.fromkeys(trainer._get_train_sampler())) == [1, 0]
     trainer.train()
     assert reward.seen == {"0+2": BROUGHT, "1+2": BROUGHT_TOO}
 

@@ -15,11 +15,11 @@ pytestmark = pytest.mark.slow
 
 def test_a_step_of_teacher_rl(tiny_teacher, tiny_student, qwen_student, toy_problems, tmp_path: Path):
     students = f"reward.students=[{{name: qwen, model: {qwen_student}, weight: 3, temperature: 1}}]"
-    words = rl_words(
-        tiny_teacher, tiny_student, toy_problems, tmp_path / "run", students, "trainer.max_steps=1"
-    )
+    changes = [students, "trainer.max_steps=1", "reward.solution_span=content"]
+    words = rl_words(tiny_teacher, tiny_student, toy_problems, tmp_path / "run", *changes)
     run = run_here(words)
     for row in read_samples(run / "samples" / "step_000001.parquet"):
+        assert row["solution_tokens"] == len(row["solution"])  # of digits, and of both students
         assert row["r_ss"] == pytest.approx(row["student/r_ss"] / 4 + row["qwen/r_ss"] * 3 / 4)
         assert row["r_kl"] == pytest.approx(row["student/r_kl"] / 4 + row["qwen/r_kl"] * 3 / 4)
         assert row["student/r_ss"] != pytest.approx(row["qwen/r_ss"])
@@ -42,6 +42,8 @@ def test_the_lowest_of_two_in_score_traces(tiny_student, qwen_student, tmp_path:
 
     alone = scores("alone", f"student_model={tiny_student}")
     students = [f"reward.students=[{{name: qwen, model: {qwen_student}}}]", "reward.combine=min"]
+    # The default counts the blank line after a digit, too.
+    assert [row["breakdown"]["solution_tokens"] for row in alone] == [2] * len(alone)
     both = scores("both", f"student_model={tiny_student}", *students)
     for one, two in zip(alone, both, strict=True):
         parts = two["breakdown"]

@@ -17,7 +17,7 @@ from rlt.errors import CheckpointError, DataError
 from rlt.formats.layout import TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.records import Problem
-from rlt.stages.sft import cut
+from rlt.stages.sft import Target, cut
 from rlt.stages.teacher_sft import sft_rows
 from rlt.stages.turn_ends import check_ends
 from rlt.trainers.sft import IGNORED
@@ -83,13 +83,11 @@ def test_a_truncated_row_is_its_first_tokens(tiny_tokenizer):
         assert "<|im_end|>" not in tiny_tokenizer.convert_ids_to_tokens(ours["input_ids"][-3:])
 
 
-def test_a_row_whose_prompt_fills_the_limit_is_dropped(tiny_tokenizer):
+def test_a_row_of_which_only_the_prompt_fits_is_dropped():
     """The original would train on it without a single counted token, which is a loss of 0 / 0."""
-    layout = layout_of(tiny_tokenizer)
-    whole = sft_rows(table(), layout, compose(["run_cfg=teacher_sft"])).values
-    prompts = sorted(row["labels"].count(IGNORED) for row in whole)
-    words = ["run_cfg=teacher_sft", f"data.max_length={prompts[-1]}"]
-    assert len(sft_rows(table(), layout, compose(words)).items) == sum(n < prompts[-1] for n in prompts)
+    row = Target([1, 2], [3, 4])
+    assert row.shorten(1) == Target([1, 2], [3])
+    assert row.shorten(2) is None
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +177,7 @@ def test_rows_that_were_left_out_are_listed(tiny_teacher, toy_problems, tmp_path
     train.write_text("\n".join(lines))
     held_out.write_text("\n".join(["[]", json.dumps(row)]))
     changes = ["data.on_bad_row=skip", f"data.eval_path={held_out}", "trainer.eval_steps=1"]
-    changes += ["trainer.max_steps=1", "seed=1"]
+    changes += ["trainer.max_steps=1", "seed=1", "data.on_long_row=drop"]
     run = run_here(words(tiny_teacher, train, tmp_path / "run", *changes), "teacher_sft")
     listed = [json.loads(line) for line in (run / "skipped_rows.jsonl").read_text().splitlines()]
     assert [(bad["source"], bad["row"]) for bad in listed] == [

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 
 from rlt.config.compose import compose
 from rlt.trainers.arguments import RunContext, sft_arguments
-from rlt.trainers.order import all_of
+from rlt.trainers.order import Places, all_of
 from rlt.trainers.sft import IGNORED, FineTuner, Row, SFTData, make_sft_trainer
 
 NUM_ROWS, LIMIT = 64, 128
@@ -171,3 +171,14 @@ def test_an_incomplete_last_step_keeps_the_sizes_of_its_passes(tiny_teacher, tin
     rows = [{"input_ids": [7] * n, "labels": [IGNORED, *[7] * (n - 1)]} for n in (3, 12, 5, 11, 4, 10, 9)]
     _, seen = one_step(tiny_teacher, rows, tiny_tokenizer, tmp_path, num_rows=8)
     assert seen.passes == [((4, 12), 12 + 11 + 10 + 9), ((3, 5), 5 + 4 + 3)]
+
+
+def test_rows_keep_their_places_in_the_dataset(tiny_teacher, tiny_tokenizer, tmp_path):
+    """Under seed 42 six rows come as 0 3 2 4 1 5, two rows by themselves as 0 1."""
+    rows = [{"input_ids": [7] * n, "labels": [7] * n} for n in (5, 9)]
+    trainer, _ = one_step(tiny_teacher, rows, tiny_tokenizer, tmp_path, per_pass=1)
+    trainer.state.epoch = 0
+    assert trainer.args.data_seed == 42
+    assert list(trainer._get_train_sampler()) == [0, 1]
+    trainer.places = Places([1, 2], 6)
+    assert list(trainer._get_train_sampler()) == [1, 0]
