@@ -52,18 +52,18 @@ def with_home(prompt: str) -> str:
     return prompt
 
 
-def check_prompt(name: str, prompt: str) -> None:
+def check_prompt(name: str, prompt: str, setting: str | None = None) -> None:
     """Raise ConfigError for a prompt whose place does not serve, or a word that would be taken for a text.
 
-    `name` is that of the setting, without its section.
+    `name` is teacher_prompt or student_prompt; `setting` where it stands, if not in `layout`.
     """
-    setting, keywords, forms = f"layout.{name}", PROMPT_KEYWORDS[name], FORMS[name]
+    setting, keywords, forms = setting or f"layout.{name}", PROMPT_KEYWORDS[name], FORMS[name]
     if prompt in keywords:
         return
     if any(prompt.startswith(form) for form in forms):
         _check_place(setting, prompt)
         return
-    _refuse_other_forms(name, prompt)
+    _refuse_other_forms(name, prompt, setting)
     if os.path.isfile(os.path.expanduser(prompt)):
         raise ConfigError(
             f"`{setting}={prompt}` would be the prompt's text: write file:{prompt} to read the file."
@@ -96,9 +96,8 @@ def _check_place(setting: str, prompt: str) -> None:
         )
 
 
-def _refuse_other_forms(name: str, prompt: str) -> None:
+def _refuse_other_forms(name: str, prompt: str, setting: str) -> None:
     """Refuse a form that is misspelt, belongs to the other prompt, or lacks its place."""
-    setting = f"layout.{name}"
     if prompt.strip().casefold() in ("original", "released"):
         instead = "original:DIR" if name == "teacher_prompt" else "from_dataset, or from_dataset:NAME"
         raise ConfigError(

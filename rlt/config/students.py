@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 
+from rlt.config.prompts import check_prompt
 from rlt.config.schema import Config, StudentSettings
 from rlt.errors import ConfigError
 
@@ -55,6 +56,8 @@ def check_students(config: Config) -> None:
                 f"`reward.students` gives {student.name} the weight {student.weight:g}, which has no effect "
                 "with reward.combine=min: remove it, or take reward.combine=mean."
             )
+        if student.prompt is not None:
+            check_prompt("student_prompt", student.prompt, f"reward.students.{student.name}.prompt")
         if not student.model:
             raise ConfigError(f"`reward.students` must give {student.name} a model: a folder or a Hub name.")
         for setting in ("weight", "temperature"):

@@ -121,6 +121,12 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         (RL,),
     ),
     Behaviour(
+        "the prompt that a model was trained with",
+        "is not kept",
+        "is stored beside the weights, and another one is refused",
+        "layout.override=true",
+    ),
+    Behaviour(
         "columns of custom data",
         "`prompt`, where its README says `question`",
         "`question`",
@@ -135,6 +141,44 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "RL prompts over max_prompt_length",
         "cut from the left in the loss alone",
         "the row is dropped and listed, or data.on_long_row=error stops the run",
+        stages=(RL,),
+    ),
+    Behaviour(
+        "steps of an epoch whose last step is not full",
+        "left out of the count: 1,044 an epoch, 10,440 in all, for 16,710 rows on 8 GPUs",
+        "counted: 1,045 and 10,450; warm-up takes 523 steps in place of 522",
+        "trainer.max_steps=10440",
+        (SFT,),
+    ),
+    Behaviour(
+        "an SFT row whose prompt alone fills max_length",
+        "kept, with no token in the loss",
+        "dropped and listed",
+        stages=(SFT,),
+    ),
+    Behaviour(
+        "a row whose trace contains the end tag of an explanation",
+        "trained on",
+        "a bad row: it would teach to end there",
+        "data.on_bad_row=skip",
+        (SFT,),
+    ),
+    Behaviour(
+        "a row with an empty solution or thought",
+        "taken",
+        "a bad row",
+        "data.on_bad_row=skip",
+    ),
+    Behaviour(
+        "a row whose tags are not closed",
+        "ends the run with an IndexError",
+        "a bad row, named by its line",
+        "data.on_bad_row=skip",
+    ),
+    Behaviour(
+        "where the scored solution is",
+        "the last place where its tokens occur",
+        "its own place, by construction",
         stages=(RL,),
     ),
     Behaviour(

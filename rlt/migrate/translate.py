@@ -143,6 +143,7 @@ def _custom_rows(old: OldRunFile, new: Migrated) -> Iterator[tuple[str, Any, str
 
 def _short(value: Any) -> str:
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    text = " ".join(text.split())  # it is part of a comment
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 

@@ -5,6 +5,7 @@ import pytest
 from rlt.config.compose import compose
 from rlt.config.prompts import check_prompt
 from rlt.config.resolve import prompt_files, resolve
+from rlt.config.students import check_students
 from rlt.errors import ConfigError
 
 
@@ -51,3 +52,23 @@ def test_what_a_prompt_is_read_from_is_an_input_of_the_run(monkeypatch):
         "layout.teacher_prompt": "/h/RLT/custom_data/teacher_data.py",
         "layout.student_prompt": "a/b",
     }
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("file:nope.txt", "names a file that does not exist."),
+        ("File:x", "would be the prompt's text: write file:x to read the file."),
+        (
+            "from_dataset:no.jsonl",
+            "names a dataset that does not exist: give a file, a folder or a Hub name.",
+        ),
+    ],
+)
+def test_the_prompts_of_further_students_have_the_same_forms(prompt, expected):
+    config = compose(
+        ["run_cfg=teacher_rl", f"reward.students=[{{name: small, model: m, prompt: '{prompt}'}}]"]
+    )
+    with pytest.raises(ConfigError) as caught:
+        check_students(config)
+    assert str(caught.value) == f"`reward.students.small.prompt={prompt}` {expected}"

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from rlt.config.original.translate import meaning_of
+from rlt.config.renames import GONE, RENAMED
 
 RL, SFT = "teacher_rl", "teacher_sft"
 STRATOS = "bespokelabs/Bespoke-Stratos-17k"
@@ -104,3 +105,11 @@ def test_a_clip_after_the_transform_is_one_before_it(x, transform, there, limit)
 )
 def test_a_value_that_cannot_be_had_is_said_to_differ(key, value):
     assert meaning_of(key, {key: value, "model_name_or_path": "m"}, stage=SFT).differs
+
+
+@pytest.mark.parametrize("value", ["x", -1, [], ["a", [None]], {"a": 1}, None, True, 0.5])
+def test_any_value_of_any_key_has_a_meaning(value):
+    for key in {*RENAMED, *GONE}:
+        for other in ({}, {"save_strategy": value, "train_batch_size": value, "dataset_id_or_path": STRATOS}):
+            meaning = meaning_of(key, {**other, "normalize_kl_fn": value, key: value}, stage=RL)
+            assert meaning.settings or meaning.note

@@ -41,7 +41,10 @@ def meaning_of(key: str, values: Values, *, stage: str) -> Meaning:
     """
     value = values[key]
     if key in _CONVERTED:
-        return _CONVERTED[key](value, values)
+        try:
+            return _CONVERTED[key](value, values)
+        except (TypeError, ValueError, AttributeError):  # a text where a number must be, and the like
+            return Meaning(note=f"was {_shown(value)}, which is not a value for it", differs=True)
     if key in _KNOWN_STAGES and stage not in _KNOWN_STAGES[key]:
         return Meaning(note=f"does not count in {stage}")
     if key in GONE:
