@@ -7,11 +7,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from collect_runs import collect_words
 from stage_runs import rl_words, run_here, sft_words, student_words
 
+from rlt.config.compose import compose
+from rlt.config.overrides import CONFIG_DIR
+from rlt.config.resolve import resolve
 from rlt.data.model_layout import LAYOUT_FILE, digest, read_layout
 from rlt.errors import CheckpointError, ConfigError, DataError
+from rlt.pipeline.decide import decide
+from rlt.pipeline.plan import make_plan
 
 pytestmark = pytest.mark.slow
 PROMPT = "Explain it, with a literal \\n\\n and a space at the end. "
@@ -21,30 +27,63 @@ ONE_ROW = ("generation.backend=transformers", "data.subset.n=1", "collect.sample
 
 @pytest.fixture(scope="module")
 def taught(tiny_teacher: Path, tiny_student: Path, toy_problems: Path, tmp_path_factory) -> dict[str, Path]:
-    """Return a teacher after its warm-up under a prompt of its own, and after RL, where nothing was typed."""
+    """Return what a pipeline leaves in which the warm-up alone is given a prompt.
+
+    Each step runs as the pipeline would type it, in this process.
+    """
     folder = tmp_path_factory.mktemp("taught")
     (folder / "prompt.txt").write_bytes(PROMPT.encode())
     prompt = f"layout.teacher_prompt=file:{folder / 'prompt.txt'}"
-    sft = sft_words("teacher_sft", tiny_teacher, toy_problems, folder / "pre_rl_model", prompt, *STEP)
-    pre = run_here(sft, "teacher_sft")
-    rl = run_here(rl_words(pre, tiny_student, toy_problems, folder / "teacher_rl", *STEP))
-    return {"pre": pre, "rl": rl, "prompt": folder / "prompt.txt"}
+    words = {
+        "pre_rl_model": sft_words("teacher_sft", tiny_teacher, toy_problems, Path("_"), prompt, *STEP),
+        "teacher_rl": rl_words(Path("{pre_rl_model}"), tiny_student, toy_problems, Path("_"), *STEP),
+        "traces": collect_words(Path("{teacher_rl}"), toy_problems, Path("_"), *ONE_ROW),
+    }
+    steps = {
+        name: dict(word.split("=", 1) for word in of_step if not word.startswith("output_dir="))
+        for name, of_step in words.items()
+    }
+    run_file = folder / "run_cfg" / "chain.yaml"
+    run_file.parent.mkdir()
+    fields = {"stage": "pipeline", "model_name_or_path": None, "dataset_id_or_path": "none"}
+    fields |= {"output_dir": str(folder), "pipeline": {"steps": steps}}
+    run_file.write_text(yaml.safe_dump(fields, sort_keys=False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        for planned in make_plan(resolve(compose([str(run_file)])), [CONFIG_DIR]):
+            run_here(planned.words[1:], planned.config.stage)
+    return {"folder": folder, "pre": folder / "pre_rl_model", "rl": folder / "teacher_rl"}
+
+
+def asked_under(traces: Path) -> str:
+    """Return the teacher's prompt under which a collection was made."""
+    return json.loads((traces / "samples" / "manifest.json").read_text())["teacher_prompt"]
+
+
+def test_a_pipeline_carries_the_prompt_of_its_warm_up(taught, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert asked_under(taught["folder"] / "traces") == PROMPT
+    run_file = taught["folder"] / "run_cfg" / "chain.yaml"
+    plan = make_plan(resolve(compose([str(run_file)])), [CONFIG_DIR])
+    assert [decide(planned, ignore_code=False).runs for planned in plan] == [False] * 3
+    word = "pipeline.steps.traces.layout.teacher_prompt=Else."
+    with pytest.raises(
+        ConfigError, match=r"^step `traces`: `layout.teacher_prompt` is not the teacher's prompt"
+    ):
+        make_plan(resolve(compose([str(run_file), word])), [CONFIG_DIR])
 
 
 def collect(teacher: Path, problems: Path, output: Path, *changes: str) -> str:
     """Return the teacher's prompt that one row of a collection was asked under."""
     run_here(collect_words(teacher, problems, output, *ONE_ROW, *changes), "collect_traces")
-    return json.loads((output / "samples" / "manifest.json").read_text())["teacher_prompt"]
+    return asked_under(output)
 
 
 def test_no_word_is_needed_to_ask_a_teacher_as_it_was_trained(taught, toy_problems, tmp_path: Path):
-    assert collect(taught["rl"], toy_problems, tmp_path / "a") == PROMPT
-    assert collect(taught["rl"] / "checkpoint-1", toy_problems, tmp_path / "b") == PROMPT
-    card = (tmp_path / "a" / "README.md").read_text()
-    assert f"`{digest(PROMPT)}` | teacher_rl's own |" in card
-    assert f"layout.teacher_prompt is model_name_or_path={taught['rl']}'s own" in (
-        tmp_path / "a" / "log.txt"
-    ).read_text(encoding="utf-8")
+    assert collect(taught["rl"] / "checkpoint-1", toy_problems, tmp_path / "traces") == PROMPT
+    assert f"`{digest(PROMPT)}` | checkpoint-1's own |" in (tmp_path / "traces" / "README.md").read_text()
+    log = (tmp_path / "traces" / "log.txt").read_text(encoding="utf-8")
+    assert f"layout.teacher_prompt is model_name_or_path={taught['rl']}/checkpoint-1's own" in log
 
 
 def test_every_model_and_checkpoint_holds_what_it_was_trained_with(taught):
@@ -102,7 +141,7 @@ def test_a_model_and_a_run_from_before_are_told_and_go_on(taught, tiny_teacher, 
     words = sft_words("teacher_sft", tiny_teacher, toy_problems, run, *STEP, *on)
     with pytest.raises(CheckpointError, match=r"teacher prompt \(Explain it, .* now You are a teacher"):
         run_here(words, "teacher_sft")
-    run_here([*words, f"layout.teacher_prompt=file:{taught['prompt']}"], "teacher_sft")
+    run_here([*words, f"layout.teacher_prompt=file:{taught['folder'] / 'prompt.txt'}"], "teacher_sft")
     log = (run / "log.txt").read_text(encoding="utf-8")
     assert (
         f"{run}/checkpoint-1 has no rlt_layout.json, so the run goes on under layout.teacher_prompt=" in log
