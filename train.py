@@ -8,9 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from functools import partial
 from importlib import import_module
-from typing import NoReturn
 
 from rlt.config.allocator import allocator_env
 from rlt.config.attention import loaded_models
@@ -18,12 +16,12 @@ from rlt.config.compose import compose
 from rlt.config.explain import explain, help_page
 from rlt.config.files import reads_elsewhere
 from rlt.config.overrides import read
+from rlt.config.parser import Parser
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
 from rlt.config.schema import Config, stage_of
 from rlt.config.typed import chosen_settings
 from rlt.config.validate import validate
-from rlt.data.model_layout import find_layout
 from rlt.data.own_layout import adopt_layouts
 from rlt.errors import ConfigError, Paused, RLTError
 from rlt.reporting.stop_file import LAUNCHED_VARIABLE
@@ -41,7 +39,7 @@ def settings(options: argparse.Namespace, overrides: Sequence[str], num_processe
         return config
     validate(config, num_processes=num_processes)
     # Once more, to tell of it, and for models of the Hub that are not on this machine yet.
-    return adopt_layouts(config, chosen, read=partial(find_layout, download=not options.dry_run))
+    return adopt_layouts(config, chosen, download=not options.dry_run)
 
 
 def run(config: Config, options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -62,18 +60,19 @@ def run(config: Config, options: argparse.Namespace, overrides: Sequence[str]) -
 def check_text(config: Config) -> None:
     """Read what a training would, tokenizers and rows, and raise what it would; load no model."""
     import_module("rlt.reporting.origin").require_same_origin(config)
-    if elsewhere := reads_elsewhere(config):
-        logging.info("not looked into, as it is not on this machine: %s", ", ".join(elsewhere))
-        return
     import_module("rlt.reporting.progress").setup_logging(0)
     import_module("rlt.stages.attention").check_attention(config)
     import_module(f"rlt.stages.{config.stage}").check(config)
-    logging.getLogger("rlt").info("tokenizers, templates and rows are as %s needs them", config.stage)
+    if elsewhere := reads_elsewhere(config):
+        told = "not looked into, as it is not on this machine: %s; what is here is as %s needs it"
+        logging.getLogger("rlt").info(told, ", ".join(elsewhere), config.stage)
+    else:
+        logging.getLogger("rlt").info("tokenizers, templates and rows are as %s needs them", config.stage)
 
 
 def read_options(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the flags of train.py, and the words that make up the configuration."""
-    parser = Parser(add_help=False, allow_abbrev=False)
+    parser = Parser(prog="python train.py", add_help=False)
     for flag in ("--help", "--dry-run", "--cfg"):
         parser.add_argument(flag, action="store_true")
     parser.add_argument("--package")
@@ -83,13 +82,6 @@ def read_options(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     options = parser.parse_intermixed_args(words)
     overrides = [word for word in options.overrides if not (options.cfg and word == "job")]
     return options, overrides + [f"--config-dir={folder}" for folder in options.config_dir]
-
-
-class Parser(argparse.ArgumentParser):
-    """Answers a wrong flag with one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}: `python train.py --help` lists what can be typed.")
 
 
 def main(words: Sequence[str]) -> int:

@@ -55,6 +55,15 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def original() -> Path:
+    """Return the checkout of SakanaAI/RLT in the folder RLT_ORIGINAL; skip where there is none."""
+    folder = os.environ.get("RLT_ORIGINAL")
+    if not folder or not (Path(folder) / "RLT" / "cfgs").is_dir():
+        pytest.skip("RLT_ORIGINAL names no folder with RLT/, a checkout of SakanaAI/RLT at 86a3f5c")
+    return Path(folder) / "RLT"
+
+
+@pytest.fixture(scope="session")
 def qwen_tokenizer(shared):
     """Return the real Qwen2.5 tokenizer."""
     from transformers import AutoTokenizer

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ LAYERS = (
     ("data", "rewards", "generation"),
     ("trainers", "traces", "evaluation", "reporting"),
     ("stages", "quickstart", "launch"),
-    ("pipeline", "lineage", "status"),
+    ("pipeline", "lineage", "status", "migrate", "differences"),
 )
 LEVEL = {area: level for level, areas in enumerate(LAYERS) for area in areas}
 SOURCES = sorted((ROOT / "rlt").rglob("*.py"))
@@ -224,3 +225,9 @@ def test_every_dependency_has_its_reason_beside_it():
     lists = text.split("dependencies = [", 1)[1].split("[tool.", 1)[0]
     for line in lists.splitlines():
         assert "#" in line or not re.search(r'"[\w-]+.*[<>=]', line), line
+
+
+def test_a_training_loads_no_vllm():
+    """TRL would import it where it is installed: 3 s of every start."""
+    code = "import sys, rlt.trainers.rl, rlt.trainers.sft; sys.exit('vllm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

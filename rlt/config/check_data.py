@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 
+from rlt.config.prompts import check_prompt
 from rlt.config.schema import (
     BENCHMARKS,
     OPTIONAL_FIELDS,
@@ -58,10 +58,10 @@ def check_prompts(config: Config) -> None:
     if stage.reads("layout.teacher_prompt") and config.layout.teacher_prompt == "from_dataset":
         raise ConfigError(
             "`layout.teacher_prompt=from_dataset` is not possible, because a dataset's system column is the "
-            "student's: take default, file:PATH, or the text itself."
+            "student's: take default, original:DIR, file:PATH, or the text itself."
         )
     for name in filter(lambda name: stage.reads(f"layout.{name}"), PROMPT_KEYWORDS):
-        _check_prompt(f"layout.{name}", getattr(config.layout, name), PROMPT_KEYWORDS[name])
+        check_prompt(name, getattr(config.layout, name))
 
 
 def _check_columns(data: DataSettings, further: tuple[str, ...]) -> None:
@@ -90,24 +90,3 @@ def _refuse_shared_column(columns: Mapping[str, str]) -> None:
                 "each a column of its own."
             )
         readers[column] = field
-
-
-def _check_prompt(setting: str, prompt: str, keywords: tuple[str, ...]) -> None:
-    """Refuse a word or a path that would silently be taken for the prompt's text."""
-    if prompt in keywords or prompt.startswith(("text:", "skythought:")):
-        return
-    if prompt.startswith("file:"):
-        if not os.path.isfile(prompt.removeprefix("file:")):
-            raise ConfigError(f"`{setting}={prompt}` names a file that does not exist.")
-        return
-    if os.path.isfile(os.path.expanduser(prompt)) or re.match(r"file\s*:", prompt, re.IGNORECASE):
-        path = re.sub(r"^file\s*:\s*", "", prompt, flags=re.IGNORECASE)
-        raise ConfigError(
-            f"`{setting}={prompt}` would be the prompt's text: write file:{path} to read the file."
-        )
-    word = re.sub(r"[\s-]+", "_", prompt.strip()).casefold()
-    if near := get_close_matches(word, keywords, n=1, cutoff=0.75):
-        raise ConfigError(
-            f"`{setting}={prompt}` would be the prompt's text: write {near[0]} if you mean that, or put the "
-            "text into a file and give file:PATH."
-        )

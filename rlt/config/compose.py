@@ -6,7 +6,8 @@ Every failure is one ConfigError sentence. Rules between settings are checked by
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, cast, get_args
@@ -28,6 +29,7 @@ from rlt.config.overrides import (
     unknown_option,
     unknown_run_file,
 )
+from rlt.config.renames import SAME_FILES
 from rlt.config.schema import RECIPES, Config
 from rlt.config.stages import NOTHING, STAGES
 from rlt.config.tree import Row, find, type_words
@@ -92,7 +94,7 @@ def _compose(line: CommandLine) -> tuple[DictConfig, str]:
     words = list(line.overrides)
     if others:
         words.append("hydra.searchpath=[" + ",".join(f"'file://{folder}'" for folder in others) + "]")
-    with initialize_config_dir(config_dir=str(first), version_base="1.3"):
+    with _old_names(line.config_dirs), initialize_config_dir(config_dir=str(first), version_base="1.3"):
         tree = hydra_compose(_MAIN, words, return_hydra_config=True)
     chosen = tree.hydra.runtime.choices.recipe
     with open_dict(tree):
@@ -110,10 +112,38 @@ def _fill_store(folder: Path) -> None:
         store.store(group="recipe", name=recipe, node={"recipe": recipe}, package="_global_")
 
 
+@contextmanager
+def _old_names(dirs: Sequence[Path]) -> Iterator[None]:
+    """Let the defaults of a run file name group files as the original release does.
+
+    A file of that name in one of the folders is left alone: Hydra refuses it beside an entry of its store.
+    """
+    store = ConfigStore.instance()
+    known = groups(dirs)
+    added = [
+        (group, old, new)
+        for group, names in SAME_FILES.items()
+        for old, new in names.items()
+        if old not in known.get(group, [])
+    ]
+    for group, old, new in added:
+        store.store(group=group, name=old, node={"defaults": [new]})
+    try:
+        yield
+    finally:
+        for group, old, _ in added:
+            store.repo[group].pop(f"{old}.yaml")
+
+
 def _refuse_missing(tree: DictConfig, line: CommandLine) -> None:
     """Raise ConfigError for a setting without a value, but fill in those that the stage does not read."""
     missing = OmegaConf.missing_keys(tree)
     if "stage" in missing:
+        if line.run_file:
+            raise ConfigError(
+                f"{line.run_file}.yaml sets no `stage`, nor does a run file that it builds on: write `stage: "
+                f"NAME` with one of {', '.join(STAGES)}, or begin it with `defaults: [RUN_FILE, _self_]`."
+            )
         names = ", ".join(groups(line.config_dirs)["run_cfg"])
         raise ConfigError(f"no run file is given: type run_cfg=NAME with one of {names}.")
     if tree.stage not in STAGES:
@@ -145,6 +175,10 @@ def _explain(error: Exception, line: CommandLine) -> NoReturn:
         known = name in groups(line.config_dirs)
         hint = f"write /{name}{GLOBAL}" if known else "cfgs/train.yaml lists the groups"
         raise ConfigError(f"`override /{group[1]}` {where} names no group: {hint}.") from None
+    if removed := re.search(r"Could not delete from config\. '?([\w.]+)", text):
+        raise ConfigError(
+            f"`~{removed[1]}` on the command line removes nothing, as no file sets it so: leave it out."
+        ) from None
     row = find(key)
     if reason := _bad_reference(error, text, row):
         raise ConfigError(f"`{key}` {where} {reason}.") from None

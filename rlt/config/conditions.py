@@ -185,7 +185,11 @@ CONDITIONS: tuple[OnlyWith, ...] = (
         ("trainer.eval_steps=25", f"{_EVERY}=100"),
     ),
     # The reward
-    _if_on(("reward.answer_transform", "reward.answer_clip"), "answer_log_prob_coeff", "[1,0.01]"),
+    _if_on(
+        ("reward.solution_span", "reward.answer_transform", "reward.answer_clip"),
+        "answer_log_prob_coeff",
+        "[1,0.01]",
+    ),
     _if_on(
         ("reward.kl_transform", "reward.kl_clip", "monitors.max_kl_share", "monitors.min_kl_share"),
         "kl_penalty_reward_coeff",

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlt.config.checkpoints import LAST_FILE, is_whole, last_whole
-from rlt.config.schema import DATA_SUFFIXES, PACKED_SUFFIXES, Config, stage_of
+from rlt.config.schema import DATA_SUFFIXES, DATASET_PROMPT, PACKED_SUFFIXES, Config, stage_of
 from rlt.config.weight_files import check_weights
 from rlt.errors import ConfigError
 
@@ -71,7 +71,29 @@ def models_of(config: Config) -> dict[str, str]:
 def reads_elsewhere(config: Config) -> list[str]:
     """Return which models and data of a stage are not on this machine, but on the Hub."""
     data = (path for setting, path in _data_of(config) if setting in ("dataset_id_or_path", "data.eval_path"))
-    return [name for name in (*models_of(config).values(), *data) if not Path(name).exists()]
+    prompts = student_prompts(config)
+    named = [p.removeprefix(DATASET_PROMPT) for p in prompts if p.startswith(DATASET_PROMPT)]
+    return [name for name in (*models_of(config).values(), *data, *named) if not is_here(name)]
+
+
+def student_prompts(config: Config) -> list[str]:
+    """Return the students' prompts that a stage reads, as they are set."""
+    stage = stage_of(config)
+    first = [config.layout.student_prompt] if stage.reads("layout.student_prompt") else []
+    others = config.reward.students if stage.reads("reward.students") else []
+    return [*first, *(student.prompt for student in others if student.prompt)]
+
+
+def prompt_is_here(prompt: str | None) -> bool:
+    """Whether a student's prompt can be read on this machine: it is not that of a dataset on the Hub."""
+    if prompt is None or not prompt.startswith(DATASET_PROMPT):
+        return True
+    return is_here(prompt.removeprefix(DATASET_PROMPT))
+
+
+def is_here(name: str | None) -> bool:
+    """Whether a model or a dataset is on this machine, so that a dry run looks into it."""
+    return name is not None and Path(name).exists()
 
 
 def _loads_weights(config: Config, setting: str) -> bool:

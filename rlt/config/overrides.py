@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
+from rlt.config.renames import OTHER_FILES, SAME_FILES
 from rlt.config.schema import RECIPES
+from rlt.config.split_words import belongs_before, refuse_split
 from rlt.config.tree import Row, find, fits, record_of
-from rlt.config.unknown import unknown_key
+from rlt.config.unknown import unknown_keys
 from rlt.errors import ConfigError
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "cfgs"
 GLOBAL = "@_global_"
 """Group files set root keys and sections alike, so every group lives in Hydra's package `_global_`."""
+_ON_COMMAND_LINE = "on the command line"
 _LAUNCHER_WORDS = {
     "offload": "rests weights and optimizer in host memory",
     "zero1": "shards the optimizer only",
@@ -44,22 +48,33 @@ class CommandLine:
 def read(words: Sequence[str]) -> CommandLine:
     """Return the folders and the Hydra overrides behind the words of a command line."""
     dirs, rest = _take_config_dirs(words)
+    refuse_split(rest)
     overrides: list[str] = []
     run_file = None
-    for word in rest:
+    unknown: list[str] = []
+    for before, word in zip([None, *rest], rest, strict=False):
         if word in _LAUNCHER_WORDS:
             raise ConfigError(
                 f"`{word}` {_LAUNCHER_WORDS[word]} and is a word of the launcher: run "
                 f"`./launch.sh cfgs/run_cfg/NAME.yaml … {word}` instead of train.py."
             )
         is_file = word.endswith((".yaml", ".yml")) and "=" not in word
+        is_file = is_file or _names_run_file(word, [*dirs, CONFIG_DIR])
         key, equals, value = (f"run_cfg{GLOBAL}", "=", word) if is_file else word.partition("=")
         key = key.replace("@_global_", "")
         if key == "run_cfg" and (value.endswith((".yaml", ".yml")) or "/" in value):
             folder, value = _run_file(value, [*dirs, CONFIG_DIR])
             dirs.insert(0, folder)
         run_file = value if key == "run_cfg" else run_file
+        bare = key.lstrip("+~")
+        if _is_key(bare) and (equals or key.startswith("~")) and not _is_known(bare, [*dirs, CONFIG_DIR]):
+            unknown.append(bare)
+            continue
+        if not _is_key(bare) or not (equals or key.startswith("~")):
+            raise _no_word(word, before, [*dirs, CONFIG_DIR])
         overrides.append(_override(key, equals, value, [*dirs, CONFIG_DIR]))
+    if unknown:
+        raise unknown_keys(unknown, _ON_COMMAND_LINE)
     ordered = dict.fromkeys([d for d in dirs if d != CONFIG_DIR] + [CONFIG_DIR])
     return CommandLine(tuple(ordered), tuple(overrides), run_file)
 
@@ -72,6 +87,35 @@ def groups(dirs: Sequence[Path]) -> dict[str, list[str]]:
             if path.parent.name != "accelerate":
                 found.setdefault(path.parent.name, set()).add(path.stem)
     return {group: sorted(names) for group, names in sorted(found.items())}
+
+
+def _is_key(bare: str) -> bool:
+    return not bare.startswith("--") and re.fullmatch(r"[^\s.]+(\.[^\s.]+)*", bare) is not None
+
+
+def _is_known(bare: str, dirs: Sequence[Path]) -> bool:
+    return bare in groups(dirs) or bare == "recipe" or find(bare) is not None
+
+
+def _no_word(word: str, before: str | None, dirs: Sequence[Path]) -> ConfigError:
+    """Return the error for a word that is neither KEY=VALUE nor anything else that is known."""
+    key, equals, _ = word.partition("=")
+    if key.startswith("--"):
+        return ConfigError(
+            f"`{key}` {_ON_COMMAND_LINE} is no option: settings are typed KEY=VALUE, without dashes."
+        )
+    near = get_close_matches(word, [*groups(dirs).get("run_cfg", []), *_LAUNCHER_WORDS], n=1, cutoff=0.75)
+    hint = f": did you mean {near[0]}?" if near else f"{belongs_before(word, before)}."
+    return ConfigError(
+        f"`{key}{equals}` {_ON_COMMAND_LINE} is not KEY=VALUE, a run file, or a known word{hint}"
+    )
+
+
+def _names_run_file(word: str, dirs: Sequence[Path]) -> bool:
+    """Return whether a word alone is a run file's name, or its path without suffix."""
+    folder, _, name = word.rpartition("/")
+    in_group = folder in ("", "run_cfg", "cfgs/run_cfg") or folder.endswith("/run_cfg")
+    return in_group and name in (*groups(dirs).get("run_cfg", []), *OTHER_FILES["run_cfg"])
 
 
 def _take_config_dirs(words: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -94,7 +138,9 @@ def _run_file(value: str, dirs: Sequence[Path]) -> tuple[Path, str]:
     """Return the configuration folder and the name of a run file given as a path."""
     typed = Path(value).expanduser()
     typed = typed if typed.suffix or not typed.name else typed.with_suffix(".yaml")
-    candidates = [typed.absolute(), *(folder.parent / typed for folder in dirs)]
+    # Also run_cfg/NAME and NAME alone, as the launchers of the original release took them.
+    places = [place for folder in dirs for place in (folder.parent, folder, folder / "run_cfg")]
+    candidates = [typed.absolute(), *(place / typed for place in places)]
     path = next((c.resolve() for c in candidates if c.is_file()), None)
     if path is None:
         raise unknown_run_file(value, dirs)
@@ -108,12 +154,16 @@ def _run_file(value: str, dirs: Sequence[Path]) -> tuple[Path, str]:
 
 def unknown_run_file(value: str, dirs: Sequence[Path]) -> ConfigError:
     """Return the error for a run file that does not exist, with those that do."""
+    if instead := OTHER_FILES["run_cfg"].get(Path(value).stem):
+        return ConfigError(f"run_cfg={value} is a file of the original release: it is {instead}.")
     names = ", ".join(groups(dirs).get("run_cfg", []))
     return ConfigError(f"run_cfg={value} does not exist; there are: {names} (--config-dir DIR adds yours).")
 
 
 def unknown_option(group: str, name: str, known: Sequence[str]) -> ConfigError:
     """Return the error for a file of a group that does not exist, with those that do."""
+    if instead := OTHER_FILES.get(group, {}).get(name):
+        return ConfigError(f"{group}={name} is a file of the original release: it is {instead}.")
     return ConfigError(f"{group}={name} does not exist; there are: {', '.join(known)}.")
 
 
@@ -124,26 +174,21 @@ def _override(key: str, equals: str, value: str, dirs: Sequence[Path]) -> str:
     known = {**groups(dirs), "recipe": list(RECIPES)}
     if bare in known:
         if value not in known[bare]:
+            value = SAME_FILES.get(bare, {}).get(value, value)
+        if value not in known[bare]:
             raise (
                 unknown_run_file(value, dirs)
                 if bare == "run_cfg"
                 else unknown_option(bare, value, known[bare])
             )
         return f"{bare}={value}" if bare == "recipe" else f"{bare}{GLOBAL}={value}"
-    if key.startswith("--"):
-        raise ConfigError(
-            f"`{key}` on the command line is no option: settings are typed KEY=VALUE, without dashes."
-        )
-    if not (equals or prefix.startswith("~")) or not re.fullmatch(r"[^\s.]+(\.[^\s.]+)*", bare):
-        raise ConfigError(
-            f"`{key}{equals}` on the command line is not KEY=VALUE, a run file, or a known word."
-        )
     row = find(bare)
-    if row is None:
-        raise unknown_key(bare, "on the command line")
+    assert row is not None, "read() has refused unknown keys"
+    if prefix == "+" and not row.is_open:
+        raise ConfigError(f"`{key}` adds a key, but `{bare}` is a setting already: type {bare}={value}.")
     if prefix.startswith("~") and row.name == bare:
         raise ConfigError(f"`{key}` cannot be removed: give it another value (its default is {row.default}).")
-    if row.is_open and not prefix:
+    if row.is_open and (not prefix or (prefix == "+" and row.name != bare)):
         prefix = "++"  # a dict is closed to command lines under a schema
     return f"{prefix}{bare}{equals}{_readable(bare, value, row)}"
 

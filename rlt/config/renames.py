@@ -38,7 +38,6 @@ RENAMED: dict[str, str] = {
     "eval_steps": "trainer.eval_steps",
     "per_device_eval_batch_size": "trainer.per_device_eval_batch_size",
     "push_to_hub": "trainer_args.push_to_hub",
-    "shuffle_generation_inputs": "trainer_args.shuffle_dataset",
     "ds3_gather_for_generation": "trainer_args.ds3_gather_for_generation",
     "beta": "trainer.beta",
     "sync_ref_model": "trainer.ref_sync_steps",
@@ -96,7 +95,8 @@ NOTES: dict[str, str] = {
     "save_strategy": "0 keeps only the final model",
     "do_eval": "0 is off",
     "eval_strategy": "0 is off",
-    "offload_untrained_models": "true is cpu_offload",
+    "offload_untrained_models": "true is cpu_offload, for the student; the launcher's word `offload` keeps "
+    "the reference in host memory, with policy and optimizer",
     "disable_student_offloading": "true is replicated",
     "generation_aggregation_steps": "one generation always serves one optimizer step",
     "gradient_accumulation_steps": "the accumulation follows from it",
@@ -117,6 +117,9 @@ _NAMES = "is not needed: a run is named by the last folder of output_dir"
 _ENGINE = "is not needed: launch.sh starts the vLLM servers and chooses this itself"
 
 GONE: dict[str, str] = {
+    "shuffle_generation_inputs": "has no counterpart: it dealt the requests of one step to the servers at "
+    "random, and here all completions of a problem are one request (the order of the problems is decided by "
+    "seed alone, in both)",
     "load_in_4bit": "has no counterpart: model.lora.rank saves memory instead",
     "unsafe_tokenizer_loading": "has no counterpart: a tokenizer without a padding token is an error",
     "model_log_name": _NAMES,
@@ -173,3 +176,37 @@ GONE: dict[str, str] = {
     "reward_fns": "has no counterpart: the reward is configured in the section reward",
     "teacher_reward": "has no counterpart: the reward is configured in the section reward",
 }
+
+SAME_FILES: dict[str, dict[str, str]] = {
+    "model_cfg": {
+        "qwen3bi": "qwen2_5_3b_instruct",
+        "qwen7bi": "qwen2_5_7b_instruct",
+        "qwen32bi": "qwen2_5_32b_instruct",
+    },
+    "data_cfg": {"teacher_bespoke_stratos": "bespoke_stratos"},
+}
+"""Group files of the original release by group, and those that mean the same here: the old names work."""
+
+_CUSTOM = "`data_cfg=columns`, or only dataset_id_or_path=PATH"
+_IN_ALL = "in every run file here"
+OTHER_FILES: dict[str, dict[str, str]] = {
+    "model_cfg": {"base": _IN_ALL},
+    "data_cfg": {
+        "base": _IN_ALL,
+        "teacher": "the stages teacher_sft and teacher_rl here",
+        "teacher_custom": _CUSTOM,
+        "custom_bespoke_stratos": _CUSTOM,
+    },
+    "trainer_cfg": {
+        "base": _IN_ALL,
+        "base_sft": "`trainer_cfg=teacher_sft_released` here, or student_sft_released for a student",
+        "grpo": "`trainer_cfg=teacher_rl_released` here",
+        "teacher_grpo": "`trainer_cfg=teacher_rl_released` here",
+    },
+    "reward_cfg": {
+        "teacher_logprob_kl": "the section `reward` here (numbers: trainer_cfg=teacher_rl_released; student: "
+        "reward_cfg=bespoke_stratos_7b)"
+    },
+    "run_cfg": {"default": "an empty run file, and a run file says its stage here: take run_cfg=teacher_sft"},
+}
+"""Group files that mean something else here, and where what they set stands."""

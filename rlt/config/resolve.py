@@ -11,6 +11,7 @@ from copy import deepcopy
 
 from rlt.config.check_evaluate import plain_task
 from rlt.config.files import has_checkpoint
+from rlt.config.prompts import source_file, with_home
 from rlt.config.schema import PROMPT_KEYWORDS, Config, stage_of
 from rlt.config.tree import get
 
@@ -23,7 +24,6 @@ _PATHS = (
 )
 _WRITTEN = ("results_dir", "output_dir", "resume_from", "generation.sync_dir", "generation.api_key_file")
 """Of these, the places that a run writes to or goes on from, and the key, which is no input."""
-_FILE = "file:"
 
 
 def resolve(config: Config) -> Config:
@@ -69,10 +69,10 @@ def input_paths(config: Config) -> dict[str, str]:
 
 
 def prompt_files(config: Config) -> dict[str, str]:
-    """Return the files that system prompts are read from, by setting."""
+    """Return the files and datasets that system prompts are read from, by setting."""
     prompts = {f"layout.{name}": getattr(config.layout, name) for name in PROMPT_KEYWORDS}
     prompts |= {f"reward.students.{s.name}.prompt": s.prompt or "" for s in config.reward.students}
-    return {name: text.removeprefix(_FILE) for name, text in prompts.items() if text.startswith(_FILE)}
+    return {name: file for name, text in prompts.items() if (file := source_file(text))}
 
 
 def _choose_estimator(config: Config) -> None:
@@ -99,15 +99,10 @@ def _expand_home(config: Config) -> None:
     config.evaluate.paths = {t: os.path.expanduser(path) for t, path in config.evaluate.paths.items()}
     config.traces.more = [os.path.expanduser(path) for path in config.traces.more]
     for name in PROMPT_KEYWORDS:
-        setattr(config.layout, name, _with_home(getattr(config.layout, name)))
+        setattr(config.layout, name, with_home(getattr(config.layout, name)))
     for student in config.reward.students:
         student.model = os.path.expanduser(student.model)
-        student.prompt = student.prompt and _with_home(student.prompt)
-
-
-def _with_home(prompt: str) -> str:
-    is_file = prompt.startswith(_FILE)
-    return f"{_FILE}{os.path.expanduser(prompt.removeprefix(_FILE))}" if is_file else prompt
+        student.prompt = student.prompt and with_home(student.prompt)
 
 
 def _warn(setting: str, reason: str) -> None:

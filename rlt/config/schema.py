@@ -53,11 +53,16 @@ GPU_KINDS = (
 """Kinds that rlt/surroundings/gpus.py knows."""
 REDUCTIONS = ("mean", "sum", "min", "max", "median", "first_quartile", "last_quartile")
 TRANSFORMS = ("none", "exp", "one_minus_exp")
+SOLUTION_SPANS = ("content", "released")
 PLAIN_SAMPLING = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Settings of `generation` under which only the temperature shapes the samples."""
 TRACKERS = ("wandb", "tensorboard", "trackio")
+FILE_PROMPT, ORIGINAL_PROMPT, DATASET_PROMPT = "file:", "original:", "from_dataset:"
+"""What a prompt begins with that is read from a file, a checkout of the original release, or a dataset."""
+SKYTHOUGHT_PROMPT, TEXT_PROMPT = "skythought:", "text:"
+"""What it begins with where a checkout of SkyThought holds it, or where the text itself follows."""
 PROMPT_KEYWORDS = {"teacher_prompt": ("default",), "student_prompt": ("default", "from_dataset")}
-"""Settings of `layout` that hold a text, `file:PATH`, or one of these words."""
+"""Settings of `layout` that hold a text, one of the forms of prompts.py, or one of these words."""
 REQUIRED_FIELDS = {
     "columns": ("question", "solution"),
     "sharegpt": ("conversations",),
@@ -125,10 +130,16 @@ class DataSettings:
     columns: dict[str, str] = setting(
         {}, "our field -> the dataset's column, e.g. {question: problem, solution: answer}"
     )
+    tag_match: str = setting(
+        "once",
+        "tags in an assistant's turn: each once, in order and with nothing around them, else the row is bad; "
+        "or the first match of each pair counts, and the rest is ignored, as the original reads its data",
+        choices=("once", "first"),
+    )
     on_bad_row: str = setting("error", "stop at a bad row, or skip and list it", choices=("error", "skip"))
     on_long_row: str = setting(
         "drop",
-        "rows over the length limits: drop them, truncate the explanation (SFT only), or stop",
+        "rows over the length limits: drop them, keep their first data.max_length tokens (SFT only), or stop",
         choices=("drop", "truncate", "error"),
     )
     missing_trace: str = setting(
@@ -172,12 +183,15 @@ class LayoutSettings:
 
     tags: str = setting("bespoke", "tag style", choices=("bespoke", "r1"))
     teacher_prompt: str = setting(
-        "default", "the teacher's system prompt: default, file:PATH, text:TEXT, or the text itself"
+        "default",
+        "the teacher's system prompt: default, original:DIR (the released one, out of a checkout of "
+        "SakanaAI/RLT), file:PATH, text:TEXT, or the text itself",
     )
     student_prompt: str = setting(
         "default",
         "the student's system prompt: default, from_dataset (the row's system column, byte-exact), "
-        "skythought:DIR (SkyThought's own, out of a checkout), file:PATH, text:TEXT, or the text itself",
+        "from_dataset:NAME (the one text in that column of another dataset), skythought:DIR (SkyThought's "
+        "own, out of a checkout), file:PATH, text:TEXT, or the text itself",
     )
     override: bool = setting(
         False,
@@ -324,6 +338,12 @@ class RewardSettings:
     )
     kl_reductions: list[str] = setting(
         ["mean", "max"], "reductions of the explanation's divergence, one per kl_penalty_reward_coeff"
+    )
+    solution_span: str = setting(
+        "released",
+        "tokens that r_SS counts: content, those wholly inside the solution; released, also the blank line "
+        "after it, alone or joined with the last character (does the student know that it ends here?)",
+        choices=SOLUTION_SPANS,
     )
     answer_transform: str = setting("none", "elementwise map before reducing", choices=TRANSFORMS)
     kl_transform: str = setting("none", "elementwise map before reducing", choices=TRANSFORMS)

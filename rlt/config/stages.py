@@ -77,7 +77,7 @@ class Stage:
 _RUN = ("stage", "results_dir", "output_dir")
 _DATASET = (
     *("dataset_id_or_path", "data.format", "data.split", "data.config_name", "data.revision"),
-    *("data.columns", "data.on_bad_row", "data.subset"),
+    *("data.columns", "data.tag_match", "data.on_bad_row", "data.subset"),
 )
 _CLEANING = (
     *("data.decontaminate", "data.on_contaminated", "data.deduplicate"),
@@ -137,6 +137,7 @@ _WHILE_TRAINING = (*_ASKING, "evaluate.during_training")
 _LIKELIHOOD = (
     *("student_model", "answer_log_prob_coeff", "kl_penalty_reward_coeff", "layout.student_prompt"),
     *("reward.student_temperature", "reward.answer_reductions", "reward.kl_reductions"),
+    "reward.solution_span",
     *("reward.answer_transform", "reward.kl_transform", "reward.answer_clip", "reward.kl_clip"),
     *("reward.kl_estimator", "reward.missing_tag_penalty", "reward.text_after_tag_penalty"),
     *("reward.empty_explanation_divergence", "reward.placement", "reward.servers", "reward.dtype"),
@@ -157,7 +158,8 @@ _NEEDS_MODEL = (
 )
 _NEEDS_STUDENT = (
     "student_model",
-    ", but {stage} is paid by a frozen student: give a model's folder or a Hub name.",
+    ", but {stage} is paid by a frozen student: give a model's folder or a Hub name (null "
+    "meant, in the original release, the reference model: give model_name_or_path's value, which is frozen).",
 )
 _GOES_ON = ("resume_from", "it goes on by itself in the same output_dir")
 _KEEPS_LONG = ("data.on_long_row", "traces that are too long are marked, and kept")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from difflib import SequenceMatcher, get_close_matches
 
 from rlt.config.renames import GONE, NOTES, RENAMED
@@ -51,6 +53,37 @@ def unknown_key(key: str, where: str, *, sections: bool = False) -> ConfigError:
     nearest = nearest_key(key, sections=sections)
     hint = f"did you mean `{nearest}`? ({_LISTS_ALL}.)" if nearest else f"{_LISTS_ALL}."
     return ConfigError(f"`{key}` {where} is not a setting: {hint}")
+
+
+def unknown_keys(keys: Sequence[str], where: str) -> ConfigError:
+    """Return one error for all unknown keys of a place: `on the command line`, or `in FILE`."""
+    if len(keys) == 1:
+        return unknown_key(keys[0], where)
+    told = [part for key in keys if (part := _in_short(key))]
+    gone = [f"`{key}`" for key in keys if not _in_short(key)]
+    if gone:
+        told.append(f"{', '.join(gone)} {'has' if len(gone) == 1 else 'have'} no use here")
+    path = where.removeprefix("in ")
+    remedy = _LISTS_ALL
+    if path != where and any(_is_old(key) for key in keys):
+        remedy = f"`python -m rlt.migrate {shlex.quote(path)}` writes the file in our words"
+    return ConfigError(f"{len(keys)} keys {where} are not settings: {', '.join(told)}. ({remedy}.)")
+
+
+def _is_old(key: str) -> bool:
+    return key.removeprefix("model_args.") in RENAMED or key.split(".", 1)[0] in GONE
+
+
+def _in_short(key: str) -> str | None:
+    """Return what an unknown key is here, in a few words; None for one that has no use any more."""
+    if new := RENAMED.get(key.removeprefix("model_args.")):
+        return f"`{key}` is `{new}`"
+    if _is_old(key):
+        return None
+    if key not in OWNED_SOMEWHERE and key in SFT_FIELDS | GRPO_FIELDS:
+        return f"`{key}` is `trainer_args.{key}`"
+    nearest = None if key in OWNED_SOMEWHERE else nearest_key(key)
+    return f"`{key}` is unknown" + (f" (`{nearest}`?)" if nearest else "")
 
 
 def nearest_key(key: str, *, sections: bool = False) -> str | None:

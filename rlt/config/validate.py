@@ -27,7 +27,16 @@ from rlt.config.check_infer import check_infer
 from rlt.config.check_traces import check_plan, check_select, check_sources
 from rlt.config.check_trainer import check_trainer
 from rlt.config.files import LAYOUT_FILE, check_files, context_length
-from rlt.config.schema import PLAIN_SAMPLING, REDUCTIONS, Config, StudentSettings, stage_of
+from rlt.config.schema import (
+    DATASET_PROMPT,
+    FILE_PROMPT,
+    PLAIN_SAMPLING,
+    REDUCTIONS,
+    SKYTHOUGHT_PROMPT,
+    Config,
+    StudentSettings,
+    stage_of,
+)
 from rlt.config.server_key import check_server_key
 from rlt.config.students import FIRST, all_students, check_students
 from rlt.config.tree import get
@@ -165,7 +174,8 @@ def _check_student_prompt(student: StudentSettings) -> None:
         model = "student_model" if student.name == FIRST else "model"
         raise ConfigError(
             f"`{setting}` must be from_dataset or file:PATH with {model}={name}, "
-            f"because under any prompt but its own every reward would be off, got '{prompt[:40]}'."
+            f"because under any prompt but its own every reward would be off, got '{prompt[:40]}' "
+            "(from_dataset:NAME takes the one of another dataset)."
         )
 
 
@@ -175,13 +185,14 @@ def _check_own_prompt(config: Config) -> None:
     if stage.model == "either" and config.infer.solution is not None:
         return  # a teacher
     model, prompt = config.model_name_or_path, config.layout.student_prompt
-    if config.stage == "evaluate" and prompt.startswith("skythought:"):
+    if config.stage == "evaluate" and prompt.startswith(SKYTHOUGHT_PROMPT):
         return  # the protocol's own
     if model and _needs_own_prompt(model, prompt):
         values = "from_dataset or file:PATH" if stage.trains else "file:PATH"
         raise ConfigError(
             f"`layout.student_prompt` must be {values} with model_name_or_path={model}, because it was "
-            f"trained with a prompt that is data, got '{prompt[:40]}'."
+            f"trained with a prompt that is data, got '{prompt[:40]}' (from_dataset:NAME takes the one of "
+            "another dataset)."
         )
 
 
@@ -191,7 +202,7 @@ def _needs_own_prompt(model: str, prompt: str) -> bool:
     is_published = model in PUBLISHED_STUDENTS or model.rstrip("/").rsplit("/", 1)[-1] in names
     if os.path.isfile(os.path.join(model, LAYOUT_FILE)):  # it says itself what it was trained with
         return False
-    return is_published and prompt != "from_dataset" and not prompt.startswith("file:")
+    return is_published and prompt != "from_dataset" and not prompt.startswith((FILE_PROMPT, DATASET_PROMPT))
 
 
 def _check_student_servers(config: Config) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from rlt.config.tree import find, fits, record_of, type_words
-from rlt.config.unknown import unknown_key
+from rlt.config.unknown import unknown_keys
 from rlt.errors import ConfigError
 
 _ENTRIES = "a list of names like teacher_rl, _self_ or `override /GROUP@_global_: NAME`"
@@ -32,7 +32,19 @@ def check_yaml(group: str, name: str, dirs: Sequence[Path], above: tuple[Path, .
     content = _read(path)
     for included_group, included in _included(content.pop("defaults", []), group, path):
         check_yaml(included_group, included, dirs, (*above, path))
+    if unknown := [*_unknown(content)]:
+        raise unknown_keys(unknown, f"in {path}")
     _check_keys(content, "", path)
+
+
+def _unknown(content: dict[Any, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of keys that are no settings; keys that are no text are left to _check_keys."""
+    for key, value in content.items():
+        row = find(f"{prefix}{key}")
+        if isinstance(key, str) and row is None:
+            yield f"{prefix}{key}"
+        elif row is not None and row.section is not None and isinstance(value, dict):
+            yield from _unknown(value, f"{prefix}{key}.")
 
 
 def run_files(name: str | None, dirs: Sequence[Path]) -> Iterator[tuple[Path, dict[Any, Any]]]:
@@ -96,8 +108,7 @@ def _check_keys(content: dict[Any, Any], prefix: str, path: Path) -> None:
             raise ConfigError(f"the key `{prefix}{_yaml(key)}` in {path} must be the name of a setting.")
         name = prefix + key
         row = find(name)
-        if row is None:
-            raise unknown_key(name, f"in {path}")
+        assert row is not None, "_unknown has found those without"
         if "." in key:
             nested = ": {".join(key.split(".")) + ": VALUE" + "}" * key.count(".")
             raise ConfigError(f"`{name}` in {path} must be written with its section: `{nested}`.")

@@ -79,6 +79,14 @@ class KeptRows(Generic[T]):
     """Rows of a source with several files: file and number there, by row number."""
     overlaps: tuple[Overlap, ...] = ()
     """What data.decontaminate and data.deduplicate have found."""
+    numbers: Sequence[int] = ()
+    """The numbers of all rows of the source, in their order; empty: 1 to `total`."""
+
+    @property
+    def positions(self) -> list[int]:
+        """Where each item stands among all rows of the source, counted from 0, whatever was left out."""
+        place_of = {number: i for i, number in enumerate(self.numbers or range(1, self.total + 1))}
+        return [place_of[number] for number in self.items]
 
     @property
     def values(self) -> list[T]:
@@ -88,7 +96,7 @@ class KeptRows(Generic[T]):
     def map(self, make: Callable[[T], U]) -> KeptRows[U]:
         """Return the same rows with what `make` makes of each."""
         made = {number: make(item) for number, item in self.items.items()}
-        return KeptRows(self.source, self.unit, made, self.total, self.skipped, self.places, self.overlaps)
+        return self._with(made, self.skipped)
 
     def refused(self, number: int, reason: str) -> BadRow:
         """Return one of the rows as one that is left out."""
@@ -112,14 +120,25 @@ class KeptRows(Generic[T]):
             except DataError as error:
                 refused.append(self.refused(number, str(error)))
         if refused and stop:
-            skip = f", or leave such rows out with {fault.skip}"
+            skip = f", or leave such rows out with {fault.skip}" if made else ""  # else no row would be left
             raise DataError(f"{self._first(refused, fault)}; {fault.remedy}{skip}")
         if not made:
             raise DataError(f"no row is left: {self._first(refused, fault)}; {fault.remedy}")
         if refused:
             logger.warning("%s", self._listed(refused))
-        skipped = (*self.skipped, *refused)
-        return KeptRows(self.source, self.unit, made, self.total, skipped, self.places, self.overlaps)
+        return self._with(made, (*self.skipped, *refused))
+
+    def _with(self, made: Mapping[int, U], skipped: tuple[BadRow, ...]) -> KeptRows[U]:
+        return KeptRows(
+            self.source,
+            self.unit,
+            made,
+            self.total,
+            skipped,
+            places=self.places,
+            overlaps=self.overlaps,
+            numbers=self.numbers,
+        )
 
     def _first(self, refused: Sequence[BadRow], fault: _Fault) -> str:
         first, others = refused[0], refused[1:]

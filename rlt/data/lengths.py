@@ -106,7 +106,7 @@ def fit_lengths(
 
     def fit(item: T) -> T:
         excess = [rule.measure(item) - rule.limit for rule in rules]
-        if max(excess) <= 0:
+        if max(excess, default=0) <= 0:
             return item
         if data.on_long_row == "truncate" and shorten is not None:
             shortened = shorten(item, max(excess))

@@ -89,7 +89,9 @@ def _load(
     data: DataSettings, table: SourceTable, tags: TagStyle, subset: SubsetSettings, need_trace: bool
 ) -> KeptRows[Problem]:
     # A file of unreadable lines has no columns to choose by; its rows alone say what is wrong.
-    fmt = choose_format(data.format, data.columns, table.columns, table.source) if table.columns else None
+    fmt = None
+    if table.columns:
+        fmt = choose_format(data.format, data.columns, table.columns, table.source, data.tag_match)
 
     def read(row: SourceRow) -> Problem:
         if row.fault is not None or fmt is None:
@@ -121,13 +123,21 @@ def _with_trace(problem: Problem, data: DataSettings, tags: TagStyle) -> Problem
 
 
 def take_subset(rows: KeptRows[T], subset: SubsetSettings) -> KeptRows[T]:
-    """Return `subset.n` of the items, chosen by the seed, in their old order."""
+    """Return `subset.n` of the items, chosen by the seed, in their old order.
+
+    The choice is among all rows of the source. In the place of each that was left out another one is drawn,
+    so that no other row of the subset depends on what was left out.
+    """
     if subset.n is None:
         return rows
-    numbers = list(rows.items)
-    if subset.n > len(numbers):
+    usable = dict(zip(rows.positions, rows.items, strict=True))
+    if subset.n > len(usable):
         raise DataError(
-            f"a subset of n={subset.n} is asked of {rows.source}, which has only {len(numbers)} usable rows"
+            f"a subset of n={subset.n} is asked of {rows.source}, which has only {len(usable)} usable rows"
         )
-    chosen = sorted(random.Random(subset.seed).sample(range(len(numbers)), subset.n))
-    return replace(rows, items={numbers[i]: rows.items[numbers[i]] for i in chosen})
+    draw = random.Random(subset.seed)
+    drawn = set(draw.sample(range(rows.total), subset.n))
+    chosen = drawn & usable.keys()
+    others = draw.sample(range(rows.total), rows.total)
+    chosen |= set([place for place in others if place in usable.keys() - drawn][: subset.n - len(chosen)])
+    return replace(rows, items={usable[place]: rows.items[usable[place]] for place in sorted(chosen)})

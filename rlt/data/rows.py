@@ -36,9 +36,13 @@ class RowFormat:
     """Our field -> their column. Optional fields without a column in the source are left out."""
     extra_columns: tuple[str, ...]
     """The rest of their columns; every problem gets all of them, with None where a row has no value."""
+    tag_match: str = "once"
+    """How tags in turns are read (setting data.tag_match)."""
 
 
-def choose_format(name: str, column_map: Mapping[str, str], seen: Sequence[str], source: str) -> RowFormat:
+def choose_format(
+    name: str, column_map: Mapping[str, str], seen: Sequence[str], source: str, tag_match: str = "once"
+) -> RowFormat:
     """Return the format called `name`, or for `auto` the one whose required columns are there."""
     _require_mapped(column_map, seen, source)
     if name == "auto":
@@ -56,7 +60,7 @@ def choose_format(name: str, column_map: Mapping[str, str], seen: Sequence[str],
         )
     columns = {f: column_map.get(f, f) for f in fields if column_map.get(f, f) in seen}
     used = set(columns.values())
-    return RowFormat(name, columns, tuple(column for column in seen if column not in used))
+    return RowFormat(name, columns, tuple(column for column in seen if column not in used), tag_match)
 
 
 def to_problem(row: Mapping[str, Any], fmt: RowFormat, tags: TagStyle) -> Problem:
@@ -68,7 +72,7 @@ def to_problem(row: Mapping[str, Any], fmt: RowFormat, tags: TagStyle) -> Proble
         system = None
     else:
         field = REQUIRED_FIELDS[fmt.name][0]
-        said = read_turns(row.get(fmt.columns[field]), _label(field, fmt), tags)
+        said = read_turns(row.get(fmt.columns[field]), _label(field, fmt), tags, fmt.tag_match)
         system, question, trace, solution = said.system, said.question, said.thought or None, said.solution
     return Problem(
         id=problem_id(question, solution),

@@ -52,7 +52,8 @@ class SourceTable:
     def kept(self) -> KeptRows[SourceRow]:
         """Return the rows on their way to a stage: all of them, read or not."""
         items = {row.number: row for row in self.rows}
-        return KeptRows(self.source, self.unit, items, len(self.rows), places=self.places)
+        numbers = list(items)
+        return KeptRows(self.source, self.unit, items, len(numbers), places=self.places, numbers=numbers)
 
 
 def read_rows(

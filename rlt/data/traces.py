@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,12 +53,15 @@ def load_traces(data: DataSettings, source: str, tags: TagStyle) -> KeptRows[Exp
     seen = [column for column in table.columns if column not in columns.values()]
     is_plain = all(others.get(field, field) in seen for field in REQUIRED_FIELDS["columns"])
     name = "columns" if data.format == "auto" and columns and is_plain else data.format
-    fmt = choose_format(name, others, seen, table.source) if table.columns else None
+    fmt = choose_format(name, others, seen, table.source, data.tag_match) if table.columns else None
+
+    def read_text(value: Any, label: str) -> str | None:
+        return _text(value, label, tags, data.tag_match)
 
     def read(row: SourceRow) -> ExplainedRow:
         if row.fault is not None or fmt is None:
             raise DataError(row.fault or "an empty object")
-        return _explained(to_problem(row.values, fmt, tags), row.values, columns, tags)
+        return _explained(to_problem(row.values, fmt, tags), row.values, columns, read_text)
 
     rows = table.kept().lay_out(read, data)
     warn_of_missing_words([row.problem for row in rows.values])
@@ -151,7 +154,10 @@ def _trace_columns(column_map: Mapping[str, str], table: SourceTable) -> dict[st
 
 
 def _explained(
-    problem: Problem, values: Mapping[str, Any], columns: Mapping[str, str], tags: TagStyle
+    problem: Problem,
+    values: Mapping[str, Any],
+    columns: Mapping[str, str],
+    read_text: Callable[[Any, str], str | None],
 ) -> ExplainedRow:
     index = values.get(columns["sample_index"]) if "sample_index" in columns else None
     if isinstance(index, str) and index.isdecimal():  # from a CSV file
@@ -162,14 +168,14 @@ def _explained(
         listed = values.get(column)
         if not isinstance(listed, list) or not listed:
             raise DataError(f"`{column}` must be a list of texts, got {listed!r:.40}")
-        texts = tuple(_text(item, f"`{column}`, place {i}", tags) for i, item in enumerate(listed))
+        texts = tuple(read_text(item, f"`{column}`, place {i}") for i, item in enumerate(listed))
         return ExplainedRow(problem, texts, is_list=True)
     if column := columns.get("explanation"):
         text = values.get(column)
         if "well_formed" in values:  # from collect_traces: whatever tags stand in it, it is the explanation
             text = None if text is None else text_of(text, f"`{column}`")
         else:
-            text = _text(text, f"`{column}`", tags)
+            text = read_text(text, f"`{column}`")
         return ExplainedRow(problem, (text,), is_list=False, sample_index=index)
     if problem.reasoning_trace is None:
         raise DataError(
@@ -180,7 +186,7 @@ def _explained(
     return ExplainedRow(replace(problem, reasoning_trace=None), (text,), is_list=False, sample_index=index)
 
 
-def _text(value: Any, label: str, tags: TagStyle) -> str | None:
+def _text(value: Any, label: str, tags: TagStyle, match: str) -> str | None:
     """Return an explanation; of a whole assistant turn, or of a message that holds one, its thought."""
     if value is None:
         return None
@@ -188,7 +194,7 @@ def _text(value: Any, label: str, tags: TagStyle) -> str | None:
         value = value[0].get("content")
     text = written_text(value, label)
     if any(text.lstrip().startswith(style.thought.open) for style in (tags, *TAG_STYLES.values())):
-        return parse_assistant_turn(text, tags)[0]
+        return parse_assistant_turn(text, tags, match)[0]
     return text
 
 

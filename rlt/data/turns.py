@@ -39,9 +39,9 @@ class _Turn:
     """Where it stands."""
 
 
-def read_turns(turns: Any, label: str, tags: TagStyle) -> Conversation:
+def read_turns(turns: Any, label: str, tags: TagStyle, match: str = "once") -> Conversation:
     """Return what [system,] user and assistant turns say, in either spelling: {from, value} or
-    {role, content}."""
+    {role, content}. `match` is data.tag_match."""
     if turns is None:
         raise DataError(f"{label} is missing")
     if not isinstance(turns, list):
@@ -55,12 +55,12 @@ def read_turns(turns: Any, label: str, tags: TagStyle) -> Conversation:
     if not question.text.strip():
         raise DataError(f"the user turn of {label} is empty")
     system = spoken[0].text if len(spoken) == 3 and spoken[0].text.strip() else None
-    return Conversation(system, question.text, *_thought_and_solution(reply, tags))
+    return Conversation(system, question.text, *_thought_and_solution(reply, tags, match))
 
 
-def _thought_and_solution(reply: _Turn, tags: TagStyle) -> tuple[str, str]:
+def _thought_and_solution(reply: _Turn, tags: TagStyle, match: str) -> tuple[str, str]:
     if reply.thought is None:
-        return parse_assistant_turn(reply.text, tags)
+        return parse_assistant_turn(reply.text, tags, match)
     if any(reply.text.lstrip().startswith(style.thought.open) for style in (tags, *TAG_STYLES.values())):
         raise DataError(f"the assistant turn has a thought in `{reply.key}` and in its tags, must be one")
     if not reply.text.strip():

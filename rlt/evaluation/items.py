@@ -90,7 +90,9 @@ def load_items(
         raise DataError(f"{where} holds no row of {name}: give another file in evaluate.paths")
     if task.num_problems not in (None, len(kept)):
         logger.warning("%s has %d problems here, and %d in all", name, len(kept), task.num_problems)
-    whole = KeptRows(items.source, items.unit, kept, items.total, items.skipped, items.places)
+    whole = KeptRows(
+        items.source, items.unit, kept, items.total, items.skipped, items.places, numbers=items.numbers
+    )
     return take_subset(whole, data.subset)
 
 

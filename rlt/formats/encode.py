@@ -42,12 +42,12 @@ class Encoded:
     piece_spans: list[tuple[int, int]]
     """Per piece: the same for its characters."""
 
-    def tokens_of_piece(self, index: int) -> slice:
-        """Return the tokens that lie wholly inside a piece's characters, as a slice of `ids`.
+    def tokens_of_pieces(self, first: int, last: int) -> slice:
+        """Return the tokens that lie wholly inside the characters of some pieces, as a slice of `ids`.
 
         Raises DataError when there is none: a span without tokens has no log-probability.
         """
-        start, end = self.piece_spans[index]
+        start, end = self.piece_spans[first][0], self.piece_spans[last][1]
         inside = [i for i, (a, b) in enumerate(self.offsets) if start <= a < b <= end]
         if not inside:
             raise DataError(

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 _SYSTEM, _USER, _ASSISTANT = "\ue000s\ue001", "\ue000u\ue001", "\ue000a\ue001"
 _DATE = "\ue000d\ue001"
+_CONTENT, _BLANK_LINE = 1, 2
+"""Places among the pieces of the student's suffix."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Suffix:
 
     ids: list[int]
     solution: slice
-    """The solution's content tokens in `ids`: wholly inside its characters, tags and padding excluded."""
+    """The solution's tokens in `ids`, as `StudentLayout.solution_span` counts them; its tags never count."""
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,10 @@ class StudentLayout:
     `system_prompt` None takes each problem's own `system` text, byte-exact, which must be `prompt_of_rows`
     where that is given; an empty string sends none. `turn_end` is the added token that ends the assistant's
     turn; None takes that of the chat template.
+    `solution_span` says which tokens of a solution are scored: `content` those wholly inside its characters,
+    `released` also the blank line after them, whether it is a token of its own or joined with the last
+    character. The original finds that span by a search for the padded text, whose first blank line is
+    joined with the opening tag and drops out; here it is known by construction.
     """
 
     def __init__(
@@ -252,6 +258,7 @@ class StudentLayout:
         turn_end: str | None = None,
         *,
         prompt_of_rows: str | None = None,
+        solution_span: str = "content",
     ) -> None:
         self.chat = Chat(tokenizer, "layout.student_prompt")
         self.tokenizer = tokenizer
@@ -259,6 +266,7 @@ class StudentLayout:
         self.system_prompt = system_prompt
         self.prompt_of_rows = prompt_of_rows
         self.turn_end = turn_end or self.chat.end_of_turn
+        self.solution_span = solution_span
 
     @property
     def turn_end_id(self) -> int:
@@ -290,11 +298,13 @@ class StudentLayout:
     def suffix(self, problem: Problem) -> Suffix:
         """Return closing thought tag, solution block and end of turn, and where the solution's tokens are.
 
-        Raises DataError when no token lies wholly inside the solution.
+        Raises DataError when no token lies wholly inside what counts of the solution.
         """
         encoded = self._encode_suffix(problem)
+        has_text = bool(problem.solution.strip())  # a blank line alone is no solution
+        last = _BLANK_LINE if has_text and self.solution_span == "released" else _CONTENT
         try:
-            return Suffix(encoded.ids, encoded.tokens_of_piece(1))
+            return Suffix(encoded.ids, encoded.tokens_of_pieces(_CONTENT, last))
         except DataError as error:
             raise DataError(f"problem {problem.id}: the solution cannot be scored: {error}") from error
 
@@ -320,7 +330,7 @@ class StudentLayout:
         return student_messages(problem, explanation, self.tags, self.system_prompt)
 
     def _question(self, problem: Problem) -> list[Piece]:
-        system = _system_of(problem, self.system_prompt)
+        system = system_of(problem, self.system_prompt)
         if self.system_prompt is None and self.prompt_of_rows not in (None, system):
             raise DataError(
                 f"problem {problem.id} has another system prompt than the student was trained with, as its "
@@ -332,9 +342,9 @@ class StudentLayout:
     def _encode_suffix(self, problem: Problem) -> Encoded:
         pieces = [
             self._opening(),
-            Piece(problem.solution.strip()),
-            Piece(PADDING + self.tags.solution.close, trusted=True),
-            Piece(self.turn_end, trusted=True),
+            Piece(problem.solution.strip()),  # _CONTENT
+            Piece(PADDING, trusted=True),  # _BLANK_LINE
+            Piece(self.tags.solution.close + self.turn_end, trusted=True),
         ]
         return encode(self.tokenizer, pieces)
 
@@ -347,7 +357,7 @@ def student_messages(
 ) -> list[dict[str, str]]:
     """Return the student's chat as messages; `system_prompt` as in `StudentLayout`."""
     reply = tags.thought.wrap(explanation) + PADDING + tags.solution.wrap(problem.solution)
-    system = _system_of(problem, system_prompt)
+    system = system_of(problem, system_prompt)
     return [
         *([{"role": "system", "content": system}] if system else []),
         {"role": "user", "content": problem.question},
@@ -355,13 +365,15 @@ def student_messages(
     ]
 
 
-def _system_of(problem: Problem, system_prompt: str | None) -> str:
+def system_of(problem: Problem, system_prompt: str | None) -> str:
+    """Return the system prompt that a student reads; `system_prompt` as in `StudentLayout`."""
     if system_prompt is not None:
         return system_prompt
     if not problem.system:
         raise DataError(
             f"problem {problem.id} has no system prompt, which layout.student_prompt=from_dataset reads "
             "from its `system` column; use a dataset that carries it, or set layout.student_prompt to "
-            "file:PATH, to a text, or to default"
+            "from_dataset:NAME for the one text of another dataset, to file:PATH with the prompt that the "
+            "student was trained with (or to default, if there is none)"
         )
     return problem.system

@@ -9,7 +9,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 from rlt.errors import DataError
-from rlt.formats.tags import TAG_STYLES, TagStyle
+from rlt.formats.tags import TAG_STYLES, Tag, TagStyle
+
+_FIRST = "data.tag_match=first takes the first of each tag pair and ignores the rest"
 
 
 def parse_tagged(text: str, tags: TagStyle) -> tuple[str, str]:
@@ -17,12 +19,15 @@ def parse_tagged(text: str, tags: TagStyle) -> tuple[str, str]:
 
     Each of the four tags stands there exactly once and in this order, with nothing but white space
     around and between the two blocks; otherwise DataError says what is wrong with which tag.
+    See `parse_first` for turns that are to be read nevertheless.
     """
     order = (tags.thought.open, tags.thought.close, tags.solution.open, tags.solution.close)
     if missing := [tag for tag in order if tag not in text]:
         raise DataError(f"the assistant turn lacks {', '.join(missing)} (was it cut off?)")
     if doubled := [tag for tag in order if text.count(tag) > 1]:
-        raise DataError(f"the assistant turn has {doubled[0]} {text.count(doubled[0])} times, must be once")
+        raise DataError(
+            f"the assistant turn has {doubled[0]} {text.count(doubled[0])} times, must be once ({_FIRST})"
+        )
     for tag, following in pairwise(order):
         if text.index(following) < text.index(tag):
             raise DataError(f"the assistant turn has {following} before {tag}, must be {' … '.join(order)}")
@@ -37,8 +42,25 @@ def parse_tagged(text: str, tags: TagStyle) -> tuple[str, str]:
         (f"after {order[3]}", after),
     ):
         if stray.strip():
-            raise DataError(f"the assistant turn has text {where}: {stray.strip()[:40]!r}")
+            raise DataError(f"the assistant turn has text {where}: {stray.strip()[:40]!r} ({_FIRST})")
     return thought.strip(), _solution(solution)
+
+
+def parse_first(text: str, tags: TagStyle) -> tuple[str, str]:
+    """Return (thought, solution), each the first match of its own tag pair, both stripped.
+
+    What stands elsewhere is ignored, and so is the order of the two: the reading of the original (its
+    reasoning_datasets_info.py). A thought that quotes a solution's tags gives that solution.
+    """
+    return _first(text, tags.thought)[0], _solution(_first(text, tags.solution)[0])
+
+
+def _first(text: str, tag: Tag) -> tuple[str, str]:
+    """Return what the first pair of a tag encloses, stripped, and what follows it."""
+    content, closed, after = text.partition(tag.open)[2].partition(tag.close)
+    if not closed:
+        raise DataError(f"the assistant turn lacks {tag.open} … {tag.close} (was it cut off?)")
+    return content.strip(), after
 
 
 def parse_think(text: str) -> tuple[str, str]:
@@ -59,18 +81,27 @@ def parse_think(text: str) -> tuple[str, str]:
     return thought.strip(), _solution(solution)
 
 
-def parse_assistant_turn(text: str, tags: TagStyle) -> tuple[str, str]:
+def parse_assistant_turn(text: str, tags: TagStyle, match: str = "once") -> tuple[str, str]:
     """Return (thought, solution), whichever built-in style the turn was written in.
 
     A dataset need not be written in the tags that the run trains with: a turn that begins with the
-    opening tag of another style is read in that style. In the r1 style the solution may stand bare.
+    opening tag of another style is read in that style; with `match` first, one that has that tag anywhere
+    and not the run's own. In the r1 style the solution may stand bare.
     """
-    start = text.lstrip()
-    style = next((s for s in (tags, *TAG_STYLES.values()) if start.startswith(s.thought.open)), tags)
+    style = next((s for s in (tags, *TAG_STYLES.values()) if _opens(text, s, match)), tags)
     has_solution_tag = style.solution.open in text or style.solution.close in text
-    if style.name == "r1" and not has_solution_tag:
-        return parse_think(text)
-    return parse_tagged(text, style)
+    is_bare = style.name == "r1" and not has_solution_tag
+    if match == "once":
+        return parse_think(text) if is_bare else parse_tagged(text, style)
+    if not is_bare:
+        return parse_first(text, style)
+    thought, solution = _first(text, style.thought)
+    return thought, _solution(solution)
+
+
+def _opens(text: str, style: TagStyle, match: str) -> bool:
+    tag = style.thought.open
+    return tag in text if match == "first" else text.lstrip().startswith(tag)
 
 
 def _solution(text: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rlt.config.schema import Config, stage_of
 from rlt.data.load import load_eval_problems, load_problems
+from rlt.data.systems import require_systems
 from rlt.data.traces import load_traces
 from rlt.formats.tags import TAG_STYLES
 from rlt.reporting.run_record import cannot_write, finish_abandoned, only_run_in
@@ -15,7 +16,8 @@ from rlt.traces.training import load_eval_traces, load_training_traces
 def check_local_data(config: Config) -> int | None:
     """Return the rows to train on, None where they are not on this machine.
 
-    Raises DataError for local problems that the training would refuse. What is on the Hub stays there.
+    Raises DataError for local problems that the stage would refuse, also for want of a system prompt, since
+    no model is needed to see that. What is on the Hub stays there.
     """
     stage = stage_of(config)
     if not stage.reads("dataset_id_or_path"):
@@ -24,26 +26,34 @@ def check_local_data(config: Config) -> int | None:
         return _check_training_traces(config)
     if stage.reads_traces:
         if Path(config.dataset_id_or_path).exists():
-            load_traces(config.data, config.dataset_id_or_path, TAG_STYLES[config.layout.tags])
+            traces = load_traces(config.data, config.dataset_id_or_path, TAG_STYLES[config.layout.tags])
+            if stage.scores:  # else rows may bring whole chats
+                require_systems(traces.map(lambda row: row.problem), config)
         return None
     tags, need_trace = TAG_STYLES[config.layout.tags], stage.reads("data.missing_trace")
     rows = None
     if Path(config.dataset_id_or_path).exists():
         rows = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=need_trace)
+        rows = require_systems(rows, config)
     held_out = config.data.eval_path if stage.reads("data.eval_path") else None
     if held_out and Path(held_out).exists():
-        load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=need_trace)
+        problems = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=need_trace)
+        assert problems is not None, "data.eval_path is given"
+        require_systems(problems, config)
     return len(rows.values) if rows else None
 
 
 def _check_training_traces(config: Config) -> int | None:
     tags, malformed = TAG_STYLES[config.layout.tags], config.distill.malformed
-    traces = None
+    found = None
     if Path(config.dataset_id_or_path).exists():
         traces = load_training_traces(config.data, config.dataset_id_or_path, tags, malformed)
+        found = require_systems(traces.rows.map(lambda trace: trace.problem), config)
     if config.data.eval_path and Path(config.data.eval_path).exists():
-        load_eval_traces(config.data, config.dataset_id_or_path, tags, malformed)
-    return len(traces.rows.values) if traces else None
+        held_out = load_eval_traces(config.data, config.dataset_id_or_path, tags, malformed)
+        assert held_out is not None, "data.eval_path is given"
+        require_systems(held_out.rows.map(lambda trace: trace.problem), config)
+    return len(found.values) if found else None
 
 
 def prepare_directory(output_dir: str, log_path: Path) -> None:

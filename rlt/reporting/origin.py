@@ -25,6 +25,10 @@ from rlt.reporting.run_record import Source, code_version, library_versions, rea
 
 logger = logging.getLogger(__name__)
 NAME = "origin.json"
+ROW_ORDER = "row_order"
+"""The key of run.json and of this file."""
+DATASET, ROWS_LEFT = "of the dataset", "of the rows that are left"
+"""What the permutation of an epoch is over: see trainers/order.py. Older runs have the second."""
 _TOLD = ("held_out",)
 """Inputs that may change: nothing is trained on them."""
 
@@ -87,8 +91,15 @@ def write_origin(config: Config, checkpoint: Path) -> None:
     for role, described in inputs.items():
         if described.get("hub") and not described.get("commit"):  # known since it was downloaded
             inputs[role] = describe_input((described["hub"], described["revision"]))
-    told = {"traits": fixed_traits(config), "inputs": inputs}
+    told = {"traits": fixed_traits(config), "inputs": inputs, ROW_ORDER: run.get(ROW_ORDER)}
     write_json(checkpoint / NAME, {**told, "versions": run["versions"], "code": run["code"]})
+
+
+def row_order(checkpoint: Path | None) -> str:
+    """Return in which order a run takes its rows: DATASET, unless it began when that was not yet done."""
+    if checkpoint is None:
+        return DATASET
+    return (_origin(checkpoint) or {}).get(ROW_ORDER) or ROWS_LEFT
 
 
 def require_same_origin(config: Config) -> None:

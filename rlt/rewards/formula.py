@@ -88,7 +88,7 @@ class RewardInputs:
     """What the reward of one explanation is made from; 1-D float tensors."""
 
     solution_logprobs_S: Tensor
-    """log p_S of the solution's content tokens; never empty."""
+    """log p_S of the solution's tokens (setting reward.solution_span); never empty."""
     student_logprobs_T: Tensor
     """log p_S of the explanation tokens (or chunks, see scorer.py); may be empty."""
     teacher_logprobs_T: Tensor | None

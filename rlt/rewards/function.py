@@ -53,6 +53,7 @@ class StudentLikelihood:
     (the student's) unless its `name_or_path` has one. `end_tag` ends an explanation inside a completion and
     costs RewardSpec.missing_tag_penalty where it is missing; None takes the whole completion. The student
     reads `student_prompt`, the question, and the explanation between the thought tags of `tags`.
+    `solution_span` is the setting reward.solution_span: `released`, or `content`.
     Raises ModelError for a model or tokenizer that cannot be used, DataError for columns that are missing.
     """
 
@@ -66,6 +67,7 @@ class StudentLikelihood:
         teacher: str | PreTrainedModel | None = None,
         teacher_tokenizer: PreTrainedTokenizerBase | None = None,
         spec: RewardSpec | None = None,
+        solution_span: str = "released",
         temperature: float = 0.7,
         tags: str = "bespoke",
         student_prompt: str | None = None,
@@ -91,7 +93,7 @@ class StudentLikelihood:
         unlike = tokens_unlike(self.teacher_tokenizer, self.tokenizer)
         self._scorer = StudentScorer(
             FrozenModel(model, model.device, rests_on_cpu=False, collective=False),
-            StudentLayout(self.tokenizer, style, prompt),
+            StudentLayout(self.tokenizer, style, prompt, solution_span=solution_span),
             temperature=temperature,
             tokens_per_batch=tokens_per_batch,
             teacher_bytes=TokenBytes(self.teacher_tokenizer) if unlike else None,

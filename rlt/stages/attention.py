@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from rlt.config.attention import loaded_models
+from rlt.config.files import is_here
 from rlt.config.schema import Config
 from rlt.errors import ModelError
 from rlt.models.attention import resolve_attention
@@ -29,10 +30,11 @@ def settle_attention(config: Config) -> None:
 
 
 def check_attention(config: Config) -> None:
-    """Do the same for a run that may be meant for another machine's GPUs; load no kernel."""
+    """Do the same for models on this machine, in a run that may be meant for another one's GPUs; load no
+    kernel."""
     setting, trust = config.model.attn_implementation, config.model.trust_remote_code
     for model in dict.fromkeys(loaded_models(config)):
-        if _can_be_read(model.name, model.revision, trust):
+        if is_here(model.name) and _can_be_read(model.name, model.revision, trust):
             abilities = abilities_of(load_config(model.name, revision=model.revision, trust=trust))
             found = resolve_attention(setting, model.dtype, abilities)
             logger.info("attention of %s on GPUs: %s (%s)", model.name, *found)

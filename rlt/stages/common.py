@@ -35,7 +35,7 @@ from rlt.reporting.dataset_card import OVERLAP_FILE
 from rlt.reporting.files import set_aside, write_text
 from rlt.reporting.metrics import MetricsFile
 from rlt.reporting.now import LOADING, Now
-from rlt.reporting.origin import require_same_origin, write_origin
+from rlt.reporting.origin import DATASET, ROW_ORDER, require_same_origin, row_order, write_origin
 from rlt.reporting.phases import Phases
 from rlt.reporting.process_name import name_process
 from rlt.reporting.progress import install_progress, setup_logging
@@ -47,6 +47,7 @@ from rlt.stages.attention import policy_attention, settle_attention
 from rlt.stages.pause import PauseWhenTold
 from rlt.trainers.arguments import RunContext, group_limit
 from rlt.trainers.meter import MeteredTraining
+from rlt.trainers.order import Places, all_of
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -180,6 +181,17 @@ def resume_point(config: Config) -> Path | None:
             "another"
         )
     return checkpoint
+
+
+def places_of(rows: KeptRows[Any], checkpoint: Path | None, record: RunRecord) -> Places:
+    """Return where the rows to train on stand in their dataset, which decides their order.
+
+    A run goes on in the order that it began with: one from before this was done shuffles the rows that are
+    left.
+    """
+    order = row_order(checkpoint)
+    record.update(**{ROW_ORDER: order})
+    return Places(rows.positions, rows.total) if order == DATASET else all_of(len(rows.items))
 
 
 def start_step(checkpoint: Path | None) -> int:

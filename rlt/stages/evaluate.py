@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rlt.config.files import sequence_length
+from rlt.config.original.skythought import is_skythought
 from rlt.config.schema import LOCAL_TASK, Config, SubsetSettings
 from rlt.config.server_key import find_key
 from rlt.config.validate import check_lengths
@@ -23,7 +24,6 @@ from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
 from rlt.data.load import take_subset
 from rlt.data.own_layout import STUDENT, prompt_text, used_prompts
-from rlt.data.skythought import is_skythought
 from rlt.evaluation.grading import RunningScore
 from rlt.evaluation.items import (
     Asked,

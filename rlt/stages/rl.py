@@ -35,6 +35,7 @@ from rlt.trainers.epochs import train
 from rlt.trainers.final_model import SavedWith, save_final_model
 from rlt.trainers.first_check_verdict import FirstCheck
 from rlt.trainers.gradients import accumulate_gradients_in
+from rlt.trainers.order import Places
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.recompute import recompute_above
 from rlt.trainers.reference import require_reference
@@ -71,12 +72,15 @@ def await_servers(pool: VLLMPool | None, config: Config) -> None:
 
 
 def rl_data(
-    train_rows: KeptRows[PromptedProblem], eval_rows: KeptRows[PromptedProblem] | None, config: Config
+    train_rows: KeptRows[PromptedProblem],
+    eval_rows: KeptRows[PromptedProblem] | None,
+    config: Config,
+    places: Places | None = None,
 ) -> RLData:
     """Return the problems of a run; DataError when they do not fill one step."""
     if eval_rows:
         eval_rows = keep_shortest(eval_rows, lambda row: len(row.prompt_ids), config.data)
-    data = RLData(train_rows.values, eval_rows.values if eval_rows else [])
+    data = RLData(train_rows.values, eval_rows.values if eval_rows else [], places)
     count_overlap([p.problem for p in data.train], [p.problem for p in data.held_out])
     require_full_step(len(data.train), config)
     return data

@@ -15,10 +15,12 @@ from rlt.config.schema import Config
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LAST_TOKENS, LengthRule, fit_lengths, keep_shortest
 from rlt.reporting.console import shorten_middle
+from rlt.reporting.run_record import RunRecord
 from rlt.stages.benchmarks import Benchmarks, watch_benchmarks
 from rlt.stages.common import (
     is_main_process,
     observe,
+    places_of,
     progress,
     run_context,
     start_step,
@@ -31,7 +33,7 @@ from rlt.trainers.final_model import SavedWith, save_final_model
 from rlt.trainers.gradients import accumulate_gradients_in
 from rlt.trainers.lora import lora_config
 from rlt.trainers.recompute import recompute_above
-from rlt.trainers.sft import IGNORED, Row, make_sft_trainer
+from rlt.trainers.sft import IGNORED, Row, SFTData, make_sft_trainer
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -43,8 +45,6 @@ class Target:
 
     prompt_ids: list[int]
     completion_ids: list[int]
-    explanation: slice
-    """Where the explanation stands in the completion."""
 
     @property
     def num_tokens(self) -> int:
@@ -52,14 +52,13 @@ class Target:
         return len(self.prompt_ids) + len(self.completion_ids)
 
     def shorten(self, excess: int) -> Target | None:
-        """Return the row cut inside its explanation, at least `excess` tokens shorter; None if none is left.
+        """Return the row without its last `excess` tokens, as the original's tokenizer call cuts it.
 
-        Nothing follows the cut: the model must not learn to stop there.
+        Nothing follows the cut: the model must not learn to stop there. None if only the prompt is left, a
+        row without a loss.
         """
-        end = self.explanation.stop - excess
-        return (
-            replace(self, completion_ids=self.completion_ids[:end]) if end > self.explanation.start else None
-        )
+        end = len(self.completion_ids) - excess
+        return replace(self, completion_ids=self.completion_ids[:end]) if end > 0 else None
 
     def as_row(self) -> Row:
         """Return `input_ids`, and `labels` that cover the completion alone."""
@@ -74,6 +73,14 @@ def fit_rows(rows: KeptRows[T], lay_out: Callable[[T], Target], config: Config) 
     fitting = fit_lengths(targets, [rule], config.data, Target.shorten)
     kept = keep_shortest(fitting, rule.measure, config.data).map(Target.as_row)
     return kept if config.data.shortest is None else kept.map(cut)
+
+
+def sft_data(
+    rows: KeptRows[Row], eval_rows: KeptRows[Row] | None, checkpoint: Path | None, record: RunRecord
+) -> SFTData:
+    """Return the rows of a run, in the order that it goes on in."""
+    held_out = eval_rows.values if eval_rows else None
+    return SFTData(rows.values, held_out, places_of(rows, checkpoint, record))
 
 
 def warn_of_short_steps(num_rows: int, config: Config) -> None:
@@ -102,8 +109,7 @@ def show_targets(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> Non
 
 def fine_tune(
     config: Config,
-    rows: Sequence[Row],
-    eval_rows: Sequence[Row] | None,
+    data: SFTData,
     *,
     tokenizer: PreTrainedTokenizerBase,
     saved: SavedWith,
@@ -121,8 +127,7 @@ def fine_tune(
     trainer = make_sft_trainer(
         config.model_name_or_path,
         sft_arguments(config, run_context(config)),
-        rows=rows,
-        eval_rows=eval_rows,
+        data=data,
         tokenizer=tokenizer,
         peft_config=lora_config(config.model.lora),
     )

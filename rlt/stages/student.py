@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
+from rlt.config.files import is_here, prompt_is_here
 from rlt.config.schema import Config
 from rlt.config.students import all_students
 from rlt.formats.compare import compare_tokenizers
@@ -19,7 +20,7 @@ from rlt.rewards.formula import RewardSpec
 from rlt.rewards.likelihood import LikelihoodReward, WeightedStudent
 from rlt.rewards.scorer import StudentScorer
 from rlt.rewards.student import StudentText
-from rlt.stages.layouts import student_layout
+from rlt.stages.layouts import judge_layout
 from rlt.stages.student_placement import student_context, student_model
 
 logger = logging.getLogger(__name__)
@@ -31,15 +32,20 @@ def student_inputs(config: Config) -> dict[str, Source | None]:
     return {"student": config.student_model, **others}
 
 
-def read_students(config: Config, teacher: PreTrainedTokenizerBase | None) -> list[StudentText]:
+def read_students(
+    config: Config, teacher: PreTrainedTokenizerBase | None, *, here_alone: bool = False
+) -> list[StudentText]:
     """Return the students, student_model first; logs how their tokenizers compare with the teacher's.
 
-    Without a teacher the explanations are in student_model's tokens.
+    Without a teacher the explanations are in student_model's tokens. `here_alone` leaves out students that
+    are not on this machine.
     """
     tags = TAG_STYLES[config.layout.tags]
     students = []
     for settings in all_students(config):
         assert settings.prompt is not None
+        if here_alone and not (is_here(settings.model) and prompt_is_here(settings.prompt)):
+            continue
         tokenizer = load_tokenizer(settings.model, trust=config.model.trust_remote_code)
         teacher = teacher or tokenizer
         found = compare_tokenizers(teacher, tokenizer, tags)
@@ -48,7 +54,7 @@ def read_students(config: Config, teacher: PreTrainedTokenizerBase | None) -> li
         students.append(
             StudentText(
                 settings,
-                student_layout(config, tokenizer, settings.model, prompt=settings.prompt),
+                judge_layout(config, tokenizer, settings),
                 None if found.same_ids else TokenBytes(teacher),
                 student_context(config, settings.model),
             )

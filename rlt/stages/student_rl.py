@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from rlt.config.files import is_here, prompt_is_here
 from rlt.config.schema import Config
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths
 from rlt.data.load import load_eval_problems, load_problems
+from rlt.data.systems import require_systems
 from rlt.errors import DataError
 from rlt.formats.layout import StudentLayout
 from rlt.formats.tags import TAG_STYLES
@@ -23,7 +25,14 @@ from rlt.records import Problem
 from rlt.rewards.correctness import CorrectnessReward, CorrectnessWeights
 from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks, watch_benchmarks
 from rlt.stages.clean import clean_problems
-from rlt.stages.common import progress, run_context, run_directory, start_step, write_skipped
+from rlt.stages.common import (
+    places_of,
+    progress,
+    run_context,
+    run_directory,
+    start_step,
+    write_skipped,
+)
 from rlt.stages.layouts import student_layout, student_record
 from rlt.stages.rl import (
     await_servers,
@@ -65,7 +74,8 @@ def run(config: Config) -> None:
         # 1. Text: tokenizer, layout, and problems that fit, each with a reference that the grader reads.
         text = read_text(config, grader)
         num_skipped = write_skipped(config, text.train_rows, text.eval_rows)
-        data = rl_data(text.train_rows, text.eval_rows, config)
+        places = places_of(text.train_rows, checkpoint, record)
+        data = rl_data(text.train_rows, text.eval_rows, config, places)
         await_servers(pool, config)
         trained_on = (row.problem for row in data.train)
         benchmarks = load_benchmarks(
@@ -115,34 +125,59 @@ class Text:
 
 def read_text(config: Config, grader: Grader) -> Text:
     """Return layout and problems; raises for a tokenizer, a template or rows that training could not use."""
+    layout, stop_ids, context = read_layout(config)
+    prompted = partial(prompted_problems, layout=layout, grader=grader, config=config)
+    held_out, problems = read_held_out(config), read_problems(config)
+    return Text(layout, stop_ids, context, prompted(problems), prompted(held_out) if held_out else None)
+
+
+def read_layout(config: Config) -> tuple[StudentLayout, list[int], int | None]:
+    """Return the student's layout, what may end its answers, and its context; raises if they don't fit."""
     assert config.model_name_or_path is not None, "validate() has asked for a model"
     model, revision, trust = config.model_name_or_path, config.model.revision, config.model.trust_remote_code
-    tags = TAG_STYLES[config.layout.tags]
     tokenizer = load_tokenizer(model, revision=revision, trust=trust)
     layout = student_layout(config, tokenizer, model, revision=revision)
     context = load_context(model, revision=revision, trust=trust)
     check_lengths(config, context, {})
     own_stops = load_eos_ids(model, revision=revision, trust=trust)
-    held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
-    prompted = partial(prompted_problems, layout=layout, grader=grader, config=config)
-    loaded = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
-    train_rows = prompted(clean_problems(loaded, config))
-    eval_rows = prompted(held_out) if held_out else None
-    return Text(layout, [*layout.stop_token_ids, *own_stops], context, train_rows, eval_rows)
+    return layout, [*layout.stop_token_ids, *own_stops], context
+
+
+def read_problems(config: Config) -> KeptRows[Problem]:
+    """Return the problems to train on."""
+    tags = TAG_STYLES[config.layout.tags]
+    return clean_problems(
+        load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False), config
+    )
+
+
+def read_held_out(config: Config) -> KeptRows[Problem] | None:
+    """Return the held-out problems, if any."""
+    tags = TAG_STYLES[config.layout.tags]
+    return load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
 
 
 def check(config: Config) -> None:
-    """Raise what training would, before it loads the model."""
+    """Raise what training would, before it loads the model, as far as model and data are on this machine."""
     settings = config.correctness
+    readable = is_here(config.model_name_or_path) and prompt_is_here(config.layout.student_prompt)
+    layout = read_layout(config)[0] if readable else None
     with GRADERS[settings.grader](settings.grading_seconds) as grader:
-        text = read_text(config, grader)
-        rl_data(text.train_rows, text.eval_rows, config)
+        prompted = partial(prompted_problems, layout=layout, grader=grader, config=config)
+        held_out = read_held_out(config) if is_here(config.data.eval_path) else None
+        eval_rows = prompted(held_out) if held_out else None
+        if is_here(config.dataset_id_or_path):
+            rl_data(prompted(read_problems(config)), eval_rows, config)
 
 
 def prompted_problems(
-    problems: KeptRows[Problem], *, layout: StudentLayout, grader: Grader, config: Config
+    problems: KeptRows[Problem], *, layout: StudentLayout | None, grader: Grader, config: Config
 ) -> KeptRows[PromptedProblem]:
-    """Return the problems that fit, with their prompt ids; logs how long they are."""
+    """Return the problems that fit, with their prompt ids; logs how long they are.
+
+    Without a layout, in a dry run without the student's tokenizer, prompts are empty.
+    """
+    problems = require_systems(problems, config)
 
     def lay_out(problem: Problem) -> PromptedProblem:
         grader("", problem.reference)  # a row whose reference it cannot read is a bad one
@@ -151,9 +186,11 @@ def prompted_problems(
                 f"problem {problem.id} is a Countdown problem, for which the grader math would take any "
                 "number or formula of the right value: take correctness.grader=countdown"
             )
-        return PromptedProblem(problem, layout.prompt_ids(problem))
+        return PromptedProblem(problem, layout.prompt_ids(problem) if layout else [])
 
     laid_out = problems.lay_out(lay_out, config.data, partial(progress, what="tokenising"))
+    if layout is None:
+        return laid_out
     rule = LengthRule[PromptedProblem](
         "prompt tokens", lambda row: len(row.prompt_ids), config.max_prompt_length, "max_prompt_length"
     )

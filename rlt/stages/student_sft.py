@@ -10,10 +10,12 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rlt.config.files import is_here, prompt_is_here
 from rlt.config.schema import Config
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.load import count_overlap
+from rlt.data.systems import require_systems
 from rlt.formats.layout import StudentLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.formats.turn_end import turn_end_token
@@ -23,7 +25,7 @@ from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks
 from rlt.stages.clean import clean_traces
 from rlt.stages.common import is_main_process, resume_point, run_directory, write_skipped
 from rlt.stages.layouts import student_layout, student_record
-from rlt.stages.sft import Target, fine_tune, fit_rows, show_targets, warn_of_short_steps
+from rlt.stages.sft import Target, fine_tune, fit_rows, sft_data, show_targets, warn_of_short_steps
 from rlt.stages.turn_ends import check_stop, count_ends
 from rlt.traces.training import TrainingTraces, load_eval_traces, load_training_traces
 from rlt.trainers.final_model import SavedWith, generation_config
@@ -74,8 +76,7 @@ def run(config: Config) -> None:
         stored = student_record(config, layout, (trace.problem for trace in traces.rows.values))
         fine_tune(
             config,
-            rows.values,
-            eval_rows.values if eval_rows else None,
+            sft_data(rows, eval_rows, checkpoint, record),
             tokenizer=layout.tokenizer,
             saved=SavedWith(generation, stored),
             checkpoint=checkpoint,
@@ -101,24 +102,40 @@ def read_text(config: Config) -> Text:
 
     Raises for a tokenizer, a template or rows that training could not use.
     """
-    assert config.model_name_or_path is not None, "validate() has asked for a model"
-    model, revision, trust = config.model_name_or_path, config.model.revision, config.model.trust_remote_code
-    tokenizer = load_tokenizer(model, revision=revision, trust=trust)
-    tags = TAG_STYLES[config.layout.tags]
-    turn_end = turn_end_token(tokenizer, config.distill.turn_end)
-    set_eos(tokenizer, turn_end)
-    layout = student_layout(config, tokenizer, model, revision=revision, turn_end=turn_end)
-    context = load_context(model, revision=revision, trust=trust)
-    check_lengths(config, context, {})
-    source, malformed = config.dataset_id_or_path, config.distill.malformed
-    traces = load_training_traces(config.data, source, tags, malformed)
-    traces = replace(traces, rows=clean_traces(traces.rows, config))
-    held_out = load_eval_traces(config.data, source, tags, malformed)
+    layout, context = read_layout(config)
+    traces, held_out = read_traces(config), read_held_out(config)
     if held_out:
         count_overlap(problems_of(traces), problems_of(held_out))
     rows = sft_rows(traces.rows, layout, config)
     warn_of_short_steps(len(rows.items), config)
     return Text(layout, context, traces, rows, sft_rows(held_out.rows, layout, config) if held_out else None)
+
+
+def read_layout(config: Config) -> tuple[StudentLayout, int | None]:
+    """Return the student's layout and its context; raises where tokenizer, template or lengths do not fit."""
+    assert config.model_name_or_path is not None, "validate() has asked for a model"
+    model, revision, trust = config.model_name_or_path, config.model.revision, config.model.trust_remote_code
+    tokenizer = load_tokenizer(model, revision=revision, trust=trust)
+    turn_end = turn_end_token(tokenizer, config.distill.turn_end)
+    set_eos(tokenizer, turn_end)
+    layout = student_layout(config, tokenizer, model, revision=revision, turn_end=turn_end)
+    context = load_context(model, revision=revision, trust=trust)
+    check_lengths(config, context, {})
+    return layout, context
+
+
+def read_traces(config: Config) -> TrainingTraces:
+    """Return the traces to train on."""
+    tags = TAG_STYLES[config.layout.tags]
+    source, malformed = config.dataset_id_or_path, config.distill.malformed
+    traces = load_training_traces(config.data, source, tags, malformed)
+    return replace(traces, rows=clean_traces(traces.rows, config))
+
+
+def read_held_out(config: Config) -> TrainingTraces | None:
+    """Return the held-out traces, if any."""
+    tags = TAG_STYLES[config.layout.tags]
+    return load_eval_traces(config.data, config.dataset_id_or_path, tags, config.distill.malformed)
 
 
 def problems_of(traces: TrainingTraces) -> list[Problem]:
@@ -127,9 +144,20 @@ def problems_of(traces: TrainingTraces) -> list[Problem]:
 
 
 def check(config: Config) -> None:
-    """Raise what training would, before it loads the model."""
-    text = read_text(config)
-    count_ends(text.rows.values, text.layout.turn_end_id, "student")
+    """Raise what training would, before it loads the model, as far as model and data are on this machine."""
+    readable = is_here(config.model_name_or_path) and prompt_is_here(config.layout.student_prompt)
+    layout = read_layout(config)[0] if readable else None
+    traces = read_traces(config) if is_here(config.dataset_id_or_path) else None
+    held_out = read_held_out(config) if is_here(config.data.eval_path) else None
+    for found in (traces, held_out):
+        if found:
+            require_systems(found.rows.map(lambda trace: trace.problem), config)
+    if layout and traces:
+        rows = sft_rows(traces.rows, layout, config)
+        warn_of_short_steps(len(rows.items), config)
+        count_ends(rows.values, layout.turn_end_id, "student")
+    if layout and held_out:
+        sft_rows(held_out.rows, layout, config)
 
 
 def sft_rows(traces: KeptRows[Trace], layout: StudentLayout, config: Config) -> KeptRows[Row]:
@@ -138,6 +166,6 @@ def sft_rows(traces: KeptRows[Trace], layout: StudentLayout, config: Config) -> 
     def lay_out(trace: Trace) -> Target:
         assert trace.explanation is not None, "load_training_traces leaves rows without one out"
         turn = layout.turn(trace.problem, trace.explanation)
-        return Target(turn.prompt_ids, turn.completion_ids, turn.explanation)
+        return Target(turn.prompt_ids, turn.completion_ids)
 
     return fit_rows(traces, lay_out, config)

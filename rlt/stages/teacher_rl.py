@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from rlt.config.files import is_here
 from rlt.config.schema import Config
+from rlt.config.students import FIRST
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths
 from rlt.data.load import load_eval_problems, load_problems
+from rlt.data.systems import require_systems
 from rlt.formats.encode import TokenBytes
 from rlt.formats.layout import TeacherLayout
 from rlt.formats.tags import TAG_STYLES
@@ -19,7 +22,14 @@ from rlt.records import Problem
 from rlt.rewards.likelihood import Reward
 from rlt.rewards.student import StudentText
 from rlt.stages.clean import clean_problems
-from rlt.stages.common import is_main_process, progress, run_context, run_directory, write_skipped
+from rlt.stages.common import (
+    is_main_process,
+    places_of,
+    progress,
+    run_context,
+    run_directory,
+    write_skipped,
+)
 from rlt.stages.components import (
     OutsideParts,
     answer_room,
@@ -71,7 +81,8 @@ def run(config: Config) -> None:
         # 1. Text: tokenizers, layouts, and problems that fit every model's context.
         text = read_text(config)
         num_skipped = write_skipped(config, text.train_rows, text.eval_rows)
-        data = rl_data(text.train_rows, text.eval_rows, config)
+        places = places_of(text.train_rows, checkpoint, record)
+        data = rl_data(text.train_rows, text.eval_rows, config, places)
         check_columns(outside, [item.problem for item in (*data.train, *data.held_out)])
         await_servers(pool, config)
         check = StudentCheck([p.problem for p in data.train], config.max_completion_length, record)
@@ -116,48 +127,88 @@ class Text:
 
 def read_text(config: Config) -> Text:
     """Return layouts and problems; raises for tokenizers, templates and rows that training could not use."""
+    layout = read_layout(config)
+    students = read_students(config, layout.tokenizer)
+    check_contexts(config, layout, students)
+    prompted = partial(prompted_problems, teacher=layout, students=students, config=config)
+    held_out, problems = read_held_out(config), read_problems(config)
+    return Text(layout, students, prompted(problems), prompted(held_out) if held_out else None)
+
+
+def read_layout(config: Config) -> TeacherLayout:
+    """Return the teacher's layout; raises for a tokenizer or a template that training could not use."""
     assert config.model_name_or_path is not None, "validate() has asked for a model"
     trust, revision = config.model.trust_remote_code, config.model.revision
     tokenizer = load_tokenizer(config.model_name_or_path, revision=revision, trust=trust)
-    tags = TAG_STYLES[config.layout.tags]
-    layout = teacher_layout(config, tokenizer)
-    students = read_students(config, tokenizer)
-    context = load_context(config.model_name_or_path, revision=revision, trust=trust)
+    return teacher_layout(config, tokenizer)
+
+
+def check_contexts(config: Config, teacher: TeacherLayout | None, students: Sequence[StudentText]) -> None:
+    """Raise ConfigError for lengths that do not fit the contexts of the models that are known."""
+    context = None
+    if teacher is not None:
+        trust, revision = config.model.trust_remote_code, config.model.revision
+        context = load_context(str(config.model_name_or_path), revision=revision, trust=trust)
     check_lengths(config, context, {s.settings.model: s.context for s in students})
-    held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
-    prompted = partial(prompted_problems, teacher=layout, students=students, config=config)
-    loaded = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
-    train_rows = prompted(clean_problems(loaded, config))
-    return Text(layout, students, train_rows, prompted(held_out) if held_out else None)
+
+
+def read_problems(config: Config) -> KeptRows[Problem]:
+    """Return the problems to train on."""
+    tags = TAG_STYLES[config.layout.tags]
+    return clean_problems(
+        load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False), config
+    )
+
+
+def read_held_out(config: Config) -> KeptRows[Problem] | None:
+    """Return the held-out problems, if any."""
+    tags = TAG_STYLES[config.layout.tags]
+    return load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
 
 
 def check(config: Config) -> None:
-    """Raise what training would, before it loads a model."""
-    text = read_text(config)
-    rl_data(text.train_rows, text.eval_rows, config)
+    """Raise what training would, before it loads a model, as far as models and data are on this machine."""
+    layout = read_layout(config) if is_here(config.model_name_or_path) else None
+    students = read_students(config, layout.tokenizer if layout else None, here_alone=True)
+    check_contexts(config, layout, students)
+    prompted = partial(prompted_problems, teacher=layout, students=students, config=config)
+    held_out = read_held_out(config) if is_here(config.data.eval_path) else None
+    eval_rows = prompted(held_out) if held_out else None
+    if is_here(config.dataset_id_or_path):
+        rl_data(prompted(read_problems(config)), eval_rows, config)
 
 
 def prompted_problems(
-    problems: KeptRows[Problem], *, teacher: TeacherLayout, students: Sequence[StudentText], config: Config
+    problems: KeptRows[Problem],
+    *,
+    teacher: TeacherLayout | None,
+    students: Sequence[StudentText],
+    config: Config,
 ) -> KeptRows[PromptedProblem]:
-    """Return the problems that fit, with their prompt ids; logs how long they are."""
+    """Return the problems that fit, with their prompt ids; logs how long they are.
+
+    In a dry run teacher and students may be those that are on this machine: without a teacher prompts are
+    empty.
+    """
+    problems = require_systems(problems, config)
 
     def around(student: StudentText, problem: Problem) -> int:
         after = len(student.layout.suffix(problem).ids)
-        if student is students[0]:  # the one that answers
+        if student.settings.name == FIRST:  # the one that answers
             after = max(after, answer_room(student.layout, config.reward.answers))
         return len(student.layout.prefix_ids(problem)) + after
 
     def lay_out(problem: Problem) -> tuple[PromptedProblem, list[int]]:
         lengths = [around(student, problem) for student in students]
-        return PromptedProblem(problem, teacher.prompt_ids(problem)), lengths
+        return PromptedProblem(problem, teacher.prompt_ids(problem) if teacher else []), lengths
 
     laid_out = problems.lay_out(lay_out, config.data, partial(progress, what="tokenising"))
-    rules = [
-        LengthRule[tuple[PromptedProblem, list[int]]](
-            "prompt tokens", lambda row: len(row[0].prompt_ids), config.max_prompt_length, "max_prompt_length"
+    rules: list[LengthRule[tuple[PromptedProblem, list[int]]]] = []
+    if teacher is not None:
+        limit = config.max_prompt_length
+        rules.append(
+            LengthRule("prompt tokens", lambda row: len(row[0].prompt_ids), limit, "max_prompt_length")
         )
-    ]
     for index, student in enumerate(students):
         if student.context is not None:
             room = student.context - config.max_completion_length

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from rlt.config.files import is_here
 from rlt.config.schema import Config
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
@@ -20,7 +21,7 @@ from rlt.records import Problem
 from rlt.stages.clean import clean_explained
 from rlt.stages.common import is_main_process, resume_point, run_directory, write_skipped
 from rlt.stages.layouts import teacher_layout, teacher_record
-from rlt.stages.sft import Target, fine_tune, fit_rows, show_targets, warn_of_short_steps
+from rlt.stages.sft import Target, fine_tune, fit_rows, sft_data, show_targets, warn_of_short_steps
 from rlt.stages.turn_ends import check_ends, count_ends
 from rlt.trainers.final_model import SavedWith, generation_config
 from rlt.trainers.sft import Row
@@ -49,8 +50,7 @@ def run(config: Config) -> None:
         generation = generation_config(layout.tokenizer, layout.stop_token_ids, config.temperature)
         fine_tune(
             config,
-            rows.values,
-            eval_rows.values if eval_rows else None,
+            sft_data(rows, eval_rows, checkpoint, record),
             tokenizer=layout.tokenizer,
             saved=SavedWith(generation, teacher_record(config, layout)),
             checkpoint=checkpoint,
@@ -63,15 +63,8 @@ def run(config: Config) -> None:
 
 def read_text(config: Config) -> tuple[TeacherLayout, KeptRows[Row], KeptRows[Row] | None]:
     """Return layout, training rows and held-out rows; raises for text that training could not use."""
-    assert config.model_name_or_path is not None, "validate() has asked for a model"
-    trust, revision = config.model.trust_remote_code, config.model.revision
-    tokenizer = load_tokenizer(config.model_name_or_path, revision=revision, trust=trust)
-    tags = TAG_STYLES[config.layout.tags]
-    layout = teacher_layout(config, tokenizer)
-    check_lengths(config, load_context(config.model_name_or_path, revision=revision, trust=trust), {})
-    loaded = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=True)
-    loaded = clean_explained(loaded, config)
-    held_out = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=True)
+    layout = read_layout(config)
+    loaded, held_out = read_problems(config), read_held_out(config)
     if held_out:
         count_overlap(loaded.values, held_out.values)
     rows = sft_rows(loaded, layout, config)
@@ -79,10 +72,41 @@ def read_text(config: Config) -> tuple[TeacherLayout, KeptRows[Row], KeptRows[Ro
     return layout, rows, sft_rows(held_out, layout, config) if held_out else None
 
 
+def read_layout(config: Config) -> TeacherLayout:
+    """Return the teacher's layout; raises for a tokenizer, a template or a context that do not fit."""
+    assert config.model_name_or_path is not None, "validate() has asked for a model"
+    trust, revision = config.model.trust_remote_code, config.model.revision
+    tokenizer = load_tokenizer(config.model_name_or_path, revision=revision, trust=trust)
+    layout = teacher_layout(config, tokenizer)
+    check_lengths(config, load_context(config.model_name_or_path, revision=revision, trust=trust), {})
+    return layout
+
+
+def read_problems(config: Config) -> KeptRows[Problem]:
+    """Return the problems to train on, each with a trace."""
+    tags = TAG_STYLES[config.layout.tags]
+    return clean_explained(
+        load_problems(config.data, config.dataset_id_or_path, tags, need_trace=True), config
+    )
+
+
+def read_held_out(config: Config) -> KeptRows[Problem] | None:
+    """Return the held-out problems, if any."""
+    tags = TAG_STYLES[config.layout.tags]
+    return load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=True)
+
+
 def check(config: Config) -> None:
-    """Raise what training would, before it loads the model."""
-    layout, rows, _ = read_text(config)
-    count_ends(rows.values, layout.chat.end_of_turn_id, "teacher")
+    """Raise what training would, before it loads the model, as far as model and data are on this machine."""
+    layout = read_layout(config) if is_here(config.model_name_or_path) else None
+    problems = read_problems(config) if is_here(config.dataset_id_or_path) else None
+    held_out = read_held_out(config) if is_here(config.data.eval_path) else None
+    if layout and problems:
+        rows = sft_rows(problems, layout, config)
+        warn_of_short_steps(len(rows.items), config)
+        count_ends(rows.values, layout.chat.end_of_turn_id, "teacher")
+    if layout and held_out:
+        sft_rows(held_out, layout, config)
 
 
 def sft_rows(problems: KeptRows[Problem], layout: TeacherLayout, config: Config) -> KeptRows[Row]:
@@ -90,8 +114,6 @@ def sft_rows(problems: KeptRows[Problem], layout: TeacherLayout, config: Config)
 
     def lay_out(problem: Problem) -> Target:
         assert problem.reasoning_trace is not None, "load_problems was asked for traces"
-        completion = layout.completion_ids(problem.reasoning_trace)
-        num_explanation = len(layout.split(completion).token_ids)
-        return Target(layout.prompt_ids(problem), completion, slice(0, num_explanation))
+        return Target(layout.prompt_ids(problem), layout.completion_ids(problem.reasoning_trace))
 
     return fit_rows(problems, lay_out, config)

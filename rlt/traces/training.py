@@ -96,7 +96,9 @@ def _one_each(rows: KeptRows[ExplainedRow]) -> KeptRows[Trace]:
     traces = number_traces(rows.values)
     if len(traces) == len(rows.items):
         items = dict(zip(rows.items, traces, strict=True))
-        return KeptRows(rows.source, rows.unit, items, rows.total, rows.skipped, rows.places)
+        return KeptRows(
+            rows.source, rows.unit, items, rows.total, rows.skipped, rows.places, numbers=rows.numbers
+        )
     return KeptRows(rows.source, "explanation", dict(enumerate(traces, start=1)), len(traces), rows.skipped)
 
 

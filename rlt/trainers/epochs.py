@@ -1,42 +1,18 @@
-"""What transformers and TRL leave to be said about resuming: later epochs, ended runs, sums, settings."""
+"""What transformers and TRL leave to be said about resuming: ended runs, sums, settings."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl.trainer.utils import RepeatSampler
 from typing_extensions import override
 
 logger = logging.getLogger(__name__)
-
-
-class EpochSampler(Sampler[int]):
-    """TRL's sampler with an order that depends on seed and epoch alone.
-
-    TRL's draws each epoch's order from a generator that only counts on, so a run resumed in its second epoch
-    would see the order of the first one again.
-    """
-
-    def __init__(self, sampler: RepeatSampler, epoch: Callable[[], int]) -> None:
-        self._sampler = sampler
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self._sampler)
-
-    def __iter__(self) -> Iterator[int]:
-        if self._sampler.shuffle:
-            assert self._sampler.seed is not None, "TRL takes it from the arguments"
-            self._sampler.generator.manual_seed(self._sampler.seed + self._epoch())
-        return iter(self._sampler)
 
 
 class CountOn(TrainerCallback):

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlt.models.gather import max_over_processes
 from rlt.models.logprobs import Request, add_token_query, token_logprobs
+from rlt.trainers.grpo_base import GRPOTrainer
 from rlt.trainers.meter import Meter
 from rlt.trainers.micro_batches import Batch, deal, micro_batch, rows_of
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
-from rlt.config.schema import Config, stage_of
+from rlt.config.schema import DATASET_PROMPT, ORIGINAL_PROMPT, Config, stage_of
 from rlt.errors import RLTError
 from rlt.trainers.arguments import RunContext, grpo_arguments, sft_arguments
 
@@ -72,7 +72,7 @@ def prompt_lines(config: Config) -> list[str]:
     return [
         f"The {role}'s system prompt is {origins.get(prompt, 'yours')}, not the released one."
         for role, (prompt, released) in prompts.items()
-        if prompt != released
+        if prompt != released and not prompt.startswith((ORIGINAL_PROMPT, DATASET_PROMPT))
     ]
 
 

@@ -35,7 +35,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rlt.config.schema import MonitorSettings
 from rlt.errors import GenerationError, NotFinite, first_line
@@ -50,11 +49,12 @@ from rlt.surroundings.timeline import PHASES, WAIT
 from rlt.trainers.alarms import Alarms
 from rlt.trainers.drift_log import DriftLog
 from rlt.trainers.engine import Engine, policy_for_generation
-from rlt.trainers.epochs import EpochSampler
 from rlt.trainers.first_check import check_before_first_step
 from rlt.trainers.first_check_verdict import FirstCheck
+from rlt.trainers.grpo_base import GRPOTrainer
 from rlt.trainers.monitor_limits import LimitsOf
 from rlt.trainers.monitors import Monitors
+from rlt.trainers.order import GroupSampler, Places, all_of
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.reading import ReadOnce, completion_requests, weights_rest_in_host
 from rlt.trainers.recompute import SelectiveRecompute
@@ -96,6 +96,13 @@ class RLData:
 
     train: Sequence[PromptedProblem]
     held_out: Sequence[PromptedProblem]
+    train_places: Places | None = None
+    """Of `train` in its dataset; None: it is all of it."""
+
+    @property
+    def places(self) -> Places:
+        """Where the problems to train on stand in their dataset."""
+        return self.train_places or all_of(len(self.train))
 
 
 @dataclass(frozen=True)
@@ -200,9 +207,9 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
     def tell(self, problem: Problem, completion: Completion) -> dict[str, Any]:
         """Return the columns of a sample's row that depend on the layout: its texts, and what they show."""
 
-    def _get_train_sampler(self, *dataset: Any, **named: Any) -> EpochSampler:
+    def _get_train_sampler(self, *dataset: Any, **named: Any) -> GroupSampler:
         sampler: Any = super()._get_train_sampler(*dataset, **named)
-        return EpochSampler(sampler, lambda: int(self.state.epoch or 0))
+        return GroupSampler(sampler, self._data.places, lambda: int(self.state.epoch or 0))
 
     # ---- generation -------------------------------------------------------------------------------
 

@@ -8,17 +8,20 @@ part of the recipe (`average_tokens_across_devices`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
+from torch.utils.data import RandomSampler
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 from typing_extensions import override
 
 from rlt.models.zero_init import buffers_left_alone, warn_of_rounded_parameters
+from rlt.trainers.order import Places, RowSampler
 from rlt.trainers.recompute import SelectiveRecompute
 
 IGNORED = -100
@@ -26,11 +29,35 @@ IGNORED = -100
 Row = dict[str, list[int]]
 
 
+@dataclass(frozen=True)
+class SFTData:
+    """Rows that hold `input_ids` and `labels`: to train on, and held-out ones (may be none)."""
+
+    train: Sequence[Row]
+    held_out: Sequence[Row] | None
+    places: Places
+    """Of `train` in its dataset."""
+
+
 class FineTuner(SelectiveRecompute, SFTTrainer):
     """TRL's trainer, which ends where a number is none, in passes as narrow as their rows allow."""
 
+    places: Places
+    """Of the rows in their dataset."""
     _shares: list[float]
     """Of the passes of a step that are still to come: the loss's tokens in each, 1 on average."""
+
+    @override
+    def _get_train_sampler(self, *dataset: Any, **named: Any) -> Any:
+        """Return the order of rows.
+
+        Overridden because transformers shuffles the rows that are left; see order.py. Another strategy than a
+        random order (trainer_args.train_sampling_strategy) stays what it is.
+        """
+        sampler = super()._get_train_sampler(*dataset, **named)
+        if type(sampler) is not RandomSampler:
+            return sampler
+        return RowSampler(self.places, self.args.data_seed or 0, lambda: int(self.state.epoch or 0))
 
     @override
     def get_batch_samples(
@@ -89,23 +116,23 @@ def make_sft_trainer(
     model: str,
     arguments: dict[str, Any],
     *,
-    rows: Sequence[Row],
-    eval_rows: Sequence[Row] | None,
+    data: SFTData,
     tokenizer: PreTrainedTokenizerBase,
     peft_config: Any = None,
 ) -> FineTuner:
-    """Return a trainer of rows that hold `input_ids` and `labels`; `arguments` are those of SFTConfig."""
+    """Return a trainer of the rows; `arguments` are those of SFTConfig."""
     args = SFTConfig(**arguments)  # first: it tells transformers that ZeRO-3 is on
     with buffers_left_alone():
         trainer = FineTuner(
             model=model,
             args=args,
-            train_dataset=Dataset.from_list(list(rows)),
-            eval_dataset=Dataset.from_list(list(eval_rows)) if eval_rows else None,
+            train_dataset=Dataset.from_list(list(data.train)),
+            eval_dataset=Dataset.from_list(list(data.held_out)) if data.held_out else None,
             processing_class=tokenizer,
             data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED),
             peft_config=peft_config,
         )
+    trainer.places = data.places
     if trainer.is_deepspeed_enabled:
         warn_of_rounded_parameters(trainer.model, "a start with ddp")
     return trainer

@@ -1,7 +1,6 @@
 """Command lines become typed configurations; everything wrong becomes one sentence."""
 
 import time
-from pathlib import Path
 
 import pytest
 from fake_models import fake_model
@@ -353,10 +352,3 @@ def test_groups_are_those_of_train_yaml():
     text = (CONFIG_DIR / "train.yaml").read_text()
     assert all(f"- {group}@_global_: null" in text for group in groups([CONFIG_DIR]))
     assert "accelerate" not in groups([CONFIG_DIR])
-
-
-def test_copies_of_the_originals_defaults_compose(tmp_path):
-    (tmp_path / "run_cfg").mkdir()
-    path = Path(tmp_path / "run_cfg" / "x.yaml")
-    path.write_text("defaults:\n  - override /model_cfg@_global_: qwen7bi\n  - _self_\n")
-    assert "model_cfg=qwen7bi does not exist; there are: pre_rl_model" in sentence(f"run_cfg={path}")

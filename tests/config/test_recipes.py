@@ -1,5 +1,7 @@
 """The numbers of the released recipe, by hand from method section 4, and what `modern` changes."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
@@ -11,13 +13,16 @@ RELEASED = {
         "learning_rate": 1e-5,
         "train_batch_size": 16,
         "model": {"dtype": "bfloat16", "attn_implementation": "auto"},
-        "data": {"max_length": 16384},
+        "data": {"max_length": 16384, "on_long_row": "truncate", "tag_match": "first"},
         "trainer": {
             **{"num_train_epochs": 10, "max_steps": -1, "lr_scheduler_type": "cosine", "warmup_steps": 0.05},
             **{"adam_beta1": 0.9, "adam_beta2": 0.95, "weight_decay": 1e-4, "max_grad_norm": 1.0},
             **{"gradient_checkpointing": True, "grad_accum_dtype": "model"},
         },
-        "trainer_args": {"loss_type": "nll", "label_smoothing_factor": 0.0, "neftune_noise_alpha": None},
+        "trainer_args": {
+            **{"loss_type": "nll", "label_smoothing_factor": 0.0, "neftune_noise_alpha": None},
+            "average_tokens_across_devices": False,
+        },
     },
     "teacher_rl": {
         **{"learning_rate": 1e-6, "train_batch_size": 1024, "num_generations": 64, "temperature": 0.7},
@@ -31,7 +36,9 @@ RELEASED = {
             **{"scale_rewards": "group", "mask_truncated": False, "gradient_checkpointing": True},
             "grad_accum_dtype": "model",
         },
+        "data": {"tag_match": "first"},
         "reward": {
+            "solution_span": "released",
             **{"student_temperature": 0.7, "answer_reductions": ["mean", "min"], "kl_estimator": "k1"},
             **{"kl_reductions": ["mean", "max"], "answer_transform": "none", "kl_transform": "none"},
             **{"answer_clip": [], "kl_clip": [], "teacher_logprobs": "policy"},
@@ -103,12 +110,13 @@ def test_released_teacher_rl():
     assert c.report_to == "wandb"
 
 
-def test_modern_changes_the_optimisation_and_not_the_reward():
+def test_modern_changes_the_optimisation_and_of_the_reward_the_span():
     old, new = compose(["run_cfg=teacher_rl"]), compose(["run_cfg=teacher_rl", "recipe=modern"])
     assert (new.trainer.beta, new.trainer.ref_sync_steps, new.trainer.loss_type) == (0, 0, "dapo")
     assert new.trainer_args["vllm_importance_sampling_correction"] is True
     assert new.report_to is None
-    assert new.reward == old.reward
+    assert (old.reward.solution_span, new.reward.solution_span) == ("released", "content")
+    assert replace(new.reward, solution_span="released") == old.reward
     assert new.answer_log_prob_coeff == old.answer_log_prob_coeff
     assert new.train_batch_size == old.train_batch_size
 
@@ -127,3 +135,12 @@ def test_student_presets(student):
 def test_modern_adds_gradients_up_in_float32(stage):
     assert compose([f"run_cfg={stage}"]).trainer.grad_accum_dtype == "model"  # as the original did
     assert compose([f"run_cfg={stage}", "recipe=modern"]).trainer.grad_accum_dtype == "float32"
+
+
+@pytest.mark.parametrize("stage", ["teacher_sft", "student_sft"])
+def test_modern_averages_over_all_tokens_and_drops_what_is_odd(stage):
+    old, new = compose([f"run_cfg={stage}"]), compose([f"run_cfg={stage}", "recipe=modern"])
+    assert old.trainer_args["average_tokens_across_devices"] is False
+    assert new.trainer_args["average_tokens_across_devices"] is True
+    assert (old.data.on_long_row, old.data.tag_match) == ("truncate", "first")
+    assert (new.data.on_long_row, new.data.tag_match) == ("drop", "once")

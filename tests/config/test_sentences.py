@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rlt.config.overrides import CONFIG_DIR, groups
 from rlt.config.stages import STAGES
 from rlt.config.tree import rows
 
@@ -89,6 +90,7 @@ NO_SETTINGS = {
     ("*", "trust_remote_code"): "an argument of transformers",
     ("*", "run_cfg"): "the group of run files",
     ("*", "sample_index"): "a column",
+    **{("*", group): "a group of files" for group in groups([CONFIG_DIR])},
 }
 NAMED = [
     named
@@ -135,6 +137,8 @@ def imported(path: Path) -> set[str]:
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
 SERVERS = "only stages that ask or start such servers come there"
 FOR_OTHERS = {
+    "rlt/data/sources.py": "the dataset of a prompt has no revision",
+    "rlt/data/prompts.py": "each prompt names its own setting",
     "rlt/data/load.py": "data.missing_trace is for rows that need a trace, those of teacher_sft",
     "rlt/data/traces.py": "score.fallback_index is handed in by the stages that read it",
     "rlt/formats/layout.py": "each layout names its own prompt; prompts of rows are the student's",

@@ -120,11 +120,11 @@ def test_spans_are_right_byte_by_byte(tokenizer, parts):
         high = low + len(nfc(part).encode())
         inside = [i for i, (a, b) in enumerate(pairwise(ends)) if low <= a and b <= high]
         if inside:
-            span = encoded.tokens_of_piece(index)
+            span = encoded.tokens_of_pieces(index, index)
             assert list(range(span.start, span.stop)) == inside
         else:
             with pytest.raises(DataError, match="no token of its own"):
-                encoded.tokens_of_piece(index)
+                encoded.tokens_of_pieces(index, index)
         low = high
 
 
@@ -132,9 +132,9 @@ def test_a_token_over_the_boundary_belongs_to_neither_side(qwen_tokenizer):
     # `.\n\n` is one token of Qwen2.5, `80` are two
     encoded = encode(qwen_tokenizer, [Piece("x"), Piece("80."), Piece("\n\n"), Piece("y")])
     assert [qwen_tokenizer.decode(i) for i in encoded.ids] == ["x", "8", "0", ".\n\n", "y"]
-    assert encoded.tokens_of_piece(1) == slice(1, 3)
+    assert encoded.tokens_of_pieces(1, 1) == slice(1, 3)
     with pytest.raises(DataError, match="between characters 4 and 6 has no token of its own"):
-        encoded.tokens_of_piece(2)
+        encoded.tokens_of_pieces(2, 2)
 
 
 def test_no_piece_no_ids(tokenizer):

@@ -213,11 +213,45 @@ def test_solution_that_merges_with_its_padding_is_an_error(qwen_tokenizer, solut
 
 
 @pytest.mark.parametrize("solution", ["", " ", "\n\n", "\u3000"])
-def test_empty_solution_is_an_error(tokenizer, solution):
-    """Upstream 6: it gave a reward of 3.4e36."""
-    _, student = layouts(tokenizer)
+@pytest.mark.parametrize("span", ["content", "released"])
+def test_empty_solution_is_an_error(tokenizer, solution, span):
+    """Upstream 6: it gave a reward of 3.4e36. A blank line alone is no solution, either."""
+    student = StudentLayout(tokenizer, BESPOKE, SYSTEM, solution_span=span)
     with pytest.raises(DataError, match="problem p1: the solution cannot be scored"):
         student.suffix(problem(solution))
+
+
+@pytest.mark.parametrize(
+    ("solution", "last"), [("#### 72", "\n\n"), ("It is 72.", ".\n\n"), ("(72)", ")\n\n"), (".", ".\n\n")]
+)
+def test_the_released_span_ends_with_the_token_of_the_blank_line(qwen_tokenizer, solution, last):
+    """By hand: Qwen2.5 joins the blank line with punctuation, and with nothing else."""
+    student = StudentLayout(qwen_tokenizer, BESPOKE, SYSTEM, solution_span="released")
+    suffix = student.suffix(problem(solution))
+    scored = suffix.ids[suffix.solution]
+    assert text_of(qwen_tokenizer, scored) == solution + "\n\n"
+    assert text_of(qwen_tokenizer, scored[-1:]) == last
+
+
+@STYLES
+@adversarial
+@given(solution=hostile)
+def test_the_released_span_is_the_content_and_its_blank_line(tokenizer, tags, solution):
+    """Whatever the solution says: it begins where the content's does, and its tokens spell both."""
+    assume(solution.strip())
+    released = StudentLayout(tokenizer, tags, SYSTEM, solution_span="released").suffix(problem(solution))
+    content = StudentLayout(tokenizer, tags, SYSTEM)
+    assert released.ids == content._encode_suffix(problem(solution)).ids
+    scored = b"".join(token_bytes(tokenizer, i) for i in released.ids[released.solution])
+    before = text_of(tokenizer, released.ids[: released.solution.start])
+    assert before == f"{tags.thought.close}\n\n{tags.solution.open}\n\n"
+    assert scored == nfc(solution.strip()).encode() + b"\n\n"
+    try:
+        inside = content.suffix(problem(solution)).solution
+    except DataError:
+        return
+    assert inside.start == released.solution.start
+    assert inside.stop == released.solution.stop - 1
 
 
 @pytest.mark.parametrize("word", ["end", "of", "<", "solution", "begin", "_of", "thought"])

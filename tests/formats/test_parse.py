@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlt.errors import DataError
-from rlt.formats.parse import parse_assistant_turn, parse_tagged, parse_think
+from rlt.formats.parse import parse_assistant_turn, parse_first, parse_tagged, parse_think
 from rlt.formats.tags import TAG_STYLES
 
 BESPOKE, R1 = TAG_STYLES["bespoke"], TAG_STYLES["r1"]
@@ -75,7 +75,7 @@ def test_wrong_order_is_named():
 def test_text_outside_the_blocks_is_not_lost_silently(text, where):
     with pytest.raises(DataError) as error:
         parse_tagged(text, BESPOKE)
-    assert str(error.value) == f"the assistant turn has text {where}"
+    assert str(error.value).startswith(f"the assistant turn has text {where} (data.tag_match=first ")
 
 
 @STYLES
@@ -155,3 +155,50 @@ def test_any_text_parses_or_is_refused_with_a_sentence(tags, text):
         assert thought in text
         assert solution
         assert solution in text
+
+
+ODD_TURNS = {
+    "text after the end tag": (turn("a", "b") + "\n\nHope this helps!", ("a", "b")),
+    "text before and between": ("Sure. " + turn("a", "b").replace("\n\n", " so "), ("a", "b")),
+    "a second solution": (turn("a", "b") + BESPOKE.solution.wrap("c"), ("a", "b")),
+    "a solution quoted in the thought": (turn(f"I write {BESPOKE.solution.wrap('c')}.", "b"), None),
+    "an end tag quoted in the thought": (turn("I close with <|end_of_thought|> now", "b"), None),
+    "an opening tag quoted in the thought": (
+        turn("a <|begin_of_thought|> b", "c"),
+        ("a <|begin_of_thought|> b", "c"),
+    ),
+    "an end tag before all": ("<|end_of_solution|>" + turn("a", "b"), ("a", "b")),
+    "solution first": (BESPOKE.solution.wrap("b") + BESPOKE.thought.wrap("a"), ("a", "b")),
+}
+
+
+@pytest.mark.parametrize("name", ODD_TURNS)
+def test_the_first_match_of_each_pair_counts(name):
+    """By hand; tests/original compares the same turns with the original's own function."""
+    text, expected = ODD_TURNS[name]
+    if expected is None:
+        solution = "c" if "solution" in name else "b"
+        thought = text.split(BESPOKE.thought.open)[1].split(BESPOKE.thought.close)[0].strip()
+        expected = (thought, solution)
+    assert parse_first(text, BESPOKE) == expected
+    assert parse_assistant_turn(text, BESPOKE, "first") == expected
+
+
+@STYLES
+@pytest.mark.parametrize("which", ["thought", "solution"])
+def test_a_pair_that_is_not_closed_is_an_error(tags, which):
+    text = turn("a", "b", tags).replace(getattr(tags, which).close, "")
+    with pytest.raises(DataError, match=r"lacks .* … .* \(was it cut off\?\)"):
+        parse_first(text, tags)
+
+
+def test_the_first_match_reads_the_other_style_and_a_bare_solution():
+    assert parse_assistant_turn("Well: <think>a</think> b", BESPOKE, "first") == ("a", "b")
+    assert parse_assistant_turn("Well: " + turn("a", "b", R1), BESPOKE, "first") == ("a", "b")
+    assert parse_assistant_turn(turn("<think>", "b"), BESPOKE, "first") == ("<think>", "b")
+
+
+def test_a_row_that_first_would_read_says_so():
+    for text in (turn("a", "b") + " Bye", turn("a", "b") + BESPOKE.solution.wrap("c")):
+        with pytest.raises(DataError, match=r"data\.tag_match=first takes the first of each tag pair"):
+            parse_tagged(text, BESPOKE)

@@ -42,7 +42,12 @@ def log_p(model: PreTrainedModel, before: list[int], ids: list[int]) -> list[flo
 
 
 def expected(
-    models, tokenizer, text: str, teacher_prompt: list[int] | None, ids: list[int] | None = None
+    models,
+    tokenizer,
+    text: str,
+    teacher_prompt: list[int] | None,
+    ids: list[int] | None = None,
+    scored: str = f"{SOLUTION}\n\n",
 ) -> float:
     """Return the reward by hand; `teacher_prompt` None takes the student's own surprise."""
     tags = TAG_STYLES["bespoke"]
@@ -57,7 +62,7 @@ def expected(
     )
     before = tokenizer(f"{frame}{tags.thought.open}\n\n", add_special_tokens=False)["input_ids"]
     between = text_ids(tokenizer, f"{tags.thought.close}\n\n{tags.solution.open}\n\n")
-    ell = log_p(models[0], [*before, *ids, *between], text_ids(tokenizer, SOLUTION))
+    ell = log_p(models[0], [*before, *ids, *between], text_ids(tokenizer, scored))
     own = log_p(models[0], before, ids)
     teacher = [0.0] * len(ids) if teacher_prompt is None else log_p(models[1], teacher_prompt, ids)
     d = [t - s for t, s in zip(teacher, own, strict=True)]
@@ -65,11 +70,12 @@ def expected(
 
 
 def test_plain_python_by_an_independent_computation(models, tiny_tokenizer):
-    reward = make(models, tiny_tokenizer)
-    scores = reward.score([QUESTION] * 2, [SOLUTION] * 2, TEXTS)
-    by_hand = [expected(models, tiny_tokenizer, text, None) for text in TEXTS]
-    assert [s.reward for s in scores] == pytest.approx(by_hand, abs=1e-4)
-    assert scores[0].parts["solution_tokens"] == len(text_ids(tiny_tokenizer, SOLUTION))
+    for options, scored in (({}, f"{SOLUTION}\n\n"), ({"solution_span": "content"}, SOLUTION)):
+        reward = make(models, tiny_tokenizer, **options)
+        scores = reward.score([QUESTION] * 2, [SOLUTION] * 2, TEXTS)
+        by_hand = [expected(models, tiny_tokenizer, text, None, scored=scored) for text in TEXTS]
+        assert [s.reward for s in scores] == pytest.approx(by_hand, abs=1e-4)
+        assert scores[0].parts["solution_tokens"] == len(text_ids(tiny_tokenizer, scored))
 
 
 def test_a_teacher_makes_the_divergence(models, tiny_tokenizer):

@@ -83,7 +83,10 @@ def test_a_solution_that_cannot_be_scored(qwen_tokenizer, tiny_student):
 
     def build(*words: str):
         config = compose(
-            ["run_cfg=teacher_rl", f"student_model={tiny_student}", "max_completion_length=64", *words]
+            [
+                *("run_cfg=teacher_rl", f"student_model={tiny_student}", "max_completion_length=64"),
+                *("layout.student_prompt=''", *words),
+            ]
         )
         student = StudentLayout(qwen_tokenizer, BESPOKE, "")
         return prompted_problems(

@@ -87,15 +87,13 @@ def test_the_loss_of_sky_t1_rows_counts_the_assistants_turn(sky_t1, qwen_tokeniz
         )
 
 
-def test_a_truncated_row_teaches_no_end(tiny_tokenizer, toy_problems):
+def test_a_truncated_row_is_its_first_tokens(tiny_tokenizer, toy_problems):
     words = ["layout.student_prompt=default", "data.on_long_row=truncate"]
     whole = laid_out(toy_problems, tiny_tokenizer, words[0]).values[0]
     limit = len(whole["input_ids"]) - 1
     cut = laid_out(toy_problems, tiny_tokenizer, *words, f"data.max_length={limit}").values[0]
-    text = tiny_tokenizer.decode([i for i in cut["labels"] if i != IGNORED])
-    assert cut["input_ids"] == whole["input_ids"][: len(cut["input_ids"])]
-    assert text.startswith("<|begin_of_thought|>\n\n0+0=0\n0*2=0")
-    assert "end_of_thought" not in text
+    assert cut["input_ids"] == whole["input_ids"][:limit]
+    assert cut["labels"] == whole["labels"][:limit]
 
 
 def test_a_control_token_in_a_trace_is_text_and_a_bare_solution_is_no_error(qwen_tokenizer, tmp_path):

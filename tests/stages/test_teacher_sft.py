@@ -68,7 +68,8 @@ def test_a_rehearsal_takes_the_end_of_a_row():
     assert cut({"input_ids": [1, 2], "labels": [IGNORED, 2]}) == {"input_ids": [1, 2], "labels": [IGNORED, 2]}
 
 
-def test_a_truncated_row_has_no_end_tag(tiny_tokenizer):
+def test_a_truncated_row_is_its_first_tokens(tiny_tokenizer):
+    """As the original cuts: to the limit and no further, wherever that is; nothing follows the cut."""
     layout = layout_of(tiny_tokenizer)
     whole = sft_rows(table(), layout, compose(["run_cfg=teacher_sft"])).values
     limit = max(len(row["input_ids"]) for row in whole) - 5
@@ -77,14 +78,18 @@ def test_a_truncated_row_has_no_end_tag(tiny_tokenizer):
     shortened = [(a, b) for a, b in zip(cut, whole, strict=True) if a != b]
     assert shortened
     for ours, before in shortened:
-        # The row is cut to the limit, and loses end tag and end of turn besides: no token of them counts.
-        assert len(ours["input_ids"]) <= limit
-        assert ours["input_ids"] == before["input_ids"][: len(ours["input_ids"])]
-        assert ours["labels"] == before["labels"][: len(ours["labels"])]
-        text = tiny_tokenizer.decode([i for i in ours["labels"] if i != IGNORED])
-        assert text
-        assert "end_of_explanation" not in text
+        assert ours["input_ids"] == before["input_ids"][:limit]
+        assert ours["labels"] == before["labels"][:limit]
         assert "<|im_end|>" not in tiny_tokenizer.convert_ids_to_tokens(ours["input_ids"][-3:])
+
+
+def test_a_row_whose_prompt_fills_the_limit_is_dropped(tiny_tokenizer):
+    """The original would train on it without a single counted token, which is a loss of 0 / 0."""
+    layout = layout_of(tiny_tokenizer)
+    whole = sft_rows(table(), layout, compose(["run_cfg=teacher_sft"])).values
+    prompts = sorted(row["labels"].count(IGNORED) for row in whole)
+    words = ["run_cfg=teacher_sft", f"data.max_length={prompts[-1]}"]
+    assert len(sft_rows(table(), layout, compose(words)).items) == sum(n < prompts[-1] for n in prompts)
 
 
 @pytest.fixture(scope="module")

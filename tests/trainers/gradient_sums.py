@@ -20,7 +20,8 @@ from transformers import AutoTokenizer, TrainerCallback
 from rlt.config.compose import compose
 from rlt.trainers.arguments import RunContext, sft_arguments
 from rlt.trainers.gradients import accumulate_gradients_in
-from rlt.trainers.sft import Row, make_sft_trainer
+from rlt.trainers.order import all_of
+from rlt.trainers.sft import Row, SFTData, make_sft_trainer
 
 STAGES = (3, 2, 1)
 NUM_ROWS = 128
@@ -67,8 +68,7 @@ def sum_gradients(name: str, folder: Path, dtype: str) -> dict[str, Any]:
     trainer = make_sft_trainer(
         name,
         sft_arguments(config, context),
-        rows=training_rows(),
-        eval_rows=None,
+        data=SFTData(training_rows(), None, all_of(NUM_ROWS)),
         tokenizer=AutoTokenizer.from_pretrained(name),
     )
     accumulate_gradients_in(config.trainer.grad_accum_dtype, trainer.accelerator)

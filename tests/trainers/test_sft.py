@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 
 from rlt.config.compose import compose
 from rlt.trainers.arguments import RunContext, sft_arguments
-from rlt.trainers.sft import IGNORED, FineTuner, Row, make_sft_trainer
+from rlt.trainers.order import all_of
+from rlt.trainers.sft import IGNORED, FineTuner, Row, SFTData, make_sft_trainer
 
 NUM_ROWS, LIMIT = 64, 128
 
@@ -78,7 +79,8 @@ def one_step(
     config = compose([*words, f"model_name_or_path={model}", "model.dtype=float32"])
     arguments = sft_arguments(config, RunContext(1, use_cpu=True, deepspeed=False))
     arguments["model_init_kwargs"]["dtype"] = getattr(torch, dtype)
-    trainer = make_sft_trainer(str(model), arguments, rows=rows, eval_rows=None, tokenizer=tokenizer)
+    data = SFTData(rows, None, all_of(len(rows)))
+    trainer = make_sft_trainer(str(model), arguments, data=data, tokenizer=tokenizer)
     recorder = Recorder(trainer)
     trainer.add_callback(recorder)
     trainer.train()

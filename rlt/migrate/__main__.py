@@ -1,0 +1,88 @@
+"""`python -m rlt.migrate FILE.yaml [OUT.yaml]`: a run file of SakanaAI/RLT in the words of this project.
+
+OUT is run_cfg/NAME.yaml where it is not given, and is never written over. The file says in comments what was
+left out and why, and what cannot be had here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlt.config.original.run_file import read_run_file
+from rlt.config.parser import Parser
+from rlt.errors import ConfigError, RLTError
+from rlt.migrate.translate import Migrated, run_folder, translate
+from rlt.migrate.write import command, parts, tried, wrapped
+
+_COLUMNS = 80
+
+
+def main(words: Sequence[str]) -> int:
+    """Write the file, and say what became of its settings; return the exit code."""
+    parser = Parser(prog="python -m rlt.migrate", description=__doc__)
+    parser.add_argument("file", type=Path, metavar="FILE.yaml", help="a run file of the original release")
+    parser.add_argument(
+        "out",
+        type=Path,
+        nargs="?",
+        metavar="OUT.yaml",
+        help="in a folder run_cfg (default: run_cfg/NAME.yaml)",
+    )
+    try:
+        typed = parser.parse_args(words)
+        target: Path = typed.out or Path("run_cfg") / f"{typed.file.stem}.yaml"
+        _check_target(target)
+        new = translate(read_run_file(typed.file))
+        text = tried(new, typed.file, target)
+        _write(target, text)
+    except RLTError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    sys.stdout.write(summary(new, target))
+    return 0
+
+
+def summary(new: Migrated, target: Path) -> str:
+    """Return what was written, what was not, and what to type next."""
+    counts = f"{len(new.settings)} settings, {len(new.left_out)} keys left out"
+    lines = [f"{target}: {new.stage}, {counts}"]
+    for title, said in parts(new):
+        lines += [f"{title}:", *(line for text in said for line in wrapped(text, "  ", _COLUMNS))]
+    return "\n".join([*lines, "next:", f"  {command(new, target)} --dry-run"]) + "\n"
+
+
+def _check_target(target: Path) -> None:
+    if target.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"{target} must end in .yaml, as a run file does.")
+    if not run_folder(target):
+        raise ConfigError(
+            f"{target} must be in a folder named run_cfg, where launch.sh looks: take "
+            f"{target.parent / 'run_cfg' / target.name}."
+        )
+    if target.exists() or target.is_symlink():
+        raise _exists(target)
+
+
+def _exists(target: Path) -> ConfigError:
+    return ConfigError(
+        f"{target} exists, and is not written over: name another file, as in `python -m rlt.migrate "
+        f"FILE.yaml {target.with_stem(target.stem + '_new')}`."
+    )
+
+
+def _write(target: Path, text: str) -> None:
+    """Write a new file, and the folder it is in."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise _exists(target) from None
+    except OSError as error:
+        raise ConfigError(f"{target} cannot be written: {(error.strerror or 'an error').lower()}.") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
