@@ -12,12 +12,16 @@ from collect_runs import collect_words
 from stage_runs import rl_words, run_here, sft_words, student_words
 
 from rlt.config.compose import compose
-from rlt.config.overrides import CONFIG_DIR
+from rlt.config.overrides import CONFIG_DIR, read
 from rlt.config.resolve import resolve
+from rlt.config.schema import Config
+from rlt.config.typed import chosen_settings
 from rlt.data.model_layout import LAYOUT_FILE, digest, read_layout
+from rlt.data.own_layout import adopt_layouts, prompt_text
 from rlt.errors import CheckpointError, ConfigError, DataError
 from rlt.pipeline.decide import decide
 from rlt.pipeline.plan import make_plan
+from rlt.reporting.origin import require_same_origin
 
 pytestmark = pytest.mark.slow
 PROMPT = "Explain it, with a literal \\n\\n and a space at the end. "
@@ -151,18 +155,18 @@ def test_a_model_and_a_run_from_before_are_told_and_go_on(taught, tiny_teacher, 
     assert later.teacher_prompt == PROMPT
 
 
-def test_a_run_goes_on_under_its_own_prompt_without_a_word(
-    taught, tiny_teacher, toy_problems, tmp_path: Path
-):
-    run = Path(shutil.copytree(taught["pre"], tmp_path / "pre_rl_model"))
-    on = ("trainer.max_steps=2", "resume_from=latest")
-    words = sft_words("teacher_sft", tiny_teacher, toy_problems, run, *STEP, *on)
+def goes_on(*words: str) -> Config:
+    """Return the configuration with which a run goes on, compared with what it was; nothing is trained."""
+    config = adopt_layouts(resolve(compose(words)), chosen_settings(read(words)))
+    require_same_origin(config)
+    return config
+
+
+def test_a_run_goes_on_under_its_own_prompt_without_a_word(taught, tiny_teacher, toy_problems):
+    words = sft_words("teacher_sft", tiny_teacher, toy_problems, taught["pre"], *STEP, "resume_from=latest")
+    assert prompt_text(goes_on(*words), "layout.teacher_prompt") == PROMPT
     with pytest.raises(CheckpointError, match=r"teacher prompt \(Explain it, .* now Else"):
-        run_here([*words, "layout.teacher_prompt=Else.", "layout.override=true"], "teacher_sft")
-    run_here(words, "teacher_sft")
-    layout = read_layout(run / "checkpoint-2")
-    assert layout is not None
-    assert layout.teacher_prompt == PROMPT
+        goes_on(*words, "layout.teacher_prompt=Else.", "layout.override=true")
 
 
 def test_a_student_keeps_the_one_prompt_of_its_rows(tiny_student, tmp_path: Path):
@@ -189,7 +193,9 @@ def test_a_student_keeps_the_one_prompt_of_its_rows(tiny_student, tmp_path: Path
     other = student_words(student, traces("other", "Else."), tmp_path / "refused", own, *STEP)
     with pytest.raises(DataError, match="has another system prompt than the student was trained with"):
         run_here(other, "student_sft")
-    run_here([*one, "trainer.max_steps=2", "resume_from=latest"], "student_sft")
+    assert goes_on(*one, "resume_from=latest").layout.student_prompt == "from_dataset"
+    untyped = [word for word in one if word != own]
+    assert goes_on(*untyped, "resume_from=latest").layout.student_prompt == "from_dataset"
 
     two = student_words(tiny_student, traces("two", "Think. ", "Else."), tmp_path / "of_two", own, *STEP)
     several = run_here(two, "student_sft")
