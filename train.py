@@ -62,6 +62,7 @@ def check_text(config: Config) -> None:
     import_module("rlt.reporting.origin").require_same_origin(config)
     import_module("rlt.reporting.progress").setup_logging(0)
     import_module("rlt.stages.attention").check_attention(config)
+    import_module("rlt.stages.heads").check_heads(config)
     import_module(f"rlt.stages.{config.stage}").check(config)
     if elsewhere := reads_elsewhere(config):
         told = "not looked into, as it is not on this machine: %s; what is here is as %s needs it"

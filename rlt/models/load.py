@@ -20,6 +20,7 @@ from rlt import devices
 from rlt.config.attention import FLASH, is_from_hub, not_provided
 from rlt.errors import ModelError, first_line
 from rlt.models.attention import Abilities, Attention, resolve_attention
+from rlt.models.ids import require_table
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -27,27 +28,44 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 def load_tokenizer(name: str, *, revision: str | None = None, trust: bool = False) -> PreTrainedTokenizerBase:
     """Return a model's tokenizer with a pad token that is not the end of turn.
 
-    A folder may hold the tokenizer alone.
+    All tokens that it makes have an embedding in the model. A folder may hold the tokenizer alone.
     """
     _require_folder(name, "config.json", "tokenizer.json")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust)
     except (OSError, ValueError) as error:
         raise _cannot_load(f"the tokenizer of {name!r}", error) from error
+    rows = _num_embeddings(name, tokenizer, revision, trust=trust)
+    tokenizer.num_embeddings = rows  # formats/encode.py reads it
     _keep_pad_apart(tokenizer)
-    tokenizer.num_embeddings = _num_embeddings(name, revision, trust=trust)  # formats/encode.py reads it
+    if rows is not None:
+        require_table(tokenizer, rows)
     return tokenizer
 
 
-def _num_embeddings(name: str, revision: str | None, *, trust: bool) -> int | None:
-    """Return the rows of a model's embedding table, None where there is the tokenizer alone."""
+def _num_embeddings(
+    name: str, tokenizer: PreTrainedTokenizerBase, revision: str | None, *, trust: bool
+) -> int | None:
+    """Return the rows of a model's embedding table, None where there is the tokenizer alone.
+
+    Some tables have more rows than `vocab_size` (mllama's 8): where that is too small for the tokenizer, the
+    table itself is looked at.
+    """
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         return None
     try:
         config = load_config(name, revision=revision, trust=trust)
     except ModelError:  # who loads the model says so
         return None
-    return getattr(config.get_text_config(), "vocab_size", None)
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    if rows is None or max(tokenizer.get_vocab().values(), default=0) < rows:
+        return rows
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+        return len(model.get_input_embeddings().weight)
+    except Exception:  # whatever a family's own code says of its configuration; who loads the model says it
+        return rows
 
 
 def set_eos(tokenizer: PreTrainedTokenizerBase, token: str) -> None:
@@ -59,7 +77,10 @@ def set_eos(tokenizer: PreTrainedTokenizerBase, token: str) -> None:
 def _keep_pad_apart(tokenizer: PreTrainedTokenizerBase) -> None:
     if tokenizer.pad_token is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
         return
-    spare = [t for t in tokenizer.all_special_tokens if t != tokenizer.eos_token]
+    rows = getattr(tokenizer, "num_embeddings", None)
+    ids = tokenizer.get_vocab()
+    fitting = [t for t in tokenizer.all_special_tokens if rows is None or ids[t] < rows]
+    spare = [t for t in fitting if t != tokenizer.eos_token]
     if not spare:
         raise ModelError(
             f"the tokenizer of {tokenizer.name_or_path!r} has no pad token besides its end-of-turn token "

@@ -14,30 +14,32 @@ Shapes: B sequences, T tokens, N wanted positions, V vocabulary.
 from __future__ import annotations
 
 import functools
+import logging
+import math
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlt.models.gather import gathered
-from rlt.models.logit_map import LogitMap
+from rlt.models.own_head import OwnHead, Sample, find_own_head, is_partitioned
+from rlt.models.passes import split_runs
+
+logger = logging.getLogger(__name__)
 
 _CPU_TILE = (1024, 1024)
 """Positions x entries of the vocabulary whose logits are held at once: 4 MiB of float32 stay in the cache."""
 _GPU_TILE_ELEMENTS = 2**27
 """Logits held at once on a GPU, the whole vocabulary in each tile: 512 MiB of float32."""
+_CPU_OWN_ELEMENTS = 2**24
+"""Logits held at once on a CPU where the model's own forward makes them: 64 MiB of float32."""
 
 _CPU_TOKENS = 8192
 """Tokens of one forward pass on a CPU at most: more take memory for activations and save no time."""
-
-_MAX_PADDING = 0.1
-"""Share of a batch that may be padding."""
-_BUSY_TOKENS = 2048
-"""A batch of fewer tokens is not cut for the sake of padding."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,13 @@ class LogprobModel(Protocol):
         *,
         temperature: float,
         tokens_per_batch: int,
+        runs: Sequence[int] | None = None,
         agree: Callable[[int], int] = lambda count: count,
     ) -> list[Tensor]:
-        """Return the log-probabilities of each request's positions, float32 on the CPU, in order."""
+        """Return the log-probabilities of each request's positions, float32 on the CPU, in order.
+
+        `runs`: numbers of consecutive requests of which none may depend on those of another run.
+        """
         ...
 
 
@@ -73,36 +79,112 @@ class TokenQuery:
     temperature: float
 
 
-def add_token_query(model: PreTrainedModel) -> None:
+def add_token_query(model: nn.Module) -> None:
     """Let `model(input_ids=…, query=TokenQuery(…))` return the wanted log-probabilities, shape (N,).
 
-    Does nothing the second time.
+    A few tokens show at once how the model makes its logits (own_head.py); of a model that is sharded with
+    ZeRO-3 the first query shows it. Raises ModelError where it cannot be followed. Of a model with adapters
+    the one inside is changed. Does nothing the second time.
     """
-    if getattr(model.forward, "takes_query", False):
+    inner: PreTrainedModel = without_adapters(model)
+    if getattr(inner.forward, "takes_query", False):
         return
-    logit_map = LogitMap.of(model.config.get_text_config())
-    original = model.forward
+    original = inner.forward
+    head = QueryHead(inner, original)
 
     @functools.wraps(original)  # `generate` validates its arguments against the signature
-    def forward(self: PreTrainedModel, *args: Any, query: TokenQuery | None = None, **kwargs: Any) -> Any:
-        if query is None:
-            return original(*args, **kwargs)
-        backbone: Any = self.base_model
-        hidden_BTD = backbone(*args, use_cache=False, **kwargs).last_hidden_state
-        return _project(self, hidden_BTD[query.rows_N, query.columns_N], query, logit_map)
+    def forward(_: PreTrainedModel, *args: Any, query: TokenQuery | None = None, **kwargs: Any) -> Any:
+        return original(*args, **kwargs) if query is None else head(query, *args, **kwargs)
 
     forward.takes_query = True  # pyright: ignore[reportAttributeAccessIssue]
-    model.forward = types.MethodType(forward, model)
+    inner.forward = types.MethodType(forward, inner)
+    if not is_partitioned(inner):
+        head.look(inner.device)
 
 
-def _project(model: PreTrainedModel, hidden_ND: Tensor, query: TokenQuery, logit_map: LogitMap) -> Tensor:
-    head: Any = model.get_output_embeddings()
+def without_adapters(model: Any) -> Any:
+    """Return the model inside a wrapper of adapters, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+class QueryHead:
+    """From a model's inputs and a query to log-probabilities."""
+
+    def __init__(self, model: PreTrainedModel, forward: Callable[..., Any]) -> None:
+        self._model = model
+        self._forward = forward
+        self._sample: Sample | None = None
+        self._projects: dict[int, bool] = {}
+        """By the head's id: whether its weight and bias make the model's logits."""
+
+    def __call__(self, query: TokenQuery, *args: Any, input_ids: Tensor, **kwargs: Any) -> Tensor:
+        """Return the log-probabilities, shape (N,)."""
+        sample = self.look(input_ids.device)
+        own, projects = sample.own, self._is_projection(sample)
+        hidden_ND = own.hidden(*args, input_ids=input_ids, **kwargs)[query.rows_N, query.columns_N]
+        if projects:
+            return _project(own.embeddings, hidden_ND, query.targets_N, query.temperature)
+        return _own_logprobs(own, hidden_ND, input_ids[query.rows_N, query.columns_N], query)
+
+    def look(self, device: torch.device) -> Sample:
+        """Find out how the model makes its logits, once; collective where it is sharded."""
+        if self._sample is None:
+            self._sample = find_own_head(self._model, self._forward, device)
+            self._is_projection(self._sample)
+        return self._sample
+
+    def _is_projection(self, sample: Sample) -> bool:
+        head = sample.own.embeddings
+        if not sample.own.is_linear_module:
+            return False
+        if id(head) not in self._projects:
+            with torch.no_grad():
+                self._projects[id(head)] = sample.agrees(
+                    lambda hidden_ND, ids_N: _project(head, hidden_ND[:-1], ids_N[1:], 1.0)
+                )
+            if not self._projects[id(head)]:
+                logger.info(
+                    "%s does more to its logits than its head: they are taken from its own forward, some "
+                    "positions at a time",
+                    type(self._model).__name__,
+                )
+        return self._projects[id(head)]
+
+
+def _own_logprobs(own: OwnHead, hidden_ND: Tensor, ids_N: Tensor, query: TokenQuery) -> Tensor:
+    parts = []
+    for hidden, ids, targets in own_slices(own, hidden_ND, ids_N, query.targets_N):
+        logits_NV = own.logits(hidden, ids).float() / query.temperature
+        parts.append(logits_NV.log_softmax(1).gather(1, targets.unsqueeze(1)).squeeze(1))
+    return torch.cat(parts)[: len(hidden_ND)] if parts else hidden_ND.new_zeros(0, dtype=torch.float32)
+
+
+def own_slices(own: OwnHead, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the rows of tensors in parts whose logits fit in memory; the last ones may be rows to spare.
+
+    Under ZeRO-3 the head is brought together for each part, so all processes make the same number of them;
+    collective there.
+    """
+    on_cpu = tensors[0].device.type == "cpu"
+    vocabulary = own.vocabulary
+    rows = max(1, (_CPU_OWN_ELEMENTS if on_cpu else _GPU_TILE_ELEMENTS) // vocabulary)
+    count = math.ceil(len(tensors[0]) / rows)
+    if is_partitioned(own.embeddings):
+        counts = torch.tensor(max(count, 1), device=tensors[0].device)
+        torch.distributed.all_reduce(counts, torch.distributed.ReduceOp.MAX)
+        spare, count = int(counts) * rows - len(tensors[0]), int(counts)
+        tensors = tuple(torch.cat([t, t.new_zeros(spare, *t.shape[1:])]) for t in tensors)
+    for part in range(count):
+        yield tuple(t[part * rows : (part + 1) * rows] for t in tensors)
+
+
+def _project(head: nn.Linear, hidden_ND: Tensor, targets_N: Tensor, temperature: float) -> Tensor:
     logprobs = []
     # Whole once for all tiles. A head that is tied, or that DeepSpeed keeps whole, stays as it is.
     with gathered(head.parameters(recurse=False), only_partitioned=True):
         rows, columns = _tile(hidden_ND.device, len(head.weight))
-        for hidden, targets in zip(hidden_ND.split(rows), query.targets_N.split(rows), strict=True):
-            logprobs.append(_tiled_logprobs(head, hidden, targets, query.temperature, columns, logit_map))
+        for hidden, targets in zip(hidden_ND.split(rows), targets_N.split(rows), strict=True):
+            logprobs.append(_tiled_logprobs(head, hidden, targets, temperature, columns))
     return torch.cat(logprobs) if logprobs else hidden_ND.new_zeros(0, dtype=torch.float32)
 
 
@@ -111,22 +193,15 @@ def _tile(device: torch.device, vocabulary: int) -> tuple[int, int]:
 
 
 def _tiled_logprobs(
-    head: Any,
-    hidden_ND: Tensor,
-    targets_N: Tensor,
-    temperature: float,
-    columns: int,
-    logit_map: LogitMap = LogitMap(),  # noqa: B008 - frozen
+    head: nn.Linear, hidden_ND: Tensor, targets_N: Tensor, temperature: float, columns: int
 ) -> Tensor:
     """Return log-softmax at the targets, shape (N,), with `columns` entries of the vocabulary at a time."""
     hidden_ND = hidden_ND.to(head.weight.dtype)  # some keep their head in float32
-    bias_V = head.bias
+    bias_V: Tensor | None = head.bias
     in_float32 = hidden_ND.dtype == torch.float32
-    is_linear = logit_map.cap is None
-    if in_float32 and is_linear:  # exact enough to scale here, which saves a pass over the logits
-        factor = logit_map.scale / temperature
-        hidden_ND = hidden_ND * factor
-        bias_V = None if bias_V is None else bias_V * factor
+    if in_float32:  # exact enough to divide here, which saves a pass over the logits
+        hidden_ND = hidden_ND / temperature
+        bias_V = None if bias_V is None else bias_V / temperature
     num_rows, starts = len(hidden_ND), range(0, len(head.weight), columns)
     sums_PN = hidden_ND.new_empty(len(starts), num_rows, dtype=torch.float32)
     chosen_N = hidden_ND.new_zeros(num_rows, dtype=torch.float32)
@@ -141,9 +216,7 @@ def _tiled_logprobs(
         if bias_V is not None:
             product_NC += bias_V[start : start + columns]
         if not in_float32:
-            logits_NC.copy_(product_NC)
-        if not (in_float32 and is_linear):
-            logit_map.into_logits_(logits_NC, temperature)
+            logits_NC.copy_(product_NC).div_(temperature)
         column_N = targets_N - start
         is_here_N = (column_N >= 0) & (column_N < len(weight_CD))
         place_N1 = column_N.clamp(0, len(weight_CD) - 1).unsqueeze(1)
@@ -152,28 +225,6 @@ def _tiled_logprobs(
         logits_NC.sub_(highest_N1).exp_()
         sums_PN[part] = logits_NC.sum(dim=1).log_().add_(highest_N1.squeeze(1))
     return chosen_N - sums_PN.logsumexp(dim=0)
-
-
-def split_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
-    """Return indices grouped so that rows x longest row stays within the budget, longest rows first.
-
-    A row longer than the budget gets a batch of its own. A batch also ends where more than a tenth of it
-    would be padding, once it is large enough to keep a device busy.
-    """
-    batches: list[list[int]] = []
-    num_tokens = 0  # of the last batch, without padding
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batches:
-            longest, rows = lengths[batches[-1][0]], len(batches[-1])
-            padded = (rows + 1) * longest
-            wastes = num_tokens + lengths[index] < (1 - _MAX_PADDING) * padded
-            if padded <= tokens_per_batch and not (wastes and rows * longest >= _BUSY_TOKENS):
-                batches[-1].append(index)
-                num_tokens += lengths[index]
-                continue
-        batches.append([index])
-        num_tokens = lengths[index]
-    return batches
 
 
 def _batch(requests: list[Request], temperature: float, device: torch.device) -> tuple[Tensor, TokenQuery]:
@@ -206,15 +257,19 @@ def token_logprobs(
     temperature: float,
     tokens_per_batch: int,
     device: torch.device,
+    runs: Sequence[int] | None = None,
     agree: Callable[[int], int] = lambda count: count,
 ) -> list[Tensor]:
     """Return the natural-log probabilities of each request's positions, float32 on the CPU, in order.
 
+    `runs` are numbers of consecutive requests that share batches with each other alone, as values depend on
+    their company by rounding; None: all may.
     `model` has been through `add_token_query`. Under ZeRO-3 a forward pass is a collective operation:
     `agree` then returns the largest number of batches over all ranks, and shorter ranks run dummies.
     """
     budget = min(tokens_per_batch, _CPU_TOKENS) if device.type == "cpu" else tokens_per_batch
-    batches = split_batches([max(r.positions, default=1) for r in requests], budget)
+    lengths = [max(r.positions, default=1) for r in requests]
+    batches = split_runs(lengths, [len(requests)] if runs is None else runs, budget)
     results: list[Tensor] = [torch.empty(0)] * len(requests)
     for batch in _padded_to(batches, agree(len(batches))):
         members = [requests[i] for i in batch] or [Request(ids=[0, 0], positions=[1])]

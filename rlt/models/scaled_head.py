@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from rlt.errors import ModelError
+from rlt.models.family import scales_with_head, tiny_of
 from rlt.models.load import load_config
-from rlt.models.logprobs import add_token_query
 
 _INDEX = "model.safetensors.index.json"
 _OTHER_FILES = (".json", ".txt", ".model", ".jinja", ".py")
@@ -49,6 +49,12 @@ def weights_bytes(folder: Path) -> int:
 
 def write_scaled_copy(source: Path, target: Path, temperature: float) -> None:
     """Write the copy into a new folder, one shard in memory at a time."""
+    tiny = tiny_of(str(source))
+    if tiny is not None and not scales_with_head(tiny):
+        raise ModelError(
+            f"the logits of {type(tiny).__name__} do not scale with its LM head, so a server of {source} "
+            "cannot score at a temperature: take reward.placement=replicated, zero3 or cpu_offload"
+        )
     head, embeddings, tied = _head_names(source)
     shards = _shards(source)
     origin = embeddings if tied else f"{head}.weight"
@@ -81,7 +87,6 @@ def _head_names(folder: Path) -> tuple[str, str, bool]:
     config = load_config(str(folder))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    add_token_query(model)  # refuses models whose logits are more than the head's output
     names = {module: name for name, module in model.named_modules()}
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     return names[head], f"{names[embeddings]}.weight", config.get_text_config().tie_word_embeddings

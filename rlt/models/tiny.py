@@ -27,6 +27,8 @@ _LAYERS = 2
 _EXPERTS = 4
 _MOST_PARAMETERS = 5_000_000
 """Besides the vocabulary's. What is left of a family whose sizes have other names is far above."""
+_VOCABULARY = 512
+"""Of a model that is only looked at."""
 _EXTRA_FILES = ("generation_config.json", LAYOUT_FILE)
 
 
@@ -80,6 +82,21 @@ def write_tiny(
         hidden=(new.hidden_size, old.hidden_size),
         context=getattr(new, "max_position_embeddings", None),
     )
+
+
+def tiny_like(given: Any, name: str, *, trust: bool = False) -> PreTrainedModel:
+    """Return a tiny random model in float32 of a configuration, to look at what its family does.
+
+    Its vocabulary is cut too, which most of its time would go to. `name` is the given model's. Raises
+    ModelError where none can be made.
+    """
+    try:
+        config = shrink(given)
+        for section in (config, config.get_text_config()):
+            _cut_vocabulary(section)
+    except Exception as error:  # whatever a family's configuration says of sizes that it does not expect
+        raise _not_made(given, name, first_line(error)) from error
+    return _build(config, name, seed=0, trust=trust).float().eval()
 
 
 def shrink(config: Any, heads: int = HEADS) -> Any:
@@ -137,6 +154,17 @@ def _cut_rope(parameters: Any) -> None:
         _cut_rope(value)
 
 
+def _cut_vocabulary(section: Any) -> None:
+    """Cut the sizes of vocabularies in a configuration, and the ids of its special tokens to fit."""
+    for key, value in list(vars(section).items()):
+        if key.startswith("vocab_size") and isinstance(value, int):
+            setattr(section, key, min(value, _VOCABULARY))
+        elif key.endswith(("token_id", "token_index")) and isinstance(value, int) and value >= _VOCABULARY:
+            setattr(section, key, value % 3)
+        elif key.endswith("token_id") and isinstance(value, list):
+            setattr(section, key, [i % 3 if i >= _VOCABULARY else i for i in value])
+
+
 def _build(config: Any, name: str, seed: int, trust: bool) -> PreTrainedModel:
     if getattr(config, "quantization_config", None):
         raise ModelError(
@@ -159,7 +187,9 @@ def _build(config: Any, name: str, seed: int, trust: bool) -> PreTrainedModel:
     except ModelError:
         raise
     except Exception as error:  # whatever a family's own code says of sizes that it does not expect
-        raise ModelError(
-            f"no tiny model of the family {config.model_type} can be made of {name!r} ({first_line(error)})"
-        ) from error
+        raise _not_made(config, name, first_line(error)) from error
     return model.to(config.dtype or torch.float32)
+
+
+def _not_made(config: Any, name: str, why: str) -> ModelError:
+    return ModelError(f"no tiny model of the family {config.model_type} can be made of {name!r} ({why})")

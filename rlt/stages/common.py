@@ -44,6 +44,7 @@ from rlt.reporting.run_record import RunRecord, Source, only_run_in
 from rlt.reporting.timeline import TimelineFile
 from rlt.reporting.trackers import resolve_report_to
 from rlt.stages.attention import policy_attention, settle_attention
+from rlt.stages.heads import check_heads
 from rlt.stages.pause import PauseWhenTold
 from rlt.trainers.arguments import RunContext, group_limit
 from rlt.trainers.meter import MeteredTraining
@@ -96,6 +97,7 @@ def run_directory(
                 if is_main:
                     record.update(prompts=used_prompts(config))
                 settle_attention(config)
+                check_heads(config)
                 yield record
                 if is_main and stage_of(config).trains:
                     record.update(seconds_by_phase=Now(directory).spent())

@@ -22,10 +22,9 @@ from typing_extensions import override
 
 from rlt.models.zero_init import buffers_left_alone, warn_of_rounded_parameters
 from rlt.trainers.order import Places, RowSampler
+from rlt.trainers.own_loss import IGNORED, adapters_on_the_head, hold_to_own_head
 from rlt.trainers.recompute import SelectiveRecompute
 
-IGNORED = -100
-"""The label of a token that the loss leaves out."""
 Row = dict[str, list[int]]
 
 
@@ -40,12 +39,20 @@ class SFTData:
 
 
 class FineTuner(SelectiveRecompute, SFTTrainer):
-    """TRL's trainer, which ends where a number is none, in passes as narrow as their rows allow."""
+    """TRL's trainer on the model's own logits, ending where a number is none, in narrow passes."""
 
     places: Places
     """Of the rows in their dataset."""
     _shares: list[float]
     """Of the passes of a step that are still to come: the loss's tokens in each, 1 on average."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """The arguments are those of SFTTrainer."""
+        with adapters_on_the_head():
+            super().__init__(*args, **kwargs)
+        assert self.model is not None, "the constructor has made it"
+        with self.accelerator.autocast():
+            hold_to_own_head(self.model)
 
     @override
     def _get_train_sampler(self, *dataset: Any, **named: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from models_tiny import expected_logprobs, tiny_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, PhiConfig, PhiForCausalLM
+from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, PhiConfig, PhiForCausalLM
 
 from rlt.errors import ModelError
 from rlt.models.scaled_head import model_folder, weights_bytes, write_scaled_copy
@@ -79,3 +79,29 @@ def test_a_name_that_is_not_on_this_machine(tmp_path):
     with pytest.raises(ModelError, match=r"'nobody/such-a-model' is no folder, and the Hub does not give it"):
         model_folder("nobody/such-a-model", download=True)
     assert model_folder(str(tmp_path), download=False) == tmp_path
+
+
+SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 16}
+
+
+@pytest.mark.parametrize("config", [CohereConfig(**SMALL, num_attention_heads=2, logit_scale=0.1)])
+def test_a_scale_after_the_head_stays(tmp_path, config):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model.save_pretrained(tmp_path / "student")
+    write_scaled_copy(tmp_path / "student", tmp_path / "copy", 0.7)
+    copy = AutoModelForCausalLM.from_pretrained(tmp_path / "copy", dtype=torch.float32)
+    ids, positions = [3, 9, 4, 5], [1, 3]
+    exact = expected_logprobs(model, ids, positions, 0.7)
+    torch.testing.assert_close(expected_logprobs(copy, ids, positions, 1.0), exact, atol=1e-5, rtol=0)
+
+
+def test_a_cap_after_the_head_is_refused_by_name(tmp_path):
+    """It was written: a server of it scored at another temperature than it was told."""
+    config = Gemma2Config(**SMALL, num_attention_heads=2, num_key_value_heads=1, final_logit_softcapping=30.0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "student")
+    with pytest.raises(
+        ModelError, match=r"Gemma2ForCausalLM do not scale with its LM head.*placement=replicated"
+    ):
+        write_scaled_copy(tmp_path / "student", tmp_path / "copy", 0.7)
+    assert not (tmp_path / "copy").exists()
