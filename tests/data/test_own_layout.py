@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -237,3 +238,13 @@ def test_the_models_own_prompt_is_taken_under_skythoughts_protocol_and_told(capl
         in caplog.text
     )
     assert not is_skythought("Think mine.")
+
+
+@pytest.mark.original
+@pytest.mark.skipif("RLT_ORIGINAL" not in os.environ, reason="RLT_ORIGINAL names no folder of checkouts")
+def test_skythoughts_prompt_is_that_of_its_checkout():
+    checkout = Path(os.environ["RLT_ORIGINAL"]) / "SkyThought"
+    for place in (checkout, checkout / "skythought"):
+        text = read_skythought_prompt(str(place))
+        assert is_skythought(text)
+        assert "separated with '\n\n'}" in text  # real newlines, where the training data has backslash-n
