@@ -79,7 +79,7 @@ def test_ctrl_c_while_it_writes(tiny_student, tmp_path):
         _, err = process.communicate()
     finally:
         process.kill()
-    assert (process.returncode, err) == (130, "interrupted\n")
+    assert (process.returncode, err.splitlines()[1:]) == (130, ["interrupted"])  # after whose prompt is taken
     assert len(told) > before + 1
     assert told.endswith("\n")
 
