@@ -101,6 +101,11 @@ class StudentScorer:
             )
         return items
 
+    def lengths(self, problems: Sequence[Problem], explanations: Sequence[Explanation]) -> list[int]:
+        """Return the tokens that the student reads for each explanation."""
+        readings = [self._read(explanation) for explanation in explanations]
+        return [len(request.ids) for request in self._requests(problems, readings)]
+
     def pieces(self, explanation: Explanation, *, by_chunk: bool) -> list[bytes]:
         """Return the bytes of each token that the student reads, or of each chunk shared with the teacher."""
         reading = self._read(explanation)
