@@ -11,7 +11,7 @@ BUSY_TOKENS = 2048
 
 
 def joined_tokens(most: int) -> int:
-    """Return the tokens, padding included, up to which passes of the update are joined; `most` fit into one."""
+    """Return the tokens, padding included, up to which passes of the update are joined; one may have `most`."""
     return min(BUSY_TOKENS, most)
 
 
