@@ -11,7 +11,10 @@ BUSY_TOKENS = 2048
 
 
 def joined_tokens(most: int) -> int:
-    """Return the tokens, padding included, up to which passes of the update are joined: at most `most`."""
+    """Return the tokens, padding included, up to which passes of the update are joined.
+
+    `most` is what a single one may have.
+    """
     return min(BUSY_TOKENS, most)
 
 

@@ -72,9 +72,9 @@ class StudentLikelihood:
     inside a completion and costs RewardSpec.missing_tag_penalty where it is missing; None takes the whole
     completion. The student reads `student_prompt`, the question, and the explanation between the thought
     tags of `tags`. `solution_span` is the setting reward.solution_span: `released`, or `content`.
-    `temperature` is the student's. The teacher's tokenizer and temperature are those of the trainer that calls
-    the reward; without a trainer `teacher_tokenizer` (default: the one beside the teacher, else the student's)
-    and `teacher_temperature` (default: the student's).
+    `temperature` is the student's. The teacher's tokenizer and temperature are those of the trainer that
+    calls the reward; without a trainer `teacher_tokenizer` (default: the one beside the teacher, else the
+    student's) and `teacher_temperature` (default: the student's).
     Raises ModelError for a model or tokenizer that cannot be used, DataError for columns that are missing.
     """
 

@@ -92,26 +92,22 @@ def deal(
 ) -> list[list[list[int]]]:
     """Return, for each process, the rows of each of its passes: the longest rows in the first passes.
 
-    The n-th passes of all processes hold neighbours in the order of length, so none waits for another.
-    The first pass has the longest rows, so what does not fit into memory fails at once. A pass has
-    `per_pass` rows, or a multiple of them while they stay within `joined_tokens`, padding included. All
-    processes have the same number of passes, at least two if there were as many before.
+    The n-th passes of all processes hold neighbours in the order of length, so none waits for another, and as
+    many rows, since TRL gathers metrics of each. The first pass has the longest rows, so what does not fit
+    into memory fails at once. A pass has `per_pass` rows, or a multiple of them while it stays within
+    `joined_tokens`, padding included, on every process. There are at least two if there were as many before.
     """
     order = sorted(range(len(sizes)), key=lambda i: -sum(sizes[i]))  # stable: equal lengths keep their order
     passes = [order[i : i + per_pass] for i in range(0, len(order), per_pass)]
-    joined: list[list[list[int]]] = []
-    for rows in passes:
-        if joined and _may_join([sizes[i] for part in (*joined[-1], rows) for i in part], joined_tokens):
-            joined[-1].append(rows)
+    dealt = [passes[process::num_processes] for process in range(num_processes)]
+    joined: list[list[list[int]]] = []  # for each pass, the rows of every process
+    for together in map(list, zip(*dealt, strict=True)):
+        wider = [rows + more for rows, more in zip(joined[-1], together, strict=True)] if joined else []
+        if len(joined) > 1 and all(_may_join([sizes[i] for i in rows], joined_tokens) for rows in wider):
+            joined[-1] = wider
         else:
-            joined.append([rows])
-    least = min(len(passes), 2 * num_processes)
-    while len(joined) < least or len(joined) % num_processes:
-        largest = max(range(len(joined)), key=lambda i: len(joined[i]))
-        parts = joined[largest]
-        joined[largest : largest + 1] = [parts[: len(parts) // 2], parts[len(parts) // 2 :]]
-    whole = [[i for part in parts for i in part] for parts in joined]
-    return [whole[process::num_processes] for process in range(num_processes)]
+            joined.append(together)
+    return [list(mine) for mine in zip(*joined, strict=True)]
 
 
 def _may_join(sizes: Sequence[Size], most_tokens: int) -> bool:
