@@ -8,7 +8,6 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from functools import partial
 from importlib import import_module
 
 from rlt.config.allocator import allocator_env
@@ -23,7 +22,6 @@ from rlt.config.save import to_yaml
 from rlt.config.schema import Config, stage_of
 from rlt.config.typed import chosen_settings
 from rlt.config.validate import validate
-from rlt.data.model_layout import find_layout
 from rlt.data.own_layout import adopt_layouts
 from rlt.errors import ConfigError, Paused, RLTError
 from rlt.reporting.stop_file import LAUNCHED_VARIABLE
@@ -41,7 +39,7 @@ def settings(options: argparse.Namespace, overrides: Sequence[str], num_processe
         return config
     validate(config, num_processes=num_processes)
     # Once more, to tell of it, and for models of the Hub that are not on this machine yet.
-    return adopt_layouts(config, chosen, read=partial(find_layout, download=not options.dry_run))
+    return adopt_layouts(config, chosen, download=not options.dry_run)
 
 
 def run(config: Config, options: argparse.Namespace, overrides: Sequence[str]) -> None:

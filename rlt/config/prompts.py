@@ -1,7 +1,7 @@
 """Where a system prompt comes from: the forms that layout.teacher_prompt and layout.student_prompt take.
 
 A form is a prefix with a place behind it: `file:PATH`, `original:DIR`, `from_dataset:NAME`, `skythought:DIR`;
-`text:` stands before a text that might be read as something else. Anything else is a keyword
+behind `text:` is the text itself, also one that looks like a form or a keyword. Anything else is a keyword
 (schema.PROMPT_KEYWORDS), or the prompt's own text. rlt/data/prompts.py reads what is there.
 """
 
@@ -13,6 +13,7 @@ from difflib import get_close_matches
 
 from rlt.config.files import looks_local
 from rlt.config.original.prompt import prompt_file, read_teacher_prompt
+from rlt.config.original.skythought import read_skythought_prompt, skythought_file
 from rlt.config.schema import (
     DATASET_PROMPT,
     FILE_PROMPT,
@@ -24,11 +25,11 @@ from rlt.config.schema import (
 from rlt.errors import ConfigError
 
 FORMS = {
-    "teacher_prompt": (FILE_PROMPT, ORIGINAL_PROMPT, TEXT_PROMPT),
-    "student_prompt": (FILE_PROMPT, DATASET_PROMPT, SKYTHOUGHT_PROMPT, TEXT_PROMPT),
+    "teacher_prompt": (FILE_PROMPT, ORIGINAL_PROMPT),
+    "student_prompt": (FILE_PROMPT, DATASET_PROMPT, SKYTHOUGHT_PROMPT),
 }
 """By setting of `layout`, the forms that it may have."""
-_PLACES = (FILE_PROMPT, ORIGINAL_PROMPT, DATASET_PROMPT, SKYTHOUGHT_PROMPT)
+_ALL = (FILE_PROMPT, ORIGINAL_PROMPT, DATASET_PROMPT, SKYTHOUGHT_PROMPT)
 _MEANT_AS_FORM = re.compile(r"(file|original|from[\s_-]?dataset)\s*[:=]\s*", re.IGNORECASE)
 
 
@@ -41,12 +42,14 @@ def source_file(prompt: str) -> str | None:
     """Return the file or the dataset that a prompt is read from; None for a keyword or a text."""
     if (folder := place_of(prompt, ORIGINAL_PROMPT)) is not None:
         return str(prompt_file(folder))
+    if (folder := place_of(prompt, SKYTHOUGHT_PROMPT)) is not None:
+        return str(skythought_file(folder) or folder)
     return place_of(prompt, FILE_PROMPT) or place_of(prompt, DATASET_PROMPT)
 
 
 def with_home(prompt: str) -> str:
     """Return a prompt whose place has `~` spelled out."""
-    for form in _PLACES:
+    for form in _ALL:
         if (place := place_of(prompt, form)) is not None:
             return f"{form}{os.path.expanduser(place)}"
     return prompt
@@ -58,7 +61,7 @@ def check_prompt(name: str, prompt: str, setting: str | None = None) -> None:
     `name` is teacher_prompt or student_prompt; `setting` where it stands, if not in `layout`.
     """
     setting, keywords, forms = setting or f"layout.{name}", PROMPT_KEYWORDS[name], FORMS[name]
-    if prompt in keywords:
+    if prompt in keywords or prompt.startswith(TEXT_PROMPT):
         return
     if any(prompt.startswith(form) for form in forms):
         _check_place(setting, prompt)
@@ -80,11 +83,11 @@ def _check_place(setting: str, prompt: str) -> None:
     """Refuse a file, a checkout or a dataset that is not there; a possible Hub name is left alone."""
     if (folder := place_of(prompt, ORIGINAL_PROMPT)) is not None:
         read_teacher_prompt(folder)
+    elif (folder := place_of(prompt, SKYTHOUGHT_PROMPT)) is not None:
+        read_skythought_prompt(folder)
     elif (path := place_of(prompt, FILE_PROMPT)) is not None:
         if not os.path.isfile(path):
             raise ConfigError(f"`{setting}={prompt}` names a file that does not exist.")
-    elif prompt.startswith((SKYTHOUGHT_PROMPT, TEXT_PROMPT)):
-        return  # a checkout is read when the prompt is
     elif not (name := prompt.removeprefix(DATASET_PROMPT).strip()):
         raise ConfigError(
             f"`{setting}={prompt}` names no dataset: write from_dataset:NAME, as in "

@@ -58,9 +58,9 @@ PLAIN_SAMPLING = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 
 """Settings of `generation` under which only the temperature shapes the samples."""
 TRACKERS = ("wandb", "tensorboard", "trackio")
 FILE_PROMPT, ORIGINAL_PROMPT, DATASET_PROMPT = "file:", "original:", "from_dataset:"
+"""What a prompt begins with that is read from a file, a checkout of the original release, or a dataset."""
 SKYTHOUGHT_PROMPT, TEXT_PROMPT = "skythought:", "text:"
-"""What a prompt begins with that is read from a file, a checkout of an original, or a dataset; or that is a
-text which might be read as something else: what the program itself fills in has it."""
+"""What it begins with where a checkout of SkyThought holds it, or where the text itself follows."""
 PROMPT_KEYWORDS = {"teacher_prompt": ("default",), "student_prompt": ("default", "from_dataset")}
 """Settings of `layout` that hold a text, one of the forms of prompts.py, or one of these words."""
 REQUIRED_FIELDS = {

@@ -32,6 +32,7 @@ from rlt.config.schema import (
     FILE_PROMPT,
     PLAIN_SAMPLING,
     REDUCTIONS,
+    SKYTHOUGHT_PROMPT,
     Config,
     StudentSettings,
     stage_of,
@@ -184,7 +185,7 @@ def _check_own_prompt(config: Config) -> None:
     if stage.model == "either" and config.infer.solution is not None:
         return  # a teacher
     model, prompt = config.model_name_or_path, config.layout.student_prompt
-    if config.stage == "evaluate" and prompt.startswith("skythought:"):
+    if config.stage == "evaluate" and prompt.startswith(SKYTHOUGHT_PROMPT):
         return  # the protocol's own
     if model and _needs_own_prompt(model, prompt):
         values = "from_dataset or file:PATH" if stage.trains else "file:PATH"

@@ -11,16 +11,17 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rlt.config.checkpoints import named_checkpoint
-from rlt.config.files import LAYOUT_FILE
+from rlt.config.files import LAYOUT_FILE, prompt_is_here
+from rlt.config.original.skythought import is_skythought
 from rlt.config.schema import TEXT_PROMPT, Config, stage_of
 from rlt.config.tree import get, rows
 from rlt.data.model_layout import ModelLayout, digest, find_layout, read_layout
 from rlt.data.prompts import FROM_DATASET, student_prompt, teacher_prompt
-from rlt.data.skythought import is_skythought
 from rlt.errors import ConfigError
 from rlt.formats.tags import TAG_STYLES
 
@@ -65,19 +66,19 @@ class Owner:
 
 
 def adopt_layouts(
-    config: Config, chosen: Mapping[str, str], *, read: Read = find_layout, tell: bool = True
+    config: Config, chosen: Mapping[str, str], *, download: bool = False, tell: bool = True
 ) -> Config:
     """Return a resolved configuration with the tags and prompts of its models.
 
     `chosen` are the settings that the user typed, with where (config/typed.py). Applied twice it changes
     nothing more. Raises ConfigError for a typed one that is not the model's, and ModelError for a record that
-    cannot be read. `tell` says on the log whose prompt is taken.
+    cannot be read. `tell` says on the log whose prompt is taken; `download` looks on the Hub, too.
     """
     if not stage_of(config).reads(TAGS):
         return config
     config = deepcopy(config)
-    owners = list(owners_of(config, read))
-    adoption = _Adoption(config, chosen, logger.info if tell else _say_nothing)
+    owners = list(owners_of(config, partial(find_layout, download=download)))
+    adoption = _Adoption(config, chosen, logger.info if tell else _say_nothing, looks_elsewhere=download)
     for owner in owners:
         adoption.take_tags(owner)
     for owner in owners:
@@ -129,8 +130,11 @@ def _goes_on_from(config: Config) -> Path | None:
 class _Adoption:
     """One pass over the models of a configuration, which it changes."""
 
-    def __init__(self, config: Config, chosen: Mapping[str, str], say: Callable[..., None]) -> None:
+    def __init__(
+        self, config: Config, chosen: Mapping[str, str], say: Callable[..., None], *, looks_elsewhere: bool
+    ) -> None:
         self._config = config
+        self._looks_elsewhere = looks_elsewhere
         self._chosen = chosen
         self.say = say
         self.overridden = False
@@ -162,7 +166,10 @@ class _Adoption:
         where = self._where(setting)
         if where is None and _by_skythought(self._config):
             self.say("SkyThought asks under a system prompt of its own: %s=skythought:DIR takes it", setting)
-        now = None if _value(self._config, setting) is None else self._text(setting)
+        if where is not None and not self._is_here(setting):
+            self.say("%s: compared with %s's own once it is on this machine", setting, owner.name)
+            return
+        now = self._text(setting) if self._is_here(setting) and self._has_own(setting) else None
         if now == own:
             if where is None:
                 self.say("%s is %s's own, from its %s: %s", setting, owner.name, LAYOUT_FILE, short(own))
@@ -191,7 +198,8 @@ class _Adoption:
             owner.is_checkpoint or not stage_of(self._config).reads("student_model")
         ):
             return
-        own, now = owner.layout.student_prompt, self._text(STUDENT)
+        own = owner.layout.student_prompt
+        now = self._text(STUDENT) if self._is_here(STUDENT) else None
         if self._where(STUDENT) is None and now != own:
             if now is not None or not _is_of_its_rows(owner):
                 self._take(STUDENT, own, owner)
@@ -236,7 +244,7 @@ class _Adoption:
         else:
             why = f"the {LAYOUT_FILE} of {owner.name} holds no {owner.role}'s prompt"
             why += f" ({owner.layout.note})" if owner.layout.note else ""
-        text = self._text(setting)
+        text = self._text(setting) if self._is_here(setting) else None
         what = f"{setting}={_begin(value)}" + ("" if text is None else f", sha256 {digest(text):.12s}")
         self.say("%s, so %s under %s", why, "the run goes on" if owner.is_checkpoint else "it is asked", what)
 
@@ -245,6 +253,13 @@ class _Adoption:
         if setting.startswith("reward.students."):
             return None if _value(self._config, setting) is None else self._chosen.get("reward.students")
         return self._chosen.get(setting)
+
+    def _has_own(self, setting: str) -> bool:
+        """Whether a further student has a prompt setting of its own; all others have."""
+        return _value(self._config, setting) is not None
+
+    def _is_here(self, setting: str) -> bool:
+        return self._looks_elsewhere or prompt_is_here(_value(self._config, setting))
 
     def _text(self, setting: str) -> str | None:
         """Return the text that a prompt setting means, None for that of each row."""
@@ -282,7 +297,8 @@ def layout_to_come(config: Config) -> ModelLayout | None:
     if not stage.trains or stage.model is None:
         return None
     teacher = prompt_text(config, TEACHER) if stage.reads(TEACHER) else None
-    student = prompt_text(config, STUDENT) if stage.reads(STUDENT) else None
+    is_known = stage.reads(STUDENT) and prompt_is_here(config.layout.student_prompt)
+    student = prompt_text(config, STUDENT) if is_known else None
     return ModelLayout(stage.model, config.layout.tags, teacher, student)
 
 

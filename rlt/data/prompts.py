@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rlt.config.original.prompt import read_teacher_prompt
+from rlt.config.original.skythought import read_skythought_prompt
 from rlt.config.prompts import place_of
 from rlt.config.schema import DATASET_PROMPT, FILE_PROMPT, ORIGINAL_PROMPT, SKYTHOUGHT_PROMPT, TEXT_PROMPT
-from rlt.data.skythought import read_skythought_prompt
 from rlt.data.sources import read_rows
 from rlt.errors import ConfigError, DataError
 from rlt.formats.prompts import default_student_prompt, default_teacher_prompt
@@ -33,8 +33,8 @@ def student_prompt(setting: str, tags: TagStyle) -> str | None:
         return None
     if (source := place_of(setting, DATASET_PROMPT)) is not None:
         return prompt_of_dataset(source.strip())
-    if (place := place_of(setting, SKYTHOUGHT_PROMPT)) is not None:
-        return read_skythought_prompt(place)
+    if (folder := place_of(setting, SKYTHOUGHT_PROMPT)) is not None:
+        return read_skythought_prompt(folder)
     return default_student_prompt(tags) if setting == "default" else _text(setting, "layout.student_prompt")
 
 

@@ -257,8 +257,8 @@ class StudentLayout:
         system_prompt: str | None,
         turn_end: str | None = None,
         *,
-        solution_span: str = "content",
         prompt_of_rows: str | None = None,
+        solution_span: str = "content",
     ) -> None:
         self.chat = Chat(tokenizer, "layout.student_prompt")
         self.tokenizer = tokenizer

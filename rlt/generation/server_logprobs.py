@@ -19,7 +19,8 @@ from torch import Tensor
 from rlt.generation.drift import Drift, engine_drift, rounding_limit
 from rlt.generation.vllm_pool import CONTROL_TIMEOUT, UNLIMITED, VLLMPool
 from rlt.generation.vllm_server import VLLMServer, finite_logprobs, server_log_path
-from rlt.models.logprobs import Request, split_batches
+from rlt.models.logprobs import Request
+from rlt.models.passes import split_runs
 
 BATCHES_PER_SERVER = 2
 """Batches in flight per server and process: one is computed while the next one waits."""
@@ -77,6 +78,7 @@ class ServerLogprobs:
         *,
         temperature: float,
         tokens_per_batch: int,
+        runs: Sequence[int] | None = None,
         agree: Callable[[int], int] = lambda count: count,  # noqa: ARG002 - no pass here is collective
     ) -> list[Tensor]:
         """Return the log-probabilities of each request's positions, float32 on the CPU, in order."""
@@ -85,7 +87,8 @@ class ServerLogprobs:
         lengths = [_length(request) for request in requests]
         num_batches = BATCHES_PER_SERVER * len(self._pool.servers)
         share = math.ceil(sum(lengths) / num_batches)
-        batches = split_batches(lengths, min(tokens_per_batch, max(share, 1)))
+        runs = [len(requests)] if runs is None else runs
+        batches = split_runs(lengths, runs, min(tokens_per_batch, max(share, 1)))
 
         def task(batch: list[int]) -> Callable[[], list[Tensor]]:
             members = [requests[i] for i in batch]

@@ -9,8 +9,9 @@ the longest one goes on alone. With vLLM and generation.overlap the training GPU
 first turn there is nothing to score; the longest completion is scored after it has come. The update waits for
 all of it: advantages are those of whole groups. Real lengths are spread, so short rows come before the first
 turn's end and long ones after it.
+Under ZeRO-3 rows are scored in units (rlt/trainers/reading.py), and the last one waits for the longest row.
 The transformers back end writes and scores on the same GPUs, one after the other. Under offload
-scoring waits too, since each row alone would bring the weights from the host.
+scoring waits too, since each unit would bring the weights from the host.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rlt.config.lengths import rows_per_pass, tokens_with_gradients
 from rlt.config.schema import Config, RewardSettings, stage_of
 from rlt.launch.activations import Numbers, bytes_of
 from rlt.launch.hardware import (
@@ -34,6 +36,7 @@ from rlt.launch.hardware import (
 from rlt.launch.plan import Plan
 from rlt.launch.server_memory import ServerMemory
 from rlt.launch.training_memory import SHARDED, Models, trained_parameters
+from rlt.models.passes import BUSY_TOKENS, joined_tokens
 from rlt.models.size import ModelSize
 from rlt.surroundings.gpus import GPU
 
@@ -152,13 +155,21 @@ class StepTimes:
         config, reward = self.config, 0.0
         of_policy = self._forward(self.models.policy, tokens)
         if config.generation.backend == "vllm" and self.plan.strategy != "offload":
-            of_policy = max(of_policy, self._rows * self._gather)  # a pass for each row gathers the weights
+            # Each pass gathers the weights; of lengths that vary, a unit takes several.
+            together = max(1.0, min(self._unit, BUSY_TOKENS / tokens))
+            of_policy = max(of_policy, self._rows / together * self._gather)
         if stage_of(config).scores and config.reward.placement != "server":
             reward += sum(self._forward(student, tokens) for student in self.models.students)
         # The importance-sampling correction reads the same pass, or is made in the update.
         if stage_of(config).scores and _reads_policy(config.reward):
             reward += of_policy
         return {"reward": reward, "reference": of_policy if config.trainer.beta else 0.0}
+
+    @property
+    def _unit(self) -> int:
+        """Rows that are read together, once all of them are there."""
+        is_gathered = self.plan.strategy == "zero3" and self.plan.num_processes > 1
+        return rows_per_pass(self.config) if is_gathered else 1
 
     @property
     def _weights(self) -> float:
@@ -184,7 +195,10 @@ class StepTimes:
         passes = 2 if config.model.lora.rank else 3  # adapters: no gradients of the weights
         passes += self._recomputes(tokens)
         compute = passes * self._forward(policy, tokens)
-        micro_batches = self._rows / config.per_device_train_batch_size
+        together = float(config.per_device_train_batch_size)
+        if stage_of(config).is_rl and config.trainer.loss_type != "bnpo":  # the loss is a sum over rows
+            together = max(together, joined_tokens(tokens_with_gradients(config)) / tokens)
+        micro_batches = self._rows / together
         trained = trained_parameters(config, policy)
         # Each micro-batch gathers the weights twice and shares gradients once, while it computes.
         compute = max(compute, micro_batches * 3 * self._gather)
@@ -239,8 +253,10 @@ class StepTimes:
         each = sum(self._scoring(lengths.prompt + lengths.completion).values()) / served.turns
         # Two stages in a row: the servers' turns, and the scoring of each.
         scored = served.prompts + served.turn + (served.turns - 1) * max(served.turn, each) + each
-        last = sum(self._scoring(lengths.prompt + lengths.longest).values()) / self._rows
-        return max(scored - served.seconds, last)
+        # The last unit: the longest row, and others of its company.
+        each_row = sum(self._scoring(lengths.prompt + lengths.completion).values()) / self._rows
+        longest = sum(self._scoring(lengths.prompt + lengths.longest).values()) / self._rows
+        return max(scored - served.seconds, longest + (min(self._unit, self._rows) - 1) * each_row)
 
     def _decode(self, sequences: int, context: float, width: int, parallel: int) -> float:
         """Return the time of one token for each sequence: reading weights and keys, or computing."""

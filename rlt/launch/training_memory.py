@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 
+from rlt.config.lengths import row_length, tokens_per_pass
 from rlt.config.schema import Config, stage_of
 from rlt.launch.activations import (
     WITHOUT_DEEPSPEED,
@@ -136,13 +137,6 @@ def state_bytes(
     return {"weights": weights, "gradients": gradients, "optimizer": 12 * share}
 
 
-def row_length(config: Config) -> int:
-    """Return the tokens of the longest training row."""
-    if stage_of(config).is_rl:
-        return config.max_prompt_length + config.max_completion_length
-    return config.data.max_length
-
-
 def _frozen(whole: float, strategy: str, processes: int) -> float:
     """Return what a model without gradients takes that DeepSpeed shards wherever the policy is sharded."""
     return {"zero3": whole / processes, "offload": 0.0}.get(strategy, whole)
@@ -249,11 +243,13 @@ def _scoring(config: Config, strategy: str, models: Models, numbers: Numbers) ->
     students = models.students if config.reward.placement != "server" else ()
     frozen = Numbers(width, width, width)
     tokens = max(config.reward.tokens_per_batch, row_length(config))
-    by_layer = max(
-        forward_by_layer(models.policy, numbers), *(forward_by_layer(s, frozen) for s in students), 0
+    activations = max(
+        tokens_per_pass(config) * forward_by_layer(models.policy, numbers),
+        *(tokens * forward_by_layer(student, frozen) for student in students),
+        0,
     )
     moved = max((width * s.parameters for s in students), default=0)
-    parts: Parts = {"activations": tokens * by_layer, "LM head": SCORING_TILE * (4 + numbers.compute)}
+    parts: Parts = {"activations": activations, "LM head": SCORING_TILE * (4 + numbers.compute)}
     if config.reward.placement == "cpu_offload":
         parts["student"] = moved
     if strategy in SHARDED:

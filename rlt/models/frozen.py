@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,6 +37,7 @@ class FrozenModel:
         *,
         temperature: float,
         tokens_per_batch: int,
+        runs: Sequence[int] | None = None,
         agree: Callable[[int], int] = lambda count: count,
     ) -> list[torch.Tensor]:
         """Return the log-probabilities of each request's positions (see `token_logprobs`)."""
@@ -47,6 +48,7 @@ class FrozenModel:
                 temperature=temperature,
                 tokens_per_batch=tokens_per_batch,
                 device=self._device,
+                runs=runs,
                 agree=agree if self.collective else (lambda count: count),
             )
 

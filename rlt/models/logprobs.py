@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 
 from rlt.models.gather import gathered
 from rlt.models.own_head import OwnHead, Sample, find_own_head, is_partitioned
+from rlt.models.passes import split_runs
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +40,6 @@ _CPU_OWN_ELEMENTS = 2**24
 
 _CPU_TOKENS = 8192
 """Tokens of one forward pass on a CPU at most: more take memory for activations and save no time."""
-
-_MAX_PADDING = 0.1
-"""Share of a batch that may be padding."""
-_BUSY_TOKENS = 2048
-"""A batch of fewer tokens is not cut for the sake of padding."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +59,13 @@ class LogprobModel(Protocol):
         *,
         temperature: float,
         tokens_per_batch: int,
+        runs: Sequence[int] | None = None,
         agree: Callable[[int], int] = lambda count: count,
     ) -> list[Tensor]:
-        """Return the log-probabilities of each request's positions, float32 on the CPU, in order."""
+        """Return the log-probabilities of each request's positions, float32 on the CPU, in order.
+
+        `runs`: numbers of consecutive requests of which none may depend on those of another run.
+        """
         ...
 
 
@@ -227,28 +227,6 @@ def _tiled_logprobs(
     return chosen_N - sums_PN.logsumexp(dim=0)
 
 
-def split_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
-    """Return indices grouped so that rows x longest row stays within the budget, longest rows first.
-
-    A row longer than the budget gets a batch of its own. A batch also ends where more than a tenth of it
-    would be padding, once it is large enough to keep a device busy.
-    """
-    batches: list[list[int]] = []
-    num_tokens = 0  # of the last batch, without padding
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batches:
-            longest, rows = lengths[batches[-1][0]], len(batches[-1])
-            padded = (rows + 1) * longest
-            wastes = num_tokens + lengths[index] < (1 - _MAX_PADDING) * padded
-            if padded <= tokens_per_batch and not (wastes and rows * longest >= _BUSY_TOKENS):
-                batches[-1].append(index)
-                num_tokens += lengths[index]
-                continue
-        batches.append([index])
-        num_tokens = lengths[index]
-    return batches
-
-
 def _batch(requests: list[Request], temperature: float, device: torch.device) -> tuple[Tensor, TokenQuery]:
     """Return right-padded ids (B, T) and the query; T ends where the last wanted token is predicted.
 
@@ -279,15 +257,19 @@ def token_logprobs(
     temperature: float,
     tokens_per_batch: int,
     device: torch.device,
+    runs: Sequence[int] | None = None,
     agree: Callable[[int], int] = lambda count: count,
 ) -> list[Tensor]:
     """Return the natural-log probabilities of each request's positions, float32 on the CPU, in order.
 
+    `runs` are numbers of consecutive requests that share batches with each other alone, as values depend on
+    their company by rounding; None: all may.
     `model` has been through `add_token_query`. Under ZeRO-3 a forward pass is a collective operation:
     `agree` then returns the largest number of batches over all ranks, and shorter ranks run dummies.
     """
     budget = min(tokens_per_batch, _CPU_TOKENS) if device.type == "cpu" else tokens_per_batch
-    batches = split_batches([max(r.positions, default=1) for r in requests], budget)
+    lengths = [max(r.positions, default=1) for r in requests]
+    batches = split_runs(lengths, [len(requests)] if runs is None else runs, budget)
     results: list[Tensor] = [torch.empty(0)] * len(requests)
     for batch in _padded_to(batches, agree(len(batches))):
         members = [requests[i] for i in batch] or [Request(ids=[0, 0], positions=[1])]

@@ -44,12 +44,12 @@ class Reward(Protocol):
         explanations: Sequence[Explanation],
         teacher_logprobs: Sequence[Tensor | None],
         *,
-        alone: bool = False,
+        runs: Sequence[int] | None = None,
     ) -> list[Measured]:
         """Return what the reward of each explanation is made from.
 
         `teacher_logprobs[i]` holds log p_T of explanation i's tokens, one value per token id, or None where
-        they are not read. `alone`: a forward pass for each row, so that none depends on the rows beside it.
+        they are not read. `runs`: numbers of consecutive rows; no row depends on those of another run.
         Collective where a student is sharded: every process calls it.
         """
         ...
@@ -108,11 +108,11 @@ class LikelihoodReward:
         explanations: Sequence[Explanation],
         teacher_logprobs: Sequence[Tensor | None],
         *,
-        alone: bool = False,
+        runs: Sequence[int] | None = None,
     ) -> list[Measured]:
         """Return what the students make of each explanation."""
         by_student = [
-            student.scorer.measure(problems, explanations, teacher_logprobs, alone=alone)
+            student.scorer.measure(problems, explanations, teacher_logprobs, runs=runs)
             for student in self.students
         ]
         return list(zip(*by_student, strict=True))

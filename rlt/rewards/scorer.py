@@ -64,18 +64,19 @@ class StudentScorer:
         explanations: Sequence[Explanation],
         teacher_logprobs: Sequence[Tensor | None],
         *,
-        alone: bool = False,
+        runs: Sequence[int] | None = None,
     ) -> list[RewardInputs]:
         """Return what the reward of each explanation is made from.
 
-        `teacher_logprobs[i]` holds log p_T of explanation i's tokens, one value per token id. `alone`: a
-        forward pass for each row.
+        `teacher_logprobs[i]` holds log p_T of explanation i's tokens, one value per token id. `runs`:
+        see `token_logprobs`.
         """
         readings = [self._read(explanation) for explanation in explanations]
         logprobs = self.student.logprobs(
             self._requests(problems, readings),
             temperature=self._temperature,
-            tokens_per_batch=1 if alone else self._tokens_per_batch,
+            tokens_per_batch=self._tokens_per_batch,
+            runs=runs,
             agree=self._agree,
         )
         items = []
@@ -99,6 +100,11 @@ class StudentScorer:
                 )
             )
         return items
+
+    def lengths(self, problems: Sequence[Problem], explanations: Sequence[Explanation]) -> list[int]:
+        """Return the tokens that the student reads for each explanation."""
+        readings = [self._read(explanation) for explanation in explanations]
+        return [len(request.ids) for request in self._requests(problems, readings)]
 
     def pieces(self, explanation: Explanation, *, by_chunk: bool) -> list[bytes]:
         """Return the bytes of each token that the student reads, or of each chunk shared with the teacher."""

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from rlt.config.files import sequence_length
+from rlt.config.original.skythought import is_skythought
 from rlt.config.schema import LOCAL_TASK, Config, SubsetSettings
 from rlt.config.server_key import find_key
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
 from rlt.data.load import take_subset
-from rlt.data.own_layout import STUDENT, prompt_text, used_prompts
-from rlt.data.skythought import is_skythought
+from rlt.data.own_layout import STUDENT, prompt_text
 from rlt.evaluation.grading import RunningScore
 from rlt.evaluation.items import (
     Asked,
@@ -200,7 +200,6 @@ def origins(config: Config, sources: Mapping[str, Source | None], pool: VLLMPool
     """Return what the numbers go back to besides the answers: data, grading, code, libraries, servers."""
     evaluate = config.evaluate
     return {
-        "prompts": used_prompts(config),
         "data": {task: describe_input(source) for task, source in sources.items() if source},
         "grading": {
             name: getattr(evaluate, name) for name in ("unfinished", "extraction", "grading_seconds")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from transformers import PreTrainedTokenizerBase
 
-from rlt.config.schema import Config
+from rlt.config.schema import Config, StudentSettings
 from rlt.data.model_layout import ModelLayout
 from rlt.data.own_layout import owners_of, prompt_of_rows
 from rlt.data.prompts import student_prompt, teacher_prompt
@@ -39,9 +39,22 @@ def student_layout(
     tags, setting = TAG_STYLES[config.layout.tags], config.layout.student_prompt if prompt is None else prompt
     rows = prompt_of_rows(config, model, setting, revision)
     return StudentLayout(
-        *(tokenizer, tags, student_prompt(setting, tags), turn_end),
-        solution_span=solution_span,
+        tokenizer,
+        tags,
+        student_prompt(setting, tags),
+        turn_end,
         prompt_of_rows=rows,
+        solution_span=solution_span,
+    )
+
+
+def judge_layout(
+    config: Config, tokenizer: PreTrainedTokenizerBase, student: StudentSettings
+) -> StudentLayout:
+    """Return how a frozen student reads explanations; `student` is of `all_students`."""
+    assert student.prompt is not None, "all_students fills it in"
+    return student_layout(
+        *(config, tokenizer, student.model), prompt=student.prompt, solution_span=config.reward.solution_span
     )
 
 

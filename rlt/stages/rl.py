@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlt.config.files import sequence_length
+from rlt.config.lengths import rows_per_pass, tokens_per_pass, tokens_with_gradients
 from rlt.config.schema import PLAIN_SAMPLING, Config, stage_of
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import keep_shortest
@@ -18,6 +19,7 @@ from rlt.generation.drift import rounding_limit
 from rlt.generation.sync_folder import sync_folder
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.weight_sync import make_weight_sync
+from rlt.models.passes import joined_tokens
 from rlt.models.plain import PlainModel
 from rlt.reporting.run_record import RunRecord
 from rlt.reporting.samples import format_sample, prepare_samples, write_samples
@@ -127,7 +129,7 @@ def starting_weights(config: Config, checkpoint: Path | None) -> PlainModel | st
 def make_engine(trainer: RLTrainer[Any], *, pool: VLLMPool | None, config: Config) -> Engine:
     """Return the source of completions: a pool of servers, or the policy itself."""
     sampling = make_sampling(config, trainer.stop_token_ids)
-    overlaps = pool is not None and config.generation.overlap and trainer.rows_alone
+    overlaps = pool is not None and config.generation.overlap and trainer.rows_together is not None
     if config.generation.overlap and not overlaps and is_main_process():
         why = "the policy itself writes them" if pool is None else "weights come from host memory each time"
         logger.info("completions are scored together, after the last one is written: %s", why)
@@ -178,10 +180,10 @@ def rl_settings(config: Config) -> RLSettings:
         drift_limit=drift_limit(config),
         drift_error=1e-3 if is_paid_by_samples else None,
         mask_truncated=config.trainer.mask_truncated,
-        # What a pass with gradients may hold, one without holds easily.
-        tokens_per_pass=config.per_device_train_batch_size
-        * (config.max_prompt_length + config.max_completion_length),
-        rows_alone=config.generation.backend == "vllm",
+        tokens_per_pass=tokens_per_pass(config),
+        joined_tokens=joined_tokens(tokens_with_gradients(config)),
+        rows_per_pass=rows_per_pass(config),
+        come_one_by_one=config.generation.backend == "vllm",
         eval_num_generations=config.evaluation.num_generations,
         monitors=config.monitors,
     )

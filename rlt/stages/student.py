@@ -20,7 +20,7 @@ from rlt.rewards.formula import RewardSpec
 from rlt.rewards.likelihood import LikelihoodReward, WeightedStudent
 from rlt.rewards.scorer import StudentScorer
 from rlt.rewards.student import StudentText
-from rlt.stages.layouts import student_layout
+from rlt.stages.layouts import judge_layout
 from rlt.stages.student_placement import student_context, student_model
 
 logger = logging.getLogger(__name__)
@@ -54,11 +54,7 @@ def read_students(
         students.append(
             StudentText(
                 settings,
-                student_layout(
-                    *(config, tokenizer, settings.model),
-                    prompt=settings.prompt,
-                    solution_span=config.reward.solution_span,
-                ),
+                judge_layout(config, tokenizer, settings),
                 None if found.same_ids else TokenBytes(teacher),
                 student_context(config, settings.model),
             )

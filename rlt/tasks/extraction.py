@@ -2,7 +2,8 @@ r"""What a text answers: named rules, tried in order. Each takes time linear in 
 
 The orders are data. `skythought` is that of SkyThought at 4bb8f3e: the last box, else what follows an answer
 phrase, else the last number; of multiple choice the last letter that stands alone. Unlike there, a box has to
-be closed, and 3/4 is one number.
+be closed, and 3/4 is one number. `lenient` takes an answer as a whole: all of several boxes, formulas or
+brackets that belong together, never a piece of them.
 """
 
 from __future__ import annotations
@@ -11,42 +12,49 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
+from rlt.tasks.boxes import last_boxed, last_boxes
+from rlt.tasks.formulas import formulas, read_gap
+from rlt.tasks.last_value import last_formula, last_value
+
 Rule = Callable[[str], str | None]
 """Returns the answer in a text; None where the rule finds none."""
 FINAL_MARK = "####"
 """GSM8K writes the answer behind it."""
+_LONGEST_FORMULAS = 4_000
+"""Characters after an answer phrase in which its formulas are looked for."""
 _LONGEST_LINE = 200
 """Characters of a line that may be an answer as it is."""
 _NEAR = 60
 """Characters after an answer phrase in which the letter of an option stands."""
 
-_BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\\\(?!boxed|fbox)|\\[{}]|[{}]")
+_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _PHRASE = re.compile(r"\banswers?\b(?:\s+(?:is|are)\b|\s*[:=])", re.IGNORECASE)
 _PHRASE_END = re.compile(
-    r"[.!?](?=\s|$)|\s(?:because|since|so|as|which|where|not)\b|,\s(?=[a-z]{2})|\s\(?i\.e\."
+    r"[.?](?=\s|$)|!(?=\s*$|\s+[A-Z])|\s(?:because|since|so|as|which|where|not)\b|,\s(?=I\b|[a-z]{2})|\s\(?i\.e\."
 )
-_FORMULA = re.compile(r"\$\$([^$]+)\$\$|\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_GOES_ON = re.compile(r"\s*(?:[-+*/^=<>]|\\?[%]|\\[a-z])")
+"""What makes a formula the left part of a larger one."""
 _NUMBER = re.compile(r"(?:(?<![\w)}])[-\u2212])?(?:\d+(?:,\d{3}(?!\d))*(?:\.\d+)?|\.\d+)(?:/\d+)?")
 _NO_WORD = re.compile(
     r"\\(?:text|textbf|mathrm|mbox|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+|\b(?:sqrt|sin|cos|tan|log|ln|pi|or|and)\b"
 )
 _QUANTITY = re.compile(r"[-+]?\$?[\d.,/]+ ?[A-Za-z/]+(?: [a-z/]+)?(?:\^\d)?\.?")
-_WORD = re.compile(r"[^\W\d_]{2,}")
+_WORD = re.compile("(?:(?![\u00b2\u00b3\u00b9\u2070-\u209c])[^\\W\\d_]){2,}")
 _LETTER = re.compile(r"(?<![A-Za-z0-9])[A-D](?![A-Za-z0-9])")
 _ONE_LETTER = re.compile(r"(?:\\[a-z]+\{|[\s({*])*([A-D])(?:[\s)}*.]*|[\s)}*]*[).:].*)", re.DOTALL)
 
 
-def last_boxed(text: str) -> str | None:
-    r"""Return what stands in the last `\boxed{…}` or `\fbox{…}` that is closed; braces must balance."""
-    opened: list[int | None] = []  # where the content of a box starts, None for any other brace
-    best: tuple[int, int] | None = None
-    for match in _BRACES.finditer(text):
-        token = match[0]
-        if token.endswith("{") and token != r"\{":
-            opened.append(match.end() if len(token) > 1 else None)
-        elif token == "}" and opened and (start := opened.pop()) is not None:
-            best = max(best or (0, 0), (start, match.start()))
-    return (best and text[slice(*best)].strip()) or None
+def in_answer_tag(text: str) -> str | None:
+    """Return the answer in the last `<answer>…</answer>`; the closing tag may be what ended the text."""
+    marks = deque(_TAG.finditer(text), maxlen=2)
+    if not marks:
+        return None
+    last, before = marks[-1], marks[0]
+    if last[1]:
+        content = text[before.end() : last.start()] if len(marks) > 1 and not before[1] else ""
+    else:
+        content = one_line(text[last.end() :]) or ""
+    return extract(one_line(content) or content, _IN_TAG)[0]
 
 
 def after_final_mark(text: str) -> str | None:
@@ -61,11 +69,24 @@ def after_answer_phrase(text: str) -> str | None:
     if rest is None:
         return None
     rest = rest.lstrip(" \t\r\n:=*")
-    if formula := _FORMULA.match(rest):
-        return next(filter(None, formula.groups())).strip() or None
+    if formula := _leading_formulas(rest):
+        return formula
     line = rest.partition("\n")[0]
     end = _PHRASE_END.search(line)
-    return (line[: end.start()] if end else line).strip(" \t\r*.,;:!") or None
+    answer = (line[: end.start()] if end else line).strip(" \t\r*,;:")
+    return answer.removesuffix(".").rstrip(" *") or None
+
+
+def _leading_formulas(text: str) -> str | None:
+    """Return the formula that a text starts with, and those joined to it; None where more belongs to it."""
+    found = formulas(text[:_LONGEST_FORMULAS])
+    if not found or found[0].start or _GOES_ON.match(text, found[0].end):
+        return None
+    num = joined = 1
+    while num < len(found) and (gap := read_gap(text[found[num - 1].end : found[num].start])):
+        num += 1
+        joined = num if gap.has_and else joined
+    return ", ".join(span.content for span in found[:joined]) or None
 
 
 def last_number(text: str) -> str | None:
@@ -84,6 +105,8 @@ def whole_formula(text: str) -> str | None:
 def one_line(text: str) -> str | None:
     """Return a text that is one line of at most 200 characters, such as `no real solutions`."""
     line = text.strip()
+    if line.startswith("**") and line.endswith("**"):
+        line = line.strip("* ")
     return line if line and len(line) <= _LONGEST_LINE and "\n" not in line else None
 
 
@@ -112,10 +135,14 @@ def last_letter(text: str) -> str | None:
 
 
 RULES: dict[str, Rule] = {
+    "answer tag": in_answer_tag,
+    "last boxes": last_boxes,
     "last boxed": last_boxed,
     "final mark": after_final_mark,
     "answer phrase": after_answer_phrase,
     "whole formula": whole_formula,
+    "last formula": last_formula,
+    "last value": last_value,
     "last number": last_number,
     "one line": one_line,
     "whole text": whole_text,
@@ -137,14 +164,15 @@ ORDERS: dict[str, Orders] = {
     },
     "lenient": {
         "math": (
-            *("last boxed", "final mark", "answer phrase", "whole formula"),
-            *("last number", "one line"),
+            *("answer tag", "last boxes", "final mark", "answer phrase", "whole formula"),
+            *("last formula", "last value", "one line"),
         ),
         "choice": ("boxed letter", "letter after phrase", "last letter"),
         "countdown": _EXPRESSION,
     },
 }
-"""By `evaluate.extraction`. The last number is a guess, which is why `summary.json` counts the rules."""
+"""By `evaluate.extraction`. The last value is a guess, which is why `summary.json` counts the rules."""
+_IN_TAG = tuple(rule for rule in ORDERS["lenient"]["math"] if rule != "answer tag")
 
 
 def extract(text: str, rules: Sequence[str]) -> tuple[str | None, str]:

@@ -17,7 +17,8 @@ import signal
 import sys
 from typing import Any
 
-from rlt.tasks.normal_form import plain_text
+from rlt.tasks.normal_form import decide
+from rlt.tasks.plain_text import plain_text
 
 MEMORY = 4 * 2**30
 """Bytes of address space: an answer such as 9^9^9^9 must not fill the machine."""
@@ -32,6 +33,11 @@ _DIFFERENT = 1e-9
 
 
 def is_correct(answer: str, reference: str) -> bool:
+    """Whether an answer says the same as a reference: part by part, with math-verify for what is open."""
+    return bool(decide(answer, reference, by_math_verify))
+
+
+def by_math_verify(answer: str, reference: str) -> bool:
     """Whether an answer says the same as a reference, by math-verify."""
     from math_verify import parse, verify
 

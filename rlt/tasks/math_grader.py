@@ -28,7 +28,7 @@ _PAIRS_AT_ONCE, _CHARACTERS_AT_ONCE = 64, 5_000
 """Of one request to a child: as JSON they fit into a pipe, so that no side waits for the other to read."""
 _REMEMBERED = 100_000
 """Pairs whose verdict is kept: the samples of a problem often agree."""
-_MARKED = ("last boxed", "final mark")
+_MARKED = ("last boxes", "final mark")
 
 
 class MathGrader:

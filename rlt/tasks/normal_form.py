@@ -15,52 +15,28 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
+from rlt.tasks.last_value import last_value
+from rlt.tasks.parts import Same, compare_parts, value_of
+from rlt.tasks.plain_text import plain_text
+
 _MOST_DIGITS = 300
 """Longer numbers are compared as digits, not as fractions."""
 _CLOSE = Fraction(1, 10**6)
 """Within it math-verify decides whether a decimal is another number rounded; it compares six decimals."""
 
-_LAYOUT = re.compile(
-    r"(?P<row>\\\\)|(?P<none>\\!)|(?P<thin>\\,)|"
-    r"\\(?:left|right|[Bb]igg?[lr]?|displaystyle|quad|qquad)(?![A-Za-z])|\\[;:$()\[\]\s]|[$~]"
-)
-_SAME = [
-    (re.compile(r"\\[dt]frac(?![A-Za-z])"), r"\\frac"),
-    (re.compile(r"\\frac\s*(\d)\s*(\d)(?!\d)"), r"\\frac{\1}{\2}"),
-    (re.compile(r"\\frac\s*(\d)\s*(?=\{)"), r"\\frac{\1}"),
-    (re.compile(r"(\\frac\s*\{[^{}]*\})\s*(\d)"), r"\1{\2}"),
-    (re.compile(r"\\sqrt\s*(\d|[A-Za-z](?![A-Za-z]))"), r"\\sqrt{\1}"),
-    (re.compile(r"\^\s*\{\s*([\dA-Za-z])\s*\}"), r"^\1"),
-    (re.compile(r"_\s*\{\s*([\dA-Za-z])\s*\}"), r"_\1"),
-    (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\\varnothing(?![A-Za-z])"), r"\\emptyset "),
-    (re.compile(r"\\text\s*\{\s*(?:and|or)\s*\}"), ", "),
-    (re.compile(r"\\(?:le|leq|leqslant)(?![A-Za-z])"), r"\\leq "),
-    (re.compile(r"\\(?:ge|geq|geqslant)(?![A-Za-z])"), r"\\geq "),
-    (re.compile(r"\\(?:ne|neq)(?![A-Za-z])"), r"\\neq "),
-    (re.compile(r"\\(?:lbrace|rbrace)(?![A-Za-z])"), lambda m: r"\{" if "l" in m[0] else r"\}"),
-]
-_SIGNS = str.maketrans(
-    {
-        **dict.fromkeys("\N{MINUS SIGN}\N{EN DASH}\N{FULLWIDTH HYPHEN-MINUS}", "-"),
-        "\N{MULTIPLICATION SIGN}": r"\times ",
-        "\N{GREEK SMALL LETTER PI}": r"\pi ",
-        "\N{INFINITY}": r"\infty ",
-        "\N{DEGREE SIGN}": r"^\circ ",
-        "\N{SUPERSCRIPT TWO}": "^2",
-        "\N{SUPERSCRIPT THREE}": "^3",
-        "\N{UNION}": r"\cup ",
-        "\N{LESS-THAN OR EQUAL TO}": r"\leq ",
-        "\N{GREATER-THAN OR EQUAL TO}": r"\geq ",
-    }
-)
-_SQRT = re.compile(r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)")
-_ROOT = re.compile("\N{SQUARE ROOT}" + r"\s*(?:\(([^()]*)\)|(\d+|[A-Za-z]))")
-_AND = re.compile(r",?\s(?:and|or)\s")
 _SPACE = re.compile(r"(?<![\dA-Za-z])\s+|\s+(?![\dA-Za-z])")
-_ALL_TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname)\s*\{([^{}\\]*)\}")
-_CAPITALISED = re.compile(r"[A-Z]?[a-z]+(?: [A-Z]?[a-z]+)*")
-
+_DEEPEST = 8
+"""Parts within parts, and names and units around them."""
+_LONGEST_FORMULA = 2_000
+"""Characters of a formula that computer algebra is asked about."""
+_TOWER = re.compile(r"\^\s*\{?\s*-?\d{6}|(?:\^\s*\{?\s*-?\d+\s*){3}")
+"""Powers that would fill the memory or the time of an answer."""
+_GROUPS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?!\d)")
+_TEXTS = re.compile(r"\\(?:text|mbox|textbf|mathrm|textrm)\s*\{([^{}]*)\}")
+_WORDS = re.compile(
+    r"(?<![^\s{(.,;:])(?!(?:sqrt|sin|cos|tan|log|ln|pi|exp|mod)\b)[A-Za-z][a-z]{2,}(?![^\s}).,;:!?])"
+)
+_DIGITS = re.compile(r"\d+")
 _DECIMAL = re.compile(r"([-+]?)\s*(\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)?(?:\.(\d*))?")
 _FRACTION = re.compile(
     r"([-+]?)\s*(?:(\d{1,99})\s*(?=\\)|(\d{1,99})\s(?=\d))?"
@@ -70,12 +46,14 @@ _POWER_OF_TEN = re.compile(
     r"([-+]?\d{1,99}(?:\.\d{1,99})?)(?:[eE]|\s*\\(?:times|cdot)\s*10\s*\^\s*(?=\d|\{))\{?([-+]?\d{1,2})\}?"
 )
 _PERCENT = re.compile(r"\s*(?:\\?%|\\?\s*(?:percent|per cent))\s*$")
-_DEGREES = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree|\bdegrees?)\s*$")
+_DEGREES = re.compile(
+    r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree|\bdegrees?)\s*(?:\\(?:text|mathrm)\s*\{\s*)?(?P<scale>[CF]?)\s*\}?$"
+)
 _UNIT = re.compile(
     r"(?P<number>[-+\d.,/ ]*\d|.*[})\d]|.*\\pi)\s*(?:\\(?:text|mathrm|mbox|textrm)\s*\{(?P<latex>[^{}]*)\}|"
     r"(?P<plain> [A-Za-z]{3,}[A-Za-z /]*|"
     r" ?(?:[cmk]m|[mk]?g|m?[lL]|ft|in|yd|mi|lb|oz|hr|min|sec|mph|m/s|km/h)))"
-    r"(?P<power>\s*\^\s*\{?\s*[23]\s*\}?)?",
+    r"(?P<power>\s*\^\s*\{?\s*-?[1-9]\s*\}?)?",
     re.DOTALL,
 )
 _SHORT_UNIT = re.compile(r"(?P<number>[-+\d.,/]+) ?(?P<latex>(?!))?(?P<plain>[mgLsh])(?P<power>\s*\^[23])?")
@@ -96,6 +74,9 @@ _UNIT_NAMES = {
     **dict.fromkeys(("liter", "litre", "l"), "L"),
     **dict.fromkeys(("square unit", "sq unit"), "unit^2"),
 }
+
+
+_CENTS = {"cent": 1, "dollar": 100}
 
 
 def normal_form(text: str) -> str:
@@ -130,36 +111,116 @@ def read_number(plain: str) -> Fraction | str | None:
     return sign * (int(mixed or 0) + Fraction(above, below))
 
 
-def decide(answer: str, reference: str) -> bool | None:
-    """Whether an answer says the same as a reference; None where that takes computer algebra."""
-    sides = plain_text(answer), plain_text(reference)
-    if not all(sides):
+def decide(answer: str, reference: str, algebra: Same = lambda *_: None) -> bool | None:
+    """Whether an answer says the same as a reference.
+
+    What takes computer algebra is asked of `algebra`, part by part; without it None is the verdict then.
+    """
+    return _decide(plain_text(answer), plain_text(reference), algebra, _DEEPEST)
+
+
+def _decide(left: str, right: str, algebra: Same, depth: int) -> bool | None:
+    if not left or not right or depth == 0:
         return False
-    verdict = _compare(*sides)
+    verdict = _compare(left, right)
     if verdict is not None:
         return verdict
+
+    def same(one: str, other: str) -> bool | None:
+        return _decide(one, other, algebra, depth - 1)
+
+    values = value_of(left, right)
+    if isinstance(values, bool):
+        return values
+    joined = values or tuple(map(_join_thousands, (left, right)))
+    if joined != (left, right):
+        return same(*joined)
+    if (r"\begin" in left) != (r"\begin" in right):
+        return False
+    for rule in (_by_words, compare_parts):
+        verdict = rule(left, right, same)
+        if verdict is not None:
+            return verdict
+    verdict, rest = _by_unit(left, right)
+    if verdict is None and rest == (left, right):
+        return False if any(map(_is_beyond_algebra, rest)) else algebra(left, right)
+    return same(*rest) if verdict is None else verdict
+
+
+def _same_money(units: Sequence[re.Match[str] | None]) -> bool:
+    """Whether an amount in cents is one in dollars: two other units differ."""
+    amounts = [(read_number(u["number"].strip()), _CENTS.get(_unit(u))) for u in units if u]
+    if not all(isinstance(number, Fraction) and cents for number, cents in amounts):
+        return False
+    return len({number * cents for number, cents in amounts if isinstance(number, Fraction) and cents}) == 1
+
+
+def _is_beyond_algebra(plain: str) -> bool:
+    """Whether a formula says the same only as one in the same form: computer algebra would not end."""
+    return len(plain) > _LONGEST_FORMULA or _TOWER.search(plain) is not None
+
+
+def _join_thousands(plain: str) -> str:
+    """Return a text without the commas in long numbers, unless brackets may make a list of them."""
+    if "," not in plain or (plain.startswith(("(", "[", r"\{")) and ",0" not in plain):
+        return plain
+    return _GROUPS.sub(lambda m: m[0].replace(",", ""), plain)
+
+
+def _by_words(left: str, right: str, same: Same) -> bool | None:
+    """Compare answers with words among the formulas; None where neither has any but units."""
+    sides = [_TEXTS.sub(r" \1 ", side) for side in (left, right)]
+    words = [_WORDS.findall(side) for side in sides]
+    if not any(words) or r"\begin" in left or any(_UNIT.fullmatch(side) for side in (left, right)):
+        return None
+    if all(words):
+        if [w.lower() for w in words[0]] != [w.lower() for w in words[1]]:
+            return False
+        pieces = [[p.strip(" ,") for p in _WORDS.split(side)] for side in sides]
+        if not any(map(any, pieces)):
+            return True
+        return all(one == other or same(one, other) for one, other in zip(*pieces, strict=True))
+    side = sides[0] if words[0] else sides[1]
+    value = last_value(side)
+    if value is None or value == side or (words[1] and len(_DIGITS.findall(side)) > 1):
+        return False if words[1] or value is None else None
+    return same(value, right) if words[0] else same(left, value)
+
+
+def _by_unit(left: str, right: str) -> tuple[bool | None, tuple[str, str]]:
+    """Return a verdict by percent signs, degrees, bases and units, or both sides without them."""
+    sides = left, right
     percents = [_PERCENT.search(side) for side in sides]
     if any(percents):
         bare = _without(sides, percents)
-        return _compare(*bare) if all(percents) else _compare_percent(*(bare if percents[0] else bare[::-1]))
+        return (
+            (None, bare)
+            if all(percents)
+            else (_compare_percent(*(bare if percents[0] else bare[::-1])), sides)
+        )
     degrees = [_DEGREES.search(side) for side in sides]
     if any(degrees):
-        return _compare(*_without(sides, degrees))
+        if all(degrees) and len({match["scale"] for match in degrees if match} - {""}) > 1:
+            return False, sides
+        return None, _without(sides, degrees)
     bases = [_BASE.fullmatch(side) for side in sides]
     if any(bases):
         if all(bases) and len({base["base"] for base in bases if base}) > 1:
-            return False
-        return _compare(*(b["digits"] if b else side for b, side in zip(bases, sides, strict=True)))
+            return False, sides
+        left, right = (b["digits"] if b else side for b, side in zip(bases, sides, strict=True))
+        return _compare(left, right), sides
     units = [_UNIT.fullmatch(side) for side in sides]
     if any(units):
         units = [unit or _SHORT_UNIT.fullmatch(side) for unit, side in zip(units, sides, strict=True)]
     if all(units) and _unit(units[0]) != _unit(units[1]):
-        return False
-    return _compare(*(u["number"].strip() if u else side for u, side in zip(units, sides, strict=True)))
+        return _same_money(units), sides
+    left, right = (u["number"].strip() if u else side for u, side in zip(units, sides, strict=True))
+    return None, (left, right)
 
 
-def _without(sides: Sequence[str], ends: Sequence[re.Match[str] | None]) -> list[str]:
-    return [side[: end.start()] if end else side for side, end in zip(sides, ends, strict=True)]
+def _without(sides: tuple[str, str], ends: Sequence[re.Match[str] | None]) -> tuple[str, str]:
+    left, right = (side[: end.start()] if end else side for side, end in zip(sides, ends, strict=True))
+    return left, right
 
 
 def _compare(left: str, right: str) -> bool | None:
@@ -196,25 +257,3 @@ def _unit(match: re.Match[str] | None) -> str:
         if name.startswith(word):
             name, power = name.removeprefix(word), shown
     return _UNIT_NAMES.get(name.lower(), name) + power
-
-
-def plain_text(text: str) -> str:
-    """Return a text without layout, in ASCII signs and one writing of fractions and roots."""
-    plain = text
-    if not plain.isascii():
-        plain = _ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2]}}}", plain.translate(_SIGNS))
-    if "\\" in plain or "$" in plain or "~" in plain:
-        thin = " " if r"\text" in plain or r"\mathrm" in plain else ""
-        plain = _LAYOUT.sub(lambda m: m["row"] or ("" if m["none"] else thin if m["thin"] else " "), plain)
-    if "\\" in plain or "^" in plain or "_" in plain or "{,}" in plain:
-        for pattern, same in _SAME:
-            plain = pattern.sub(same, plain)
-    if "sqrt" in plain:
-        plain = _SQRT.sub(r"\\sqrt{\1}", plain)
-    if " and " in plain or " or " in plain:
-        plain = _AND.sub(", ", plain)
-    plain = " ".join(plain.split()).rstrip(".").rstrip()
-    whole = _ALL_TEXT.fullmatch(plain)
-    if whole:
-        plain = whole[1].strip(" .")
-    return plain.lower() if _CAPITALISED.fullmatch(plain) else plain

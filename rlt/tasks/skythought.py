@@ -13,7 +13,7 @@ import math
 import re
 
 from rlt.tasks.extraction import ORDERS, extract
-from rlt.tasks.normal_form import plain_text
+from rlt.tasks.plain_text import plain_text
 
 KINDS = ("math", "choice")
 """Kinds of answers that SkyThought grades."""

@@ -3,8 +3,9 @@
 TRL pads the prompts and the completions of a whole generation batch to one width and slices rows, never
 columns (trl#7179): every micro-batch is as wide as the longest completion of the batch. Here each one is cut
 to its own longest row. Where the loss is a sum over rows, which all of them enter once, neither their order
-nor the process that computes them matters; then rows of like length share a micro-batch, and processes that
-move in lockstep under ZeRO-3 work on like lengths at the same time.
+nor the process that computes them matters, nor how many share a pass; then rows of like length share a
+micro-batch, more of them where they are short, and processes that move in lockstep under ZeRO-3 work on like
+lengths at the same time.
 
 Shapes: B rows, P columns of prompts (padded on the left), C of completions (padded on the right).
 """
@@ -21,6 +22,10 @@ from torch.nn.utils.rnn import pad_sequence
 Batch = dict[str, Tensor]
 """As TRL's trainer buffers it: tensors of B rows, and scalars that hold for all of them."""
 _PROMPT = ("prompt_ids", "prompt_mask")
+Size = tuple[int, int]
+"""Tokens of a row's prompt and of its completion."""
+_MAX_PADDING = 0.03
+"""Of a pass, by its tokens, where passes are joined."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,16 @@ class Row:
     """Values of the row, such as its advantage."""
 
     @property
-    def num_tokens(self) -> int:
+    def size(self) -> Size:
         """Tokens of prompt and completion."""
-        return len(self.prompt["prompt_ids"]) + len(self.completion["completion_ids"])
+        return len(self.prompt["prompt_ids"]), len(self.completion["completion_ids"])
 
 
 def rows_of(batch: Batch) -> list[Row]:
-    """Return the rows of a padded batch. A completion that is masked as a whole has no tokens."""
+    """Return the rows of a padded batch. A completion that is masked as a whole has no tokens.
+
+    Each holds memory of its own: a view would travel to other processes with the whole batch.
+    """
     width = batch["completion_ids"].size(1)
     by_row = {name: value.cpu() for name, value in batch.items() if value.dim() > 0}
     prompts = by_row["prompt_mask"].sum(1).tolist()
@@ -51,11 +59,11 @@ def rows_of(batch: Batch) -> list[Row]:
         row = Row({}, {}, {})
         for name, value in by_row.items():
             if name in _PROMPT:
-                row.prompt[name] = value[i, value.size(1) - num_prompt :]
+                row.prompt[name] = value[i, value.size(1) - num_prompt :].clone()
             elif value.dim() == 2 and value.size(1) == width:
-                row.completion[name] = value[i, :num_completion]
+                row.completion[name] = value[i, :num_completion].clone()
             else:
-                row.whole[name] = value[i]
+                row.whole[name] = value[i].clone()
         rows.append(row)
     return rows
 
@@ -79,12 +87,30 @@ def _padded(values: Sequence[Tensor], padding: int, side: str) -> Tensor:
     return padded if padded.size(1) else padded.new_full((len(values), 1), padding)
 
 
-def deal(lengths: Sequence[int], num_processes: int, per_pass: int) -> list[list[list[int]]]:
+def deal(
+    sizes: Sequence[Size], num_processes: int, per_pass: int, joined_tokens: int = 0
+) -> list[list[list[int]]]:
     """Return, for each process, the rows of each of its passes: the longest rows in the first passes.
 
-    The n-th passes of all processes hold neighbours in the order of length, so none waits for another.
-    The first pass is the largest of all, so what does not fit into memory fails at once.
+    The n-th passes of all processes hold neighbours in the order of length, so none waits for another, and as
+    many rows, since TRL gathers metrics of each. The first pass has the longest rows, so what does not fit
+    into memory fails at once. A pass has `per_pass` rows, or a multiple of them while it stays within
+    `joined_tokens`, padding included, on every process. There are at least two if there were as many before.
     """
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])  # stable: equal lengths keep their order
+    order = sorted(range(len(sizes)), key=lambda i: -sum(sizes[i]))  # stable: equal lengths keep their order
     passes = [order[i : i + per_pass] for i in range(0, len(order), per_pass)]
-    return [passes[process::num_processes] for process in range(num_processes)]
+    dealt = [passes[process::num_processes] for process in range(num_processes)]
+    joined: list[list[list[int]]] = []  # for each pass, the rows of every process
+    for together in map(list, zip(*dealt, strict=True)):
+        wider = [rows + more for rows, more in zip(joined[-1], together, strict=True)] if joined else []
+        if len(joined) > 1 and all(_may_join([sizes[i] for i in rows], joined_tokens) for rows in wider):
+            joined[-1] = wider
+        else:
+            joined.append(together)
+    return [list(mine) for mine in zip(*joined, strict=True)]
+
+
+def _may_join(sizes: Sequence[Size], most_tokens: int) -> bool:
+    prompts, completions = zip(*sizes, strict=True)
+    padded = len(sizes) * (max(prompts) + max(completions))
+    return padded <= min(most_tokens, (1 + _MAX_PADDING) * (sum(prompts) + sum(completions)))

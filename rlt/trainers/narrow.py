@@ -3,7 +3,9 @@
 What is overridden of TRL's trainer:
 - `_prepare_inputs` slices rows of the padded, shuffled generation batch, never columns (trl#7179). Here its
   micro-batches are made anew, each as wide as its own rows (micro_batches.py). Where the loss is a sum over
-  rows, they are dealt to processes and passes by their length.
+  rows, they are dealt to processes and passes by their length; short ones are joined.
+- `training_step` would run a pass for each of a step's gradient_accumulation_steps. Here those whose rows
+  have joined others are skipped.
 - its fused LM head, for models that it does not know (own_loss.py).
 - its passes without gradients run `batch_size` rows at a time at the width of the batch, and on a CPU project
   their prompts too. Here (`logprobs`) each pass is filled with rows of like length.
@@ -30,6 +32,10 @@ from rlt.trainers.own_loss import adapters_on_the_head, hold_to_own_head
 
 _SHARE = "share_of_tokens"
 """Of a micro-batch among those of its step, 1 on average."""
+_SIZE = "share_of_rows"
+"""Rows of a micro-batch by those that TRL takes it to have, per_device_train_batch_size."""
+_BY_TOKENS = ("cispo", "dapo", "vespo")
+"""Losses that are sums over tokens, divided by the tokens of the whole step."""
 
 
 class NarrowPasses(GRPOTrainer):
@@ -37,6 +43,8 @@ class NarrowPasses(GRPOTrainer):
 
     tokens_per_pass: int
     """Tokens of a forward pass without gradients; one row may be longer."""
+    joined_tokens: int
+    """Passes of the update with short rows are joined up to so many tokens, padding included."""
     meter: Meter
     """Times the passes without gradients."""
 
@@ -71,8 +79,9 @@ class NarrowPasses(GRPOTrainer):
         passes = [list(range(i, i + per_pass)) for i in range(0, len(rows), per_pass)]
         if self._loss_is_a_sum_over_rows():
             rows = gather_object(rows)
-            lengths = [row.num_tokens for row in rows]
-            passes = deal(lengths, self.accelerator.num_processes, per_pass)[self.accelerator.process_index]
+            sizes = [row.size for row in rows]
+            dealt = deal(sizes, self.accelerator.num_processes, per_pass, self.joined_tokens)
+            passes = dealt[self.accelerator.process_index]
         scalars = {name: value for name, value in window[0].items() if value.dim() == 0}
         pad, device = self._tokenizer.pad_token_id, self.accelerator.device
         assert isinstance(pad, int), "load_tokenizer has seen to a pad token"
@@ -80,15 +89,33 @@ class NarrowPasses(GRPOTrainer):
         counts: Any = torch.stack([batch["completion_mask"].sum() for batch in narrow])
         counts = self.accelerator.reduce(counts, "sum")  # of the passes that all processes run together
         shares = counts * len(narrow) / counts.sum().clamp(min=1)
-        return [{**batch, **scalars, _SHARE: share} for batch, share in zip(narrow, shares, strict=True)]
+        sizes = [torch.tensor(len(members) / per_pass) for members in passes]
+        first, *others = [
+            {**batch, **scalars, _SHARE: share, _SIZE: size}
+            for batch, share, size in zip(narrow, shares, sizes, strict=True)
+        ]
+        # The first call of a step generates, and the last one ends in the optimizer.
+        return [first, *({} for _ in range(len(window) - len(passes))), *others]
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the loss of a micro-batch, 0 without a pass where its rows have joined others."""
+        batches: Any = self._buffered_inputs
+        if batches and not batches[self._step % len(batches)]:
+            self._step += 1
+            return torch.zeros((), device=self.accelerator.device)
+        return super().training_step(*args, **kwargs)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """Return the loss of a micro-batch.
 
-        Overridden for the metrics that TRL averages over micro-batches, whatever each holds: where rows are
-        dealt by length, short rows would count more than long ones. Here each token counts once.
+        Overridden because most losses are means over its rows, and each mean counts as much, whatever the
+        number of rows is. And for the metrics that TRL averages over micro-batches, whatever each holds:
+        where rows are dealt by length, short rows would count more than long ones. Here each row and each
+        token counts once.
         """
         loss = super()._compute_loss(model, inputs)
+        if _SIZE in inputs and self.loss_type not in _BY_TOKENS:
+            loss = loss * inputs[_SIZE].item()
         if _SHARE in inputs:
             for name in ("kl", "entropy"):
                 if values := self._metrics["train"].get(name):
@@ -121,18 +148,21 @@ class NarrowPasses(GRPOTrainer):
             result = super()._get_per_token_logps_and_entropies(model, ids_1T, torch.ones_like(ids_1T), count)
         return result[0][0].float().cpu()
 
-    def logprobs(self, model: Any, requests: Sequence[Request], *, alone: bool = False) -> list[Tensor]:
+    def logprobs(
+        self, model: Any, requests: Sequence[Request], runs: Sequence[int] | None = None
+    ) -> list[Tensor]:
         """Return a model's log-probabilities at the sampling temperature, on the CPU; collective.
 
-        `alone`: a forward pass for each request.
+        `runs`: see `token_logprobs`.
         """
         with self.accelerator.autocast():
             return token_logprobs(
                 model,
                 requests,
                 temperature=self.temperature,
-                tokens_per_batch=1 if alone else self.tokens_per_pass,
+                tokens_per_batch=self.tokens_per_pass,
                 device=self.accelerator.device,
+                runs=runs,
                 agree=self.max_over_processes,
             )
 

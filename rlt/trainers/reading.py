@@ -27,6 +27,7 @@ from trl.trainer.utils import use_adapter
 
 from rlt.models.logprobs import Request
 from rlt.records import Completion
+from rlt.trainers.early import Unit
 from rlt.trainers.importance import Correction, RatioLog
 from rlt.trainers.meter import Meter
 from rlt.trainers.narrow import NarrowPasses, evaluation_mode
@@ -49,8 +50,8 @@ class ReadOnce(NarrowPasses):
     reads_policy: bool
     """Whether `measure` is given the policy's log-probabilities of the completion."""
     meter: Meter
-    rows_alone: bool
-    """Each row in passes of its own: which rows are there at the same time is a matter of chance."""
+    rows_together: int | None
+    """Rows of a unit at most (early.py); None: all rows of a step are one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """The arguments are those of GRPOTrainer."""
@@ -72,11 +73,11 @@ class ReadOnce(NarrowPasses):
         completions: Sequence[Completion],
         policy_logprobs: Sequence[Tensor | None],
         *,
-        alone: bool,
+        runs: Sequence[int] | None,
     ) -> list[Any]:
         """Return what each completion's score is made from; every process calls it, with as many rows.
 
-        `alone`: no value may depend on the rows beside it.
+        `runs`: numbers of consecutive rows of which none may depend on those of another run; None: all may.
         """
 
     def while_reading(self) -> AbstractContextManager[None]:
@@ -114,28 +115,29 @@ class ReadOnce(NarrowPasses):
             self._values = {}
 
     def read(
-        self, items: Sequence[PromptedProblem], rows: Sequence[int], completions: Sequence[Completion]
+        self, items: Sequence[PromptedProblem], units: Sequence[Unit], completions: Sequence[Completion]
     ) -> None:
-        """Let all models read rows of this process, of the step's problems; every process calls it."""
+        """Let all models read units of this process's rows, which are of `items`; every process calls it."""
+        rows, runs = [row for unit in units for row in unit], [len(unit) for unit in units]
         items = [items[row] for row in rows]
         requests = completion_requests(items, completions)
         policy: Sequence[Tensor | None] = [None] * len(rows)
         reference: Sequence[Tensor | None] = [None] * len(rows)
         if "reference" in self._asked_for:
             with self.meter.span("reference"), self._reference_model() as model:
-                reference = self.logprobs(model, requests, alone=self.rows_alone)
+                reference = self.logprobs(model, requests, runs)
         with self.meter.span("reward"):
             if self.reads_policy or "policy" in self._asked_for:
-                policy = self.policy_logprobs(requests, alone=self.rows_alone)
-            measured = self.measure(items, completions, policy, alone=self.rows_alone)
+                policy = self.policy_logprobs(requests, runs)
+            measured = self.measure(items, completions, policy, runs=runs)
         for row, *values in zip(rows, policy, reference, measured, strict=True):
             self._values[row] = RowValues(*values)
 
-    def policy_logprobs(self, requests: Sequence[Request], *, alone: bool = False) -> list[Tensor]:
+    def policy_logprobs(self, requests: Sequence[Request], runs: Sequence[int] | None = None) -> list[Tensor]:
         """Return the policy's log-probabilities; collective."""
         assert self.model is not None, "the constructor has made it"
         with evaluation_mode(self.model):
-            return self.logprobs(self.model, requests, alone=alone)
+            return self.logprobs(self.model, requests, runs)
 
     @contextmanager
     def _reference_model(self) -> Iterator[Any]:
@@ -182,10 +184,19 @@ class ReadOnce(NarrowPasses):
         inputs["importance_sampling_ratio"] = ratio
 
 
-def weights_rest_in_host(accelerator: Accelerator) -> bool:
-    """Whether DeepSpeed brings the weights from host memory for each pass: few full ones are better then."""
+def rows_together(accelerator: Accelerator, rows_per_pass: int) -> int | None:
+    """Return the most rows of a unit, for rows that come one by one; None: all of them are one.
+
+    Where DeepSpeed brings the weights from host memory for each pass, few full ones are best. Where it
+    gathers them from the other processes, a pass of one short row takes as long as one of several: a unit is
+    as many rows as fit into a pass at their limits. Where weights are whole, each row is read as it comes.
+    """
     plugin: Any = accelerator.state.deepspeed_plugin
-    return plugin is not None and plugin.offload_param_device not in (None, "none")
+    if plugin is None or plugin.zero_stage != 3:
+        return 1
+    if plugin.offload_param_device not in (None, "none"):
+        return None
+    return rows_per_pass if accelerator.num_processes > 1 else 1
 
 
 def completion_requests(items: Sequence[PromptedProblem], completions: Sequence[Completion]) -> list[Request]:

@@ -48,6 +48,7 @@ from rlt.rewards.likelihood import is_scorable
 from rlt.surroundings.timeline import PHASES, WAIT
 from rlt.trainers.alarms import Alarms
 from rlt.trainers.drift_log import DriftLog
+from rlt.trainers.early import units_of
 from rlt.trainers.engine import Engine, policy_for_generation
 from rlt.trainers.first_check import check_before_first_step
 from rlt.trainers.first_check_verdict import FirstCheck
@@ -56,7 +57,7 @@ from rlt.trainers.monitor_limits import LimitsOf
 from rlt.trainers.monitors import Monitors
 from rlt.trainers.order import GroupSampler, Places, all_of
 from rlt.trainers.prompted import PromptedProblem
-from rlt.trainers.reading import ReadOnce, completion_requests, weights_rest_in_host
+from rlt.trainers.reading import ReadOnce, completion_requests, rows_together
 from rlt.trainers.recompute import SelectiveRecompute
 from rlt.trainers.reference import MovingReference
 from rlt.trainers.sample_rows import mean_parts, number_samples, sample_row
@@ -84,8 +85,12 @@ class RLSettings:
     """Completions that were cut by their length get no loss."""
     tokens_per_pass: int
     """Tokens of a forward pass without gradients; one row may be longer."""
-    rows_alone: bool
-    """A step's rows are read one by one, as they come from servers; never where weights rest in the host."""
+    joined_tokens: int
+    """Tokens up to which passes of the update with short rows are joined."""
+    rows_per_pass: int
+    """Rows that fit into such a pass at their limits."""
+    come_one_by_one: bool
+    """A step's rows come from servers, so that each may be read when it is there."""
     eval_num_generations: int
     monitors: MonitorSettings
 
@@ -152,7 +157,10 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         self.stop_token_ids = sorted({*self.eos_token_ids, *layout.stop_token_ids})
         self.settings = settings
         self.tokens_per_pass = settings.tokens_per_pass
-        self.rows_alone = settings.rows_alone and not weights_rest_in_host(self.accelerator)
+        self.joined_tokens = settings.joined_tokens
+        self.rows_together = None
+        if settings.come_one_by_one:
+            self.rows_together = rows_together(self.accelerator, settings.rows_per_pass)
         self._data = data
         self._write_samples = parts.write_samples
         self._first_check = parts.first_check
@@ -201,7 +209,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         policy: Sequence[Tensor | None] = [None] * len(items)
         if self.reads_policy:
             policy = self.policy_logprobs(completion_requests(items, completions))
-        return self.judge(items, completions, self.measure(items, completions, policy, alone=False))
+        return self.judge(items, completions, self.measure(items, completions, policy, runs=None))
 
     @abstractmethod
     def tell(self, problem: Problem, completion: Completion) -> dict[str, Any]:
@@ -259,15 +267,15 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         seeds = [self._seed(_TRAIN, first_row + i) for i in range(len(prompt_ids))]
         group = self.num_generations
         assert group is not None
-        read = partial(self.read, self._batch)
+        read, units = partial(self.read, self._batch), units_of(len(prompt_ids), self.rows_together)
         if isinstance(self.engine, ServerEngine) and self.engine.overlaps:
             with self._engine_ready("train"), self._timed("generate", "train"), self.while_reading():
-                self._completions = self.engine.sample_and_read(prompt_ids, seeds, group, read)
+                self._completions = self.engine.sample_and_read(prompt_ids, seeds, group, read, units)
         else:
             self._completions = self._sample(prompt_ids, seeds, group, "train")
             self.on_phase(PHASES["reward"])
             with self.while_reading():
-                read(range(len(prompt_ids)), self._completions)
+                read(units, self._completions)
         return [list(c.token_ids) for c in self._completions], [list(c.logprobs) for c in self._completions]
 
     def answer(

@@ -18,7 +18,7 @@ from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.weight_sync import WeightSync
 from rlt.generation.weights import model_weights
 from rlt.records import Completion
-from rlt.trainers.early import Read, Rounds
+from rlt.trainers.early import Read, Rounds, Unit
 from rlt.trainers.engine import Rows
 
 logger = logging.getLogger(__name__)
@@ -95,14 +95,16 @@ class ServerEngine:
         return completions[asked.start : asked.start + len(prompts)]
 
     def sample_and_read(
-        self, prompts: Rows, seeds: Sequence[int], group: int, read: Read
+        self, prompts: Rows, seeds: Sequence[int], group: int, read: Read, units: Sequence[Unit]
     ) -> list[Completion]:
-        """Return one completion per row of this process, each read once it has come and others have one too.
+        """Return one completion per row of this process.
 
-        Errors are those of `sample`, and those of `read`. A lost server costs the rows that it was writing.
+        Each unit of rows is read once it is whole and every other process has one too. Errors are those of
+        `sample`, and those of `read`. A lost server costs the rows that it was writing.
         """
         asked = self._of_all(prompts, seeds, group)
-        rounds = Rounds(asked.rows_per_process)
+        assert set(asked.rows_per_process) == {len(prompts)}, "every process has as many rows"
+        rounds = Rounds(units, len(asked.rows_per_process))
         found: dict[int, Completion] = {}
         new: list[tuple[int, Completion]] = []
         arrivals: list[Arrivals[tuple[int, Completion]]] = []  # one at most, on the main process
@@ -133,7 +135,7 @@ class ServerEngine:
                 rounds.add([row for row, _ in new])
             if rounds.are_ready:
                 mine = rounds.next()[self._accelerator.process_index]
-                read([row - asked.start for row in mine], [found[row] for row in mine])
+                read(mine, [found[asked.start + row] for unit in mine for row in unit])
         return [found[asked.start + row] for row in range(len(prompts))]
 
     def _of_all(self, prompts: Rows, seeds: Sequence[int], group: int) -> _Asked:

@@ -37,7 +37,7 @@ class StudentRLTrainer(RLTrainer[StudentLayout]):
         completions: Sequence[Completion],
         policy_logprobs: Sequence[Tensor | None],  # noqa: ARG002 - right answers are paid
         *,
-        alone: bool,  # noqa: ARG002 - a grader knows one reply at a time
+        runs: Sequence[int] | None,  # noqa: ARG002 - a grader knows one reply at a time
     ) -> list[Score]:
         """Return the verdict on each completion; a grader that fails on one process ends all of them."""
         problems, replies = [item.problem for item in items], [self.read_reply(c) for c in completions]

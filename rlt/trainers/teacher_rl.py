@@ -61,7 +61,7 @@ class TeacherRLTrainer(RLTrainer[TeacherLayout]):
         completions: Sequence[Completion],
         policy_logprobs: Sequence[Tensor | None],
         *,
-        alone: bool,
+        runs: Sequence[int] | None,
     ) -> list[Measured]:
         """Return what the students make of each explanation; a server that fails one process ends all."""
         explanations = self._explanations(completions)
@@ -72,7 +72,7 @@ class TeacherRLTrainer(RLTrainer[TeacherLayout]):
             )
         ]
         problems = [item.problem for item in items]
-        measure = partial(self.reward.measure, problems, explanations, teacher, alone=alone)
+        measure = partial(self.reward.measure, problems, explanations, teacher, runs=runs)
         return on_every_process(self.accelerator, measure)
 
     def judge(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
 
 from rlt.config.compose import compose
+from rlt.config.original.skythought import is_skythought, read_skythought_prompt
 from rlt.config.overrides import read
 from rlt.config.resolve import resolve
 from rlt.config.typed import chosen_settings
 from rlt.data.model_layout import ModelLayout, write_layout
 from rlt.data.own_layout import adopt_layouts, prompt_of_rows, prompt_text, used_prompts
-from rlt.data.skythought import is_skythought, read_skythought_prompt
 from rlt.errors import ConfigError
 
 TEACHER = ModelLayout("teacher", "bespoke", "Explain mine.", "Think as its judge.")
@@ -210,7 +211,7 @@ def test_skythought_asks_under_its_own_prompt(models, monkeypatch, caplog):
     text = "A prompt that stands for SkyThought's."
     import hashlib
 
-    monkeypatch.setattr("rlt.data.skythought.SHA256", hashlib.sha256(text.encode()).hexdigest())
+    monkeypatch.setattr("rlt.config.original.skythought.SHA256", hashlib.sha256(text.encode()).hexdigest())
     place = models / "SkyThought" / "skythought" / "evals" / "models" / "model_configs.yaml"
     place.parent.mkdir(parents=True)
     place.write_text(f'system_prompts:\n  skythought: "{text}"\n')
@@ -237,3 +238,13 @@ def test_the_models_own_prompt_is_taken_under_skythoughts_protocol_and_told(capl
         in caplog.text
     )
     assert not is_skythought("Think mine.")
+
+
+@pytest.mark.original
+@pytest.mark.skipif("RLT_ORIGINAL" not in os.environ, reason="RLT_ORIGINAL names no folder of checkouts")
+def test_skythoughts_prompt_is_that_of_its_checkout():
+    checkout = Path(os.environ["RLT_ORIGINAL"]) / "SkyThought"
+    for place in (checkout, checkout / "skythought"):
+        text = read_skythought_prompt(str(place))
+        assert is_skythought(text)
+        assert "separated with '\n\n'}" in text  # real newlines, where the training data has backslash-n

@@ -62,6 +62,17 @@ def test_short_rows_wait_for_the_weights_of_zero3():
     assert found == pytest.approx(32 * 3 * 2 * WEIGHTS / 1e12)
 
 
+def test_short_rows_of_rl_share_the_weights_of_zero3():
+    # two of 1,024 tokens are joined; bnpo averages over the tokens of each pass, so there none are
+    each = 3 * 2 * WEIGHTS / 1e12
+    found = times("teacher_rl", flops=1e17).seconds(Lengths(24, 1000, 1000))["update"]
+    assert found == pytest.approx(16 * each)
+    apart = times("teacher_rl", "trainer.loss_type=bnpo", flops=1e17).seconds(Lengths(24, 1000, 1000))
+    assert apart["update"] == pytest.approx(32 * each)
+    four = times("teacher_rl", "per_device_train_batch_size=4", flops=1e17).seconds(Lengths(24, 1000, 1000))
+    assert four["update"] == pytest.approx(8 * each)
+
+
 def test_offloading_adds_the_way_to_the_host_and_its_work():
     seconds = {s: times("teacher_sft", strategy=s).seconds(Lengths(300, 0, 0)) for s in ("zero3", "offload")}
     moved = (2 * 2 * WEIGHTS + 2 * WEIGHTS) / 2 / HOST_LINK
@@ -108,6 +119,21 @@ def test_rows_that_are_read_one_by_one_wait_for_the_weights():
         assert others.seconds(LENGTHS)["reference"] == pytest.approx(together)
 
 
+SHORT = ("max_prompt_length=100", "max_completion_length=900", "reward.tokens_per_batch=16000")
+"""Sixteen rows at their limits fill a pass."""
+
+
+def test_rows_that_are_read_together_gather_the_weights_once():
+    # 32 rows of 300 tokens in two units of 16, each in passes of some 2,048 tokens
+    gather = 2 * WEIGHTS / 1e12
+    found = times(*SERIAL, *SHORT, flops=1e16).seconds(LENGTHS)
+    assert found["reference"] == pytest.approx(32 / (2048 / 300) * gather)
+    shorter = times(*SERIAL, *SHORT, flops=1e16).seconds(Lengths(10, 10, 20))
+    assert shorter["reference"] == pytest.approx(2 * gather)  # a pass for each unit
+    whole = times(*SERIAL, *SHORT, strategy="zero2", flops=1e16).seconds(LENGTHS)
+    assert whole["reference"] == pytest.approx(32 * 300 * (2 * WEIGHTS + ATTENTION * 150) / 1e16)
+
+
 # ---- scoring while servers write: 16 of each server's 32 sequences at once, so in two turns --------------
 
 IN_TURNS = ServerMemory(0, 0, pool=4e9, kv_bytes=SIZE.kv_bytes(2), sequence=1, max_sequences=16)
@@ -136,6 +162,13 @@ def test_slow_scoring_hides_behind_what_follows_the_first_turn():
 def test_fast_scoring_leaves_the_longest_row():
     row = 1100 * (2 * WEIGHTS + ATTENTION * 550)
     assert rest_of_scoring(LENGTHS, 1e14) == pytest.approx(3 * row / 1e14)
+
+
+def test_the_longest_row_keeps_its_unit_waiting():
+    row, longest = (n * (2 * WEIGHTS + ATTENTION * n / 2) for n in (300, 1100))
+    overlapped = times("teacher_rl", *SHORT, server=IN_TURNS, flops=1e13).seconds(LENGTHS)
+    serial = times(*SERIAL, *SHORT, server=IN_TURNS, flops=1e13).seconds(LENGTHS)
+    assert overlapped[BOTH] - serial["generation"] == pytest.approx(3 * (longest + 15 * row) / 1e13)
 
 
 def test_where_none_is_longer_the_last_turn_is_scored_after_it():

@@ -1,6 +1,6 @@
-"""Run by test_frozen_zero3.py in each of two processes: argv is the model folder and the output folder.
+"""Run by test_frozen_zero3.py in each of two processes: argv is the folder of the models, and of the output.
 
-A frozen student beside a ZeRO-3 run: replicated, resting in host memory, sharded; rank 0 has one batch of
+Frozen students beside a ZeRO-3 run: replicated, resting in host memory, sharded; rank 0 has one batch of
 tokens to score and rank 1 has seven. Writes each placement's log-probabilities of its own requests.
 """
 
@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
+from rlt.models import logprobs
 from rlt.models.frozen import load_frozen
 from rlt.models.logprobs import Request
 
 TOKENS_PER_BATCH = 40
+STUDENTS = ("untied", "tied", "capped")
 
 
 def requests_of(rank: int) -> list[Request]:
@@ -29,7 +32,9 @@ def requests_of(rank: int) -> list[Request]:
     ]
 
 
-def main(name: str, out: str) -> None:
+def main(root: str, out: str) -> None:
+    logprobs._CPU_OWN_ELEMENTS = 1000  # the capped one in parts of two positions, more on rank 1
+    name = f"{root}/{STUDENTS[0]}"
     # As in a stage: the arguments switch ZeRO-3 on for transformers, the trainer owns the accelerator.
     arguments = TrainingArguments(out, report_to=[], per_device_train_batch_size=1, use_cpu=True)
     policy = AutoModelForCausalLM.from_pretrained(name)
@@ -44,15 +49,19 @@ def main(name: str, out: str) -> None:
         gathered: Any = accelerator.gather(torch.tensor([count], device=accelerator.device))
         return int(gathered.max())
 
-    for placement in ("replicated", "cpu_offload", "zero3"):
+    for kind, placement in product(STUDENTS, ("replicated", "cpu_offload", "zero3")):
         student = load_frozen(
-            name, placement=placement, dtype="float32", attn_implementation="sdpa", accelerator=accelerator
+            f"{root}/{kind}",
+            placement=placement,
+            dtype="float32",
+            attn_implementation="eager",
+            accelerator=accelerator,
         )
         for turn in ("first", "again"):  # ZeRO-3 learns the order of modules in the first pass
             results = student.logprobs(
                 requests_of(rank), temperature=0.7, tokens_per_batch=TOKENS_PER_BATCH, agree=agree
             )
-            report[f"{placement}_{turn}"] = [r.tolist() for r in results]
+            report[f"{kind}_{placement}_{turn}"] = [r.tolist() for r in results]
         report[f"{placement}_collective"] = student.collective
     another = AutoModelForCausalLM.from_pretrained(name)
     report["plain_shape_after"] = list(another.get_output_embeddings().weight.shape)

@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, CohereConfig, FalconH1Config, Gem
 from transformers.models.granite import GraniteConfig
 from transformers.models.hyperclovax import HyperCLOVAXConfig
 
-from rlt.models.logprobs import Request, add_token_query, split_batches, token_logprobs
+from rlt.models.logprobs import Request, add_token_query, token_logprobs
+from rlt.models.passes import split_batches, split_runs
 
 CPU = torch.device("cpu")
 
@@ -87,6 +88,18 @@ def test_budget_changes_nothing(model):
     for budget in (64, 300, 10_000):
         for one, other in zip(alone, scored(model, requests, tokens_per_batch=budget), strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_no_bit_depends_on_another_run(model):
+    first, second, third = requests_of(5), requests_of(6)[:5], requests_of(7)[:1]
+    runs = [len(first), len(second), len(third)]
+    together = scored(model, [*first, *second, *third], runs=runs)
+    apart = [value for part in (first, second, third) for value in scored(model, part)]
+    assert all(torch.equal(one, other) for one, other in zip(together, apart, strict=True))
+    swapped = scored(model, [*third, *second], runs=runs[:0:-1])
+    assert all(
+        torch.equal(one, other) for one, other in zip(swapped, [*apart[-1:], *apart[-6:-1]], strict=True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -275,6 +288,8 @@ def test_batches_by_hand():
     assert split_batches([3, 10, 4, 4], 12) == [[1], [2, 3, 0]]
     assert split_batches([3, 10, 4, 4], 8) == [[1], [2, 3], [0]]
     assert split_batches([], 8) == []
+    assert split_runs([3, 10, 4, 4], [1, 3], 12) == [[1], [2, 3], [0]]  # the first one shares with none
+    assert split_runs([3, 4, 3, 10], [2, 2], 12) == [[3], [1, 0], [2]]
 
 
 MEMORY = """

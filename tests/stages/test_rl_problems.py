@@ -145,7 +145,7 @@ class RecordingReward:
     def in_place(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def measure(self, problems, explanations, teacher_logprobs, *, alone=False) -> list[Measured]:  # noqa: ARG002
+    def measure(self, problems, explanations, teacher_logprobs, *, runs=None) -> list[Measured]:  # noqa: ARG002
         assert len(problems) == len(explanations) == len(teacher_logprobs)
         return [()] * len(problems)
 

@@ -71,15 +71,18 @@ def test_the_last_number(text, answer):
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (r"The answer is 3. \boxed{4} or 5", ("4", "last boxed")),
+        (r"The answer is 3. \boxed{4} or 5", ("4", "last boxes")),
+        (r"\boxed{1} and \boxed{2}", ("1, 2", "last boxes")),
+        ("<think>\\boxed{1}</think><answer>2</answer>", ("2", "answer tag")),
+        (r"It is $\frac{1}{2}$ in all.", (r"\frac{1}{2}", "last formula")),
         ("48/2 = <<48/2=24>>24\n#### 72", ("72", "final mark")),
         ("Not 3: the answer is 4, not 5.", ("4", "answer phrase")),
         (r"x^2 + 2x + 1", ("x^2 + 2x + 1", "whole formula")),
         (r"5\text{ cm}", (r"5\text{ cm}", "whole formula")),
-        ("We add 3 and 4 and get 7 apples.", ("7", "last number")),
+        ("We add 3 and 4 and get 7 apples.", ("7", "last value")),
         ("no real solutions", ("no real solutions", "one line")),
         ("There is nothing\nto be said", (None, "none")),
-        (r"It is \boxed{4", ("4", "last number")),
+        (r"It is \boxed{4", ("4", "last value")),
         ("", (None, "none")),
     ],
 )
@@ -102,6 +105,51 @@ def test_the_order_of_lenient_mathematics(text, found):
 )
 def test_the_order_of_lenient_choices(text, found):
     assert lenient(text, "choice") == found
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("from 3 to 1,234.5 of them", "1,234.5"),
+        ("it is -5.", "-5"),
+        ("so 7-3", "7-3"),
+        ("so 7 - 3 = 4!", "4"),
+        ("about .5", ".5"),
+        ("so 3/4 of it", "3/4"),
+        ("a gain of $18.50 (10%).", "10%"),
+        ("it costs $18/hour", "18"),
+        ("a 10-year loan", "10"),
+        ("it is 2^10, I think", "2^10"),
+        (r"it is 3 \sqrt{2}.", r"3 \sqrt{2}"),
+        ("at (3, -4) then", "(3, -4)"),
+        ("so (there are 5)", "5"),
+        ("48/2 = <<48/2=24>>24 clips", "24"),
+        ("5 of them, since 2 < 3", "5"),
+        ("model AB2C is best of 7", "7"),
+        ("model AB2C", None),
+        ("none", None),
+    ],
+)
+def test_the_last_value_is_a_whole(text, value):
+    assert RULES["last value"](text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "formula"),
+    [
+        (r"so $a$ is $\frac{1}{2}$.", r"\frac{1}{2}"),
+        ("He pays $5 and then $7 of them.", None),
+        ("He pays $5 and has $x = 3$ left.", "x = 3"),
+        (r"so \[ x = 1 \] and \[ y = 2 \]", "x = 1, y = 2"),
+        (r"so $x = 1$. Then there are 12 of them.", None),
+        (r"so it is $12$, where $n = 3$ is the size", "12"),
+        (r"\begin{align*} x &= 5 \end{align*}", "x &= 5"),
+        (r"$\$36$", r"\$36"),
+        ("none of $x$ and $y$", None),
+    ],
+)
+def test_the_last_formula(text, formula):
+    assert RULES["last formula"](text) == formula
 
 
 def test_skythoughts_order():
@@ -136,6 +184,19 @@ HOSTILE = [
     "\\(",
 ]
 HOSTILE += ["\\text{", "A ", "A", "####", ".", "*", "the answer is \\(", "\\boxed{A}", "\\f", "9.", "9/"]
+HOSTILE += [
+    "\\boxed{1} and ",
+    "$1$ and ",
+    "$1$",
+    "\\[",
+    "<answer>",
+    "</answer>",
+    "9 + ",
+    "(9, ",
+    "since 9 ",
+    "9 since ",
+]
+HOSTILE += ["\\begin{align}", "<<", "9!", "9 \\sqrt{", "a9 ", "9\n", "= 9 "]
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -84,11 +84,25 @@ PIECES = [
     "cm ",
 ]
 PIECES += ["%", ".", " a", "Ab ", "\\sqrt", "sqrt(", "\u221a(", "^\\circ", "} aa", " and ", "-", "_{", "\\\\"]
+PIECES += [
+    "9, ",
+    "x=",
+    "(",
+    "\\{",
+    "\\cup ",
+    "\\mathrm{",
+    "\\mathbf{x",
+    "\\overline{9",
+    "9.\\overline{9}",
+    "word ",
+    "9 word ",
+]
+PIECES += ["\\rm ", "\u00bd", "\u00b2", "\\approx", "<", "x<9", "9,\\! 999", "\\text{word} 9 "]
 
 
 def test_long_texts_take_no_time():
     for piece in PIECES:
         for start in ("", "5 ", "\\text{", "-"):
             before = time.process_time()
-            decide(start + piece * (50_000 // len(piece)), "5 cm")
+            decide(start + piece * (20_000 // len(piece)), "5 cm")
             assert time.process_time() - before < 2, (start, piece)

@@ -26,6 +26,8 @@ from rlt.reporting.samples import read_samples
 pytestmark = pytest.mark.slow
 LEARNING_RATE = 1e-3
 ONE_STEP = ["trainer.max_steps=1", "max_completion_length=96"]
+ONE_BY_ONE = ["per_device_train_batch_size=1", "max_prompt_length=700"]
+"""So that passes of short rows are joined, with as many tokens as a row may have."""
 
 
 # ---- the independent implementation: one sequence at a time, no padding, float64 ------------------
@@ -248,9 +250,15 @@ def assert_gradients(gradients: dict[str, Tensor], policy, within: float) -> Non
     assert norm_of(expected) > 0.1  # or it would say little
 
 
+def assert_joined(record: dict, of: int) -> None:
+    rows = [p["shape"][0] for p in record["passes"] if p["learns"]]
+    assert sum(rows) == of
+    assert 2 <= len(rows) < of, rows
+
+
 @pytest.mark.parametrize("strategy", [pytest.param("zero2", marks=pytest.mark.long), "zero3"])
 def test_gradients_under_zero(strategy, tiny_teacher, tiny_student, toy_problems, nearby, tmp_path):
-    words = rl_words(tiny_teacher, tiny_student, toy_problems, tmp_path / "run", *ONE_STEP)
+    words = rl_words(tiny_teacher, tiny_student, toy_problems, tmp_path / "run", *ONE_STEP, *ONE_BY_ONE)
     script = Path(__file__).with_name("recorded_step.py")
     paths = {"RLT_TEST_RECORD": str(tmp_path), "RLT_TEST_REFERENCE": str(nearby)}
     succeed(run_processes(strategy, words, script=script, **paths))
@@ -263,6 +271,7 @@ def test_gradients_under_zero(strategy, tiny_teacher, tiny_student, toy_problems
     assert sum(sum(record["losses"]) for record in backward) / 2 == pytest.approx(loss.item(), abs=1e-5)
     for record in backward:
         assert_gradients(record["gradients"], policy, 1e-5)
+        assert_joined(record, of=4)
 
 
 class DoubleHead:
@@ -298,7 +307,8 @@ def test_one_process(
     if is_double:
         monkeypatch.setenv("RLT_TEST_DOUBLE", "1")
         monkeypatch.setattr("trl.trainer.utils._ChunkedLogProbFunction", DoubleHead)
-    run_here(rl_words(tiny_teacher, tiny_student, toy_problems, tmp_path / "run", *ONE_STEP, *changes))
+    words = [*ONE_STEP, *ONE_BY_ONE, *changes]
+    run_here(rl_words(tiny_teacher, tiny_student, toy_problems, tmp_path / "run", *words))
     samples = torch.load(tmp_path / "samples_0.pt")
     backward = torch.load(tmp_path / "backward_0.pt")
     advantages = modern_advantages(samples) if is_modern else step_advantages(samples)
@@ -315,3 +325,4 @@ def test_one_process(
     loss.backward()
     assert sum(backward["losses"]) == pytest.approx(loss.item(), abs=within)
     assert_gradients(backward["gradients"], policy, within)
+    assert_joined(backward, of=8)

@@ -58,10 +58,10 @@ class CompositeReward:
         explanations: Sequence[Explanation],
         teacher_logprobs: Sequence[Tensor | None],
         *,
-        alone: bool = False,
+        runs: Sequence[int] | None = None,
     ) -> list[Measured]:
         """Return what the likelihood is made from; components read all rows of a step together."""
-        return self._likelihood.measure(problems, explanations, teacher_logprobs, alone=alone)
+        return self._likelihood.measure(problems, explanations, teacher_logprobs, runs=runs)
 
     def judge(
         self,

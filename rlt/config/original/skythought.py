@@ -7,12 +7,11 @@ between two steps is a literal backslash-n, here it is a real one.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import yaml
 
-from rlt.config.schema import SKYTHOUGHT_PROMPT
-from rlt.data.model_layout import digest
 from rlt.errors import ConfigError
 
 SHA256 = "c5ae4aa0b0d6fcadd6fa8977f5e55b1f2dccb7582bd05b80385e2f22650a9f8d"
@@ -22,15 +21,20 @@ _FILE = "evals/models/model_configs.yaml"
 
 def is_skythought(prompt: str | None) -> bool:
     """Whether a text is that prompt."""
-    return prompt is not None and digest(prompt) == SHA256
+    return prompt is not None and hashlib.sha256(prompt.encode(errors="replace")).hexdigest() == SHA256
+
+
+def skythought_file(place: str) -> Path | None:
+    """Return the file that holds the prompt, in a checkout, in the package's folder, or itself."""
+    folder = Path(place)
+    return next((p for p in (folder, folder / "skythought" / _FILE, folder / _FILE) if p.is_file()), None)
 
 
 def read_skythought_prompt(place: str) -> str:
     """Return the prompt out of a checkout, a package's folder, or the file; ConfigError for any other."""
-    folder = Path(place).expanduser()
-    path = next((p for p in (folder, folder / "skythought" / _FILE, folder / _FILE) if p.is_file()), None)
+    path = skythought_file(place)
     if path is None:
-        raise ConfigError(f"`{SKYTHOUGHT_PROMPT}{place}` holds no skythought/{_FILE}: {_GET}.")
+        raise ConfigError(f"`layout.student_prompt=skythought:{place}` holds no skythought/{_FILE}: {_GET}.")
     try:
         text = yaml.safe_load(path.read_bytes())["system_prompts"]["skythought"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
