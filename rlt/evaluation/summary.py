@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median, stdev
 from typing import Any
 
-from rlt.evaluation.intervals import mean_interval
+from rlt.evaluation.intervals import share_interval
 from rlt.generation.openai_pool import WITHHELD
-from rlt.tasks.normal_form import normal_form
+from rlt.tasks.normal_form import decide, normal_form
 
 Row = Mapping[str, Any]
+Same = Callable[[Sequence[tuple[str, str]]], list[bool]]
+"""Says of pairs of answers whether they are the same, as `Grader.grade` does."""
 
 
-def summarize(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Return the numbers by task, in the order in which the tasks come."""
+def grade_by_form(pairs: Sequence[tuple[str, str]]) -> list[bool]:
+    """Return which pairs say the same, as far as that takes no computer algebra."""
+    return [bool(decide(*pair)) for pair in pairs]
+
+
+def summarize(rows: Sequence[Row], same: Same = grade_by_form) -> dict[str, dict[str, Any]]:
+    """Return the numbers by task, in the order in which the tasks come; `same` compares answers for votes."""
     by_task: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_task[row["task"]].append(row)
-    return {task: summarize_task(of_task) for task, of_task in by_task.items()}
+    return {task: summarize_task(of_task, same) for task, of_task in by_task.items()}
 
 
-def summarize_task(rows: Sequence[Row]) -> dict[str, Any]:
+def summarize_task(rows: Sequence[Row], same: Same = grade_by_form) -> dict[str, Any]:
     """Return the numbers of one task, from its rows of samples.jsonl.
 
     The samples of a problem are no independent witnesses: the error is that of the mean over problems.
@@ -33,20 +40,26 @@ def summarize_task(rows: Sequence[Row]) -> dict[str, Any]:
         by_problem[row["problem_id"]].append(row)
     problems = list(by_problem.values())
     accuracies = [fmean(row["correct"] for row in samples) for samples in problems]
-    mean = fmean(accuracies)
+    theirs = [[row["correct_skythought"] for row in samples] for samples in problems]
+    by_skythought = None if any(None in verdicts for verdicts in theirs) else [fmean(v) for v in theirs]
+    majorities = [float(majority_is_right(samples, same)) for samples in problems]
     error = stdev(accuracies) / math.sqrt(len(problems)) if len(problems) > 1 else None
     lengths = [row["num_tokens"] for row in rows]
     least = min(len(samples) for samples in problems)
+    passes = {str(k): [solved_by(k, samples) for samples in problems] for k in _sizes(least)}
     return {
         "num_problems": len(problems),
         "num_samples": len(rows),
         "samples_per_problem": len(rows) / len(problems),
-        "accuracy": mean,
+        "accuracy": fmean(accuracies),
         "standard_error": error,
-        "interval_95": None if error is None else interval(accuracies),
-        "accuracy_skythought": by_skythought(rows),
-        "pass_at": {str(k): pass_at(k, problems) for k in _sizes(least)},
-        "majority": fmean(majority_is_right(samples) for samples in problems),
+        "interval_95": interval(accuracies, least),
+        "accuracy_skythought": by_skythought and fmean(by_skythought),
+        "interval_95_skythought": by_skythought and interval(by_skythought, least),
+        "pass_at": {k: fmean(shares) for k, shares in passes.items()},
+        "interval_95_pass_at": {k: interval(shares, least) for k, shares in passes.items()},
+        "majority": fmean(majorities),
+        "interval_95_majority": interval(majorities, least),
         "truncated": fmean(row["finish_reason"] == "length" for row in rows),
         "well_formed": fmean(row["why"] is None for row in rows),
         "no_answer": fmean(row["extracted"] is None for row in rows),
@@ -56,46 +69,46 @@ def summarize_task(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def by_skythought(rows: Sequence[Row]) -> float | None:
-    """Return the share of answers that SkyThought would call right; None for a task that it has not."""
-    verdicts = [row["correct_skythought"] for row in rows]
-    return None if None in verdicts else fmean(verdicts)
-
-
-def interval(accuracies: Sequence[float]) -> list[float]:
-    """Return the 95 % confidence interval of the mean accuracy over problems, within 0 and 1.
-
-    Student's t over the problems' accuracies, since the samples of a problem depend on each other. Where no
-    sample is right, or none is wrong, there is no spread to go by: then the exact bound for as many problems
-    counts (Clopper and Pearson 1934).
-    """
-    mean = fmean(accuracies)
-    if mean in (0, 1):
-        bound = 1 - 0.025 ** (1 / len(accuracies))
-        return [0.0, bound] if mean == 0 else [1 - bound, 1.0]
-    found = mean_interval(accuracies)
-    return [max(0.0, found.low), min(1.0, found.high)]
+def interval(shares: Sequence[float], samples: float = math.inf) -> list[float] | None:
+    """Return the 95 % confidence interval of the mean share over problems; None for a single problem."""
+    if len(shares) < 2:
+        return None
+    found = share_interval(shares, samples)
+    return [found.low, found.high]
 
 
 def pass_at(k: int, problems: Sequence[Sequence[Row]]) -> float:
-    """Return the share of problems that k samples solve, without bias (Chen et al. 2021, equation 1)."""
-    return fmean(
-        1 - math.comb(len(samples) - sum(row["correct"] for row in samples), k) / math.comb(len(samples), k)
-        for samples in problems
-    )
+    """Return the share of problems that k samples solve."""
+    return fmean(solved_by(k, samples) for samples in problems)
 
 
-def majority_is_right(samples: Sequence[Row]) -> bool:
+def solved_by(k: int, samples: Sequence[Row]) -> float:
+    """Return how likely k of the samples hold a right one, without bias (Chen et al. 2021, equation 1)."""
+    wrong = sum(not row["correct"] for row in samples)
+    return 1 - math.comb(wrong, k) / math.comb(len(samples), k)
+
+
+def majority_is_right(samples: Sequence[Row], same: Same = grade_by_form) -> bool:
     """Whether the answer that most samples give is right; of equally frequent ones the first counts.
 
-    Answers are the same where their normal forms are; a sample without an answer has no vote.
+    A vote goes to a class of answers: all that are right are one, and wrong ones are the same where the
+    grader says so. A sample without an answer has no vote.
     """
-    forms = [None if row["extracted"] is None else normal_form(row["extracted"]) for row in samples]
-    votes = Counter(form for form in forms if form is not None)
-    if not votes:
-        return False
-    winner = max(votes, key=lambda form: votes[form])  # the first of the highest, in order of appearance
-    return any(row["correct"] for row, form in zip(samples, forms, strict=True) if form == winner)
+    votes = Counter(normal_form(row["extracted"]) for row in samples if row["extracted"] is not None)
+    right = {normal_form(row["extracted"]) for row in samples if row["correct"]}
+    num_right = sum(votes[form] for form in right)
+    wrong = [form for form in votes if form not in right]
+    if num_right == 0 or sum(votes[form] for form in wrong) < num_right:
+        return num_right > 0
+    classes: dict[str, int] = {}  # the first form of each class -> votes
+    for form in wrong:
+        first = next((other for other in classes if same([(form, other)])[0]), form)
+        classes[first] = classes.get(first, 0) + votes[form]
+    most = max(classes.values())
+    if most != num_right:
+        return num_right > most
+    tied = {form for form, num in classes.items() if num == most}
+    return next(form in right for form in votes if form in right or form in tied)
 
 
 def _sizes(most: int) -> list[int]:

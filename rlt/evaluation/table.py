@@ -55,20 +55,31 @@ def withheld(summary: Summary) -> list[str]:
 
 
 def _line(task: str, numbers: Mapping[str, Any]) -> list[str]:
-    interval, theirs = numbers["interval_95"], numbers["accuracy_skythought"]
+    last = list(numbers["pass_at"])[-1]
     return [
         task,
         str(numbers["num_problems"]),
         f"{numbers['samples_per_problem']:g}",
         percent(numbers["accuracy"]),
-        "-" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}",
-        "-" if theirs is None else percent(theirs),
-        percent(list(numbers["pass_at"].values())[-1]),
-        percent(numbers["majority"]),
+        _between(numbers["interval_95"]) or "-",
+        with_interval(numbers["accuracy_skythought"], numbers.get("interval_95_skythought")),
+        with_interval(numbers["pass_at"][last], numbers.get("interval_95_pass_at", {}).get(last)),
+        with_interval(numbers["majority"], numbers.get("interval_95_majority")),
         percent(numbers["well_formed"]),
         percent(numbers["truncated"]),
         f"{numbers['tokens']['mean']:.0f}",
     ]
+
+
+def with_interval(share: float | None, interval: Sequence[float] | None) -> str:
+    """Return a share in percent with its 95 % interval in brackets."""
+    if share is None:
+        return "-"
+    return f"{percent(share)} [{_between(interval)}]" if interval else percent(share)
+
+
+def _between(interval: Sequence[float] | None) -> str:
+    return f"{percent(interval[0])} to {percent(interval[1])}" if interval else ""
 
 
 def beside_published(summary: Summary, model: str) -> Rows:

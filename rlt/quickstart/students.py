@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 
 from rlt.errors import DataError
 from rlt.evaluation.compare import Shares, read_shares
-from rlt.evaluation.intervals import Interval, paired_interval
-from rlt.evaluation.summary import interval
+from rlt.evaluation.intervals import Interval, paired_share_interval, share_interval
 from rlt.quickstart.report import markdown_table, percent, percent_interval
 
 AFTER = "taught after RL"
@@ -50,11 +48,12 @@ def read_students(directory: Path) -> Students:
 def compare_students(shares: Mapping[str, Shares]) -> Students:
     """Return the comparison of students, given by name."""
     return Students(
+        {name: share_interval(list(share.values())) for name, share in shares.items()},
         {
-            name: Interval(fmean(share.values()), *interval(list(share.values())))
+            name: paired_share_interval(share, shares[AFTER])
             for name, share in shares.items()
+            if name != AFTER
         },
-        {name: paired_interval(share, shares[AFTER]) for name, share in shares.items() if name != AFTER},
     )
 
 

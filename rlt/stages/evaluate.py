@@ -66,6 +66,7 @@ from rlt.stages.sampling import (
     units_of,
 )
 from rlt.tasks.extraction import ORDERS
+from rlt.tasks.math_grader import MathGrader
 from rlt.traces.journal import Journal
 
 logger = logging.getLogger(__name__)
@@ -181,8 +182,11 @@ def write_numbers(
     `asked` are the names by which other people's servers were asked.
     """
     output = Path(config.output_dir)
-    with (output / "samples.jsonl").open(encoding="utf-8") as lines:
-        numbers = summarize([json.loads(line) for line in lines])
+    with (
+        (output / "samples.jsonl").open(encoding="utf-8") as lines,
+        MathGrader(config.evaluate.grading_seconds) as grader,
+    ):
+        numbers = summarize([json.loads(line) for line in lines], grader.grade)
     shaped = {**asdict(sampling), "seed": config.seed}
     models = {} if asked is None else {"models_asked": asked}
     write_json(output / "summary.json", {"tasks": numbers, "sampling": shaped, **models})

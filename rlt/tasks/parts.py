@@ -208,7 +208,7 @@ def compare_parts(left: str, right: str, same: Same) -> bool | None:
     if not one.opened and not other.opened:
         return _lists(one.items, other.items, same)
     items = [_distinct(p.items) if is_set else p.items for p in (one, other)]
-    return (_unordered if is_set else _ordered)(*items, same)
+    return (_unordered if is_set else _ordered)(items[0], items[1], same)
 
 
 def _with_a_single(one: Parts | None, other: Parts | None, left: str, right: str, same: Same) -> bool | None:
@@ -235,7 +235,7 @@ def _lists(left: list[str], right: list[str], same: Same) -> bool | None:
             return _ordered([both[0][n] for n in both[1]], [*both[1].values()], same)
         return None
     bare = [[value for _, value in of] for of in names]
-    return (_ordered if any(distinct) else _unordered)(*bare, same)
+    return (_ordered if any(distinct) else _unordered)(bare[0], bare[1], same)
 
 
 def _name_of(item: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rlt.errors import DataError
-from rlt.evaluation.compare import compare, main
+from rlt.evaluation.compare import compare, main, page
 
 FIRST = {"t": {"a": 0.0, "b": 0.25, "c": 0.5, "d": 1.0}}
 SECOND = {"t": {"a": 0.25, "b": 0.75, "c": 0.75, "d": 1.0}}
@@ -13,12 +13,16 @@ SECOND = {"t": {"a": 0.25, "b": 0.75, "c": 0.75, "d": 1.0}}
 
 def test_the_difference_is_paired_by_problem():
     (pair,) = compare(FIRST, SECOND)
-    # 0.25, 0.5, 0.25, 0: deviation 0.2041, half width 3.1824 · 0.2041/sqrt(4) = 0.3248
-    assert (pair.difference.low, pair.difference.high) == pytest.approx((-0.0748, 0.5748), abs=1e-4)
+    # Few problems differ, so gains and losses of 4 problems count, with exact bounds (scipy 1.17):
+    # gain 1/4 in 0.006309 to 0.805880, loss 0 in 0 to 1 - 0.025^(1/4) = 0.602365; they do not correlate.
+    down = ((0.25 - 0.00630946) ** 2 + 0.602365**2) ** 0.5
+    assert pair.difference.mean == 0.25
+    assert pair.difference.low == pytest.approx(0.25 - down, abs=1e-5)
+    assert pair.difference.high == pytest.approx(0.80587955, abs=1e-6)
     assert (pair.before, pair.after) == (0.4375, 0.6875)
     assert (pair.num_better, pair.num_worse) == (3, 0)
     assert pair.p_value == 2 / 8
-    assert "may be noise (+25.0 points" in pair.sentence
+    assert "may be noise (+25.0 points" in pair.sentence()
 
 
 @pytest.mark.parametrize(
@@ -38,8 +42,59 @@ def test_a_clear_difference_says_which_way():
     (down,) = compare(
         {"t": {str(i): 0.5 + i / 100 for i in range(9)}}, {"t": {str(i): 0.1 for i in range(9)}}
     )
-    assert "the second model is better by more than noise" in up.sentence
-    assert "the second model is worse by more than noise" in down.sentence
+    assert "the second model is better by more than noise" in up.sentence()
+    assert "the second model is worse by more than noise" in down.sentence()
+
+
+def test_three_problems_are_never_more_than_noise():
+    """Every problem from 0 to 1: before, "better by more than noise", with an interval of width zero."""
+    (pair,) = compare({"t": dict.fromkeys("abc", 0.0)}, {"t": dict.fromkeys("abc", 1.0)})
+    assert pair.difference.low < 0.5
+    assert pair.p_value == 0.25
+    assert "may be noise" in pair.sentence()
+
+
+def test_two_models_that_solve_nothing_may_still_differ():
+    (pair,) = compare({"t": dict.fromkeys("abcdefgh", 0.0)}, {"t": dict.fromkeys("abcdefgh", 0.0)})
+    bound = 1 - 0.025 ** (1 / 8)
+    assert (pair.difference.low, pair.difference.high) == pytest.approx((-bound, bound))
+
+
+def test_the_sign_test_has_a_say():
+    """Four large gains beside four small losses: the interval excludes 0, the sign test does not."""
+    after = {str(i): 0.9 + i / 100 if i < 8 else 0.48 for i in range(12)}
+    (pair,) = compare({"t": dict.fromkeys(after, 0.5)}, {"t": after})
+    assert pair.difference.low > 0
+    assert pair.p_value == pytest.approx(0.3877, abs=1e-4)  # 8 of 12, scipy.stats.binomtest
+    assert "may be noise" in pair.sentence()
+    assert "sign test does not" in pair.sentence()
+
+
+def test_several_tasks_are_told():
+    """Six of six is p = 0.031: enough for one task, not for one of two."""
+    before, after = {str(i): 0.0 for i in range(6)}, {str(i): 1.0 for i in range(6)}
+    pairs = compare({"a": before, "b": before}, {"a": after, "b": before})
+    assert "better by more than noise" in pairs[0].sentence()
+    assert "may be noise" in pairs[0].sentence(len(pairs))
+    assert "2 tasks are compared" in page(pairs)
+    assert "tasks are compared" not in page(pairs[:1])
+
+
+def test_by_the_other_grader_and_as_json(tmp_path, capsys):
+    for name, theirs in (("one", (True, False)), ("two", (True, True))):
+        (tmp_path / name).mkdir()
+        rows = [
+            {"task": "t", "problem_id": str(i), "correct": False, "correct_skythought": right}
+            for i, right in enumerate(theirs)
+        ]
+        (tmp_path / name / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (tmp_path / name / "manifest.json").write_text("{}")
+    runs = [str(tmp_path / "one"), str(tmp_path / "two")]
+    assert main([*runs, "--grader", "skythought", "--json"]) == 0
+    (task,) = json.loads(capsys.readouterr().out)["tasks"]
+    assert (task["before"], task["after"], task["difference"]["mean"]) == (0.5, 1.0, 0.5)
+    assert main([*runs, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tasks"][0]["after"] == 0
 
 
 def test_other_problems_or_tasks_are_refused():
@@ -63,7 +118,7 @@ def test_two_run_directories(tmp_path, capsys):
         (run / "manifest.json").write_text(json.dumps({"temperature": temperature, "tasks": tasks}))
     assert main([str(tmp_path / "one"), str(tmp_path / "two")]) == 0
     output = capsys.readouterr().out
-    assert "| t | 43.8 | 68.8 | +25.0 [-7.5, +57.5] | 3 / 0 | 0.25 |" in output
+    assert "| t | 43.8 | 68.8 | +25.0 [-40.0, +80.6] | 3 / 0 | 0.25 |" in output
     assert "Note: temperature is 0.6 and 0.0, so the models are not all that differs." in output
     assert "Note: t was asked in other words, so the models are not all that differs." in output
     assert main([str(tmp_path / "one"), str(tmp_path / "none")]) == 3

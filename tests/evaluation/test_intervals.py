@@ -1,9 +1,11 @@
 """Paired intervals against numbers worked out by hand and against tables."""
 
+import numpy as np
 import pytest
 
 from rlt.errors import DataError
-from rlt.evaluation.intervals import mean_interval, paired_interval, t_quantile
+from rlt.evaluation.intervals import mean_interval, paired_interval, paired_share_interval, share_interval
+from rlt.evaluation.special import beta_mass, beta_quantile, t_quantile
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,78 @@ def test_unlike_problems_are_refused():
 def test_one_value_has_no_interval():
     with pytest.raises(DataError, match="at least two values, got 1"):
         mean_interval([1.0])
+
+
+@pytest.mark.parametrize(
+    ("mass", "a", "b", "x"),
+    [(0.975, 3, 28, 0.22073540152296187), (0.025, 2.5, 40.25, 0.010086984760574713), (0.5, 1, 1, 0.5)],
+)
+def test_beta_quantiles_equal_scipys(mass, a, b, x):
+    """scipy 1.17.1, stats.beta.ppf."""
+    assert beta_quantile(mass, a, b) == pytest.approx(x, rel=1e-12)
+    assert beta_mass(x, a, b) == pytest.approx(mass, rel=1e-12)
+
+
+@pytest.mark.parametrize(("degrees", "t"), [(4.5, 2.6589123472044034), (497, 1.9647486136388719)])
+def test_t_quantiles_equal_scipys(degrees, t):
+    assert t_quantile(degrees) == pytest.approx(t, rel=1e-12)
+
+
+def test_one_sample_of_each_problem_is_clopper_pearson():
+    """scipy 1.17.1, stats.binomtest(5, 30).proportion_ci()."""
+    found = share_interval([1.0] * 5 + [0.0] * 25)
+    assert (found.low, found.high) == pytest.approx((0.05642169646830169, 0.3472116988341439), rel=1e-10)
+
+
+def test_a_few_samples_of_hard_problems_are_no_certainty():
+    """One of 64 samples of one problem of 30 is right: as sure as 30 answers, not as 1,920."""
+    found = share_interval([1 / 64] + [0.0] * 29, 64)
+    assert found.high > 0.115
+    assert found.low < 1e-4
+
+
+def test_samples_count_no_more_than_they_are():
+    """Half of 2 samples of each of 40 problems: 80 answers at most, whatever their spread says."""
+    shares = [0.5] * 38 + [0.0, 1.0]
+    found = share_interval(shares, 2)
+    # binomtest(40, 80).proportion_ci() is 0.3861 to 0.6139
+    assert (found.low, found.high) == pytest.approx((0.3861, 0.6139), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("num", "samples", "accuracy", "shape"),
+    [(30, 64, 0.033, 1.0), (30, 64, 0.5, None), (30, 64, 0.97, 1.0), (100, 4, 0.02, 3.0)],
+)
+def test_intervals_hold_the_truth_as_often_as_they_claim(num, samples, accuracy, shape):
+    """600 evaluations each; the t interval covers 77 % of the first. The script makes the whole table."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(600):
+        ends = None if shape is None else (shape * accuracy, shape * (1 - accuracy))
+        chances = rng.beta(*ends, num) if ends else np.full(num, accuracy)
+        found = share_interval((rng.binomial(samples, chances) / samples).tolist(), samples)
+        held += found.low <= accuracy <= found.high
+    assert held / 600 > 0.93
+    assert shape is not None or held / 600 < 0.99
+
+
+def test_a_difference_never_has_width_zero():
+    keys = [str(i) for i in range(40)]
+    for old, new in ((0.0, 0.0), (0.0, 1.0), (0.25, 0.5), (1.0, 1.0)):
+        found = paired_share_interval(dict.fromkeys(keys, old), dict.fromkeys(keys, new))
+        assert found.high - found.low > 0.05
+        assert -1 <= found.low <= found.mean <= found.high <= 1
+
+
+@pytest.mark.parametrize(("base", "gain", "samples"), [(0.033, 0.03, 1), (0.1, 0.0, 1), (0.05, 0.03, 16)])
+def test_paired_intervals_hold_the_truth(base, gain, samples):
+    """The t interval covers 78 % of the first, and has width zero in half of the runs."""
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(600):
+        before, after = (
+            {str(i): int(rng.binomial(samples, p)) / samples for i in range(30)} for p in (base, base + gain)
+        )
+        found = paired_share_interval(before, after)
+        held += found.low <= gain <= found.high
+    assert held / 600 > 0.93

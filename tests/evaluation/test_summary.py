@@ -5,7 +5,8 @@ from statistics import mean
 
 import pytest
 
-from rlt.evaluation.summary import interval, majority_is_right, pass_at, summarize
+from rlt.evaluation.summary import majority_is_right, pass_at, summarize
+from rlt.tasks.math_grader import MathGrader
 
 
 def rows(*problems, task="t"):
@@ -32,7 +33,11 @@ def test_numbers_by_hand():
     # problems 1/2, 1/4, 1: mean 7/12, variance 7/48, standard error sqrt(7/144)
     assert numbers["accuracy"] == pytest.approx(7 / 12)
     assert numbers["standard_error"] == pytest.approx(7**0.5 / 12)
-    assert numbers["interval_95"] == [0, 1]  # 7/12 -+ 4.3027 · sqrt(7)/12 is wider than a share can be
+    # As 3 problems with 7/4 right: stats.beta.ppf([0.025, 0.975], [7/4, 11/4], [9/4, 5/4]) of scipy 1.17
+    assert numbers["interval_95"] == pytest.approx([0.06332135082316297, 0.9795227571191751], abs=1e-8)
+    assert len(numbers["interval_95_skythought"]) == len(numbers["interval_95_majority"]) == 2
+    assert list(numbers["interval_95_pass_at"]) == ["1", "2", "4"]
+    assert numbers["interval_95_pass_at"]["1"] == numbers["interval_95"]
     assert (numbers["num_problems"], numbers["num_samples"], numbers["samples_per_problem"]) == (3, 12, 4)
     assert numbers["truncated"] == numbers["no_answer"] == pytest.approx(1 / 12)
     assert numbers["well_formed"] == pytest.approx(11 / 12)
@@ -49,11 +54,6 @@ def test_tasks_are_apart_and_one_problem_has_no_error():
     assert list(both) == ["a", "b"]
     assert (both["a"]["accuracy"], both["a"]["standard_error"], both["a"]["interval_95"]) == (1, None, None)
     assert both["b"]["accuracy"] == 0.5
-
-
-def test_the_interval_is_students_t_over_problems():
-    # deviation 0.1, so the half width is 4.3027 · 0.1/sqrt(3) = 0.2484
-    assert interval([0.4, 0.5, 0.6]) == pytest.approx([0.2516, 0.7484], abs=1e-4)
 
 
 def test_nothing_right_is_no_certainty():
@@ -84,4 +84,23 @@ def test_majority(answers, right):
 def test_a_majority_may_write_one_answer_in_several_ways():
     answers = ["5", "5", r"\frac{8}{2}", "4.0", "4"]
     samples = [{**row, "correct": row["extracted"] != "5"} for row in rows(answers)]
+    assert majority_is_right(samples)
+
+
+def test_answers_that_the_grader_calls_equal_vote_together():
+    """Three right answers in three writings against two of one wrong one; before, the wrong one won."""
+    answers = ["3", "3", "x=4", "4", r"4\text{ cm}"]
+    samples = [{**row, "correct": row["extracted"] != "3"} for row in rows(answers)]
+    assert majority_is_right(samples)
+    wrong = [
+        {**row, "correct": row["extracted"] == "7"} for row in rows(["7", "7", "x=4", "4", r"4\text{ cm}"])
+    ]
+    assert not majority_is_right(wrong)
+
+
+def test_what_takes_algebra_is_asked_of_the_grader():
+    answers = ["7", "7", r"\sqrt{8}", r"2\sqrt{2}", r"\frac{4}{\sqrt{2}}"]
+    samples = [{**row, "correct": row["extracted"] == "7"} for row in rows(answers)]
+    with MathGrader(seconds=100, most_children=1) as grader:
+        assert not majority_is_right(samples, grader.grade)
     assert majority_is_right(samples)
