@@ -6,8 +6,8 @@ methods for shares were chosen by simulation (scripts/interval_coverage.py), bec
 
 * a share: Clopper and Pearson (1934) with an effective sample size, as in Korn and Graubard (1998);
   Student's quantile takes its degrees of freedom from the kurtosis of the problems;
-* a difference of shares: Student's interval with half of these degrees of freedom; where few problems differ, or
-  each change is whole, those of gains and losses combined by MOVER (Newcombe 1998, Zou and Donner 2008).
+* a difference of shares: Student's interval with half of these degrees of freedom; where few problems differ,
+  or each change is whole, those of gains and losses combined by MOVER (Newcombe 1998, Zou and Donner 2008).
 """
 
 from __future__ import annotations
