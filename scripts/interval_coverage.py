@@ -55,21 +55,28 @@ def cell(rng, num, samples, shape, accuracy, gain, options) -> str:
     return f"{100 * coverage(rng, num, samples, shape, accuracy, options.repeats):.1f}"
 
 
-def difficulties(rng, shape, means, num):
-    """Return the chance of each problem, one row for each mean; rows agree about which problems are hard."""
+def difficulties(rng, shape, accuracy, gain, num):
+    """Return the chance of each problem, for a model and for one that solves `gain` more.
+
+    Problems are independent of each other, as the intervals take them to be. Of one problem the two chances
+    are shares of one Dirichlet draw, so that both are beta distributed; for one problem in five the second
+    model's is drawn anew, since models differ in what they find hard.
+    """
     if shape is None:
-        return [np.full(num, mean) for mean in means]
-    # The order of problems is shared: a model that is better solves the same problems first.
-    drawn = [np.sort(rng.beta(shape * mean, shape * (1 - mean), num)) for mean in means]
-    order = rng.permutation(num)
-    return [row[order] for row in drawn]
+        return np.full(num, accuracy), np.full(num, accuracy + gain)
+    parts = [rng.gamma(shape * part, size=num) if part else np.zeros(num) for part in (accuracy, gain)]
+    rest = rng.gamma(shape * (1 - accuracy - gain), size=num)
+    total = np.maximum(sum(parts) + rest, np.finfo(float).tiny)
+    before, after = parts[0] / total, (parts[0] + parts[1]) / total
+    anew = rng.beta(shape * (accuracy + gain), shape * (1 - accuracy - gain), num)
+    return before, np.where(rng.random(num) < 0.2, anew, after)
 
 
 def coverage(rng, num, samples, shape, accuracy, repeats) -> float:
     """Return how often the interval of an accuracy holds it."""
     held = 0
     for _ in range(repeats):
-        (chances,) = difficulties(rng, shape, [accuracy], num)
+        chances, _ = difficulties(rng, shape, accuracy, 0.0, num)
         found = share_interval((rng.binomial(samples, chances) / samples).tolist(), samples)
         held += found.low <= accuracy <= found.high
     return held / repeats
@@ -79,7 +86,7 @@ def paired_coverage(rng, num, samples, shape, accuracy, gain, repeats) -> tuple[
     """Return how often the interval of a difference holds it, and how often it is called more than noise."""
     held = claimed = 0
     for _ in range(repeats):
-        chances = difficulties(rng, shape, [accuracy, accuracy + gain], num)
+        chances = difficulties(rng, shape, accuracy, gain, num)
         drawn = [(rng.binomial(samples, row) / samples).tolist() for row in chances]
         first, second = ({"t": {str(i): share for i, share in enumerate(shares)}} for shares in drawn)
         (pair,) = compare(first, second)

@@ -6,8 +6,8 @@ methods for shares were chosen by simulation (scripts/interval_coverage.py), bec
 
 * a share: Clopper and Pearson (1934) with an effective sample size, as in Korn and Graubard (1998);
   Student's quantile takes its degrees of freedom from the kurtosis of the problems;
-* a difference of shares: Student's interval with the same degrees of freedom; where few problems differ, or
-  each change is whole, those of gains and losses combined by MOVER (Newcombe 1998, Zou and Donner 2008).
+* a difference of shares: Student's interval with half of these degrees of freedom; where few problems differ,
+  or each change is whole, those of gains and losses combined by MOVER (Newcombe 1998, Zou and Donner 2008).
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def paired_share_interval(before: Mapping[str, float], after: Mapping[str, float
     if are_whole or spread == 0 or sum(change != 0 for change in changes) < _FEW_DIFFER:
         return _gains_and_losses(changes)
     mean = fmean(changes)
-    half = t_quantile(_degrees(changes)) * spread / math.sqrt(len(changes))
+    # Half of them: with all, coverage fell to 91 % where few of 30 problems carry the difference.
+    half = t_quantile(max(1.0, _degrees(changes) / 2)) * spread / math.sqrt(len(changes))
     return Interval(mean, max(-1.0, mean - half), min(1.0, mean + half))
 
 

@@ -44,12 +44,21 @@ def test_a_problem_counts_with_its_share(pipeline):
 def test_the_lead_is_paired_by_problem(pipeline):
     students = read_students(pipeline)
     assert [round(a.mean, 4) for a in students.accuracy.values()] == [0.25, 0.3333, 1.0]
-    # over the base 1, 0.75, 0.5: mean 0.75, deviation 0.25, half width 4.3027 · 0.25/sqrt(3) = 0.6210
+    # Of 3 problems: gain 0.75 with the exact lower bound 0.131932 (scipy 1.17, beta.ppf(0.025, 2.25, 1.75)),
+    # loss 0 with the upper bound 1 - 0.025^(1/3) = 0.707598; together as the root of squares.
     lead = students.lead["base"]
-    assert (lead.mean, lead.low) == (0.75, pytest.approx(0.1290, abs=1e-4))
+    assert (lead.mean, lead.low) == (0.75, pytest.approx(-0.18952, abs=1e-5))
+    assert not students.is_real
+    assert "+75.0 [-19.0, +" in students_table(students)
+
+
+def test_a_lead_on_enough_problems_is_real():
+    base, after = (
+        {f"{name}{i}": share for name, share in shares.items() for i in range(8)} for shares in (BASE, AFTER)
+    )
+    students = compare_students(dict(zip(STUDENTS, (base, base, after), strict=True)))
     assert students.is_real
     assert students_summary(students).startswith("The RL teacher's student is better")
-    assert "+75.0 [+12.9, +137.1] %" in students_table(students)
 
 
 def test_a_lead_that_may_be_noise_is_none():
