@@ -227,7 +227,8 @@ def test_every_dependency_has_its_reason_beside_it():
         assert "#" in line or not re.search(r'"[\w-]+.*[<>=]', line), line
 
 
-def test_a_training_loads_no_vllm():
+@pytest.mark.parametrize("module", ["rl", "sft"])
+def test_a_training_loads_no_vllm(module):
     """TRL would import it where it is installed: 3 s of every start."""
-    code = "import sys, rlt.trainers.rl, rlt.trainers.sft; sys.exit('vllm' in sys.modules)"
+    code = f"import sys, rlt.trainers.{module}; sys.exit('vllm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from trl.trainer import grpo_trainer, sft_trainer
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
 from rlt.errors import ModelError
@@ -45,7 +45,8 @@ def adapters_on_the_head() -> Iterator[None]:
     class Nothing:
         """Takes the place of peft's BaseTunerLayer in the constructors' check."""
 
-    modules: list[Any] = [m for m in (grpo_trainer, sft_trainer) if hasattr(m, "BaseTunerLayer")]
+    loaded = [sys.modules.get(f"trl.trainer.{name}_trainer") for name in ("grpo", "sft")]
+    modules: list[Any] = [module for module in loaded if hasattr(module, "BaseTunerLayer")]
     before = [module.BaseTunerLayer for module in modules]  # none without peft
     for module in modules:
         module.BaseTunerLayer = Nothing
