@@ -152,9 +152,9 @@ def test_the_correction_in_the_update_is_trls_without_its_pass(step, monkeypatch
     """Nobody else reads the policy's log-probabilities here; with top_p the samples are not its own."""
     passes, policy_logprobs = [], ReadOnce.policy_logprobs
 
-    def counting(self, requests, **options):
+    def counting(self, requests, *runs, **options):
         passes.append(len(requests))
-        return policy_logprobs(self, requests, **options)
+        return policy_logprobs(self, requests, *runs, **options)
 
     monkeypatch.setattr(ReadOnce, "policy_logprobs", counting)
     changes = [CORRECTED, f"trainer_args.vllm_importance_sampling_mode={mode}", "generation.top_p=0.8"]
