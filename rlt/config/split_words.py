@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rlt.config.tree import find
@@ -42,7 +43,7 @@ def _open(text: str) -> str:
     """Return the brackets that are opened and not closed, outside of quotes."""
     opened: list[str] = []
     quote = None
-    for sign in text:
+    for sign in re.sub(r"\\.", "", text):  # what a backslash stands before is neither
         if quote or sign in "'\"":
             quote = None if sign == quote else quote or sign
         elif sign in _CLOSE:

@@ -19,10 +19,10 @@ from pathlib import Path
 from statistics import fmean
 
 from rlt.errors import RLTError
-from rlt.evaluation.intervals import Interval, mean_interval
+from rlt.evaluation.intervals import Interval, mean_interval, paired_interval
 from rlt.quickstart.report import RESULT, Change, change_cells, markdown_table, percent, percent_interval
 from rlt.quickstart.stages import interrupt_on_sigterm, run_to_end
-from rlt.quickstart.students import AFTER, Students, compare_students
+from rlt.quickstart.students import AFTER, Students
 from rlt.reporting.files import write_json, write_text
 from rlt.reporting.progress import setup_logging
 
@@ -83,12 +83,16 @@ def over_seeds(results: Sequence[SeedResult]) -> dict[str, Change]:
 
 
 def students_over_seeds(results: Sequence[SeedResult]) -> Students:
-    """Return the students' mean accuracy over seeds, and the lead paired by seed."""
+    """Return the students' mean accuracy over seeds, and the lead paired by seed.
+
+    The seeds are the units, and an accuracy is a mean over many problems: Student's intervals.
+    """
     by_student: dict[str, dict[str, float]] = {}
     for result in results:
         for name, accuracy in result.students.accuracy.items():
             by_student.setdefault(name, {})[str(result.seed)] = accuracy.mean
-    return compare_students(by_student)
+    lead = {name: paired_interval(of, by_student[AFTER]) for name, of in by_student.items() if name != AFTER}
+    return Students({name: mean_interval(list(of.values())) for name, of in by_student.items()}, lead)
 
 
 def claim_text(results: Sequence[SeedResult]) -> str:

@@ -53,7 +53,7 @@ def test_problems_leave_room_for_an_answer(tmp_path: Path, tiny_tokenizer, tiny_
 
     def kept(*words: str) -> list[int]:
         usual = ["max_prompt_length=500", "max_completion_length=400", f"student_model={tiny_student}"]
-        config = compose(["run_cfg=teacher_rl", *usual, *words])
+        config = compose(["run_cfg=teacher_rl", "layout.student_prompt=default", *usual, *words])
         problems = load_problems(config.data, str(source), BESPOKE, need_trace=False)
         student = StudentLayout(tiny_tokenizer, BESPOKE, "")
         teacher = TeacherLayout(tiny_tokenizer, BESPOKE, "")
