@@ -67,7 +67,7 @@ class OwnHead:
 
     def hidden(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the backbone's last hidden states, shape (B, T, D)."""
-        return self.backbone(*args, use_cache=False, **kwargs).last_hidden_state
+        return self.backbone(*args, **{**kwargs, "use_cache": False}).last_hidden_state
 
     def logits(self, hidden_ND: Tensor, ids_N: Tensor) -> Tensor:
         """Return the logits of some positions, shape (N, V); `ids_N` are the tokens read there."""
@@ -110,9 +110,9 @@ class Sample:
         targets_N1 = self._ids_N[1:].unsqueeze(1)
         rounding = max(_rounding(self._hidden_ND), _rounding(self.own.embeddings.weight))
         for multiple, own_NV in zip(_MULTIPLES, self.logits(), strict=True):
-            hidden_ND, logits_NV = self._hidden_ND * multiple, own_NV[:-1].float() / temperature
+            hidden_ND, logits_NV = self._hidden_ND * multiple, own_NV[:-1].double() / temperature
             expected_N = logits_NV.log_softmax(1).gather(1, targets_N1).squeeze(1)
-            ours_N = score(hidden_ND, self._ids_N).float()
+            ours_N = score(hidden_ND, self._ids_N).double()
             if not _close(ours_N, expected_N, rounding * (1 + _largest(logits_NV))):
                 return False
         return True
@@ -200,7 +200,7 @@ def _no_cache(model: PreTrainedModel) -> dict[str, bool]:
 def _same(ours: Tensor, theirs: Tensor) -> bool:
     if ours.shape != theirs.shape:
         return False
-    return _close(ours.float(), theirs.float(), _rounding(theirs) * (1 + _largest(theirs)))
+    return _close(ours.double(), theirs.double(), _rounding(theirs) * (1 + _largest(theirs)))
 
 
 def _largest(logits: Tensor) -> float:

@@ -209,8 +209,9 @@ def test_where_there_is_none_a_line_says_why(gpus, words, reason, capsys, monkey
     assert reason in text
 
 
-def test_a_model_of_another_kind_is_no_crash(tmp_path, capsys, monkeypatch):
+def test_a_model_of_another_kind_is_no_crash(tiny_tokenizer, tmp_path, capsys, monkeypatch):
     fake_model(tmp_path, '{"model_type": "mamba", "hidden_size": 8}')
+    tiny_tokenizer.save_pretrained(tmp_path)  # which the dry run reads
     words = ["cfgs/run_cfg/teacher_sft.yaml", f"model_name_or_path={tmp_path}"]
     text = lines_of(*words, gpus="0", capsys=capsys, monkeypatch=monkeypatch)
     assert "no forecast of memory and time" in text
