@@ -25,6 +25,7 @@ from rlt.config.validate import validate
 from rlt.data.own_layout import adopt_layouts
 from rlt.errors import ConfigError, Paused, RLTError
 from rlt.reporting.stop_file import LAUNCHED_VARIABLE
+from rlt.surroundings.last_words import let_first_end
 from rlt.surroundings.place import settle
 from rlt.surroundings.roll_call import meet_processes
 from rlt.surroundings.world import ALONE, PROCESSES_VARIABLE, join_world
@@ -126,6 +127,7 @@ def main(words: Sequence[str]) -> int:
         # Another machine may lack a file.
         who = f" (process {world.rank} on {platform.node()})" if world.rank else ""
         sys.stderr.write(f"error{who}: {error}\n" if world.local_rank == 0 or others_speak else "")
+        let_first_end(world)
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n" if world.local_rank == 0 or others_speak else "")
