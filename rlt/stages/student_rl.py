@@ -15,16 +15,13 @@ from rlt.config.schema import Config
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths
-from rlt.data.load import load_eval_problems, load_problems
 from rlt.data.systems import require_systems
 from rlt.errors import DataError
 from rlt.formats.layout import StudentLayout
-from rlt.formats.tags import TAG_STYLES
 from rlt.models.load import load_context, load_eos_ids, load_tokenizer
 from rlt.records import Problem
 from rlt.rewards.correctness import CorrectnessReward, CorrectnessWeights
 from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks, watch_benchmarks
-from rlt.stages.clean import clean_problems
 from rlt.stages.common import (
     places_of,
     progress,
@@ -34,6 +31,7 @@ from rlt.stages.common import (
     write_skipped,
 )
 from rlt.stages.layouts import student_layout, student_record
+from rlt.stages.problems import read_held_out, read_problems
 from rlt.stages.rl import (
     await_servers,
     keep_earlier_run_apart,
@@ -141,20 +139,6 @@ def read_layout(config: Config) -> tuple[StudentLayout, list[int], int | None]:
     check_lengths(config, context, {})
     own_stops = load_eos_ids(model, revision=revision, trust=trust)
     return layout, [*layout.stop_token_ids, *own_stops], context
-
-
-def read_problems(config: Config) -> KeptRows[Problem]:
-    """Return the problems to train on."""
-    tags = TAG_STYLES[config.layout.tags]
-    return clean_problems(
-        load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False), config
-    )
-
-
-def read_held_out(config: Config) -> KeptRows[Problem] | None:
-    """Return the held-out problems, if any."""
-    tags = TAG_STYLES[config.layout.tags]
-    return load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
 
 
 def check(config: Config) -> None:

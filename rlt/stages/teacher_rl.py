@@ -12,16 +12,13 @@ from rlt.config.students import FIRST
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths
-from rlt.data.load import load_eval_problems, load_problems
 from rlt.data.systems import require_systems
 from rlt.formats.encode import TokenBytes
 from rlt.formats.layout import TeacherLayout
-from rlt.formats.tags import TAG_STYLES
 from rlt.models.load import load_context, load_tokenizer
 from rlt.records import Problem
 from rlt.rewards.likelihood import Reward
 from rlt.rewards.student import StudentText
-from rlt.stages.clean import clean_problems
 from rlt.stages.common import (
     is_main_process,
     places_of,
@@ -38,6 +35,7 @@ from rlt.stages.components import (
     with_components,
 )
 from rlt.stages.layouts import teacher_layout, teacher_record
+from rlt.stages.problems import read_held_out, read_problems
 from rlt.stages.rl import (
     await_servers,
     keep_earlier_run_apart,
@@ -150,20 +148,6 @@ def check_contexts(config: Config, teacher: TeacherLayout | None, students: Sequ
         trust, revision = config.model.trust_remote_code, config.model.revision
         context = load_context(str(config.model_name_or_path), revision=revision, trust=trust)
     check_lengths(config, context, {s.settings.model: s.context for s in students})
-
-
-def read_problems(config: Config) -> KeptRows[Problem]:
-    """Return the problems to train on."""
-    tags = TAG_STYLES[config.layout.tags]
-    return clean_problems(
-        load_problems(config.data, config.dataset_id_or_path, tags, need_trace=False), config
-    )
-
-
-def read_held_out(config: Config) -> KeptRows[Problem] | None:
-    """Return the held-out problems, if any."""
-    tags = TAG_STYLES[config.layout.tags]
-    return load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=False)
 
 
 def check(config: Config) -> None:

@@ -13,14 +13,13 @@ from rlt.config.files import is_here
 from rlt.config.schema import Config
 from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
-from rlt.data.load import count_overlap, load_eval_problems, load_problems
+from rlt.data.load import count_overlap
 from rlt.formats.layout import TeacherLayout
-from rlt.formats.tags import TAG_STYLES
 from rlt.models.load import load_context, load_tokenizer
 from rlt.records import Problem
-from rlt.stages.clean import clean_explained
 from rlt.stages.common import is_main_process, resume_point, run_directory, write_skipped
 from rlt.stages.layouts import teacher_layout, teacher_record
+from rlt.stages.problems import read_held_out, read_problems
 from rlt.stages.sft import Target, fine_tune, fit_rows, sft_data, show_targets, warn_of_short_steps
 from rlt.stages.turn_ends import check_ends, count_ends
 from rlt.trainers.final_model import SavedWith, generation_config
@@ -64,7 +63,7 @@ def run(config: Config) -> None:
 def read_text(config: Config) -> tuple[TeacherLayout, KeptRows[Row], KeptRows[Row] | None]:
     """Return layout, training rows and held-out rows; raises for text that training could not use."""
     layout = read_layout(config)
-    loaded, held_out = read_problems(config), read_held_out(config)
+    loaded, held_out = read_problems(config, need_trace=True), read_held_out(config, need_trace=True)
     if held_out:
         count_overlap(loaded.values, held_out.values)
     rows = sft_rows(loaded, layout, config)
@@ -82,25 +81,11 @@ def read_layout(config: Config) -> TeacherLayout:
     return layout
 
 
-def read_problems(config: Config) -> KeptRows[Problem]:
-    """Return the problems to train on, each with a trace."""
-    tags = TAG_STYLES[config.layout.tags]
-    return clean_explained(
-        load_problems(config.data, config.dataset_id_or_path, tags, need_trace=True), config
-    )
-
-
-def read_held_out(config: Config) -> KeptRows[Problem] | None:
-    """Return the held-out problems, if any."""
-    tags = TAG_STYLES[config.layout.tags]
-    return load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=True)
-
-
 def check(config: Config) -> None:
     """Raise what training would, before it loads the model, as far as model and data are on this machine."""
     layout = read_layout(config) if is_here(config.model_name_or_path) else None
-    problems = read_problems(config) if is_here(config.dataset_id_or_path) else None
-    held_out = read_held_out(config) if is_here(config.data.eval_path) else None
+    problems = read_problems(config, need_trace=True) if is_here(config.dataset_id_or_path) else None
+    held_out = read_held_out(config, need_trace=True) if is_here(config.data.eval_path) else None
     if problems and held_out:
         count_overlap(problems.values, held_out.values)
     if layout and problems:
