@@ -7,6 +7,7 @@ failed, so one that is quicker would cut it off.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import psutil
 
@@ -23,7 +24,8 @@ def let_first_end(world: World, limit: float = _WITHIN) -> None:
     """
     if world.local_rank and world.has_agent:
         siblings = psutil.Process(os.getppid()).children()
-        psutil.wait_procs([process for process in siblings if _is_first(process)], timeout=limit)
+        with suppress(KeyboardInterrupt):  # Ctrl-C ends the waiting: the reason has been given
+            psutil.wait_procs([process for process in siblings if _is_first(process)], timeout=limit)
 
 
 def _is_first(process: psutil.Process) -> bool:
