@@ -3,7 +3,8 @@
 Run under accelerate by test_update.py, or used there in its own process. RLT_TEST_RECORD names the folder;
 the reference starts from the checkpoint in RLT_TEST_REFERENCE instead of the policy's weights, so that the KL
 term has a gradient at once. With RLT_TEST_DOUBLE the models are cast to float64. With RLT_TEST_NOISE the
-engine reports log-probabilities that are off by as much at most, so that the correction counts.
+engine reports log-probabilities that are off by as much at most, so that the correction counts. With
+RLT_TEST_OWN_HEAD the loss is taken as for a family that TRL's fused head does not know.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 
 from rlt.records import Completion
+from rlt.trainers.own_loss import LossHead
 from rlt.trainers.teacher_rl import TeacherRLTrainer
 
 LENGTHS = ([90, 3, 30, 8], [12, 2, 24, 5])
@@ -29,6 +31,8 @@ class RecordingTrainer(TeacherRLTrainer):
     """Trains as usual."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if "RLT_TEST_OWN_HEAD" in os.environ:
+            LossHead._trl_is_right = lambda *_: False
         super().__init__(*args, **kwargs)
         if self.reference is not None:  # modern recipes have none
             self.reference.load(Path(os.environ["RLT_TEST_REFERENCE"]))
