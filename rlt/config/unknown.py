@@ -59,15 +59,15 @@ def unknown_keys(keys: Sequence[str], where: str) -> ConfigError:
     """Return one error for all unknown keys of a place: `on the command line`, or `in FILE`."""
     if len(keys) == 1:
         return unknown_key(keys[0], where)
-    told = [part for key in keys if (part := _in_short(key))]
+    parts = [part for key in keys if (part := _in_short(key))]
     gone = [f"`{key}`" for key in keys if not _in_short(key)]
     if gone:
-        told.append(f"{', '.join(gone)} {'has' if len(gone) == 1 else 'have'} no use here")
+        parts.append(f"{', '.join(gone)} {'has' if len(gone) == 1 else 'have'} no use here")
     path = where.removeprefix("in ")
     remedy = _LISTS_ALL
     if path != where and any(_is_old(key) for key in keys):
         remedy = f"`python -m rlt.migrate {shlex.quote(path)}` writes the file in our words"
-    return ConfigError(f"{len(keys)} keys {where} are not settings: {', '.join(told)}. ({remedy}.)")
+    return ConfigError(f"{len(keys)} keys {where} are not settings: {', '.join(parts)}. ({remedy}.)")
 
 
 def _is_old(key: str) -> bool:

@@ -179,8 +179,8 @@ class _Adoption:
         elif now is None:
             self.say("%s: each row must bring the prompt that %s was trained with", setting, owner.name)
         elif _by_skythought(self._config) and is_skythought(now):
-            told = (setting, owner.name, short(own))
-            self.say("%s is SkyThought's own, as its protocol asks; %s was trained with %s", *told)
+            values = (setting, owner.name, short(own))
+            self.say("%s is SkyThought's own, as its protocol asks; %s was trained with %s", *values)
         elif not self._may_differ(owner):
             raise ConfigError(
                 f"`{setting}` {where} is not the {owner.role}'s prompt that {owner.name} was trained with "

@@ -1,4 +1,4 @@
-"""A key of the original release with its value -> settings of ours, or why there are none.
+"""From a key of the original release and its value to our settings, or to the reason for setting nothing.
 
 Names come from rlt/config/renames.py; here are the values that read otherwise, and keys that count only
 together with others. What is not here keeps its value.
