@@ -14,7 +14,8 @@ from rlt.config.original.run_file import read_run_file
 from rlt.config.parser import Parser
 from rlt.errors import ConfigError, RLTError
 from rlt.migrate.translate import Migrated, run_folder, translate
-from rlt.migrate.write import command, parts, tried, wrapped
+from rlt.migrate.write import command, not_written, parts, tried, wrapped
+from rlt.reporting.files import write_text
 
 _COLUMNS = 80
 
@@ -62,26 +63,19 @@ def _check_target(target: Path) -> None:
             f"{target.parent / 'run_cfg' / target.name}."
         )
     if target.exists() or target.is_symlink():
-        raise _exists(target)
-
-
-def _exists(target: Path) -> ConfigError:
-    return ConfigError(
-        f"{target} exists, and is not written over: name another file, as in `python -m rlt.migrate "
-        f"FILE.yaml {target.with_stem(target.stem + '_new')}`."
-    )
+        raise ConfigError(
+            f"{target} exists, and is not written over: name another file, as in `python -m rlt.migrate "
+            f"FILE.yaml {target.with_stem(target.stem + '_new')}`."
+        )
 
 
 def _write(target: Path, text: str) -> None:
-    """Write a new file, and the folder it is in."""
+    """Write a new file, whole or not at all, and the folder it is in."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise _exists(target) from None
+        write_text(target, text)
     except OSError as error:
-        raise ConfigError(f"{target} cannot be written: {(error.strerror or 'an error').lower()}.") from None
+        raise not_written(target, error) from None
 
 
 if __name__ == "__main__":

@@ -46,14 +46,22 @@ def _try(text: str, name: str) -> None:
     """Raise what composing the file raises; models and data are not looked for."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run_cfg" / name
-        path.parent.mkdir()
-        path.write_text(text, encoding="utf-8")
+        try:
+            path.parent.mkdir()
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise not_written(path, error) from None
         try:
             config = resolve(compose([str(path)]))
             check_bounds(config)
             check_trainer(config)
         except ConfigError as error:
             raise ConfigError(str(error).replace(str(path), name)) from None
+
+
+def not_written(path: Path, error: OSError) -> ConfigError:
+    """Return the error for a file that could not be written."""
+    return ConfigError(f"{path} cannot be written: {(error.strerror or 'an error').lower()}.")
 
 
 def to_text(new: Migrated, source: Path, target: Path) -> str:

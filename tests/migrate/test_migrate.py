@@ -1,5 +1,7 @@
 """A run file of the original release becomes one of ours that composes, and says what it left out."""
 
+import resource
+
 import pytest
 import yaml
 
@@ -126,6 +128,20 @@ def test_wrong_input_is_one_sentence(migrated, text, words, expected):
     assert (code, said.count("\n")) == (2, 1)
     assert expected in said
     assert not path.exists()
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(migrated):
+    """Nor does one that is full for the copy which is tried first."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, limits[1]))
+    try:
+        code, said, path = migrated("max_steps: 3\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "run_cfg/old.yaml cannot be written: " in said
+    assert not path.exists()
+    assert migrated("max_steps: 3\n")[0] == 0
 
 
 def test_a_missing_file_is_one_sentence(capsys):
