@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from statistics import fmean
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -129,13 +130,15 @@ class TokenProgress:
 class SampleProgress:
     """Lines that say how far a collection of samples is, and what is wrong with them.
 
-    The time left is not told before as many are done as are drawn at once: the first to end are the shortest.
+    The time left goes by tokens: what is not done yet of a task will be as long as what is, on average. It is
+    not told before as many are done as are drawn at once, and some of every task: the first to end are the
+    shortest, and another task's may be ten times as long.
     """
 
     def __init__(
         self,
         done: Iterable[Mapping[str, Any]],
-        total: int,
+        total: int | Mapping[str, int],
         at_once: int,
         *,
         what: str = "collecting",
@@ -143,19 +146,24 @@ class SampleProgress:
         note: Callable[[], str] = str,
         every: float = 10.0,
     ) -> None:
-        """Start the clock; `every` is the least number of seconds between two lines, `note` ends each."""
+        """Start the clock; `every` is the least number of seconds between two lines, `note` ends each.
+
+        `total` is by task where the samples have several.
+        """
         self._what, self._noun, self._note = what, noun, note
-        self._total = total
+        self._of_task = {"": total} if isinstance(total, int) else dict(total)
+        self._total = sum(self._of_task.values())
         self._at_once = at_once
         self._every = every
-        self._done = self._malformed = self._truncated = 0
+        self._malformed = self._truncated = 0
+        self._lengths: dict[str, list[int]] = {task: [] for task in self._of_task}
         self._count(done)
         self._before = self._done
         self._tokens = 0
         self._began = self._spoke = time.monotonic()
 
     def add(self, rows: Iterable[Mapping[str, Any]], tokens: int) -> None:
-        """Count samples with `why` and `finish_reason`; write a line if it is time, or the last one."""
+        """Count samples with their `num_tokens`; write a line if it is time, or the last one."""
         self._count(rows)
         self._tokens += tokens
         now = time.monotonic()
@@ -165,18 +173,34 @@ class SampleProgress:
 
     def line(self, seconds: float) -> str:
         """Return the line after so many seconds."""
-        drawn = self._done - self._before
-        left = duration((self._total - self._done) * seconds / drawn) if drawn >= self._at_once else "?"
+        rate = self._tokens / max(seconds, 1e-9)
+        tokens = self._tokens_left() if self._done - self._before >= self._at_once else None
+        left = duration(tokens / rate) if tokens is not None and rate else "?"
         share = self._done / max(self._total, 1)
         return (
             f"{self._what}  {share:.0%}  {self._done:,} of {self._total:,} {self._noun}"
-            f"  {self._tokens / max(seconds, 1e-9):,.0f} tokens/s  {left} left"
+            f"  {rate:,.0f} tokens/s  {left} left"
             f"  {self._malformed:,} malformed, {self._truncated:,} cut by their length" + self._note()
         )
 
+    @property
+    def _done(self) -> int:
+        return sum(map(len, self._lengths.values()))
+
+    def _tokens_left(self) -> float | None:
+        """Return the tokens of the samples that are not done; None where a task has none that is."""
+        left = 0.0
+        for task, total in self._of_task.items():
+            lengths = self._lengths[task]
+            if total > len(lengths):
+                if not lengths:
+                    return None
+                left += (total - len(lengths)) * fmean(lengths)
+        return left
+
     def _count(self, rows: Iterable[Mapping[str, Any]]) -> None:
         for row in rows:
-            self._done += 1
+            self._lengths[row.get("task", "")].append(row["num_tokens"])
             self._malformed += row["why"] is not None
             self._truncated += row["finish_reason"] == "length"
 

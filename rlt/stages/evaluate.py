@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -103,7 +104,7 @@ def run(config: Config) -> None:
 
         # 3. What an earlier run has left to draw.
         size = 1 if pool else evaluate.samples_per_chunk
-        units = units_of(samples, size)
+        units = units_of(longest_first(samples), size)
         journal = Journal(output / "samples", keys_of(units), write_text, "answers", FIELDS)
         described = describe_input((name, revision))
         facts = manifest(config, described, layout, sampling, tables, times)
@@ -128,7 +129,7 @@ def run(config: Config) -> None:
                 stop_ids = frozenset(sampling.stop_token_ids)
                 read = partial(read_sample, layout=layout, stop_ids=stop_ids, score=score)
                 at_once = pool.max_requests if pool else size
-                save(drawn, todo, journal, read, clock(journal, len(samples), at_once, score))
+                save(drawn, todo, journal, read, clock(journal, samples, at_once, score))
             verdicts = score.verdicts()
 
         # 5. Write.
@@ -183,8 +184,19 @@ def open_graders(config: Config) -> GradingPool:
     return GradingPool(ORDERS[evaluate.extraction], seconds=evaluate.grading_seconds, original=original)
 
 
-def clock(journal: Journal, total: int, at_once: int, score: RunningScore) -> SampleProgress:
+def longest_first(samples: Sequence[EvalSample]) -> list[EvalSample]:
+    """Return the samples in the order to draw them: a long one that starts last is waited for alone.
+
+    In batches those of about one length stand together, with little padding.
+    """
+    return sorted(samples, key=lambda sample: -len(sample.prompt_ids))
+
+
+def clock(
+    journal: Journal, samples: Sequence[EvalSample], at_once: int, score: RunningScore
+) -> SampleProgress:
     """Return the progress lines, with the running score at their end."""
+    total = Counter(sample.asked.item.task for sample in samples)
     return SampleProgress(
         journal.rows.values(), total, at_once, what="evaluating", noun=journal.what, note=score.note
     )

@@ -166,15 +166,28 @@ def test_the_last_tokens_are_told_at_once(caplog):
 
 def test_a_collection_tells_its_pace_and_what_is_malformed(caplog):
     caplog.set_level("INFO", logger="rlt")
-    good, cut = {"why": None, "finish_reason": "stop"}, {"why": "cut", "finish_reason": "length"}
+    good = {"why": None, "finish_reason": "stop", "num_tokens": 50}
+    cut = {"why": "cut", "finish_reason": "length", "num_tokens": 80}
     clock = SampleProgress([good, cut], 10, 3, every=3600)  # two of an earlier run
     clock.add([good, good], 100)
     assert clock.line(4) == (
         "collecting  40%  4 of 10 explanations  25 tokens/s  ? left  1 malformed, 1 cut by their length"
     )
-    clock.add([{"why": "empty", "finish_reason": "stop"}], 20)
-    # three of this run in 6 s, five to go
-    assert "50%  5 of 10 explanations  20 tokens/s  10s left  2 malformed, 1 cut" in clock.line(6)
+    clock.add([{"why": "empty", "finish_reason": "stop", "num_tokens": 20}], 20)
+    # 120 tokens in 6 s; five to go, each of 50 tokens like the five that are done: 250 tokens
+    assert "50%  5 of 10 explanations  20 tokens/s  12s left  2 malformed, 1 cut" in clock.line(6)
     assert not caplog.records
     clock.add([good] * 5, 1)
     assert "100%" in caplog.text
+
+
+def test_the_time_left_knows_that_tasks_differ_in_length():
+    def done(task: str, num_tokens: int) -> dict:
+        return {"task": task, "why": None, "finish_reason": "stop", "num_tokens": num_tokens}
+
+    clock = SampleProgress([], {"short": 8, "long": 4}, 2, every=3600)
+    clock.add([done("short", 10)] * 4, 40)
+    assert "? left" in clock.line(1)  # nothing is known of the long ones
+    clock.add([done("long", 960)], 960)
+    # 1,000 tokens in 10 s; 4 of 10 and 3 of 960 to go, 2,920 tokens. By rows alone it would be 14 s.
+    assert "100 tokens/s  29s left" in clock.line(10)
