@@ -8,6 +8,7 @@ grow with every step of its engine. Where they are not to be had (another make o
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -37,20 +38,33 @@ class InFlight:
         """Seconds between two calls of `check`."""
         self._limit = limit
         self._named = named
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._failed: BaseException | None = None
         self._count: dict[VLLMServer, int] = {}
         self._heard: dict[VLLMServer, float] = {}
         self._tokens: dict[VLLMServer, float | None] = {}
 
+    def join(self, servers: list[VLLMServer], server: VLLMServer) -> None:
+        """Add a server to those that requests wait for."""
+        with self._lock:
+            servers.append(server)
+            self._lock.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        """Have the next `check` raise an error."""
+        self._failed = error
+
     @contextmanager
     def at_idlest(
-        self, servers: Sequence[VLLMServer], home: list[VLLMServer] | None = None
+        self, servers: Sequence[VLLMServer], home: list[VLLMServer] | None = None, most: float = math.inf
     ) -> Iterator[VLLMServer]:
         """Yield the server with the fewest requests in flight, for one more.
 
-        Requests that share a `home`, empty at first, all go to the server of the first of them.
+        Requests that share a `home`, empty at first, all go to the server of the first of them. While all
+        servers have `most` in flight, it waits.
         """
         with self._lock:
+            self._lock.wait_for(lambda: min(self._count.get(s, 0) for s in home or servers) < most)
             server = min(home or servers, key=lambda server: self._count.get(server, 0))
             if home is not None:
                 home[:] = [server]
@@ -63,9 +77,12 @@ class InFlight:
             with self._lock:
                 self._count[server] -= 1
                 self._heard[server] = running()
+                self._lock.notify()
 
     def check(self) -> None:
         """Raise GenerationError if a server has requests and has shown no work for too long."""
+        if self._failed is not None:
+            raise self._failed
         with self._lock:
             busy = [server for server, count in self._count.items() if count]
         found = run_all([(server.address, lambda server=server: self._tokens_of(server)) for server in busy])

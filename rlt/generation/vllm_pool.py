@@ -6,8 +6,11 @@ Starting and ending servers is the launcher's work, weights are pushed by weight
 from __future__ import annotations
 
 import logging
+import math
 import os
+import queue
 import resource
+import threading
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from functools import partial
@@ -70,6 +73,7 @@ class VLLMPool:
             for address, path in zip(addresses, paths, strict=True)
         ]
         self.timeout = timeout
+        self._requests_per_server = requests_per_server
         self.max_requests = requests_per_server * len(self.servers)
         """Requests in flight over all servers."""
         _require_sockets(self.max_requests, requests_setting)
@@ -192,9 +196,15 @@ class VLLMPool:
         `expected_model` is the folder or name that the servers were started with; `min_context` the
         tokens of the longest prompt and completion together; `logprobs` whether theirs will be read.
         """
-        self.on_all("check", lambda server: _check(server, expected_model, min_context, self.timeout))
+        self.on_all("check", lambda server: self.check_one(server, expected_model, min_context))
         if logprobs:
             self.on_all("check of the log-probabilities", _check_logprobs)
+
+    def check_one(
+        self, server: VLLMServer, expected_model: str | None = None, min_context: int | None = None
+    ) -> None:
+        """Raise unless a server is healthy, generates a token, and serves what is expected."""
+        _check(server, expected_model, min_context, self.timeout)
 
     def wait_until_back(self, expected_model: str | None, timeout: float, *, quietly: bool = False) -> None:
         """Return once every server generates with the expected model; ServerLost after `timeout` seconds."""
@@ -212,6 +222,37 @@ class VLLMPool:
                 logger.warning("waiting for the servers for %.0f s, at most %g s", now - start, timeout)
             time.sleep(0.5)
 
+    def join_when_ready(self, check: Callable[[VLLMServer], None], timeout: float) -> None:
+        """Return once one server passes `check`; each of the others is asked from the moment it does.
+
+        Until then none gets more than its share, so that work is left for those that come later. ServerLost
+        after `timeout` seconds without it, from here or, later, from whoever waits for completions.
+        """
+        coming, self.servers = self.servers, []
+        first: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+        def join(server: VLLMServer) -> None:
+            start = running()
+            try:
+                while True:
+                    try:
+                        check(server)
+                        break
+                    except ServerLost:
+                        if running() - start > timeout:
+                            raise
+                    time.sleep(0.5)
+                self._in_flight.join(self.servers, server)
+                first.put(None)
+            except BaseException as error:  # belongs to whoever waits for the servers
+                self._in_flight.fail(error)
+                first.put(error)
+
+        for server in coming:
+            threading.Thread(target=join, args=(server,), daemon=True, name="rlt-joining").start()
+        if (error := first.get()) is not None:
+            raise error
+
     def show_health(self) -> None:
         """Log a line for each server; those that are not well are for the check that follows to refuse."""
         for line in self.on_all("health", health):
@@ -220,13 +261,7 @@ class VLLMPool:
     def check_doors(self, timeout: float = CONTROL_TIMEOUT) -> None:
         """Raise if a server that other machines reach answers without a key."""
         for server in self.servers:
-            if beyond_this_machine(server.address) and not server.demands_key(timeout):
-                raise server.failure(
-                    "answers without a key, so whoever reaches it can run code there; start it with one, as "
-                    "python -m rlt.launch.serve does, or set generation.allow_open_servers=true on a network "
-                    "that you trust",
-                    with_log=False,
-                )
+            check_door(server, timeout)
 
     def versions(self) -> list[str]:
         """Return the versions of vLLM that the servers run, each once."""
@@ -255,10 +290,23 @@ class VLLMPool:
 
         Calls that share a `home`, empty at first, all go to the server of the first of them.
         """
-        with self._in_flight.at_idlest(self.servers, home) as server:
+        is_whole = len(self.servers) * self._requests_per_server >= self.max_requests
+        most = math.inf if is_whole else self._requests_per_server
+        with self._in_flight.at_idlest(self.servers, home, most) as server:
             lane = f"server {server.address.partition('://')[2]}"
             with self.stopwatch.span(lane, "generate"):
                 return call(server)
+
+
+def check_door(server: VLLMServer, timeout: float = CONTROL_TIMEOUT) -> None:
+    """Raise if other machines reach a server that answers without a key."""
+    if beyond_this_machine(server.address) and not server.demands_key(timeout):
+        raise server.failure(
+            "answers without a key, so whoever reaches it can run code there; start it with one, as "
+            "python -m rlt.launch.serve does, or set generation.allow_open_servers=true on a network "
+            "that you trust",
+            with_log=False,
+        )
 
 
 def _allow_sockets(wanted: int, at_least: int = 0) -> int:

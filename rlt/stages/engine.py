@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -12,9 +14,12 @@ from rlt.config.schema import Config, stage_of
 from rlt.config.server_key import find_key
 from rlt.errors import GenerationError
 from rlt.formats.tags import TAG_STYLES
+from rlt.generation.server_health import health
 from rlt.generation.types import Sampling
-from rlt.generation.vllm_pool import REQUESTS_PER_SERVER, VLLMPool
-from rlt.generation.vllm_server import LOADING_VARIABLE, server_log_path
+from rlt.generation.vllm_pool import REQUESTS_PER_SERVER, VLLMPool, check_door
+from rlt.generation.vllm_server import LOADING_VARIABLE, VLLMServer, server_log_path
+
+logger = logging.getLogger(__name__)
 
 
 def make_sampling(config: Config, stop_token_ids: Sequence[int]) -> Sampling:
@@ -58,12 +63,24 @@ def are_loading() -> bool:
     return LOADING_VARIABLE in os.environ
 
 
+def _check_one(pool: VLLMPool, config: Config, server: VLLMServer) -> None:
+    """Raise GenerationError unless a server answers, with the configured model and room enough."""
+    pool.check_one(server, config.model_name_or_path, sequence_length(config))
+    logger.info("%s", health(server))
+    if not config.generation.allow_open_servers:
+        check_door(server)
+
+
 def check_servers(pool: VLLMPool, config: Config, *, logprobs: bool = True) -> None:
     """Raise GenerationError unless every server answers, with the configured model and room enough.
 
-    Servers that the launcher has just started are waited for. `logprobs` says whether theirs will be read.
+    Servers that the launcher has just started are waited for: all where `logprobs`, their log-probabilities,
+    will be read; else the first, and each of the others is asked as soon as it is there.
     """
     assert config.model_name_or_path is not None
+    if are_loading() and not logprobs:
+        pool.join_when_ready(partial(_check_one, pool, config), config.generation.startup_timeout)
+        return
     if are_loading():  # the launcher watches over their start, and tells how far they are
         pool.wait_until_back(config.model_name_or_path, config.generation.startup_timeout, quietly=True)
     pool.show_health()

@@ -92,7 +92,6 @@ def run(config: Config) -> None:
 
         # 1. Text: the student's prompts, and where its answers end.
         layout, context = read_layout(config)
-        pool = open_pool(config, layout)
         own_stops = load_eos_ids(name, revision=revision, trust=config.model.trust_remote_code)
         sampling = make_sampling(config, sorted({*layout.stop_token_ids, *own_stops}))
 
@@ -102,7 +101,8 @@ def run(config: Config) -> None:
         times = {task: num_samples(task, len(table.items), evaluate) for task, table in tables.items()}
         samples = plan_samples([asked for table in tables.values() for asked in table.values], times)
 
-        # 3. What an earlier run has left to draw.
+        # 3. What an earlier run has left to draw; what came before needed no server.
+        pool = open_pool(config, layout)
         size = 1 if pool else evaluate.samples_per_chunk
         units = units_of(longest_first(samples), size)
         journal = Journal(output / "samples", keys_of(units), write_text, "answers", FIELDS)

@@ -24,7 +24,7 @@ from generation_server import Server
 from generation_tiny import tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
-from rlt.errors import GenerationError
+from rlt.errors import GenerationError, ServerLost
 from rlt.generation.log_reason import log_tail
 from rlt.generation.silence import tokens_written
 from rlt.generation.transformers_backend import TransformersGenerator
@@ -318,3 +318,64 @@ def test_addresses_are_checked() -> None:
         address = f"http://127.0.0.1:{unused.getsockname()[1]}"
         with pytest.raises(GenerationError, match=rf"{address} broke off GET /health .* Connection refused"):
             VLLMPool([address], timeout=100).check()
+
+
+EARLY, LATE = "http://127.0.0.1:9", "http://127.0.0.1:19"
+"""Where nothing listens: these tests ask no server, they look at whom the pool chooses."""
+
+
+def test_each_server_is_asked_from_the_moment_it_is_ready() -> None:
+    pool = VLLMPool([EARLY, LATE], timeout=600, requests_per_server=2)
+    is_late_ready, may_end = threading.Event(), threading.Event()
+    asked: list[str] = []
+
+    def check(server: VLLMServer) -> None:
+        if server.address == LATE and not is_late_ready.is_set():
+            raise ServerLost("it still loads")
+
+    def call(server: VLLMServer) -> str:
+        asked.append(server.address)
+        may_end.wait(600)
+        return server.address
+
+    def wait_for(count: int) -> None:
+        deadline = time.monotonic() + 600
+        while len(asked) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    pool.join_when_ready(check, timeout=600)
+    found: list[str] = []
+    tasks = [(f"task {i}", lambda: pool.on_idlest(call)) for i in range(5)]
+    thread = threading.Thread(target=lambda: found.extend(pool.run_watched(tasks)))
+    thread.start()
+    wait_for(2)
+    time.sleep(0.5)
+    assert asked == [EARLY] * 2  # the share of the late one is left for it
+    is_late_ready.set()
+    wait_for(4)
+    assert sorted(asked) == sorted([EARLY, LATE] * 2)
+    may_end.set()
+    thread.join(600)
+    assert len(found) == 5
+
+
+def test_a_server_that_will_not_do_ends_the_wait_or_the_work() -> None:
+    def check(server: VLLMServer) -> None:
+        if server.address == LATE:
+            raise GenerationError("serves another model")
+
+    def lost(server: VLLMServer) -> None:
+        raise ServerLost("it never came")
+
+    with pytest.raises(ServerLost, match="never came"):
+        VLLMPool([EARLY], timeout=600).join_when_ready(lost, timeout=0)
+    pool = VLLMPool([EARLY, LATE], timeout=2)
+    may_end = threading.Event()
+
+    def work() -> None:
+        pool.join_when_ready(check, timeout=600)
+        pool.run_watched([("a task", lambda: pool.on_idlest(lambda _: may_end.wait(600)))])
+
+    with pytest.raises(GenerationError, match="serves another model"):  # at once, or while work waits
+        work()
+    may_end.set()
