@@ -9,6 +9,7 @@ from rlt.tasks.formulas import Span, last_together, read_gap
 from rlt.tasks.normal_form import normal_form
 
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\\\(?!boxed|fbox)|\\[{}]|[{}]")
+_NAMES = (r"\boxed", r"\fbox")
 _NAME = re.compile(r"(?:\\?[A-Za-z]\w*(?:\(\w\))?|\(\w, ?\w\))\s*&?=&?\s*$")
 _LAST_UNIT = re.compile(r"[\s$]*([a-z]{3,})[\s.,;!$]*(?:\n|$)")
 _LONGEST_NAME, _LONGEST_UNIT, _MOST_PIECES = 40, 40, 50
@@ -16,9 +17,12 @@ _LONGEST_NAME, _LONGEST_UNIT, _MOST_PIECES = 40, 40, 50
 
 def boxes(text: str) -> list[Span]:
     """Return the boxes that are closed and hold no other one, in their order; braces must balance."""
+    starts = [place for name in _NAMES if (place := text.find(name)) >= 0]
+    if not starts:
+        return []
     opened: list[tuple[int, int, int] | None] = []  # start, start of the content, boxes before; None: a brace
     found: list[Span] = []
-    for match in _BRACES.finditer(text):
+    for match in _BRACES.finditer(text, min(starts)):  # no brace before a box matters
         token = match[0]
         if token.endswith("{") and token != r"\{":
             opened.append((match.start(), match.end(), len(found)) if len(token) > 1 else None)
@@ -44,7 +48,7 @@ def last_boxes(text: str) -> str | None:
     if not found or not found[-1].content:
         return None
     chosen = [found[i] for i in last_together(found, text, lambda _: True)]
-    if len({normal_form(box.content) for box in chosen}) == 1:
+    if len(chosen) == 1 or len({normal_form(box.content) for box in chosen}) == 1:
         return chosen[-1].content
     names, units = _beside(chosen, text)
     if len(set(names)) < len(names):
