@@ -5,8 +5,8 @@
 
 The answers are made up after the references of benchmarks: whole numbers, decimals, fractions, LaTeX that
 is written in another way, and a share (`--algebra`) that takes computer algebra. No pair comes twice, so no
-verdict comes out of memory. The children start before the clock does. CPU seconds, which hold on a busy
-machine too, are those of this process while it grades and of the children from their start to their end.
+verdict comes out of memory. The children start before the clocks do. CPU seconds, which hold on a busy
+machine too, are those of this process and of the children.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import argparse
 import json
 import os
 import random
-import resource
 import statistics
 import time
+
+import psutil
 
 from rlt.evaluation.verdicts import GradingPool, Ungraded
 from rlt.tasks.child_pool import MOST_CHILDREN
@@ -41,16 +42,12 @@ def main() -> None:
     for repeat in range(options.repeats):
         rng = random.Random(repeat)
         made = [make(rng, i, options) for i in range(options.answers)]
-        children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        before = children.ru_utime + children.ru_stime
         with GradingPool(ORDERS["lenient"]) as pool:
             pool.grade([ungraded(f"{i}x+x", f"{i + 1}x") for i in range(64 * MOST_CHILDREN)])
-            start, own = time.perf_counter(), time.process_time()
+            start, spent = time.perf_counter(), cpu_seconds()
             verdicts = pool.grade([task for task, _ in made])
             seconds.append(time.perf_counter() - start)
-            own = time.process_time() - own
-        children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu.append(own + children.ru_utime + children.ru_stime - before)
+            cpu.append(cpu_seconds() - spent)
         wrong += sum(v.correct is not right for v, (_, right) in zip(verdicts, made, strict=True))
     result = {
         "benchmark": "grading",
@@ -62,6 +59,12 @@ def main() -> None:
         "unexpected_verdicts": wrong,
     }
     print(json.dumps(result))
+
+
+def cpu_seconds() -> float:
+    """Return what this process and its children have used."""
+    me = psutil.Process()
+    return sum(sum(process.cpu_times()[:2]) for process in (me, *me.children()))
 
 
 def make(rng: random.Random, number: int, options: argparse.Namespace) -> tuple[Ungraded, bool]:
