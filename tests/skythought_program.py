@@ -10,7 +10,10 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from importlib import import_module
 from types import ModuleType
+
+PACKAGE = "skythought.evals.tasks"
 
 if __name__ == "__main__":
     import warnings
@@ -20,19 +23,15 @@ if __name__ == "__main__":
     sys.modules["pyext"] = ModuleType("pyext")
     sys.modules["pyext"].RuntimeModule = None  # pyright: ignore[reportAttributeAccessIssue]
     out, sys.stdout = sys.stdout, sys.stderr
-    from skythought.evals.tasks import (  # pyright: ignore[reportMissingImports]
-        TASK_HANDLER_MAP,
-        TASK_NAMES_TO_YAML,
-        TaskConfig,
-    )
+    tasks = import_module(PACKAGE)
     from sympy.core.random import seed
 
     made = {}
     for line in sys.stdin:
         name, row, turn = json.loads(line)
         if name not in made:
-            config = TaskConfig.from_yaml(TASK_NAMES_TO_YAML[name])
-            made[name] = TASK_HANDLER_MAP[config.handler](config)
+            config = tasks.TaskConfig.from_yaml(tasks.TASK_NAMES_TO_YAML[name])
+            made[name] = tasks.TASK_HANDLER_MAP[config.handler](config)
         seed(0)
         verdict = bool(made[name].check_correctness(row, turn))  # before GPQA's prompt shuffles the letters
         out.write(json.dumps([made[name].generate_prompt(row), verdict]) + "\n")
