@@ -8,10 +8,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from rlt.config.schema import Config, StudentSettings
+from rlt.config.schema import Config, StudentSettings, stage_of
 from rlt.data.model_layout import ModelLayout, find_layout
 from rlt.data.own_layout import owners_of, prompt_of_rows
 from rlt.data.prompts import student_prompt, teacher_prompt
+from rlt.errors import ConfigError
 from rlt.formats.chat import Chat
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import tag_style
@@ -26,7 +27,9 @@ def teacher_layout(config: Config, tokenizer: PreTrainedTokenizerBase) -> Teache
     """Return how the teacher of a run is asked."""
     tags, model, revision = tag_style(config.layout.tags), config.model_name_or_path, config.model.revision
     template = template_settings(config, model, revision)
-    return TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags), template)
+    layout = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags), template)
+    _check_switches(config, layout.chat)
+    return layout
 
 
 def student_layout(  # noqa: PLR0913 - what differs between the stages, by keyword
@@ -46,7 +49,7 @@ def student_layout(  # noqa: PLR0913 - what differs between the stages, by keywo
     """
     tags, setting = tag_style(config.layout.tags), config.layout.student_prompt if prompt is None else prompt
     rows = prompt_of_rows(config, model, setting, revision)
-    return StudentLayout(
+    layout = StudentLayout(
         tokenizer,
         tags,
         student_prompt(setting, tags),
@@ -56,6 +59,8 @@ def student_layout(  # noqa: PLR0913 - what differs between the stages, by keywo
         template=template_settings(config, model, revision),
         asks_only=asks_only,
     )
+    _check_switches(config, layout.chat)
+    return layout
 
 
 def judge_layout(
@@ -80,6 +85,17 @@ def template_settings(config: Config, model: str | None, revision: str | None) -
         return settings
     switches = settings.switches if own.chat_template_kwargs is None else own.chat_template_kwargs
     return TemplateSettings(switches, own.date or settings.date)
+
+
+def _check_switches(config: Config, chat: Chat) -> None:
+    """Refuse a switch that the chat template of a run's only model does not read; of several, warn."""
+    for name in config.layout.chat_template_kwargs:
+        if chat.template.names(name):
+            continue
+        said = f"{chat.template.owner} reads no {name}, which `layout.chat_template_kwargs` has"
+        if not stage_of(config).reads("student_model"):
+            raise ConfigError(f"{said}: remove it, or write the name as the template has it.")
+        logger.warning("%s, so it changes nothing there", said)
 
 
 def teacher_record(

@@ -118,7 +118,9 @@ def build(name: str, template: str, eos: str) -> PreTrainedTokenizerFast:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
     controls = re.findall(r"<\|?[^<>\s'\"{}]{2,40}\|?>|\[gMASK\]", template)
-    controls = [c for c in dict.fromkeys([eos, "<BOS>", "<PAD>", *controls]) if "solution" not in c]
+    controls = [
+        c for c in dict.fromkeys([eos, "<BOS>", "<PAD>", "<|endoftext|>", *controls]) if "solution" not in c
+    ]
     byte_tokens = [f"<0x{i:02X}>" for i in range(256)] if "gemma" in name else []
     trainer = trainers.BpeTrainer(
         vocab_size=900, initial_alphabet=alphabet, show_progress=False, special_tokens=byte_tokens
