@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from rlt.config.schema import BENCHMARKS, LOCAL_TASK, NO_DATASET, PLAIN_SAMPLING, SLOT, Config
+from rlt.config.original.skythought import TASK_PROMPTS, grader_paths, read_task_prompt
+from rlt.config.schema import (
+    BENCHMARKS,
+    LOCAL_TASK,
+    NO_DATASET,
+    PLAIN_SAMPLING,
+    SLOT,
+    Config,
+    EvaluateSettings,
+)
 from rlt.errors import ConfigError
 
 _TASKS = (*BENCHMARKS, LOCAL_TASK)
@@ -46,12 +55,23 @@ def check_tasks(config: Config) -> None:
                 f"`evaluate.prompts.{task}` must hold {SLOT} once, where the question goes, got "
                 f"'{prompt[:40]}'."
             )
+    _check_original(evaluate)
     if _MADE_HERE in evaluate.tasks and _MADE_HERE not in evaluate.paths:
         raise ConfigError(
             f"`evaluate.tasks` names {_MADE_HERE}, whose problems are made here: run `python train.py "
             "run_cfg=make_countdown output_dir=data/countdown` and give "
             "evaluate.paths={countdown: data/countdown/test.jsonl}."
         )
+
+
+def _check_original(evaluate: EvaluateSettings) -> None:
+    """Raise ConfigError where the checkout or package does not hold what is known of SkyThought."""
+    if evaluate.original is None:
+        return
+    for task in TASK_PROMPTS:
+        if task in evaluate.tasks and task not in evaluate.prompts:
+            read_task_prompt(evaluate.original, task)
+    grader_paths(evaluate.original)
 
 
 def _check_names(setting: str, names: Iterable[str], allowed: tuple[str, ...]) -> None:

@@ -171,6 +171,7 @@ CONDITIONS: tuple[OnlyWith, ...] = (
         (
             *(_DURING, "evaluate.tasks", "evaluate.prompts", "evaluate.grader", "evaluate.unfinished"),
             *("evaluate.extraction", "evaluate.grading_seconds", "evaluate.samples_per_chunk"),
+            "evaluate.original",
         ),
         _EVERY,
         "100",

@@ -555,6 +555,12 @@ class EvaluateSettings:
     prompts: dict[str, str] = setting(
         {}, "task -> what the user's turn says, with {question} where the question goes; as it is if left out"
     )
+    original: str | None = setting(
+        None,
+        "SkyThought's package as scripts/setup.sh --skythought unpacks it (.venv/skythought), or a checkout: "
+        "asks in the words of its task files, and adds its grader's verdict; null: our words, no second "
+        "verdict",
+    )
     num_samples: int | None = setting(
         None,
         "answers to each problem; null: what the number of problems asks for (AIME 32, GPQA 8, MATH 2, else "

@@ -132,6 +132,7 @@ _RL = (
 )
 _ASKING = (
     *("evaluate.tasks", "evaluate.paths", "evaluate.revisions", "evaluate.prompts", "evaluate.grader"),
+    "evaluate.original",
     *("evaluate.option_order", "evaluate.unfinished", "evaluate.extraction", "evaluate.grading_seconds"),
 )
 _WHILE_TRAINING = (*_ASKING, "evaluate.during_training")

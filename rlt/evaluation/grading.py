@@ -34,11 +34,11 @@ class RunningScore:
         self._thread = threading.Thread(target=self._work, daemon=True, name="rlt-grading")
         self._thread.start()
 
-    def add(self, key: Key, turn: str, reference: str, kind: str) -> None:
+    def add(self, key: Key, turn: str, reference: str, kind: str, task: str = "") -> None:
         """Hand in a turn."""
         answer = read_answer(turn, self._style)
         text = None if answer.is_unfinished and not self._grades_unfinished else answer.text
-        self._waiting.put((key, Ungraded(text, reference, kind, turn)))
+        self._waiting.put((key, Ungraded(text, reference, kind, turn, task)))
 
     def note(self) -> str:
         """Return the score so far, as a progress line ends with it."""

@@ -17,6 +17,7 @@ from rlt.data.kept import KeptRows
 from rlt.data.load import load_problems, take_subset
 from rlt.data.sources import SourceTable, read_rows
 from rlt.errors import DataError
+from rlt.evaluation.protocol import words
 from rlt.formats.tags import TagStyle
 from rlt.generation.seeds import spread_seed
 from rlt.records import Problem, problem_id
@@ -78,13 +79,13 @@ def load_items(
     name: str, evaluate: EvaluateSettings, data: DataSettings, source: str, tags: TagStyle, seed: int
 ) -> KeptRows[Item]:
     """Return the questions of a task; `source` is dataset_id_or_path, for the task `problems`."""
-    prompt = evaluate.prompts.get(name)
+    prompt = words(name, evaluate)
     if name == LOCAL_TASK:
-        return _local_items(source, prompt or SLOT, evaluate.grader, data, tags)
+        return _local_items(source, prompt, evaluate.grader, data, tags)
     task, where = BENCHMARKS[name], task_source(name, evaluate, source)
     table = _read_file(where, data) if name in evaluate.paths else _read_hub(task, evaluate)
     rows = table.kept()
-    items = rows.lay_out(_reader(task, prompt or task.prompt, ORDERS[evaluate.option_order](seed)), data)
+    items = rows.lay_out(_reader(task, prompt, ORDERS[evaluate.option_order](seed)), data)
     kept = {number: item for number, item in items.items.items() if item is not None}
     if not kept:
         raise DataError(f"{where} holds no row of {name}: give another file in evaluate.paths")

@@ -167,7 +167,9 @@ def make_student(directory: Path, options: Options) -> None:
 
 def main(words: Sequence[str], base: BaseSettings = BASE) -> int:
     """Run the quickstart as the command line says; return 0 only if it shows an improvement."""
-    parser = argparse.ArgumentParser(prog="quickstart", description="Teacher and students on tiny models.")
+    parser = argparse.ArgumentParser(
+        prog="python -m rlt quickstart", description="Teacher and students on tiny models."
+    )
     parser.add_argument("--output", type=Path, default=Path("results/quickstart"), help="folder of the runs")
     parser.add_argument("--seed", type=int, default=0, help="seed of world, models and sampling")
     parser.add_argument("--backend", choices=("auto", "vllm", "transformers"), default="auto")
