@@ -49,7 +49,7 @@ from rlt.config.schema import Config
 from rlt.data.kept import KeptRows
 from rlt.data.prompts import teacher_prompt
 from rlt.formats.layout import TeacherLayout
-from rlt.formats.tags import TAG_STYLES
+from rlt.formats.tags import tag_style
 from rlt.launch.ports import free_ports
 from rlt.launch.server import running_servers
 from rlt.models.load import load_tokenizer
@@ -229,7 +229,7 @@ def toy_problems(config: Config, options: argparse.Namespace) -> list[PromptedPr
 
 def teacher_layout(config: Config) -> TeacherLayout:
     """Return the teacher's layout."""
-    tags = TAG_STYLES[config.layout.tags]
+    tags = tag_style(config.layout.tags)
     tokenizer = load_tokenizer(str(config.model_name_or_path))
     return TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
 

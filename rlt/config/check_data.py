@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 
+from rlt.config.check_layout import check_layout
 from rlt.config.prompts import check_prompt
 from rlt.config.schema import (
     BENCHMARKS,
@@ -62,6 +63,7 @@ def check_prompts(config: Config) -> None:
         )
     for name in filter(lambda name: stage.reads(f"layout.{name}"), PROMPT_KEYWORDS):
         check_prompt(name, getattr(config.layout, name))
+    check_layout(config)
 
 
 def _check_columns(data: DataSettings, further: tuple[str, ...]) -> None:

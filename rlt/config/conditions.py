@@ -244,6 +244,13 @@ CONDITIONS: tuple[OnlyWith, ...] = (
     # Traces, and single questions
     _if_one_of(("select.rank_bucket",), "select.rule", "rank"),
     _if_on(("student_model",), "select.max_length", "16384"),
+    OnlyWith(  # no tokens are counted without
+        ("layout.chat_template_kwargs", "layout.date"),
+        ("select.max_length",),
+        _on,
+        ("select.max_length=16384",),
+        stages=("select_traces",),
+    ),
     _with(("show.best", "show.worst"), "show.rows", _off, "show.rows=[]"),
     _if_on(("layout.teacher_prompt", "generation.stop_at_tag"), "infer.solution", '"42"'),
     _with(("layout.student_prompt",), "infer.solution", _off, "infer.solution=null"),

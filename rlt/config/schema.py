@@ -61,6 +61,8 @@ FILE_PROMPT, ORIGINAL_PROMPT, DATASET_PROMPT = "file:", "original:", "from_datas
 """What a prompt begins with that is read from a file, a checkout of the original release, or a dataset."""
 SKYTHOUGHT_PROMPT, TEXT_PROMPT = "skythought:", "text:"
 """What it begins with where a checkout of SkyThought holds it, or where the text itself follows."""
+TEMPLATE_DATE = "2025-01-01"
+"""What a chat template that asks for the date is told, so that no prompt differs from day to day."""
 PROMPT_KEYWORDS = {"teacher_prompt": ("default",), "student_prompt": ("default", "from_dataset")}
 """Settings of `layout` that hold a text, one of the forms of prompts.py, or one of these words."""
 REQUIRED_FIELDS = {
@@ -181,7 +183,12 @@ class DataSettings:
 class LayoutSettings:
     """The text around questions, solutions and explanations (method section 2)."""
 
-    tags: str = setting("bespoke", "tag style", choices=("bespoke", "r1"))
+    tags: str = setting(
+        "bespoke",
+        "tags around a student's thought and solution: bespoke, r1, or native, which writes both as the "
+        "student's own chat template does; a teacher's tags are ours with all of them",
+        choices=("bespoke", "r1", "native"),
+    )
     teacher_prompt: str = setting(
         "default",
         "the teacher's system prompt: default, original:DIR (the released one, out of a checkout of "
@@ -192,6 +199,13 @@ class LayoutSettings:
         "the student's system prompt: default, from_dataset (the row's system column, byte-exact), "
         "from_dataset:NAME (the one text in that column of another dataset), skythought:DIR (SkyThought's "
         "own, out of a checkout), file:PATH, text:TEXT, or the text itself",
+    )
+    chat_template_kwargs: dict[str, Any] = setting(
+        {},
+        "switches of chat templates, e.g. {enable_thinking: false}; they hold wherever a chat is written",
+    )
+    date: str = setting(
+        TEMPLATE_DATE, "the day, as YYYY-MM-DD, that is given to chat templates that write the date"
     )
     override: bool = setting(
         False,

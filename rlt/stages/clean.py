@@ -12,7 +12,7 @@ from rlt.data.decontaminate import NUM_WORDS, Hit, QuestionIndex, first_of_each,
 from rlt.data.kept import NUM_SHOWN, REPEATED, KeptRows, Overlap
 from rlt.errors import DataError
 from rlt.evaluation.items import load_items
-from rlt.formats.tags import TAG_STYLES
+from rlt.formats.tags import tag_style
 from rlt.records import Problem, Trace
 from rlt.stages.common import progress
 from rlt.tasks.benchmarks import catalog
@@ -72,7 +72,7 @@ def benchmark_questions(name: str, config: Config) -> list[str]:
     if name not in BENCHMARKS:
         return questions_of(name)
     bare = replace(config.evaluate, prompts={name: SLOT})
-    tags = TAG_STYLES[config.layout.tags]
+    tags = tag_style(config.layout.tags)
     items = load_items(name, bare, DataSettings(), config.dataset_id_or_path, tags, config.seed)
     return [item.problem.question for item in items.values]
 
