@@ -146,7 +146,7 @@ def as_program(one: Turn) -> list:
 @pytest.mark.original
 def test_questions_are_asked_in_the_programs_own_words(package):
     question = "What is {x} in $\\{1\\}$?\n"
-    row = {"problem": question, "question": question, "answer": "1"}
+    row = {"problem": question, "question": question, "answer": "1", "solution": "1", "final_answer": ["1"]}
     tasks = [task for task in skythought.TASK_PROMPTS if task != "gpqa_diamond"]
     asked = ask_program(package, [[NAMES.get(task, task), row, "1"] for task in tasks])
     for place in (package, package.parent / "SkyThought"):
