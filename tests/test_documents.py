@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from test_structure import LAYERS
 
 from rlt import errors
 from rlt.generation.log_remedies import remedy_of
+from rlt.traces.table import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -206,6 +209,27 @@ def test_every_field_of_run_json_is_listed():
     assert {"stage", "first_check", "seconds_by_phase", "problems"} <= fields
     page = (DOCS / "run_directory.md").read_text(encoding="utf-8").partition("## run.json")[2]
     assert {field for field in fields if f"`{field}`" not in page} == set()
+
+
+RECORDS = (
+    *("rlt.data.kept:BadRow", "rlt.data.kept:Overlap", "rlt.data.model_layout:ModelLayout"),
+    *("rlt.evaluation.verdicts:Verdict", "rlt.pipeline.run:Outcome"),
+    *("rlt.traces.budget:Plan", "rlt.traces.budget:Unserved", "rlt.traces.rank:Bucket"),
+)
+"""Records that are written to files field by field."""
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_every_field_of_a_written_record_is_listed(record):
+    module, _, name = record.partition(":")
+    fields = {field.name for field in dataclasses.fields(getattr(import_module(module), name))}
+    page = (DOCS / "run_directory.md").read_text(encoding="utf-8")
+    assert {field for field in fields if f"`{field}`" not in page} == set()
+
+
+def test_every_column_of_traces_is_listed():
+    page = (DOCS / "run_directory.md").read_text(encoding="utf-8").partition("## Traces")[2]
+    assert {column for column in COLUMNS if f"`{column}`" not in page} == set()
 
 
 def test_every_package_stands_in_the_table_of_layers():
