@@ -105,11 +105,15 @@ def literal(node: ast.AST) -> str:
 
 
 @cache
+def nodes_of() -> dict[Path, list[ast.AST]]:
+    """Return the syntax of every file of the package, node by node."""
+    return {path: list(ast.walk(ast.parse(path.read_text(encoding="utf-8")))) for path in SOURCES}
+
+
+@cache
 def sentences() -> tuple[str, ...]:
     """Return every string of the package; %s and the like are values, too."""
-    found = {
-        literal(node) for path in SOURCES for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    }
+    found = {literal(node) for nodes in nodes_of().values() for node in nodes}
     return tuple(re.sub(r"%(\.\d)?[sdfgr]", "…", text) for text in found if len(text) > 5)
 
 
@@ -122,9 +126,14 @@ def quoted(heading: str | None = None) -> list[str]:
 
 def is_said(message: str) -> bool:
     """Return whether some string of the package holds a quoted message, its fixed parts in their order."""
-    parts = [re.escape(part) for part in re.split(r"\s*…\s*", message) if part]
-    pattern = re.compile(r"[^\n]*?".join(parts))
-    return any(pattern.search(sentence) for sentence in sentences())
+    first, *rest = [part for part in re.split(r"\s*…\s*", message) if part]
+    for sentence in sentences():
+        place = sentence.find(first)
+        for part in rest:
+            place = sentence.find(part, place) if place >= 0 else -1
+        if place >= 0:
+            return True
+    return False
 
 
 def test_quoted_errors_are_ours():
@@ -176,8 +185,8 @@ def written_names() -> set[str]:
     looks = re.compile(r"[a-z_]+\.(jsonl?|md|html|png|parquet)")
     return {
         node.value
-        for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for nodes in nodes_of().values()
+        for node in nodes
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and looks.fullmatch(node.value)
     }
 
@@ -191,8 +200,8 @@ def test_every_file_of_a_run_is_listed():
 def run_fields() -> set[str]:
     """Return the fields of run.json: those at its start, and what stages add by `record.update`."""
     found: set[str] = set()
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path, nodes in nodes_of().items():
+        for node in nodes:
             if isinstance(node, ast.Call) and ast.unparse(node.func) in (
                 "record.update",
                 "self.record.update",
