@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from rlt.config.schema import MOST_OPTIONS
 from rlt.tasks.extraction import Orders, extract
 from rlt.tasks.graders import GRADERS
 from rlt.tasks.skythought import SkyThoughtGrader, Turn
 
 CHOICE = "choice"
-"""The kind whose answers are letters, which need no grader."""
 UNFINISHED = "unfinished thought"
 """The rule by which there is no answer in a thought that never ends."""
 _Pair = tuple[str, str, str]
@@ -89,7 +89,7 @@ class GradingPool:
         }
 
     def _grade(self, kind: str, pairs: Sequence[_Pair]) -> list[bool]:
-        if kind == CHOICE:
+        if kind in MOST_OPTIONS:  # letters need no grader
             return [answer == reference for _, answer, reference in pairs]
         return self._graders[kind].grade([(answer, reference) for _, answer, reference in pairs])
 
