@@ -23,6 +23,8 @@ class TiedHeadReload:
     def reload_weights_and_tied_head(self, weights_path: str) -> None:
         """Load a checkpoint, then let the LM head take over the embeddings that it shares."""
         self.reload_weights(weights_path=weights_path)
-        head = getattr(self.model_runner.get_model(), "lm_head", None)
+        model = self.model_runner.get_model()
+        model = getattr(model, "language_model", model)  # of one with parts for images
+        head = getattr(model, "lm_head", None)
         if head is not None and getattr(head, "quant_method", None) is not None:
             head.quant_method.process_weights_after_loading(head)

@@ -36,7 +36,7 @@ class WeightSync(Protocol):
     def push(self, weights: Iterator[tuple[str, Tensor]]) -> None:
         """Make every server generate with these weights. Runs through the whole iterator.
 
-        Names are those of a transformers checkpoint, `lm_head.weight` among them when untied.
+        Names are those of the servers' checkpoint (names.py), `lm_head.weight` among them when untied.
         Raises GenerationError with the servers' words when it fails or takes too long.
         """
         ...
@@ -94,7 +94,8 @@ class CheckpointSync:
             ) from error
         self._names = check_names(names, self._names)
         # Any vLLM server reloads an untied model rightly; a tied head needs our worker extension.
-        method = "reload_weights" if "lm_head.weight" in names else RELOAD
+        has_head = any(name.endswith("lm_head.weight") for name in names)  # maybe below a prefix
+        method = "reload_weights" if has_head else RELOAD
         body = {"method": method, "kwargs": {"weights_path": str(folder)}}
         what = f"{method} from {folder}"
         if method == RELOAD:
