@@ -93,9 +93,10 @@ class CheckpointSync:
                 "make room there or set generation.sync_dir to another folder"
             ) from error
         self._names = check_names(names, self._names)
-        # Any vLLM server reloads an untied model rightly; a tied head needs our worker extension.
+        # Any vLLM server reloads an untied model without experts rightly; others need our worker extension.
         has_head = any(name.endswith("lm_head.weight") for name in names)  # maybe below a prefix
-        method = "reload_weights" if has_head else RELOAD
+        has_experts = any(".experts." in name for name in names)
+        method = "reload_weights" if has_head and not has_experts else RELOAD
         body = {"method": method, "kwargs": {"weights_path": str(folder)}}
         what = f"{method} from {folder}"
         if method == RELOAD:
