@@ -12,13 +12,14 @@ Rows = list[list[str]]
 Markdown = Callable[[Rows], str]
 
 
-def summary_page(
-    summary: Summary, model: str, sampling: Mapping[str, Any], *, markdown: Markdown, reference: bool
-) -> str:
-    """Return summary.md; `markdown` makes a table of rows, `reference` adds what others have published."""
+def summary_page(summary: Summary, model: str, how: str, *, markdown: Markdown, reference: bool) -> str:
+    """Return summary.md; `how` says how was measured, `markdown` makes a table of rows.
+
+    `reference` adds what others have published.
+    """
     parts = [
         f"# {model}",
-        how_measured(sampling),
+        how,
         markdown(results(summary)).strip(),
         *withheld(summary),
     ]
@@ -31,10 +32,7 @@ def how_measured(sampling: Mapping[str, Any]) -> str:
     """Return how the answers were sampled, and what the columns of `results` are."""
     shown = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed")
     how = ", ".join(f"{name} {sampling[name]:g}" for name in shown)
-    return (
-        f"Sampled with {how}. Shares in percent; k samples of each problem. The accuracy is our grader's; "
-        "beside it stands that of SkyThought's rules (rlt/tasks/skythought.py)."
-    )
+    return f"Sampled with {how}. Shares in percent; k samples of each problem. The accuracy is our grader's."
 
 
 def results(summary: Summary) -> Rows:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from rlt.tasks import skythought
+from rlt.config.schema import MOST_OPTIONS
 from rlt.tasks.extraction import Orders, extract
 from rlt.tasks.graders import GRADERS
+from rlt.tasks.skythought import SkyThoughtGrader, Turn
 
 CHOICE = "choice"
-"""The kind whose answers are letters, which need no grader."""
 UNFINISHED = "unfinished thought"
 """The rule by which there is no answer in a thought that never ends."""
 _Pair = tuple[str, str, str]
@@ -28,6 +28,8 @@ class Ungraded(NamedTuple):
     kind: str
     turn: str
     """All that the student wrote, the thought as well."""
+    task: str = ""
+    """The benchmark, for a second grader that treats some in their own way."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,20 @@ class Verdict:
     extracted: str | None
     rule: str
     correct_skythought: bool | None = None
-    """What SkyThought would say, which reads the whole turn; None for tasks that it has not."""
+    """What SkyThought's program says, which reads the whole turn; None without it, and for other kinds."""
 
 
 class GradingPool:
-    """Grades answers that are taken out of texts by `orders`; `seconds` is the CPU time that one may take."""
+    """Grades answers that are taken out of texts by `orders`; `seconds` is the CPU time that one may take.
 
-    def __init__(self, orders: Orders, *, seconds: float = 5.0) -> None:
+    `original` are the folders of SkyThought's program, for its verdict beside ours.
+    """
+
+    def __init__(
+        self, orders: Orders, *, seconds: float = 5.0, original: Sequence[str] | None = None
+    ) -> None:
         self._orders = orders
+        self._original = SkyThoughtGrader(original, seconds) if original else None
         self._graders: dict[str, Any] = {name: make(seconds) for name, make in GRADERS.items()}
 
     def grade(self, answers: Sequence[Ungraded]) -> list[Verdict]:
@@ -55,11 +63,12 @@ class GradingPool:
             None if text is None else (answer.kind, text, answer.reference)
             for answer, (text, _) in zip(answers, found, strict=True)
         ]
-        theirs = [_as_skythought(answer) for answer in answers]
-        right = self._right_of({pair for pair in (*ours, *theirs) if isinstance(pair, tuple)})
+        right = self._right_of({pair for pair in ours if pair})
+        theirs: list[bool | None] = [None] * len(answers)
+        if self._original:
+            theirs = self._original.grade([Turn(a.task, a.kind, a.turn, a.reference) for a in answers])
         return [
-            Verdict(our in right, *read, their in right if isinstance(their, tuple) else their)
-            for read, our, their in zip(found, ours, theirs, strict=True)
+            Verdict(our in right, *read, their) for read, our, their in zip(found, ours, theirs, strict=True)
         ]
 
     def _find(self, answer: Ungraded) -> tuple[str | None, str]:
@@ -80,7 +89,7 @@ class GradingPool:
         }
 
     def _grade(self, kind: str, pairs: Sequence[_Pair]) -> list[bool]:
-        if kind == CHOICE:
+        if kind in MOST_OPTIONS:  # letters need no grader
             return [answer == reference for _, answer, reference in pairs]
         return self._graders[kind].grade([(answer, reference) for _, answer, reference in pairs])
 
@@ -88,6 +97,8 @@ class GradingPool:
         """End the graders' processes."""
         for grader in self._graders.values():
             grader.close()
+        if self._original:
+            self._original.close()
 
     def __enter__(self) -> Self:
         return self
@@ -96,16 +107,3 @@ class GradingPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _as_skythought(answer: Ungraded) -> bool | _Pair | None:
-    """Return SkyThought's verdict, or the pair that computer algebra has to compare; None for other tasks."""
-    if answer.kind not in skythought.KINDS:
-        return None
-    read = skythought.read(answer.turn, answer.kind)
-    if read is None:
-        return False
-    if answer.kind == CHOICE:
-        return read == answer.reference
-    verdict = skythought.says_same(read, answer.reference)
-    return (answer.kind, read, answer.reference) if verdict is None else verdict

@@ -25,7 +25,6 @@ from rlt.errors import DataError
 from rlt.evaluation.grading import RunningScore
 from rlt.evaluation.items import EvalSample, plan_samples
 from rlt.evaluation.summary import summarize
-from rlt.evaluation.verdicts import GradingPool
 from rlt.formats.layout import StudentLayout
 from rlt.generation.collective import on_main_process
 from rlt.generation.types import Sampling
@@ -35,8 +34,7 @@ from rlt.reporting.files import set_aside, write_json, write_jsonl
 from rlt.reporting.run_record import Source
 from rlt.stages.common import is_main_process
 from rlt.stages.engine import make_sampling
-from rlt.stages.evaluate import ask, manifest, origins, read_sample, sample_row, task_input
-from rlt.tasks.extraction import ORDERS
+from rlt.stages.evaluate import ask, manifest, open_graders, origins, read_sample, sample_row, task_input
 from rlt.trainers.benchmarks import BenchmarkCallback
 from rlt.trainers.engine import Answers
 
@@ -80,8 +78,8 @@ class Benchmarks:
         """Return the numbers of each task; samples, numbers and what they go back to are in files."""
         evaluate = self.config.evaluate
         with (
-            GradingPool(ORDERS[evaluate.extraction], seconds=evaluate.grading_seconds) as graders,
-            RunningScore(graders.grade, self.layout.tags, evaluate.unfinished == "whole") as score,
+            open_graders(self.config) as graders,
+            RunningScore(graders.grade, self.layout.style, evaluate.unfinished == "whole") as score,
         ):
             read = partial(
                 read_sample,
@@ -137,7 +135,8 @@ def load_benchmarks(
     facts: dict[str, Any] = {}
     if is_main_process():
         sources = {task: task_input(asking, task) for task in tables}
-        facts = manifest(asking, {}, own, sampling, tables, times) | origins(asking, sources, pool)
+        facts = manifest(asking, {}, own, sampling, tables, times)
+        facts |= origins(asking, facts, sources, pool)
     return Benchmarks(asking, own, sampling, plan_samples(asked, times), facts)
 
 
@@ -184,7 +183,7 @@ def own_prompt(layout: StudentLayout, problems: Iterable[Problem]) -> StudentLay
             "benchmarks should be asked under: give layout.student_prompt=file:PATH, or leave out "
             "evaluate.during_training"
         )
-    return StudentLayout(layout.tokenizer, layout.tags, prompts.pop(), layout.turn_end)
+    return layout.under(prompts.pop())
 
 
 def watch_benchmarks(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rlt.config.files import sequence_length
-from rlt.config.original.skythought import is_skythought
+from rlt.config.original.skythought import LIBRARIES, grader_paths, grader_versions, is_skythought
 from rlt.config.schema import LOCAL_TASK, Config, SubsetSettings
 from rlt.config.server_key import find_key
 from rlt.config.validate import check_lengths
@@ -33,10 +33,12 @@ from rlt.evaluation.items import (
     num_samples,
     plan_samples,
     prompts_digest,
+    task_revision,
     task_source,
 )
+from rlt.evaluation.protocol import SKYTHOUGHT, WHOSE, prompt_sources, protocol, told
 from rlt.evaluation.summary import summarize
-from rlt.evaluation.table import summary_page
+from rlt.evaluation.table import how_measured, summary_page
 from rlt.evaluation.verdicts import GradingPool, Verdict
 from rlt.formats.answer import read_answer
 from rlt.formats.layout import StudentLayout
@@ -54,7 +56,7 @@ from rlt.reporting.tables import markdown
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool
 from rlt.stages.evaluation_report import evaluation_report
-from rlt.stages.layouts import student_layout
+from rlt.stages.layouts import student_layout, template_facts
 from rlt.stages.sampling import (
     engine_facts,
     from_servers,
@@ -112,8 +114,8 @@ def run(config: Config) -> None:
 
         # 4. Draw, and grade.
         with (
-            GradingPool(ORDERS[evaluate.extraction], seconds=evaluate.grading_seconds) as graders,
-            RunningScore(graders.grade, layout.tags, evaluate.unfinished == "whole") as score,
+            open_graders(config) as graders,
+            RunningScore(graders.grade, layout.style, evaluate.unfinished == "whole") as score,
         ):
             for sample in samples:
                 if row := journal.rows.get(sample.key):
@@ -135,8 +137,9 @@ def run(config: Config) -> None:
             graded = (sample_row(s, journal.rows[s.key], verdicts[s.key]) for s in samples)
             write_jsonl(output / "samples.jsonl", graded)
             asked = facts.get("generation.api_model")
-            numbers = write_numbers(config, sampling, input_label(described), asked)
-            write_json(output / "manifest.json", {**facts, **origins(config, sources, pool)})
+            whole = {**facts, **origins(config, facts, sources, pool)}
+            numbers = write_numbers(config, sampling, input_label(described), whole, asked)
+            write_json(output / "manifest.json", whole)
             record.update(results=numbers, skipped=num_skipped)
 
 
@@ -167,6 +170,20 @@ def open_pool(config: Config, layout: StudentLayout) -> VLLMPool | None:
     return pool
 
 
+def open_graders(config: Config) -> GradingPool:
+    """Return what grades the answers: our graders, and SkyThought's program where it is there."""
+    evaluate = config.evaluate
+    original = grader_paths(evaluate.original) if evaluate.original is not None else None
+    if evaluate.original is not None and original is None:
+        logger.warning(
+            "%s holds no libraries of SkyThought's grader (%s), so there is no second verdict: "
+            "scripts/setup.sh --skythought unpacks them",
+            evaluate.original,
+            ", ".join(LIBRARIES),
+        )
+    return GradingPool(ORDERS[evaluate.extraction], seconds=evaluate.grading_seconds, original=original)
+
+
 def clock(journal: Journal, total: int, at_once: int, score: RunningScore) -> SampleProgress:
     """Return the progress lines, with the running score at their end."""
     return SampleProgress(
@@ -175,7 +192,11 @@ def clock(journal: Journal, total: int, at_once: int, score: RunningScore) -> Sa
 
 
 def write_numbers(
-    config: Config, sampling: Sampling, model: str, asked: list[str] | None = None
+    config: Config,
+    sampling: Sampling,
+    model: str,
+    manifest: Mapping[str, Any],
+    asked: list[str] | None = None,
 ) -> dict[str, Any]:
     """Return the numbers of samples.jsonl, written to summary.json and, as a table, to summary.md.
 
@@ -189,25 +210,38 @@ def write_numbers(
         numbers = summarize([json.loads(line) for line in lines], grader.grade)
     shaped = {**asdict(sampling), "seed": config.seed}
     models = {} if asked is None else {"models_asked": asked}
-    write_json(output / "summary.json", {"tasks": numbers, "sampling": shaped, **models})
+    whose = {name: manifest[name] for name in WHOSE}
+    write_json(output / "summary.json", {"tasks": numbers, "sampling": shaped, **whose, **models})
     if asked is not None:
         model = f"{model}, asked as {', '.join(asked)}"
     if is_skythought(prompt_text(config, STUDENT)):
         model = f"{model}, under SkyThought's own system prompt"
-    page = summary_page(numbers, model, shaped, markdown=markdown, reference=config.evaluate.reference)
+    how = f"{how_measured(shaped)} {told(whose)}"
+    page = summary_page(numbers, model, how, markdown=markdown, reference=config.evaluate.reference)
     write_text(output / "summary.md", page)
     logger.info("%s", page)
     return numbers
 
 
-def origins(config: Config, sources: Mapping[str, Source | None], pool: VLLMPool | None) -> dict[str, Any]:
-    """Return what the numbers go back to besides the answers: data, grading, code, libraries, servers."""
+def origins(
+    config: Config, facts: Mapping[str, Any], sources: Mapping[str, Source | None], pool: VLLMPool | None
+) -> dict[str, Any]:
+    """Return what the numbers go back to besides the answers: words, grading, data, code, libraries, servers.
+
+    `facts` are what the answers depend on.
+    """
     evaluate = config.evaluate
+    paths = grader_paths(evaluate.original) if evaluate.original is not None else None
+    whose = {
+        "prompt_source": prompt_sources(facts["tasks"], evaluate),
+        "second_grader": paths and {"program": SKYTHOUGHT, "libraries": grader_versions(paths)},
+    }
+    grading = {name: getattr(evaluate, name) for name in ("unfinished", "extraction", "grading_seconds")}
     return {
+        "protocol": protocol({**facts, **whose, "grading": grading}),
+        **whose,
+        "grading": grading,
         "data": {task: describe_input(source) for task, source in sources.items() if source},
-        "grading": {
-            name: getattr(evaluate, name) for name in ("unfinished", "extraction", "grading_seconds")
-        },
         "code": code_version(),
         "libraries": library_versions(),
         "vllm_servers": pool.versions() if pool else None,
@@ -217,7 +251,7 @@ def origins(config: Config, sources: Mapping[str, Source | None], pool: VLLMPool
 def task_input(config: Config, task: str) -> Source:
     """Return where a task is read from, with the revision of what comes from the Hub."""
     is_ours = task == LOCAL_TASK
-    revision = config.data.revision if is_ours else config.evaluate.revisions.get(task)
+    revision = config.data.revision if is_ours else task_revision(task, config.evaluate)
     return task_source(task, config.evaluate, config.dataset_id_or_path), revision
 
 
@@ -228,7 +262,8 @@ def read_layout(config: Config) -> tuple[StudentLayout, int | None]:
     tokenizer = load_tokenizer(config.model_name_or_path, revision=revision, trust=trust)
     context = load_context(config.model_name_or_path, revision=revision, trust=trust)
     check_lengths(config, context, {})
-    return student_layout(config, tokenizer, config.model_name_or_path, revision=revision), context
+    layout = student_layout(config, tokenizer, config.model_name_or_path, revision=revision, asks_only=True)
+    return layout, context
 
 
 def ask(config: Config, task: str, layout: StudentLayout, at_most: int | None = None) -> KeptRows[Asked]:
@@ -280,6 +315,7 @@ def manifest(
         "evaluate.option_order": config.evaluate.option_order,
         "layout.tags": layout.tags.name,
         "student_prompt_sha256": None if prompt is None else hashlib.sha256(prompt.encode()).hexdigest(),
+        **template_facts(layout.chat),
         **engine_facts(config, "evaluate"),
     }
 
@@ -296,7 +332,7 @@ def read_sample(
     while ids and ids[-1] in stop_ids:
         ids.pop()
     text = str(layout.tokenizer.decode(ids))
-    why = None if read_answer(text, layout.tags).is_well_formed else NO_LAYOUT
+    why = None if read_answer(text, layout.style).is_well_formed else NO_LAYOUT
     if completion.finish_reason in WITHHELD:
         why = NO_TEXT.format(completion.finish_reason)
     row = {
@@ -313,7 +349,7 @@ def read_sample(
 def hand_in(score: RunningScore, sample: EvalSample, row: Mapping[str, Any]) -> None:
     """Have an answer graded."""
     item = sample.asked.item
-    score.add(sample.key, row["text"], item.problem.solution, item.grading)
+    score.add(sample.key, row["text"], item.problem.solution, item.grading, item.task)
 
 
 def sample_row(sample: EvalSample, drawn: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
@@ -324,6 +360,7 @@ def sample_row(sample: EvalSample, drawn: Mapping[str, Any], verdict: Verdict) -
         "prompt_sha256": asked.prompt_sha256,
         "question": None if item.is_private else item.problem.question,
         "option_order": item.order,
+        "groups": dict(item.groups),
         **{key: drawn[key] for key in ("text", "num_tokens", "finish_reason", "why")},
         "reference": item.problem.solution,
         **asdict(verdict),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlt.config.schema import EvaluateSettings
+from rlt.evaluation.protocol import told
 from rlt.evaluation.published import PUBLISHED
 from rlt.evaluation.table import beside_published, has_published, how_measured, legend, results
 from rlt.reporting.evaluation_page import Results, write_evaluation_page
@@ -32,7 +33,7 @@ def evaluation_report(evaluate: EvaluateSettings, run_dir: Path) -> Path | None:
     with_published = evaluate.reference and has_published(list(tasks))
     shown = Results(
         model=model,
-        how=how_measured(summary["sampling"]),
+        how=f"{how_measured(summary['sampling'])} {told(summary)}",
         table=results(tasks),
         accuracies=[draw_accuracies(title, lines) for title, lines in plots(tasks, with_published)],
         published=beside_published(tasks, model) if with_published else (),

@@ -13,8 +13,10 @@ from rlt.tasks.math_grader import MathGrader
 class Grader(Protocol):
     """Grades answers. As a context it ends what it has started."""
 
-    undecided: int
-    """Answers that could not be graded, which count as wrong."""
+    @property
+    def undecided(self) -> int:
+        """Answers that could not be graded, which count as wrong."""
+        ...
 
     def __call__(self, answer: str, reference: str) -> bool:
         """Whether an answer is right; DataError for a reference that it cannot read."""

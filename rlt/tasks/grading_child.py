@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,32 +19,45 @@ START_SECONDS = 120.0
 _WALL_PER_CPU = 20.0
 """Wall seconds to wait for one CPU second of the child, on a busy machine."""
 
-Pair = tuple[str, str]
-"""Answer and reference."""
+Asked = tuple[str, ...]
+"""Texts that one verdict depends on."""
+OURS = "rlt.tasks.grading_process"
 
 
 class GradingChild:
-    """One grading_process.py, which may take `seconds` of CPU time for a pair; for one thread at a time."""
+    """One process of a grading module, for one thread at a time; it may take `seconds` of CPU time a verdict.
 
-    def __init__(self, seconds: float) -> None:
+    `paths` are searched for packages before those of this process, `arguments` follow the seconds.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        module: str = OURS,
+        *,
+        arguments: Sequence[str] = (),
+        paths: Sequence[str] = (),
+    ) -> None:
         self._seconds = seconds
+        self._command = [sys.executable, "-m", module, str(seconds), *arguments]
+        self._paths = list(paths)
         self._process: subprocess.Popen[bytes] | None = None
         self._read = b""
 
-    def ask(self, pairs: Sequence[Pair]) -> list[bool]:
-        """Return the verdicts of the first pairs: of all, or of those before the one that ended the child.
+    def ask(self, asked: Sequence[Asked]) -> list[bool]:
+        """Return the first verdicts: all, or those before the one that ended the child.
 
         All questions lie in the pipe before the first answer is read: they should not fill it.
         """
         process = self._started()
         assert process.stdin is not None
         verdicts: list[bool] = []
-        with suppress(BrokenPipeError):  # what it answered before it ended over a pair can still be read
-            process.stdin.write(b"".join(json.dumps(pair).encode() + b"\n" for pair in pairs))
+        with suppress(BrokenPipeError):  # what it answered before its end can still be read
+            process.stdin.write(b"".join(json.dumps(texts).encode() + b"\n" for texts in asked))
             process.stdin.flush()
-        while len(verdicts) < len(pairs) and (line := self._read_line(self._seconds * _WALL_PER_CPU)):
+        while len(verdicts) < len(asked) and (line := self._read_line(self._seconds * _WALL_PER_CPU)):
             verdicts.append(bool(json.loads(line)))
-        if len(verdicts) < len(pairs):
+        if len(verdicts) < len(asked):
             self.end()
         return verdicts
 
@@ -64,10 +78,9 @@ class GradingChild:
         if self._process is not None and self._process.poll() is not None:
             self.end()
         if self._process is None:
-            command = [sys.executable, "-m", "rlt.tasks.grading_process", str(self._seconds)]
-            paths = os.pathsep.join(sys.path)  # the child finds what this process finds
+            paths = os.pathsep.join([*self._paths, *sys.path])  # the child finds what this process finds
             self._process = subprocess.Popen(
-                command,
+                self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -76,10 +89,15 @@ class GradingChild:
             if not self._read_line(START_SECONDS):
                 self.end()
                 raise ModelError(
-                    "the grader of answers does not start: see what `python -m rlt.tasks.grading_process 5` "
-                    "says; it waits for input once the package math-verify is there"
+                    f"a grader of answers does not start: see what `{self._line()}` says; it waits for input "
+                    "once all of its packages are there"
                 )
         return self._process
+
+    def _line(self) -> str:
+        """Return the command as one types it."""
+        paths = f"PYTHONPATH={shlex.quote(os.pathsep.join(self._paths))} " if self._paths else ""
+        return paths + shlex.join(["python", *self._command[1:]])
 
     def _read_line(self, seconds: float) -> bytes:
         """Return a line of the child; empty when it ends or says nothing in time."""

@@ -1,27 +1,18 @@
-"""The child process of `GradingChild`: reads [answer, reference] lines, writes true or false.
+"""The child process of `MathGrader`: whether an answer says the same as a reference, by computer algebra.
 
-Computer algebra of text that a model wrote may run for ever inside one C call, which no signal handler and
-no thread can end. Here the kernel ends the process when a pair takes more CPU time than allowed.
-
-Run as `python -m rlt.tasks.grading_process SECONDS`.
+Run as `python -m rlt.tasks.grading_process SECONDS`; its lines are [answer, reference] (grading_loop.py).
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import os
 import re
-import resource
-import signal
 import sys
 from typing import Any
 
+from rlt.tasks.grading_loop import answer_lines
 from rlt.tasks.normal_form import decide
 from rlt.tasks.plain_text import plain_text
 
-MEMORY = 4 * 2**30
-"""Bytes of address space: an answer such as 9^9^9^9 must not fill the machine."""
 _DELIMITERS = ("$", r"\(", r"\[", r"\boxed")
 _NO_LIMIT = 0  # math-verify's own could not end a C call
 _FINAL = "####"
@@ -82,29 +73,5 @@ def as_math(text: str) -> str:
     return text if _WORDS.search(_COMMAND.sub("", plain)) else f"${plain}$"
 
 
-def main() -> None:
-    """Answer line by line until the input ends."""
-    seconds = float(sys.argv[1])
-    logging.disable(logging.CRITICAL)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # A library that prints must not get between the answers.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    is_correct("1", "1")  # imports and compiled patterns are not on any answer's time
-    answers.write("ready\n")
-    answers.flush()
-    for line in sys.stdin:
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-        try:
-            verdict = is_correct(*json.loads(line))
-        except Exception:
-            # Whatever a hostile text provokes in the parser or in sympy, it is not a right answer.
-            verdict = False
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        answers.write(json.dumps(verdict) + "\n")
-        answers.flush()
-
-
 if __name__ == "__main__":
-    main()
+    answer_lines(is_correct, float(sys.argv[1]), ("1", "1"))

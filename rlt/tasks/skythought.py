@@ -1,97 +1,58 @@
-r"""SkyThought's own verdict of an answer, written from the rules of 4bb8f3e (math_parsing_util, handlers).
+"""The second verdict: what SkyThought's own program says of a student's turn.
 
-It differs from the graders of this folder in both directions. It is looser with numbers (a hundredth or a
-hundred times the reference passes, and whatever is within 1e-4 of it), with brackets ((0, 1] is [0, 1)), with
-units and with the order of whole numbers, so that 1,000 is not 1000; it takes an article "a" for option A.
-What its comparison of texts leaves open goes to sympy there and to math-verify here; GSM8K is compared like
-MATH. All of it takes time linear in the text, but for sorting.
+It differs from the graders of this folder in both directions: it takes a hundredth or a hundred times the
+reference, does not look at brackets and units, and sorts whole numbers, so that 1,000 is not 1000. The
+program is not part of this project; it runs in processes of its own (skythought_process.py), since it needs
+libraries of other versions than ours.
 """
 
 from __future__ import annotations
 
-import math
-import re
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from rlt.tasks.extraction import ORDERS, extract
-from rlt.tasks.plain_text import plain_text
+from rlt.tasks.child_pool import MOST_CHILDREN, ChildPool
+from rlt.tasks.grading_child import GradingChild
 
-KINDS = ("math", "choice")
-"""Kinds of answers that SkyThought grades."""
-_CLOSE = 1e-4
-_FACTORS = (0.01, 1.0, 100.0)
-_MOST_DIGITS = 300
-_DEEPEST = 2
-"""Tuples in a matrix are compared by their entries, and no deeper."""
-
-_LETTER = re.compile(r"\b[A-D]\b")
-_UNIT = re.compile(r"(?<=.)\\(?:text|mbox)\s*\{[^{}]*\}(?:\s*\^\s*\{?\d\}?)?$", re.DOTALL)
-_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
-_DROPPED = re.compile(
-    r"\^\s*\{?\s*\\circ\s*\}?|\\?%|\\mathbf(?![A-Za-z])|(?<![\\A-Za-z])[xyz](?:=|\\in(?![a-z]))|\s"
-)
-_MATRIX = re.compile(r"\\begin\{([a-z]*)matrix\}(.*)\\end\{\1matrix\}", re.DOTALL)
-_ZEROS = re.compile(r"(?<=\d)\.0*(?!\d)")
-_SLASH = re.compile(r"(-?\d+)/(-?\d+)")
-_NAME = re.compile(r"[^=]{1,2}=([^=]*)")
-_INTEGERS = re.compile(r"-?\d{1,18}(?:,-?\d{1,18})+")
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?")
-_BRACKETS = str.maketrans("", "", "()[]{}")
+_MODULE = "rlt.tasks.skythought_process"
+_KINDS = ("math", "choice")
+_OWN_HANDLER = "gsm8k"
+"""The task that it does not compare like MATH, but as text."""
 
 
-def read(turn: str, kind: str) -> str | None:
-    """Return what a student's whole turn answers: the thought counts as well."""
-    if kind == "choice":
-        letters = _LETTER.findall(turn.upper())
-        return letters[-1] if letters else None
-    return extract(turn, ORDERS["skythought"][kind])[0]
+class Turn(NamedTuple):
+    """A student's whole turn, the thought as well, with the task's name, its kind and the reference."""
+
+    task: str
+    kind: str
+    text: str
+    reference: str
 
 
-def says_same(answer: str, reference: str) -> bool | None:
-    """Whether an answer passes as the reference; None where computer algebra has to say."""
-    return _compare(_bare(answer), _bare(reference), _DEEPEST)
+class SkyThoughtGrader:
+    """Asks the program found in `paths` (`grader_paths`); a verdict may take `seconds` of CPU time."""
 
+    def __init__(self, paths: Sequence[str], seconds: float, most_children: int = MOST_CHILDREN) -> None:
+        self._children = ChildPool(
+            lambda: GradingChild(seconds, _MODULE, paths=paths), seconds, most_children
+        )
 
-def _compare(left: str, right: str, depth: int) -> bool | None:
-    if left == right:
-        return True
-    number, wanted = _number(left), _number(right)
-    if number is not None and wanted is not None:
-        return any(math.isclose(wanted * factor, number, rel_tol=_CLOSE) for factor in _FACTORS)
-    if left.translate(_BRACKETS) == right.translate(_BRACKETS):
-        return True
-    entries, others = _entries(left), _entries(right)
-    if depth and entries and len(entries) == len(others):
-        pairs = zip(entries, others, strict=True)
-        if all(_compare(entry, other, depth - 1) for entry, other in pairs):
-            return True
-    return None
+    @property
+    def undecided(self) -> int:
+        """Turns that it has not come to a verdict on in time, which count as wrong."""
+        return self._children.undecided
 
+    def grade(self, turns: Sequence[Turn]) -> list[bool | None]:
+        """Return its verdict of each turn; None for kinds of answers that it does not grade."""
+        asked = [
+            (_OWN_HANDLER if turn.task == _OWN_HANDLER else turn.kind, turn.text, turn.reference)
+            if turn.kind in _KINDS
+            else None
+            for turn in turns
+        ]
+        verdicts = self._children.grade([texts for texts in asked if texts])
+        return [verdicts[texts] if texts else None for texts in asked]
 
-def _bare(text: str) -> str:
-    """Return a text in lower case without what the comparison does not look at."""
-    plain = _UNIT.sub("", plain_text(text)).strip()
-    plain = _DROPPED.sub("", _TEXT.sub(r"\1", plain))
-    plain = _ZEROS.sub("", plain)
-    named = _NAME.fullmatch(plain)
-    plain = named[1] if named else plain
-    slash = _SLASH.fullmatch(plain)
-    if slash:
-        plain = rf"\frac{{{slash[1]}}}{{{slash[2]}}}"
-    if _INTEGERS.fullmatch(plain):
-        plain = ",".join(map(str, sorted(map(int, plain.split(",")))))
-    return plain.lower()
-
-
-def _number(text: str) -> float | None:
-    digits = text.replace(",", "")
-    return float(digits) if len(digits) <= _MOST_DIGITS and _NUMBER.fullmatch(digits) else None
-
-
-def _entries(text: str) -> list[str]:
-    """Return the entries of a tuple or of a matrix row by row; empty for anything else."""
-    matrix = _MATRIX.fullmatch(text)
-    if matrix:
-        return [entry for row in matrix[2].split(r"\\") if row for entry in row.split("&")]
-    if len(text) > 2 and text[0] in "([" and text[-1] in ")]":
-        return text[1:-1].split(",")
-    return []
+    def close(self) -> None:
+        """End the processes."""
+        self._children.close()

@@ -1,7 +1,9 @@
 """What is taken out of an answer, and whether it is right."""
 
 import pytest
+from skythought_stand_in import stand_in
 
+from rlt.config.original.skythought import grader_paths
 from rlt.evaluation.verdicts import UNFINISHED, GradingPool, Ungraded, Verdict
 from rlt.tasks.extraction import ORDERS
 
@@ -34,30 +36,21 @@ def test_verdicts(pool, text, reference, kind, correct, extracted):
         assert verdict.extracted == extracted
 
 
-def test_a_thought_that_never_ends_has_no_answer_but_for_skythought(pool):
+def test_a_thought_that_never_ends_has_no_answer(pool):
     turn = r"it may be \boxed{4}"
     (verdict,) = pool.grade([Ungraded(None, "4", "math", turn)])
-    assert verdict == Verdict(False, None, UNFINISHED, correct_skythought=True)
+    assert verdict == Verdict(False, None, UNFINISHED)
 
 
-def test_both_verdicts_stand_side_by_side(pool):
+def test_skythoughts_verdict_stands_beside_ours(tmp_path, monkeypatch):
+    """The stand-in takes a whole turn that is the reference with a mark behind it."""
+    paths = grader_paths(str(stand_in(tmp_path, monkeypatch)))
     answers = [
-        Ungraded(text, reference, kind, text)
-        for text, reference, kind in [
-            (r"\boxed{0.25}", "25", "math"),  # a hundredth passes there
-            (r"\boxed{(0, 1]}", "[0, 1)", "math"),  # brackets do not count there
-            (r"\boxed{\sqrt{8}}", r"2\sqrt{2}", "math"),  # for computer algebra
-            (r"\boxed{\sqrt{8}}", r"3\sqrt{2}", "math"),
-            (r"\boxed{C}, not a surprise", "C", "choice"),  # the article is option A there
-            ("1 + 2", "2 + 1", "countdown"),  # no task of SkyThought's
-        ]
+        Ungraded("4", "4", "math", "4!", "math500"),
+        Ungraded("4", "4", "math", "4", "math500"),
+        Ungraded(None, "4", "math", "4!", "math500"),  # a thought that never ends
+        Ungraded("1 + 2", "2 + 1", "countdown", "1 + 2", "countdown"),  # no task of SkyThought's
     ]
-    verdicts = [(v.correct, v.correct_skythought) for v in pool.grade(answers)]
-    assert verdicts == [
-        (False, True),
-        (False, True),
-        (True, True),
-        (False, False),
-        (True, False),
-        (True, None),
-    ]
+    with GradingPool(ORDERS["lenient"], seconds=2, original=paths) as pool:
+        verdicts = [(v.correct, v.correct_skythought) for v in pool.grade(answers)]
+    assert verdicts == [(True, True), (True, False), (False, True), (True, None)]

@@ -4,6 +4,7 @@ import pytest
 
 from rlt.formats.answer import read_answer
 from rlt.formats.tags import TAG_STYLES
+from rlt.formats.turns import turn_style
 
 BESPOKE = TAG_STYLES["bespoke"]
 THOUGHT, SOLUTION = BESPOKE.thought, BESPOKE.solution
@@ -25,10 +26,10 @@ THOUGHT, SOLUTION = BESPOKE.thought, BESPOKE.solution
     ],
 )
 def test_what_is_graded(turn, text, whole, well_formed, unfinished):
-    answer = read_answer(turn, BESPOKE)
+    answer = read_answer(turn, turn_style(BESPOKE))
     assert (answer.text, answer.is_whole_turn) == (text, whole)
     assert (answer.is_well_formed, answer.is_unfinished) == (well_formed, unfinished)
 
 
 def test_a_thought_whose_opening_tag_stood_in_the_prompt():
-    assert read_answer("3? </think> It is 4.", TAG_STYLES["r1"]).text == "It is 4."
+    assert read_answer("3? </think> It is 4.", turn_style(TAG_STYLES["r1"])).text == "It is 4."

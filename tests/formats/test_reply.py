@@ -4,6 +4,7 @@ import pytest
 
 from rlt.formats.reply import Reply, ReplyReader
 from rlt.formats.tags import TAG_STYLES
+from rlt.formats.turns import turn_style
 from rlt.records import Completion
 
 TAGS = TAG_STYLES["bespoke"]
@@ -13,7 +14,7 @@ GOOD = f"{TAGS.thought.wrap('1+2=3')}\n\n{TAGS.solution.wrap('1 + 2')}"
 @pytest.fixture
 def read(tiny_tokenizer):
     """Return a function from text to the reply in it."""
-    reader = ReplyReader(tiny_tokenizer, TAGS)
+    reader = ReplyReader(tiny_tokenizer, turn_style(TAGS))
 
     def read(text: str, finish_reason: str = "stop") -> Reply:
         ids = tiny_tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -53,4 +54,6 @@ def test_a_turn_that_was_cut_has_no_answer(read):
 
 def test_bytes_that_are_no_text_are_no_error(tiny_tokenizer):
     half = tiny_tokenizer("é", add_special_tokens=False)["input_ids"][:1]
-    assert ReplyReader(tiny_tokenizer, TAGS)(Completion(tuple(half), (), "stop")) == Reply("\ufffd", None, 1)
+    assert ReplyReader(tiny_tokenizer, turn_style(TAGS))(Completion(tuple(half), (), "stop")) == Reply(
+        "\ufffd", None, 1
+    )

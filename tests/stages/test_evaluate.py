@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from collect_runs import killed_at
+from skythought_stand_in import stand_in
 from stage_runs import later_win, run_here, run_processes, succeed
 
 from rlt.errors import CheckpointError, DataError
@@ -175,17 +176,33 @@ def test_ones_own_problems_are_graded_by_their_answers(words, tmp_path):
     assert summary_of(second)["problems"]["accuracy"] == 0.5
 
 
-def test_published_numbers_stand_beside_ours_on_request(words, tmp_path):
+def test_published_numbers_and_skythoughts_verdicts_stand_beside_ours_on_request(
+    words, tmp_path, monkeypatch
+):
     problems = tmp_path / "aime.jsonl"
     problems.write_text('{"problem": "1+1?", "answer": "2"}\n')
     changes = ["evaluate.tasks=[aime24]", f"evaluate.paths={{aime24: {problems}}}", "evaluate.num_samples=2"]
     plain = run_here(words(tmp_path / "plain", *changes), STAGE)
-    beside = run_here(words(tmp_path / "beside", *changes, "evaluate.reference=true"), STAGE)
+    asking = ["evaluate.reference=true", f"evaluate.original={stand_in(tmp_path / 'sky', monkeypatch)}"]
+    beside = run_here(words(tmp_path / "beside", *changes, *asking), STAGE)
     assert "RLT-7B" not in (plain / "summary.md").read_text()
     assert re.search(r"\| RLT-7B +\| +23\.3 \| N ", (beside / "summary.md").read_text())
     reports = [(run / "report.html").read_text() for run in (plain, beside)]
     assert [report.count('alt="accuracies"') for report in reports] == [1, 2]
     assert ["Hollow marks" in report for report in reports] == [False, True]
+    assert [row["question"] for row in samples_of(plain)] == [
+        r"Put your final answer inside \boxed{}. 1+1?"
+    ] * 2
+    assert [row["question"] for row in samples_of(beside)] == [r"Box it: \boxed{}. 1+1?"] * 2
+    for run, source in ((plain, "ours"), (beside, "SkyThought's")):
+        whose = [json.loads((run / name).read_text()) for name in ("summary.json", "manifest.json")]
+        assert whose[0]["prompt_source"] == whose[1]["prompt_source"] == {"aime24": source}
+        assert (whose[0]["second_grader"] is None) is (run == plain)
+        said = f"aime24 in {'our' if run == plain else source} words"
+        assert said in (run / "summary.md").read_text()
+        assert escaped(said) in (run / "report.html").read_text()
+        verdicts = {row["correct_skythought"] for row in samples_of(run)}
+        assert verdicts == ({None} if run == plain else {False})
 
 
 def test_an_answer_ends_with_the_context_and_a_long_prompt_stops_the_run(words, tmp_path):
