@@ -30,9 +30,7 @@ THINK = "<think>\n{thought}\n</think>\n\n{answer}"
 class Chain:
     """Runs of one family, in the order of the method, two steps each."""
 
-    def __init__(
-        self, name: str, folder: Path, save_tiny, problems: Path, *, prompts: tuple[str, str]
-    ) -> None:
+    def __init__(self, name: str, folder: Path, save_tiny, problems: Path, prompts: tuple[str, str]) -> None:
         self.name, self.folder, self.problems = name, folder, problems
         # as a tiny Qwen2 is loaded with it: cut as Qwen cuts text, whatever the family
         template = TEMPLATES[name].read_text(encoding="utf-8")
