@@ -27,7 +27,7 @@ VERDICTS = {"ours": "correct", "skythought": "correct_skythought"}
 _LEVEL = 0.05
 """Above this p-value of the sign test a difference may be noise, whatever its interval."""
 _PROTOCOL = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length")
-_PROTOCOL += ("student_prompt_sha256", "layout.tags", "grading")
+_PROTOCOL += ("student_prompt_sha256", "layout.tags", "layout.chat_template_kwargs", "layout.date", "grading")
 """What two runs should have in common, in manifest.json; the models themselves differ."""
 
 
