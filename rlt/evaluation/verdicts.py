@@ -39,6 +39,8 @@ class Verdict:
     rule: str
     correct_skythought: bool | None = None
     """What SkyThought would say, which reads the whole turn; None for tasks that it has not."""
+    undecided: bool = False
+    """Whether our grader could not come to a verdict, so that the answer counts as wrong."""
 
 
 class GradingPool:
@@ -58,7 +60,12 @@ class GradingPool:
         theirs = [_as_skythought(answer) for answer in answers]
         right = self._right_of({pair for pair in (*ours, *theirs) if isinstance(pair, tuple)})
         return [
-            Verdict(our in right, *read, their in right if isinstance(their, tuple) else their)
+            Verdict(
+                our in right,
+                *read,
+                their in right if isinstance(their, tuple) else their,
+                our is not None and our not in right and self._is_undecided(our),
+            )
             for read, our, their in zip(found, ours, theirs, strict=True)
         ]
 
@@ -83,6 +90,10 @@ class GradingPool:
         if kind in MOST_OPTIONS:  # letters need no grader
             return [answer == reference for _, answer, reference in pairs]
         return self._graders[kind].grade([(answer, reference) for _, answer, reference in pairs])
+
+    def _is_undecided(self, pair: _Pair) -> bool:
+        kind, answer, reference = pair
+        return kind not in MOST_OPTIONS and self._graders[kind].is_undecided(answer, reference)
 
     def close(self) -> None:
         """End the graders' processes."""

@@ -41,6 +41,7 @@ class MathGrader:
 
     def __init__(self, seconds: float = 5.0, most_children: int = MOST_CHILDREN) -> None:
         self.undecided = 0
+        self._given_up: set[Pair] = set()
         self._seconds = seconds
         self._lock = threading.Lock()
         self._known: dict[Pair, bool] = {}
@@ -66,6 +67,10 @@ class MathGrader:
         for batch, found in zip(batches, graded, strict=True):
             verdicts.update(zip(batch, found, strict=True))
         return [bool(verdicts[pair]) for pair in bare]
+
+    def is_undecided(self, answer: str, reference: str) -> bool:
+        """Whether this pair has been given up, so that it counts as wrong."""
+        return (_bare(answer), _bare(reference)) in self._given_up
 
     def is_answer(self, text: str) -> bool:
         """Whether a text says anything."""
@@ -98,7 +103,7 @@ class MathGrader:
             while len(verdicts) < len(pairs):
                 verdicts += child.ask(pairs[len(verdicts) :])
                 if len(verdicts) < len(pairs):
-                    self._give_up(pairs[len(verdicts)][0])
+                    self._give_up(pairs[len(verdicts)])
                     verdicts.append(False)
         finally:
             self._children.put(child)
@@ -108,8 +113,9 @@ class MathGrader:
             self._known.update(zip(pairs, verdicts, strict=True))
         return verdicts
 
-    def _give_up(self, answer: str) -> None:
+    def _give_up(self, pair: Pair) -> None:
         with self._lock:
+            self._given_up.add(pair)
             self.undecided += 1
             count = self.undecided
         if count.bit_count() == 1:  # the 1st, 2nd, 4th, 8th …
@@ -117,7 +123,7 @@ class MathGrader:
                 "an answer could not be graded within %g CPU seconds and counts as wrong (%d so far): %.80r",
                 self._seconds,
                 count,
-                answer,
+                pair[0],
             )
 
 
