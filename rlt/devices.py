@@ -9,6 +9,7 @@ GPUs that torch cannot use are an error before anything computes on the CPU in t
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -262,8 +263,9 @@ def gpu_env(names: Sequence[str]) -> dict[str, str]:
     return env
 
 
-def main() -> int:
+def main(words: Sequence[str]) -> int:
     """Say what torch can use; return the exit code."""
+    argparse.ArgumentParser(prog="python -m rlt devices", description=__doc__).parse_args(words)
     try:
         count = usable_gpus()
     except ConfigError as error:
@@ -274,4 +276,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -49,7 +49,7 @@ from rlt.config.schema import Config
 from rlt.data.kept import KeptRows
 from rlt.data.prompts import teacher_prompt
 from rlt.formats.layout import TeacherLayout
-from rlt.formats.tags import TAG_STYLES
+from rlt.formats.tags import tag_style
 from rlt.launch.ports import free_ports
 from rlt.launch.server import running_servers
 from rlt.models.load import load_tokenizer
@@ -65,6 +65,7 @@ from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.engine import Rows
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.rl import RLData, RLParts, RLTrainer
+from rlt.trainers.server_engine import ServerEngine
 from rlt.trainers.teacher_rl import TeacherReward, TeacherRLTrainer
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +85,7 @@ def main() -> int:
     parser.add_argument("--vocabulary", type=int, default=512)
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--student-layers", type=int, help="of the student (default: as --layers)")
     parser.add_argument("--steps", type=int, default=2, help="measured steps of each trainer")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # a process of several
@@ -137,7 +139,7 @@ def write_models(options: argparse.Namespace, folder: Path) -> None:
             vocab_size=options.vocabulary,
             hidden_size=options.hidden,
             intermediate_size=2 * options.hidden,
-            num_hidden_layers=options.layers,
+            num_hidden_layers=(name == "student" and options.student_layers) or options.layers,
             num_attention_heads=4,
             num_key_value_heads=2,
             max_position_embeddings=options.tokens + 512,
@@ -227,7 +229,7 @@ def toy_problems(config: Config, options: argparse.Namespace) -> list[PromptedPr
 
 def teacher_layout(config: Config) -> TeacherLayout:
     """Return the teacher's layout."""
-    tags = TAG_STYLES[config.layout.tags]
+    tags = tag_style(config.layout.tags)
     tokenizer = load_tokenizer(str(config.model_name_or_path))
     return TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
 
@@ -358,11 +360,14 @@ def phase(trainer: GRPOTrainer, name: str) -> Iterator[None]:
 class InTurn(TrainerCallback):
     """Switches generation.overlap on and off from step to step; the first step has it off."""
 
-    trainer: Any
+    trainer: RLTrainer[Any]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Switch."""
-        self.trainer.engine._overlaps = bool(state.global_step % 2)
+        engine = self.trainer.engine
+        assert isinstance(engine, ServerEngine)
+        assert engine.overlaps or state.global_step, "generation.overlap is on unless it is switched off here"
+        engine.overlaps = bool(state.global_step % 2)
 
 
 class Steps(TrainerCallback):

@@ -282,8 +282,8 @@ def test_all_else_asks_here():
 
 def test_the_look_of_setup(capsys, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert devices.main() == 0
+    assert devices.main([]) == 0
     assert capsys.readouterr().out == "torch can use 0 GPUs\n"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ELSEWHERE)
-    assert devices.main() == 2
+    assert devices.main([]) == 2
     assert capsys.readouterr().err.startswith(f"error: torch cannot use GPU {ELSEWHERE}")

@@ -134,6 +134,45 @@ def test_a_set_up_for_gpus_ends_with_a_look_at_them(project):
     assert setup(project, "--cuda").stdout.endswith("is ready (cuda)\n")
 
 
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.sh"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_is_printed_before_anything_is_set_up(tmp_path, script):
+    (tmp_path / "scripts").mkdir()
+    if script != "setup.sh":
+        program(tmp_path / "scripts" / "setup.sh", "echo 'this installs packages' >&2; exit 9")
+    shutil.copy(ROOT / "scripts" / script, tmp_path / "scripts" / script)
+    for word in ("-h", "--help"):
+        done = subprocess.run(
+            ["bash", f"scripts/{script}", word],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"usage: scripts/{script}")
+
+
+@pytest.mark.parametrize("words", [["many"], ["0"], ["2", "results/claim", "more"]])
+def test_a_claim_over_no_number_of_seeds_is_refused_before_anything_is_set_up(tmp_path, words):
+    (tmp_path / "scripts").mkdir()
+    program(tmp_path / "scripts" / "setup.sh", "echo 'this installs packages' >&2; exit 9")
+    shutil.copy(ROOT / "scripts" / "claim.sh", tmp_path / "scripts" / "claim.sh")
+    done = subprocess.run(
+        ["bash", "scripts/claim.sh", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "the number of seeds must be a whole number from 1 on" in done.stderr
+
+
 def test_skythoughts_package_gets_a_folder_of_its_own(project):
     """pip is a stand-in that makes the folder it is given."""
     pip = 'mkdir -p "$8"; echo "$@" >> asked'

@@ -26,6 +26,8 @@ LAYERS = (
     ("trainers", "traces", "evaluation", "reporting"),
     ("stages", "quickstart", "launch"),
     ("pipeline", "lineage", "status", "migrate", "differences"),
+    ("cli",),
+    ("__main__",),
 )
 LEVEL = {area: level for level, areas in enumerate(LAYERS) for area in areas}
 SOURCES = sorted((ROOT / "rlt").rglob("*.py"))

@@ -36,11 +36,20 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-BENCHMARKS = ("aime24", "math500", "gpqa_diamond", "gsm8k", "countdown")
+BENCHMARKS = (
+    *("aime24", "aime25", "aime26", "hmmt_feb25", "hmmt_nov25", "hmmt_feb26", "brumo25", "amc23"),
+    *("math500", "minerva", "olympiadbench", "gsm8k", "gpqa_diamond", "supergpqa", "mmlu_pro", "countdown"),
+)
+"""The names of rlt/tasks/benchmarks/catalog.py."""
 LOCAL_TASK = "problems"
 """The task of `evaluate` that reads dataset_id_or_path."""
 SLOT = "{question}"
 """Where the question stands in `evaluate.prompts`."""
+BOXED = r"Put your final answer inside \boxed{}. " + SLOT
+"""Asks as SkyThought does, in our own words: what is wanted first, then the question."""
+MOST_OPTIONS = {"choice": 4, "choice10": 10}
+"""Kinds of answers that are the letter of an option -> how many options there may be."""
+ANSWER_KINDS = ("math", *MOST_OPTIONS, "countdown")
 NO_DATASET = "none"
 """dataset_id_or_path of a stage that reads nothing there."""
 SELECTION_RULES = ("none", "first", "best", "shortest", "random", "rank")
@@ -61,6 +70,8 @@ FILE_PROMPT, ORIGINAL_PROMPT, DATASET_PROMPT = "file:", "original:", "from_datas
 """What a prompt begins with that is read from a file, a checkout of the original release, or a dataset."""
 SKYTHOUGHT_PROMPT, TEXT_PROMPT = "skythought:", "text:"
 """What it begins with where a checkout of SkyThought holds it, or where the text itself follows."""
+TEMPLATE_DATE = "2025-01-01"
+"""What a chat template that asks for the date is told, so that no prompt differs from day to day."""
 PROMPT_KEYWORDS = {"teacher_prompt": ("default",), "student_prompt": ("default", "from_dataset")}
 """Settings of `layout` that hold a text, one of the forms of prompts.py, or one of these words."""
 REQUIRED_FIELDS = {
@@ -181,7 +192,12 @@ class DataSettings:
 class LayoutSettings:
     """The text around questions, solutions and explanations (method section 2)."""
 
-    tags: str = setting("bespoke", "tag style", choices=("bespoke", "r1"))
+    tags: str = setting(
+        "bespoke",
+        "tags around a student's thought and solution: bespoke, r1, or native, which writes both as the "
+        "student's own chat template does; a teacher's tags are ours with all of them",
+        choices=("bespoke", "r1", "native"),
+    )
     teacher_prompt: str = setting(
         "default",
         "the teacher's system prompt: default, original:DIR (the released one, out of a checkout of "
@@ -192,6 +208,13 @@ class LayoutSettings:
         "the student's system prompt: default, from_dataset (the row's system column, byte-exact), "
         "from_dataset:NAME (the one text in that column of another dataset), skythought:DIR (SkyThought's "
         "own, out of a checkout), file:PATH, text:TEXT, or the text itself",
+    )
+    chat_template_kwargs: dict[str, Any] = setting(
+        {},
+        "switches of chat templates, e.g. {enable_thinking: false}; they hold wherever a chat is written",
+    )
+    date: str = setting(
+        TEMPLATE_DATE, "the day, as YYYY-MM-DD, that is given to chat templates that write the date"
     )
     override: bool = setting(
         False,
@@ -526,6 +549,38 @@ class DuringTrainingSettings:
 
 
 @dataclass
+class BenchmarkSettings:
+    """A benchmark: where its rows come from, which columns say what, and what kind of answer is right."""
+
+    name: str = setting("", "what evaluate.tasks calls it: small letters, digits and _")
+    hub: str | None = setting(None, "dataset on the Hub; null: evaluate.paths={NAME: FILE} gives the rows")
+    revision: str | None = setting(
+        None, "its commit, where evaluate.revisions does not say another; null: newest"
+    )
+    split: str = setting("test", "split of the dataset")
+    config_name: str | None = setting(None, "configuration of the dataset")
+    question: str = setting("problem", "column of the question")
+    answer: str = setting(
+        "answer",
+        r"column of the right answer: a text, a number, a list of texts, or a solution that ends in \boxed{} "
+        "or ####; with options a letter, a place from 0 on, or the column of the right option",
+    )
+    grader: str = setting("math", "kind of its answers", choices=ANSWER_KINDS)
+    options: list[str] = setting([], "with choice or choice10: columns of one option each, or one of a list")
+    shuffle: bool = setting(False, "shuffle the options, as evaluate.option_order says")
+    most_digits: int = setting(0, "answers are whole numbers of at most so many digits; 0: no rule")
+    only: dict[str, str] = setting({}, "column -> text that it holds in the rows of this benchmark")
+    groups: list[str] = setting([], "columns by which the accuracy is reported as well, such as level")
+    prompt: str = setting(BOXED, "what the user's turn says, with {question} where the question goes")
+    num_problems: int | None = setting(None, "how many it has, to notice a file that lacks some")
+    num_samples: int | None = setting(
+        None, "answers to each problem under evaluate.num_samples=null; null: by the number of problems"
+    )
+    licence: str = setting("", "of the dataset, for the docs")
+    private: bool = setting(False, "its questions must not be passed on: nothing that is written holds one")
+
+
+@dataclass
 class EvaluateSettings:
     """The stage evaluate: which questions, asked how, graded how. eval_cfg=skythought and =robust set it."""
 
@@ -533,6 +588,9 @@ class EvaluateSettings:
         ["aime24", "math500", "gpqa_diamond"],
         f"any of {', '.join(BENCHMARKS)}, and {LOCAL_TASK}: those of dataset_id_or_path, while training of "
         "data.eval_path",
+    )
+    benchmarks: list[BenchmarkSettings] = setting(
+        [], "benchmarks of your own, one record each (docs/evaluation.md); evaluate.tasks names what is asked"
     )
     paths: dict[str, str] = setting(
         {}, "task -> a file with the dataset's own columns, to read instead of the Hub, e.g. {aime24: FILE}"
@@ -572,8 +630,9 @@ class EvaluateSettings:
     )
     grader: str = setting(
         "math",
-        f"kind of answers in {LOCAL_TASK}: mathematics, the letter of an option, or Countdown expressions",
-        choices=("math", "choice", "countdown"),
+        f"kind of answers in {LOCAL_TASK}: mathematics, the letter of one of four or of ten options, or "
+        "Countdown expressions",
+        choices=ANSWER_KINDS,
     )
     grading_seconds: float = setting(
         5.0, "CPU seconds for grading an answer; one that needs more is wrong", gt=0

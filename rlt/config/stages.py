@@ -81,7 +81,8 @@ _DATASET = (
 )
 _CLEANING = (
     *("data.decontaminate", "data.on_contaminated", "data.deduplicate"),
-    *("evaluate.paths", "evaluate.revisions", "evaluate.option_order"),  # the benchmarks' questions
+    # the benchmarks' questions
+    *("evaluate.benchmarks", "evaluate.paths", "evaluate.revisions", "evaluate.option_order"),
 )
 _TOO_LONG = ("data.on_long_row", "data.shortest")
 _HELD_OUT = ("data.eval_path", "data.eval_split", "data.eval_subset")
@@ -89,9 +90,10 @@ _MODEL = (
     *("model_name_or_path", "model.dtype", "model.attn_implementation", "model.revision"),
     "model.trust_remote_code",
 )
+_LAYOUT = ("layout.tags", "layout.chat_template_kwargs", "layout.date")
 _TRAINING = (
     *(*_RUN, *_MODEL, *_DATASET, *_TOO_LONG, *_HELD_OUT, *_CLEANING),
-    *("recipe", "seed", "model.lora", "layout.tags", "layout.override"),
+    *("recipe", "seed", "model.lora", *_LAYOUT, "layout.override"),
     *("learning_rate", "train_batch_size", "per_device_train_batch_size", "resume_from"),
     *("report_to", "wandb_project", "trainer_args", "hardware", "evaluation.at_start"),
     "temperature",  # of an SFT stage too: the sampling default that is saved with its model
@@ -130,6 +132,7 @@ _RL = (
     *("monitors.max_truncated", "monitors.max_zero_variance"),
 )
 _ASKING = (
+    "evaluate.benchmarks",
     *("evaluate.tasks", "evaluate.paths", "evaluate.revisions", "evaluate.prompts", "evaluate.grader"),
     "evaluate.original",
     *("evaluate.option_order", "evaluate.unfinished", "evaluate.extraction", "evaluate.grading_seconds"),
@@ -146,11 +149,11 @@ _LIKELIHOOD = (
 )
 _SCORING = (
     *(*_RUN, *_DATASET, *_MODEL, *_LIKELIHOOD, *_SERVERS),
-    *("layout.tags", "layout.teacher_prompt", "layout.override", "temperature", "reward.verify_server"),
+    *(*_LAYOUT, "layout.teacher_prompt", "layout.override", "temperature", "reward.verify_server"),
 )
 _TRACE_FILES = (
     *(*_RUN, *_DATASET, "traces", "score.fallback_index", "student_model", "model.trust_remote_code"),
-    *("layout.tags", "layout.student_prompt", "layout.override"),
+    *(*_LAYOUT, "layout.student_prompt", "layout.override"),
 )
 
 _NEEDS_MODEL = (
@@ -336,7 +339,7 @@ STAGES: dict[str, Stage] = {
         "asks a student the questions of benchmarks",
         settings=(
             *(*_RUN, *_MODEL, *_DATASET, *_TOO_LONG, *_ENGINE, *_ASKING, "seed"),
-            *("layout.tags", "layout.student_prompt", "layout.override"),
+            *(*_LAYOUT, "layout.student_prompt", "layout.override"),
             *("generation.api", "generation.api_model", "generation.retry_seconds"),
             *("evaluate.num_samples", "evaluate.requests_per_server", "evaluate.samples_per_chunk"),
             *("evaluate.reference", "evaluate.report_samples"),

@@ -1,8 +1,8 @@
 """rlt_layout.json: the tags and prompts that a model was trained with, stored beside its weights.
 
 Every training stage writes it into the final model and into each checkpoint; every stage that uses the model
-reads it (own_layout.py). No tokenizer is read here, and nothing of a chat template is repeated: a model's own
-tokenizer holds that.
+reads it (own_layout.py). No tokenizer is read here, and nothing of a chat template is repeated but the
+switches and the date that it was given: a model's own tokenizer holds the rest.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from typing import Any
 
 from rlt.config.files import LAYOUT_FILE
 from rlt.errors import ModelError
-from rlt.formats.tags import PADDING, TAG_STYLES, TagStyle
+from rlt.formats.tags import PADDING, TAG_NAMES, TagStyle, tag_style
 
-VERSION = 1
+VERSION = 2
 """Of the file. A file of a later version is refused: it may hold what this program would not obey."""
+_SINCE_2 = ("chat_template_kwargs", "date")
+"""Fields that a file of version 1 does not have."""
 ROLES = ("teacher", "student")
 
 
@@ -49,12 +51,16 @@ class ModelLayout:
     """The token that ends the model's turn."""
     turn_end_is: str | None = None
     """What distill.turn_end calls it: end_of_turn or end_of_text."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Switches of its chat template, as layout.chat_template_kwargs has them; None is not known."""
+    date: str | None = None
+    """What its chat template was told as the date (layout.date); None where it writes none."""
 
 
 def layout_text(layout: ModelLayout) -> str:
     """Return the file's content: the record, with tags and their padding spelled out for other programs."""
     values = asdict(layout)
-    tags = {"style": values.pop("tags"), **_spelled_out(TAG_STYLES[layout.tags])}
+    tags = {"style": values.pop("tags"), **_spelled_out(tag_style(layout.tags))}
     whole = {"version": VERSION, "role": values.pop("role"), "tags": tags, "tag_padding": PADDING, **values}
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
@@ -98,20 +104,25 @@ _WITHOUT = "or remove the file and give tags and prompts yourself (layout.tags, 
 def _checked(path: Path, values: dict[str, Any]) -> ModelLayout:
     """Return the record behind a file's values; ModelError names the first that is not what it must be."""
     texts = {f.name for f in fields(ModelLayout)} - {"role", "tags", "student_prompt_from_dataset"}
+    texts -= {"chat_template_kwargs"}
     tags, padding = values.pop("tags", None), values.pop("tag_padding", None)
-    del values["version"]
+    if values.pop("version") < 2:
+        values |= dict.fromkeys(_SINCE_2)
     if unknown := sorted(values.keys() - {f.name for f in fields(ModelLayout)}):
         raise _broken(path, f"version {VERSION} has no `{unknown[0]}`")
     for name in sorted(texts):
         if name not in values or not isinstance(values[name], str | None):
             raise _broken(path, f"`{name}` must be a text or null")
+    if not isinstance(values.get("chat_template_kwargs"), dict | None):
+        raise _broken(path, "`chat_template_kwargs` must be an object or null")
     if not isinstance(values.get("student_prompt_from_dataset"), bool):
         raise _broken(path, "`student_prompt_from_dataset` must be true or false")
     if values.get("role") not in ROLES:
         raise _broken(path, f"`role` must be {' or '.join(ROLES)}")
-    style = TAG_STYLES.get(str(tags.get("style"))) if isinstance(tags, dict) else None
+    name = str(tags.get("style")) if isinstance(tags, dict) else None
+    style = tag_style(name) if name in TAG_NAMES else None
     if style is None or tags != {"style": style.name, **_spelled_out(style)} or padding != PADDING:
-        raise _broken(path, f"its tags and padding are none of this program's ({', '.join(TAG_STYLES)})")
+        raise _broken(path, f"its tags and padding are none of this program's ({', '.join(TAG_NAMES)})")
     return ModelLayout(tags=style.name, **values)
 
 
@@ -121,6 +132,8 @@ def _broken(path: Path, why: str) -> ModelError:
 
 def _spelled_out(style: TagStyle) -> Mapping[str, list[str]]:
     pairs = {"thought": style.thought, "solution": style.solution, "explanation": style.explanation}
+    if style.is_native:  # the chat template says how a thought is written; the teacher's tags are ours
+        del pairs["thought"]
     return {name: [tag.open, tag.close] for name, tag in pairs.items()}
 
 

@@ -23,11 +23,12 @@ from rlt.config.tree import get, rows
 from rlt.data.model_layout import ModelLayout, digest, find_layout, read_layout
 from rlt.data.prompts import FROM_DATASET, student_prompt, teacher_prompt
 from rlt.errors import ConfigError
-from rlt.formats.tags import TAG_STYLES
+from rlt.formats.tags import tag_style
 
 logger = logging.getLogger(__name__)
 TAGS, TEACHER, STUDENT = "layout.tags", "layout.teacher_prompt", "layout.student_prompt"
 TURN_END = "distill.turn_end"
+SWITCHES, DATE = "layout.chat_template_kwargs", "layout.date"
 _OVERRIDE = "take layout.override=true to use it all the same"
 _ALIKE = "take models of the same tags"
 
@@ -81,6 +82,7 @@ def adopt_layouts(
     adoption = _Adoption(config, chosen, logger.info if tell else _say_nothing, looks_elsewhere=download)
     for owner in owners:
         adoption.take_tags(owner)
+        adoption.take_template(owner)
     for owner in owners:
         adoption.take_prompt(owner)
         adoption.take_judges_prompt(owner)
@@ -139,6 +141,7 @@ class _Adoption:
         self.say = say
         self.overridden = False
         self._has_tags = False
+        self._settled: set[str] = set()
 
     def take_tags(self, owner: Owner) -> None:
         """Take a model's tags, or raise ConfigError where others are typed or are another model's."""
@@ -156,6 +159,35 @@ class _Adoption:
                 f"`{TAGS}={now}` {where} is not what {owner.name} was trained with, {own}, as its "
                 f"{LAYOUT_FILE} says: {remedy}, or {_OVERRIDE}."
             )
+
+    def take_template(self, owner: Owner) -> None:
+        """Take switches and date of a model's chat template, or raise ConfigError where others are typed.
+
+        Where models of a run differ, the first's stand in the configuration, and each is asked under its own
+        (stages/layouts.py).
+        """
+        if owner.layout is None:
+            return
+        owned = {SWITCHES: owner.layout.chat_template_kwargs, DATE: owner.layout.date}
+        for setting, own in owned.items():
+            now = get(self._config, setting)
+            where = self._chosen.get(setting) or self._part_chosen(setting)
+            if own is None or (own == now and setting in self._settled):
+                continue
+            if where is None and setting not in self._settled:
+                self._settled.add(setting)
+                if own != now:
+                    setattr(self._config.layout, setting.removeprefix("layout."), deepcopy(own))
+                    self.say("%s=%s: %s was trained with it (%s)", setting, own, owner.name, LAYOUT_FILE)
+            elif where is not None and own != now and not self._may_differ(owner):
+                raise ConfigError(
+                    f"`{setting}={now}` {where} is not what {owner.name} was trained with, {own}, as its "
+                    f"{LAYOUT_FILE} says: remove it, or {_OVERRIDE}."
+                )
+
+    def _part_chosen(self, setting: str) -> str | None:
+        """Return where the user typed one of a setting's keys, None where none."""
+        return next((at for name, at in self._chosen.items() if name.startswith(f"{setting}.")), None)
 
     def take_prompt(self, owner: Owner) -> None:
         """Take a model's prompt, or raise ConfigError where another one is typed."""
@@ -273,7 +305,7 @@ def _is_of_its_rows(owner: Owner) -> bool:
 
 def prompt_text(config: Config, setting: str) -> str | None:
     """Return the system prompt that a setting means, None for that of each row."""
-    tags = TAG_STYLES[config.layout.tags]
+    tags = tag_style(config.layout.tags)
     if setting == TEACHER:
         return teacher_prompt(config.layout.teacher_prompt, tags)
     value = _value(config, setting)
@@ -299,7 +331,10 @@ def layout_to_come(config: Config) -> ModelLayout | None:
     teacher = prompt_text(config, TEACHER) if stage.reads(TEACHER) else None
     is_known = stage.reads(STUDENT) and prompt_is_here(config.layout.student_prompt)
     student = prompt_text(config, STUDENT) if is_known else None
-    return ModelLayout(stage.model, config.layout.tags, teacher, student)
+    switches = (
+        dict(config.layout.chat_template_kwargs) or None
+    )  # a template may have one switched on by itself
+    return ModelLayout(*(stage.model, config.layout.tags, teacher, student), chat_template_kwargs=switches)
 
 
 def used_prompts(config: Config) -> dict[str, dict[str, Any]]:

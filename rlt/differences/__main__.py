@@ -17,7 +17,8 @@ from rlt.config.original.prompt import COMMIT, REPOSITORY
 from rlt.config.parser import Parser
 from rlt.differences.compare import differences, prompt_of, unlike_release
 from rlt.differences.text import COLUMNS, markdown, text
-from rlt.errors import ConfigError, RLTError
+from rlt.errors import ConfigError
+from rlt.surroundings.leaving import run_command
 
 
 def main(words: Sequence[str]) -> int:
@@ -27,15 +28,11 @@ def main(words: Sequence[str]) -> int:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON: a list, one object a row")
     form.add_argument("--markdown", action="store_true", help="print docs/differences.md")
-    try:
-        typed = parser.parse_args(words)
-        if typed.against is not None:
-            _require_checkout(typed.against)
-        rows = differences(typed.against)
-        about = "" if typed.against is None else _about(typed.against)
-    except RLTError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+    typed = parser.parse_args(words)
+    if typed.against is not None:
+        _require_checkout(typed.against)
+    rows = differences(typed.against)
+    about = "" if typed.against is None else _about(typed.against)
     if typed.json:
         sys.stdout.write(
             json.dumps([dataclasses.asdict(row) for row in rows], indent=2, ensure_ascii=False) + "\n"
@@ -65,4 +62,4 @@ def _about(checkout: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main, sys.argv[1:]))

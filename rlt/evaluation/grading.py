@@ -10,7 +10,7 @@ from typing import Self
 
 from rlt.evaluation.verdicts import Ungraded, Verdict
 from rlt.formats.answer import read_answer
-from rlt.formats.tags import TagStyle
+from rlt.formats.turns import TurnStyle
 
 Key = tuple[str | int, ...]
 Grade = Callable[[Sequence[Ungraded]], list[Verdict]]
@@ -23,9 +23,9 @@ class RunningScore:
     grader is raised where the verdicts are asked for.
     """
 
-    def __init__(self, grade: Grade, tags: TagStyle, grades_unfinished: bool) -> None:
+    def __init__(self, grade: Grade, style: TurnStyle, grades_unfinished: bool) -> None:
         self._grade = grade
-        self._tags = tags
+        self._style = style
         self._grades_unfinished = grades_unfinished
         self._waiting: queue.SimpleQueue[tuple[Key, Ungraded] | None] = queue.SimpleQueue()  # None is the end
         self._verdicts: dict[Key, Verdict] = {}
@@ -36,7 +36,7 @@ class RunningScore:
 
     def add(self, key: Key, turn: str, reference: str, kind: str, task: str = "") -> None:
         """Hand in a turn."""
-        answer = read_answer(turn, self._tags)
+        answer = read_answer(turn, self._style)
         text = None if answer.is_unfinished and not self._grades_unfinished else answer.text
         self._waiting.put((key, Ungraded(text, reference, kind, turn, task)))
 

@@ -12,13 +12,19 @@ from rlt.records import Explanation
 
 
 class Cut:
-    """Cuts explanations out of samples in a tokenizer's ids. Without an end tag the whole turn is one."""
+    """Cuts explanations out of samples in a tokenizer's ids. Without an end tag the whole turn is one.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_tag: str | None) -> None:
+    `within` is text that a turn may hold: added tokens in it do not end the turn, such as those around a
+    model's own thought.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_tag: str | None, within: str = "") -> None:
         self._end_tag = end_tag.encode() if end_tag else None
         self._token_bytes = TokenBytes(tokenizer)
         whole = TAG_STRINGS | ({end_tag} if end_tag else set())
-        self._control_ids = frozenset(i for text, i in added_tokens(tokenizer).items() if text not in whole)
+        self._control_ids = frozenset(
+            i for text, i in added_tokens(tokenizer).items() if text not in whole and text not in within
+        )
         self._num_tokens = len(tokenizer)
 
     def __call__(self, completion_ids: Sequence[int]) -> Explanation:

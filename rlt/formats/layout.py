@@ -10,26 +10,20 @@ both models score the same tokens (method sections 2 and 3). No model, no I/O.
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rlt.errors import DataError, ModelError
+from rlt.formats.chat import Chat, thinking_chat
 from rlt.formats.cut import Cut
-from rlt.formats.encode import Encoded, Piece, added_tokens, check_tokenizer, encode, require_fast
-from rlt.formats.tags import PADDING, TAG_STRINGS, TagStyle
+from rlt.formats.encode import Encoded, Piece, added_tokens, encode
+from rlt.formats.tags import PADDING, Tag, TagStyle
+from rlt.formats.template import TemplateSettings
+from rlt.formats.turns import StudentForm, TurnStyle, student_form, turn_style
 from rlt.records import Explanation, Problem
 
-logger = logging.getLogger(__name__)
-
-_SYSTEM, _USER, _ASSISTANT = "\ue000s\ue001", "\ue000u\ue001", "\ue000a\ue001"
-_DATE = "\ue000d\ue001"
 _CONTENT, _BLANK_LINE = 1, 2
 """Places among the pieces of the student's suffix."""
 
@@ -54,155 +48,17 @@ class Turn:
     """Where the explanation stands in the completion, its closing padding included."""
 
 
-class Chat:
-    """A tokenizer's chat template with known places for system prompt and question."""
+class TeacherLayout:
+    """Prompts for the teacher, targets for its warm-up, and the explanation inside its samples."""
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        prompt: str = "layout.teacher_prompt or layout.student_prompt",
+        tags: TagStyle,
+        system_prompt: str,
+        template: TemplateSettings | None = None,
     ) -> None:
-        """`prompt` is the setting of its system prompt, for sentences."""
-        if not tokenizer.chat_template:
-            raise ModelError(
-                f"tokenizer {tokenizer.name_or_path!r} has no chat template; use an instruct model's "
-                "tokenizer or add a chat_template to its tokenizer_config.json"
-            )
-        require_fast(tokenizer)
-        self.tokenizer = tokenizer
-        self._prompt = prompt
-        self._frames: dict[bool, tuple[str, ...]] = {}
-        self._trims = self._find_trims()
-        self.end_of_turn = self._find_end_of_turn()
-        self.end_of_turn_id = added_tokens(tokenizer)[self.end_of_turn]
-        check_tokenizer(tokenizer, [*self._example(), Piece("It is 4.")])
-        self._require_header()
-        if self._is_dated():
-            _warn_of_date(tokenizer.name_or_path)
-
-    @property
-    def stop_token_ids(self) -> list[int]:
-        """The ids that end a turn: the template's, and the tokenizer's own."""
-        eos = self.tokenizer.eos_token_id
-        return sorted({self.end_of_turn_id, *([eos] if isinstance(eos, int) else [])})
-
-    def pieces(self, system: str | None, question: str) -> list[Piece]:
-        """Return the chat up to the start of the assistant's turn.
-
-        Tags that a system prompt names are the tags that the layout writes, also where they are tokens.
-        """
-        frame = self._frame(system is not None)
-        if self._trims:
-            system, question = system and system.strip(), question.strip()
-        contents = [[Piece(question)]] if system is None else [split_at_tags(system), [Piece(question)]]
-        pieces = [Piece(frame[0], trusted=True)]
-        for content, after in zip(contents, frame[1:], strict=True):
-            pieces += [*content, Piece(after, trusted=True)]
-        return pieces
-
-    def _example(self) -> list[Piece]:
-        """Return a chat, without a system turn where the template has none; `pieces` refuses one."""
-        question = "What is 2 + 2?"
-        try:
-            return self.pieces("Be brief.", question)
-        except ModelError:
-            return self.pieces(None, question)
-
-    def _require_header(self) -> None:
-        """Raise ModelError for a template that answers under a header, but does not write it into prompts."""
-        user = {"role": "user", "content": _USER}
-        prompt = self._render([user], add_generation_prompt=True)
-        if prompt != self._render([user], add_generation_prompt=False):
-            return
-        turns = [user, {"role": "assistant", "content": _ASSISTANT}]
-        before = self._render(turns, add_generation_prompt=False).partition(_ASSISTANT)[0]
-        header = before.removeprefix(prompt).strip()
-        if before.startswith(prompt) and header:
-            raise ModelError(
-                f"the chat template of {self.tokenizer.name_or_path!r} ignores add_generation_prompt, so "
-                f"{header!r}, with which its answers begin, would be missing from every prompt; write it at "
-                "the template's end, in {% if add_generation_prompt %}…{% endif %}"
-            )
-
-    def _is_dated(self) -> bool:
-        """Whether the template writes today's date, by which its prompts change from day to day."""
-        user = {"role": "user", "content": _USER}
-        return _DATE in self._render([user], add_generation_prompt=True, strftime_now=lambda _: _DATE)
-
-    def _frame(self, with_system: bool) -> tuple[str, ...]:
-        if with_system not in self._frames:
-            system = [{"role": "system", "content": _SYSTEM}] if with_system else []
-            messages = [*system, {"role": "user", "content": _USER}]
-            text = self._render(messages, add_generation_prompt=True)
-            marks = [_SYSTEM, _USER] if with_system else [_USER]
-            frame = []
-            for mark in marks:
-                before, found, text = text.partition(mark)
-                if not found:
-                    raise ModelError(
-                        f"the chat template of {self.tokenizer.name_or_path!r} drops the "
-                        f"{'system prompt' if mark == _SYSTEM else 'question'}; use a template that keeps it"
-                        + (f", or an empty {self._prompt}" if mark == _SYSTEM else "")
-                    )
-                frame.append(before)
-            self._frames[with_system] = (*frame, text)
-        return self._frames[with_system]
-
-    def _find_trims(self) -> bool:
-        """Whether the template strips contents, as Llama 3's does."""
-        content = f"\t{_USER}\t"
-        return content not in self._render([{"role": "user", "content": content}], add_generation_prompt=True)
-
-    def _find_end_of_turn(self) -> str:
-        messages = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ASSISTANT}]
-        tail = self._render(messages, add_generation_prompt=False).partition(_ASSISTANT)[2]
-        controls = [c for c in added_tokens(self.tokenizer) if c in tail]
-        if controls:
-            return min(controls, key=tail.index)
-        if self.tokenizer.eos_token:
-            return str(self.tokenizer.eos_token)
-        raise ModelError(
-            f"tokenizer {self.tokenizer.name_or_path!r} has neither an end-of-turn token in its chat "
-            "template nor an eos_token, so a model could never stop; set eos_token"
-        )
-
-    def _render(self, messages: list[dict[str, str]], *, add_generation_prompt: bool, **names: Any) -> str:
-        """Return a chat as the template writes it; `names` stand before what transformers defines for it."""
-        try:
-            text = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt, **names
-            )
-        except TemplateError as error:
-            raise ModelError(
-                f"the chat template of {self.tokenizer.name_or_path!r} refuses a chat of the roles "
-                f"{', '.join(m['role'] for m in messages)}: {error}; use another template, or for want of a "
-                f"system role an empty {self._prompt}"
-            ) from error
-        assert isinstance(text, str)
-        return text
-
-
-def split_at_tags(text: str) -> list[Piece]:
-    """Return an untrusted text whose tags, and nothing else, are trusted."""
-    parts = re.split(f"({'|'.join(map(re.escape, sorted(TAG_STRINGS)))})", text)
-    return [Piece(part, trusted=part in TAG_STRINGS) for part in parts if part]
-
-
-@cache
-def _warn_of_date(tokenizer: str) -> None:
-    """Warn once of each tokenizer, since several layouts read its template."""
-    logger.warning(
-        "the chat template of %r writes today's date into every prompt (strftime_now), so that prompts "
-        "differ from day to day, and from those of training: write a fixed date in chat_template.jinja",
-        tokenizer,
-    )
-
-
-class TeacherLayout:
-    """Prompts for the teacher, targets for its warm-up, and the explanation inside its samples."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, tags: TagStyle, system_prompt: str) -> None:
-        self.chat = Chat(tokenizer, "layout.teacher_prompt")
+        self.chat = Chat(tokenizer, "layout.teacher_prompt", template, with_system=bool(system_prompt))
         self.tokenizer = tokenizer
         self.tags = tags
         self.system_prompt = system_prompt
@@ -214,10 +70,14 @@ class TeacherLayout:
         return self.chat.stop_token_ids
 
     def prompt_ids(self, problem: Problem) -> list[int]:
-        """Return the ids up to and including the opening explanation tag and its padding."""
+        """Return the ids up to and including the opening explanation tag and its padding.
+
+        Solution and explanation are an answer without a thought, so they follow what the template writes
+        before one: not a thought that its generation prompt would open.
+        """
         tags = self.tags
         pieces = [
-            *self.chat.pieces(self.system_prompt or None, problem.question),
+            *self.chat.pieces(self.system_prompt or None, problem.question, self.chat.turn.plain[0]),
             Piece(tags.solution.open + PADDING, trusted=True),
             Piece(problem.solution.strip()),
             Piece(PADDING + tags.solution.close + PADDING + tags.explanation.open + PADDING, trusted=True),
@@ -229,7 +89,7 @@ class TeacherLayout:
         pieces = [
             Piece(explanation.strip()),
             Piece(PADDING + self.tags.explanation.close, trusted=True),
-            Piece(self.chat.end_of_turn, trusted=True),
+            Piece(self.chat.closing(self.chat.turn.plain[1]) + self.chat.end_of_turn, trusted=True),
         ]
         return encode(self.tokenizer, pieces).ids
 
@@ -248,9 +108,10 @@ class StudentLayout:
     `released` also the blank line after them, whether it is a token of its own or joined with the last
     character. The original finds that span by a search for the padded text, whose first blank line is
     joined with the opening tag and drops out; here it is known by construction.
+    `asks_only` is for students that think for themselves: their prompt may switch the thought off.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options by keyword
         self,
         tokenizer: PreTrainedTokenizerBase,
         tags: TagStyle,
@@ -259,8 +120,17 @@ class StudentLayout:
         *,
         prompt_of_rows: str | None = None,
         solution_span: str = "content",
+        template: TemplateSettings | None = None,
+        asks_only: bool = False,
     ) -> None:
-        self.chat = Chat(tokenizer, "layout.student_prompt")
+        with_system, setting = system_prompt != "", "layout.student_prompt"
+        self.chat = Chat(tokenizer, setting, template, with_system=with_system)
+        if not asks_only:
+            self.chat = thinking_chat(self.chat, tags, setting, with_system=with_system)
+        turn = self.chat.turn
+        after = turn.native[2] if tags.is_native else turn.plain[1]
+        self.form: StudentForm = student_form(tags, turn, self.chat.closing(after))
+        self.style: TurnStyle = turn_style(tags, turn)
         self.tokenizer = tokenizer
         self.tags = tags
         self.system_prompt = system_prompt
@@ -283,16 +153,16 @@ class StudentLayout:
         return encode(self.tokenizer, self._question(problem)).ids
 
     def prefix_ids(self, problem: Problem) -> list[int]:
-        """Return the ids up to and including the opening thought tag and its padding."""
-        pieces = [*self._question(problem), Piece(self.tags.thought.open + PADDING, trusted=True)]
+        """Return the ids up to and including what opens the thought, with its padding."""
+        pieces = [*self._question(problem), Piece(self.form.opening, trusted=True)]
         return encode(self.tokenizer, pieces).ids
 
     def explanation_ids(self, explanation: str) -> list[int]:
         """Return the ids of an explanation given as text, with its closing padding."""
-        return encode(self.tokenizer, [Piece(explanation.strip() + PADDING)]).ids
+        return encode(self.tokenizer, [Piece(explanation.strip() + self.form.padding)]).ids
 
     def opening_ids(self) -> list[int]:
-        """Return the ids between explanation and solution: closing thought tag to the solution's padding."""
+        """Return the ids between explanation and solution, from what closes the thought on."""
         return encode(self.tokenizer, [self._opening()]).ids
 
     def suffix(self, problem: Problem) -> Suffix:
@@ -318,12 +188,17 @@ class StudentLayout:
         opening = prefix[len(prompt) :]
         if prefix != prompt + opening:
             raise ModelError(
-                f"tokenizer {self.tokenizer.name_or_path!r} joins the start of the assistant's turn with the "
-                f"tag {self.tags.thought.open}, so the turn has no exact span; it is not supported"
+                f"tokenizer {self.tokenizer.name_or_path!r} joins the start of the assistant's turn with "
+                f"{self.form.opening!r}, so the turn has no exact span; it is not supported"
             )
         thought = self.explanation_ids(explanation)
         span = slice(len(opening), len(opening) + len(thought))
         return Turn(prompt, opening + thought + self._encode_suffix(problem).ids, span)
+
+    def under(self, system_prompt: str) -> StudentLayout:
+        """Return the layout under another system prompt."""
+        settings = self.chat.template.settings
+        return StudentLayout(self.tokenizer, self.tags, system_prompt, self.turn_end, template=settings)
 
     def messages(self, problem: Problem, explanation: str) -> list[dict[str, str]]:
         """Return the same chat as messages, which any fine-tuning tool can train on."""
@@ -337,19 +212,31 @@ class StudentLayout:
                 "rlt_layout.json says; use a dataset that carries that one, leave layout.student_prompt out, "
                 "or take layout.override=true"
             )
-        return self.chat.pieces(system or None, problem.question)
+        return self.chat.pieces(system or None, problem.question, self.form.prompt)
 
     def _encode_suffix(self, problem: Problem) -> Encoded:
         pieces = [
             self._opening(),
             Piece(problem.solution.strip()),  # _CONTENT
-            Piece(PADDING, trusted=True),  # _BLANK_LINE
-            Piece(self.tags.solution.close + self.turn_end, trusted=True),
+            Piece(self.form.answer_padding, trusted=True),  # _BLANK_LINE
+            Piece(self.form.end + self.turn_end, trusted=True),
         ]
         return encode(self.tokenizer, pieces)
 
     def _opening(self) -> Piece:
-        return Piece(self.tags.thought.close + PADDING + self.tags.solution.open + PADDING, trusted=True)
+        return Piece(self.form.between, trusted=True)
+
+
+@dataclass(frozen=True)
+class StudentMessages:
+    """Chats of students whose tokenizer is not known yet; `system_prompt` as in `StudentLayout`."""
+
+    tags: TagStyle
+    system_prompt: str | None
+
+    def messages(self, problem: Problem, explanation: str) -> list[dict[str, str]]:
+        """Return a chat with the explanation as the student's thought."""
+        return student_messages(problem, explanation, self.tags, self.system_prompt)
 
 
 def student_messages(
@@ -357,12 +244,22 @@ def student_messages(
 ) -> list[dict[str, str]]:
     """Return the student's chat as messages; `system_prompt` as in `StudentLayout`."""
     reply = tags.thought.wrap(explanation) + PADDING + tags.solution.wrap(problem.solution)
+    if tags.is_native:
+        reply = _plain_think(tags.thought, explanation, problem.solution)
     system = system_of(problem, system_prompt)
     return [
         *([{"role": "system", "content": system}] if system else []),
         {"role": "user", "content": problem.question},
         {"role": "assistant", "content": reply},
     ]
+
+
+def _plain_think(tag: Tag, thought: str, answer: str) -> str:
+    """Return a turn in the form that most templates read as thought and answer, for students yet unknown.
+
+    Not in a key of its own (`reasoning_content`): templates that do not know it would drop the thought.
+    """
+    return f"{tag.open}\n{thought.strip()}\n{tag.close}\n\n{answer.strip()}"
 
 
 def system_of(problem: Problem, system_prompt: str | None) -> str:

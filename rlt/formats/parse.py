@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from rlt.errors import DataError
 from rlt.formats.tags import TAG_STYLES, Tag, TagStyle
+from rlt.formats.turns import TurnStyle
 
 _FIRST = "data.tag_match=first takes the first of each tag pair and ignores the rest"
 
@@ -81,13 +82,44 @@ def parse_think(text: str) -> tuple[str, str]:
     return thought.strip(), _solution(solution)
 
 
+def parse_native(turn: str, style: TurnStyle) -> tuple[str, str]:
+    """Return (thought, answer), both stripped, of a turn whose thought is in the model's own form.
+
+    The thought's tags stand there once and in order, but for an opening that the prompt has written; nothing
+    but white space comes before. The answer follows bare, or in the solution's tags of a style that has them.
+    Where the prompt holds an empty thought there is none, and the answer is the turn.
+    """
+    tag, solution = style.thought, style.tags.solution
+    if style.prompt_empties:
+        if tag.open in turn or tag.close in turn:
+            raise DataError("the assistant turn has a thought, which its prompt has switched off")
+        return "", _solution(turn.strip().removeprefix(style.lead))
+    text = tag.open + turn if style.prompt_opens else turn
+    for string in (tag.open, tag.close):
+        if text.count(string) != 1:
+            raise DataError(f"the assistant turn has {string} {text.count(string)} times, must be once")
+    before, _, rest = text.partition(tag.open)
+    thought, close, answer = rest.partition(tag.close)
+    if not close or before.strip():
+        raise DataError(f"the assistant turn must be {tag.open} … {tag.close} and an answer")
+    if not style.is_bare:
+        written = [answer.count(solution.open), answer.count(solution.close)]
+        inside, _, after = answer.partition(solution.open)[2].partition(solution.close)
+        if written != [1, 1] or answer.partition(solution.open)[0].strip() or after.strip():
+            raise DataError(f"the answer must be {solution.open} … {solution.close} and nothing else")
+        answer = inside
+    return thought.strip(), _solution(answer)
+
+
 def parse_assistant_turn(text: str, tags: TagStyle, match: str = "once") -> tuple[str, str]:
     """Return (thought, solution), whichever built-in style the turn was written in.
 
     A dataset need not be written in the tags that the run trains with: a turn that begins with the
     opening tag of another style is read in that style; with `match` first, one that has that tag anywhere
-    and not the run's own. In the r1 style the solution may stand bare.
+    and not the run's own. In the r1 style the solution may stand bare, and so do answers in data for a run of
+    `native`, where no model's own form is known.
     """
+    tags = TAG_STYLES["r1"] if tags.is_native else tags
     style = next((s for s in (tags, *TAG_STYLES.values()) if _opens(text, s, match)), tags)
     has_solution_tag = style.solution.open in text or style.solution.close in text
     is_bare = style.name == "r1" and not has_solution_tag

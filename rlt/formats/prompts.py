@@ -20,7 +20,9 @@ def default_teacher_prompt(tags: TagStyle) -> str:
 
 
 def default_student_prompt(tags: TagStyle) -> str:
-    """Return instructions to think first and answer afterwards."""
+    """Return instructions to think first and answer afterwards; they name no tags of a model's own."""
+    if tags.is_native:
+        return "You are a careful problem solver. First think the question through. Then give the solution."
     return (
         "You are a careful problem solver. "
         f"First think the question through between {tags.thought.open} and {tags.thought.close}. "

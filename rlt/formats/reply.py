@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerBase
 from rlt.errors import DataError
 from rlt.formats.cut import Cut
 from rlt.formats.encode import TokenBytes
-from rlt.formats.parse import parse_tagged
-from rlt.formats.tags import TagStyle
+from rlt.formats.parse import parse_native, parse_tagged
+from rlt.formats.turns import TurnStyle
 from rlt.records import Completion
 
 
@@ -21,7 +21,7 @@ class Reply:
     thought: str
     """Without outer white space; the whole turn where it is malformed."""
     answer: str | None
-    """What stands in the solution's tags; None where the turn is malformed."""
+    """What stands in the solution's tags, or bare after the thought; None where the turn is malformed."""
     thought_tokens: int
     """Sampled tokens that begin in the thought, padding included."""
 
@@ -30,28 +30,34 @@ class ReplyReader:
     """Reads a student's turn: `open thought close open answer close`, ended by the student itself.
 
     A turn is malformed if a tag is missing, stands twice or in another order, if there is text outside of the
-    tags or an empty answer (see `parse_tagged`), or if it was cut by its length.
+    tags or an empty answer (see `parse_tagged` and, for thoughts in the model's own form, `parse_native`), or
+    if it was cut by its length.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, tags: TagStyle) -> None:
-        self._turn = Cut(tokenizer, None)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, style: TurnStyle) -> None:
+        self._turn = Cut(tokenizer, None, within=style.literal)
         self._token_bytes = TokenBytes(tokenizer)
-        self._tags = tags
+        self._style = style
 
     def __call__(self, completion: Completion) -> Reply:
         """Return the reply in one sample; a control token inside of it ends it, as the end of turn does."""
         pieces = [self._token_bytes(i) for i in self._turn(completion.token_ids).token_ids]
         turn = b"".join(pieces)
         text = turn.decode(errors="replace")
+        style, tag = self._style, self._style.thought
         try:
-            thought, answer = parse_tagged(text, self._tags)
+            if style.is_bare or style.prompt_opens:
+                thought, answer = parse_native(text, style)
+            else:
+                thought, answer = parse_tagged(text.strip().removeprefix(style.lead), style.tags)
         except DataError:
             return Reply(text.strip(), None, len(pieces))
         if completion.finish_reason == "length":
             return Reply(text.strip(), None, len(pieces))
-        tag = self._tags.thought
-        start, end = turn.index(tag.open.encode()) + len(tag.open.encode()), turn.index(tag.close.encode())
-        return Reply(thought, answer, _num_between(pieces, start, end))
+        if style.is_bare and style.prompt_empties:
+            return Reply(thought, answer, 0)
+        start = 0 if style.prompt_opens else turn.index(tag.open.encode()) + len(tag.open.encode())
+        return Reply(thought, answer, _num_between(pieces, start, turn.index(tag.close.encode())))
 
 
 def _num_between(pieces: list[bytes], start: int, end: int) -> int:

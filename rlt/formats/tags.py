@@ -34,6 +34,11 @@ class TagStyle:
     explanation: Tag
 
     @property
+    def is_native(self) -> bool:
+        """Whether a student's thought and answer have the form that its own chat template gives them."""
+        return self.name == "native"
+
+    @property
     def strings(self) -> tuple[str, ...]:
         """All six tag strings."""
         return tuple(s for t in (self.thought, self.solution, self.explanation) for s in (t.open, t.close))
@@ -51,5 +56,15 @@ TAG_STYLES = {
     "bespoke": TagStyle("bespoke", _bespoke("thought"), _bespoke("solution"), _bespoke("explanation")),
     "r1": TagStyle("r1", _xml("think"), _xml("solution"), _xml("explanation")),
 }
+NATIVE = TagStyle("native", _xml("think"), _bespoke("solution"), _bespoke("explanation"))
+"""The teacher's tags beside a student's native form (turns.py), and that form in data: `<think> … </think>`
+and a bare answer, whichever model it is for."""
+TAG_NAMES = (*TAG_STYLES, NATIVE.name)
+"""Values of `layout.tags`."""
 TAG_STRINGS = frozenset(string for style in TAG_STYLES.values() for string in style.strings)
 """The tags of all styles."""
+
+
+def tag_style(name: str) -> TagStyle:
+    """Return the style that `layout.tags` names."""
+    return NATIVE if name == NATIVE.name else TAG_STYLES[name]

@@ -8,7 +8,7 @@ from rlt.config.schema import Config, stage_of
 from rlt.data.load import load_eval_problems, load_problems
 from rlt.data.systems import require_systems
 from rlt.data.traces import load_traces
-from rlt.formats.tags import TAG_STYLES
+from rlt.formats.tags import tag_style
 from rlt.reporting.run_record import cannot_write, finish_abandoned, only_run_in
 from rlt.traces.training import load_eval_traces, load_training_traces
 
@@ -26,11 +26,11 @@ def check_local_data(config: Config) -> int | None:
         return _check_training_traces(config)
     if stage.reads_traces:
         if Path(config.dataset_id_or_path).exists():
-            traces = load_traces(config.data, config.dataset_id_or_path, TAG_STYLES[config.layout.tags])
+            traces = load_traces(config.data, config.dataset_id_or_path, tag_style(config.layout.tags))
             if stage.scores:  # else rows may bring whole chats
                 require_systems(traces.map(lambda row: row.problem), config)
         return None
-    tags, need_trace = TAG_STYLES[config.layout.tags], stage.reads("data.missing_trace")
+    tags, need_trace = tag_style(config.layout.tags), stage.reads("data.missing_trace")
     rows = None
     if Path(config.dataset_id_or_path).exists():
         rows = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=need_trace)
@@ -44,7 +44,7 @@ def check_local_data(config: Config) -> int | None:
 
 
 def _check_training_traces(config: Config) -> int | None:
-    tags, malformed = TAG_STYLES[config.layout.tags], config.distill.malformed
+    tags, malformed = tag_style(config.layout.tags), config.distill.malformed
     found = None
     if Path(config.dataset_id_or_path).exists():
         traces = load_training_traces(config.data, config.dataset_id_or_path, tags, malformed)

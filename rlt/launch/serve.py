@@ -45,7 +45,7 @@ def main(words: Sequence[str]) -> int:
     try:
         settle(os.environ)
         if not words or {"-h", "--help"} & set(words):
-            sys.stdout.write(f"{__doc__}\n")
+            sys.stdout.write(f"usage: {__doc__}\n")
             return 0 if words else ConfigError.exit_code
         forget_processes(os.environ, "rlt.launch.serve")
         config = resolve(compose(words, launched=True))  # generation.servers may name others

@@ -5,23 +5,24 @@ Runs are found by the content that they read and wrote, so moved and renamed dir
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlt.errors import DataError, RLTError
+from rlt.config.parser import Parser
+from rlt.errors import DataError
 from rlt.lineage.chain import history
 from rlt.lineage.runs import Run, Runs
 from rlt.lineage.text import history_text, trace_text
 from rlt.lineage.trace import find_traces, trace_lineage, with_index
 from rlt.reporting.inputs import describe_input
+from rlt.surroundings.leaving import run_command
 
 
 def main(words: Sequence[str]) -> int:
     """Print what is asked for; return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rlt.lineage",
         description="Where a trace or a model comes from, and what was made of it.",
     )
@@ -36,19 +37,15 @@ def main(words: Sequence[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     typed = parser.parse_args(words)
-    try:
-        runs = Runs(typed.folders)
-        if Path(typed.what).exists():
-            told = history(run_behind(Path(typed.what), runs), runs)
-            text = history_text(told)
-        else:
-            problem, index = read_id(typed.what)
-            found = find_traces(problem, None, runs)
-            told = [trace_lineage(rows, runs, found) for rows in with_index(found, index)]
-            text = "\n".join(map(trace_text, told))
-    except RLTError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+    runs = Runs(typed.folders)
+    if Path(typed.what).exists():
+        told = history(run_behind(Path(typed.what), runs), runs)
+        text = history_text(told)
+    else:
+        problem, index = read_id(typed.what)
+        found = find_traces(problem, None, runs)
+        told = [trace_lineage(rows, runs, found) for rows in with_index(found, index)]
+        text = "\n".join(map(trace_text, told))
     sys.stdout.write(json.dumps(told, indent=2, ensure_ascii=False) + "\n" if typed.json else text)
     return 0
 
@@ -70,4 +67,4 @@ def run_behind(path: Path, runs: Runs) -> Run:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main, sys.argv[1:]))

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlt.config.save import load_config
 from rlt.errors import DataError
-from rlt.formats.tags import TAG_STYLES
+from rlt.formats.tags import tag_style
 from rlt.lineage.chain import history, input_origin
 from rlt.lineage.rows import Row, is_written_by_a_teacher, rows_of, same_explanations
 from rlt.lineage.runs import Run, Runs
@@ -131,7 +131,7 @@ def _left_out(run: Run, row: Row, role: str) -> str | None:
     config = load_config(run.directory / "config.yaml")
     if config.data.subset.n is None:
         return None
-    tags = TAG_STYLES[config.layout.tags]
+    tags = tag_style(config.layout.tags)
     trained = load_training_traces(config.data, str(row.path), tags, config.distill.malformed)
     return None if row.line in trained.rows.items else f"it is not in data.subset.n={config.data.subset.n}"
 

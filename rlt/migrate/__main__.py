@@ -12,10 +12,11 @@ from pathlib import Path
 
 from rlt.config.original.run_file import read_run_file
 from rlt.config.parser import Parser
-from rlt.errors import ConfigError, RLTError
+from rlt.errors import ConfigError
 from rlt.migrate.translate import Migrated, run_folder, translate
 from rlt.migrate.write import command, not_written, parts, tried, wrapped
 from rlt.reporting.files import write_text
+from rlt.surroundings.leaving import run_command
 
 _COLUMNS = 80
 
@@ -31,16 +32,12 @@ def main(words: Sequence[str]) -> int:
         metavar="OUT.yaml",
         help="in a folder run_cfg (default: run_cfg/NAME.yaml)",
     )
-    try:
-        typed = parser.parse_args(words)
-        target: Path = typed.out or Path("run_cfg") / f"{typed.file.stem}.yaml"
-        _check_target(target)
-        new = translate(read_run_file(typed.file))
-        text = tried(new, typed.file, target)
-        _write(target, text)
-    except RLTError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+    typed = parser.parse_args(words)
+    target: Path = typed.out or Path("run_cfg") / f"{typed.file.stem}.yaml"
+    _check_target(target)
+    new = translate(read_run_file(typed.file))
+    text = tried(new, typed.file, target)
+    _write(target, text)
     sys.stdout.write(summary(new, target))
     return 0
 
@@ -79,4 +76,4 @@ def _write(target: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main, sys.argv[1:]))

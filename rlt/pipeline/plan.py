@@ -130,8 +130,12 @@ class StandIns:
         old, new = read_layout(model), self._layouts[name]
         if old is None or new is None:
             return True
-        prompts = [(old.teacher_prompt, new.teacher_prompt), (old.student_prompt, new.student_prompt)]
-        return old.tags == new.tags and all(after in (None, before) for before, after in prompts)
+        pairs = [
+            (old.teacher_prompt, new.teacher_prompt),
+            (old.student_prompt, new.student_prompt),
+            (old.chat_template_kwargs, new.chat_template_kwargs),
+        ]
+        return old.tags == new.tags and all(after in (None, before) for before, after in pairs)
 
     def real(self, text: str) -> str:
         """Return a text with the paths that were stood in for."""

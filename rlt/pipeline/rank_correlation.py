@@ -86,7 +86,7 @@ def _correlation(buckets: Sequence[Bucket], task: str) -> str:
 def main(words: Sequence[str]) -> int:
     """Print and write the page; return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="rank_correlation", description="Reward against students' accuracy."
+        prog="python -m rlt rank-correlation", description="Reward against students' accuracy."
     )
     parser.add_argument("directory", type=Path, help="the pipeline's directory, results/students_by_rank")
     directory = parser.parse_args(words).directory

@@ -135,7 +135,9 @@ def claim_text(results: Sequence[SeedResult]) -> str:
 
 def main(words: Sequence[str]) -> int:
     """Run the claim as the command line says; return 0 only if every seed shows the improvement."""
-    parser = argparse.ArgumentParser(prog="claim", description="The quickstart over several seeds.")
+    parser = argparse.ArgumentParser(
+        prog="python -m rlt claim", description="The quickstart over several seeds."
+    )
     parser.add_argument("--output", type=Path, default=Path("results/claim"), help="folder of the runs")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0 on")
     parser.add_argument("--backend", choices=("auto", "vllm", "transformers"), default="auto")

@@ -24,7 +24,7 @@ from rlt.config.stages import STAGES
 from rlt.data.own_layout import STUDENT, TEACHER, prompt_text
 from rlt.errors import ConfigError, RLTError
 from rlt.formats.layout import StudentLayout, TeacherLayout
-from rlt.formats.tags import TAG_STYLES
+from rlt.formats.tags import tag_style
 from rlt.quickstart.base_model import BaseSettings, Corpus, make_base
 from rlt.quickstart.plot import write_plot
 from rlt.quickstart.report import RESULT, Comparison, compare, evaluations, example, summary, table
@@ -144,7 +144,7 @@ def make_student(directory: Path, options: Options) -> None:
     of_sft, of_rl, _ = split_overrides(options.overrides)
     warm_up = compose([SFT, f"results_dir={directory}", *of_sft])
     rl = compose([RL, f"results_dir={directory}", *of_rl])  # has both prompts
-    tags = TAG_STYLES[rl.layout.tags]
+    tags = tag_style(rl.layout.tags)
     teacher_prompt, student_prompt = prompt_text(rl, TEACHER), prompt_text(rl, STUDENT)
     if teacher_prompt is None or student_prompt is None:
         raise ConfigError(f"`{STUDENT}` of {RL} must be a text: no row of the toy world brings a prompt.")
@@ -167,7 +167,9 @@ def make_student(directory: Path, options: Options) -> None:
 
 def main(words: Sequence[str], base: BaseSettings = BASE) -> int:
     """Run the quickstart as the command line says; return 0 only if it shows an improvement."""
-    parser = argparse.ArgumentParser(prog="quickstart", description="Teacher and students on tiny models.")
+    parser = argparse.ArgumentParser(
+        prog="python -m rlt quickstart", description="Teacher and students on tiny models."
+    )
     parser.add_argument("--output", type=Path, default=Path("results/quickstart"), help="folder of the runs")
     parser.add_argument("--seed", type=int, default=0, help="seed of world, models and sampling")
     parser.add_argument("--backend", choices=("auto", "vllm", "transformers"), default="auto")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def fixed_traits(config: Config) -> dict[str, Any]:
 
 def layout_traits(config: Config) -> dict[str, str]:
     """Return the tags and prompts of a training, as a checkpoint's rlt_layout.json has them."""
-    traits = {"tags": config.layout.tags}
+    traits = {"tags": config.layout.tags, "template switches": _switches(config.layout.chat_template_kwargs)}
     for name, setting in (("teacher prompt", TEACHER), ("student prompt", STUDENT)):
         if stage_of(config).reads(setting):
             text = prompt_text(config, setting)
@@ -57,9 +58,15 @@ def layout_traits(config: Config) -> dict[str, str]:
     return traits
 
 
+def _switches(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True)
+
+
 def _stored_traits(layout: ModelLayout, now: dict[str, str]) -> dict[str, str]:
     """Return the same of a checkpoint; a text that all its rows had may be typed now."""
     before = {"tags": layout.tags}
+    if layout.chat_template_kwargs is not None:
+        before["template switches"] = _switches(layout.chat_template_kwargs)
     if layout.teacher_prompt is not None:
         before["teacher prompt"] = layout.teacher_prompt
     is_of_rows = layout.student_prompt_from_dataset

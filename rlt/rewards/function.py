@@ -38,7 +38,7 @@ from rlt.formats.cut import Cut, written_explanation
 from rlt.formats.encode import Piece, TokenBytes, encode
 from rlt.formats.layout import StudentLayout
 from rlt.formats.prompts import default_student_prompt
-from rlt.formats.tags import TAG_STYLES
+from rlt.formats.tags import tag_style
 from rlt.models.frozen import FrozenModel, load_whole
 from rlt.models.ids import require_table
 from rlt.models.logprobs import Request, add_token_query, token_logprobs
@@ -109,7 +109,7 @@ class StudentLikelihood:
         self._given_tokenizer = teacher_tokenizer
         self.tokenizer = tokenizer or tokenizer_of(student)
         """The student's."""
-        style = TAG_STYLES[tags]
+        style = tag_style(tags)
         prompt = default_student_prompt(style) if student_prompt is None else student_prompt
         self._layout = StudentLayout(self.tokenizer, style, prompt, solution_span=solution_span)
         self._student = self._load(student, self.tokenizer).requires_grad_(False).eval()

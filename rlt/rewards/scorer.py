@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlt.formats.alignment import common_chunks, ends_of, text_and_ends
+from rlt.formats.alignment import Ends, common_chunks, ends_of, text_and_ends
 from rlt.formats.encode import Piece, TokenBytes, encode
 from rlt.formats.layout import StudentLayout, Suffix
+from rlt.formats.tags import PADDING
 from rlt.models.logprobs import LogprobModel, Request
 from rlt.records import Explanation, Problem
 from rlt.rewards.formula import RewardInputs
@@ -120,12 +121,41 @@ class StudentScorer:
         return [*layout.prefix_ids(problem), *self._read(explanation).ids, *layout.opening_ids()]
 
     def _read(self, explanation: Explanation) -> Reading:
+        ids, padding = list(explanation.token_ids), self.layout.form.padding
+        if padding != PADDING:
+            return self._read_padded(ids, padding)
         if self._teacher_bytes is None:
-            return Reading(list(explanation.token_ids), None)
-        text, ends = text_and_ends([self._teacher_bytes(i) for i in explanation.token_ids])
+            return Reading(ids, None)
+        text, ends = text_and_ends([self._teacher_bytes(i) for i in ids])
         encoded = encode(self.layout.tokenizer, [Piece(text)])
         own_ends = ends_of(encoded, [self.own_bytes(i) for i in encoded.ids], text)
         return Reading(encoded.ids, common_chunks(ends, own_ends))
+
+    def _read_padded(self, ids: list[int], padding: str) -> Reading:
+        """Return an explanation that ends as the student's own thoughts do (layout.tags=native).
+
+        The teacher ends it with the blank line of its own tags, often inside of the last token (`.\n\n`). The
+        student reads its own padding there: the end of the text and what follows it, on either side, are one
+        chunk, the last.
+        """
+        if not ids:
+            return Reading([], None)
+        bytes_of = self._teacher_bytes or self.own_bytes
+        text, ends = text_and_ends([bytes_of(i) for i in ids])
+        body = text.rstrip()
+        size = len(body.encode())
+        inside: Ends = [end if end is not None and end < size else None for end in ends]
+        if self._teacher_bytes is None:
+            keep = max((i + 1 for i, end in enumerate(inside) if end), default=0)
+            start = inside[keep - 1] or 0 if keep else 0
+            rest = encode(self.layout.tokenizer, [Piece(body.encode()[start:].decode() + padding)]).ids
+            chunks = [(slice(i, i + 1), slice(i, i + 1)) for i in range(keep)]
+            own = [*ids[:keep], *rest]
+            return Reading(own, [*chunks, (slice(keep, len(ids)), slice(keep, len(own)))])
+        encoded = encode(self.layout.tokenizer, [Piece(body + padding)])
+        own_ends = ends_of(encoded, [self.own_bytes(i) for i in encoded.ids], body + padding)
+        own_inside: Ends = [end if end is not None and end < size else None for end in own_ends]
+        return Reading(encoded.ids, common_chunks(inside, own_inside))
 
     def _requests(self, problems: Sequence[Problem], readings: Sequence[Reading]) -> list[Request]:
         """Return one scoring request per explanation; a problem of a group is encoded once."""

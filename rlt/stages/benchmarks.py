@@ -79,7 +79,7 @@ class Benchmarks:
         evaluate = self.config.evaluate
         with (
             open_graders(self.config) as graders,
-            RunningScore(graders.grade, self.layout.tags, evaluate.unfinished == "whole") as score,
+            RunningScore(graders.grade, self.layout.style, evaluate.unfinished == "whole") as score,
         ):
             read = partial(
                 read_sample,
@@ -183,7 +183,7 @@ def own_prompt(layout: StudentLayout, problems: Iterable[Problem]) -> StudentLay
             "benchmarks should be asked under: give layout.student_prompt=file:PATH, or leave out "
             "evaluate.during_training"
         )
-    return StudentLayout(layout.tokenizer, layout.tags, prompts.pop(), layout.turn_end)
+    return layout.under(prompts.pop())
 
 
 def watch_benchmarks(

@@ -18,8 +18,10 @@ from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
 from rlt.data.load import load_problems
+from rlt.data.prompts import student_prompt
 from rlt.data.wanted import read_wanted, take_wanted
-from rlt.formats.layout import StudentLayout, TeacherLayout
+from rlt.formats.layout import StudentMessages, TeacherLayout
+from rlt.formats.tags import tag_style
 from rlt.generation.types import Sampling
 from rlt.models.frozen import scoring_accelerator
 from rlt.models.load import load_context, load_eos_ids, load_tokenizer
@@ -34,7 +36,7 @@ from rlt.reporting.samples import write_samples
 from rlt.stages.clean import clean_problems
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool
-from rlt.stages.layouts import student_layout, teacher_layout
+from rlt.stages.layouts import teacher_layout, template_facts
 from rlt.stages.sampling import (
     engine_facts,
     from_servers,
@@ -114,17 +116,19 @@ def run(config: Config) -> None:
         upload_dataset(output, collect.push_to_hub, PUBLISHED)
 
 
-def read_layouts(config: Config) -> tuple[TeacherLayout, StudentLayout]:
+def read_layouts(config: Config) -> tuple[TeacherLayout, StudentMessages]:
     """Return the teacher's layout, and one for the messages of students, whichever their tokenizer."""
     assert config.model_name_or_path is not None
     trust, revision = config.model.trust_remote_code, config.model.revision
     tokenizer = load_tokenizer(config.model_name_or_path, revision=revision, trust=trust)
     check_lengths(config, load_context(config.model_name_or_path, revision=revision, trust=trust), {})
-    return teacher_layout(config, tokenizer), student_layout(config, tokenizer, None)
+    tags = tag_style(config.layout.tags)
+    messages = StudentMessages(tags, student_prompt(config.layout.student_prompt, tags))
+    return teacher_layout(config, tokenizer), messages
 
 
 def prompted_rows(
-    config: Config, layout: TeacherLayout, messages: StudentLayout, wanted: Wanted | None
+    config: Config, layout: TeacherLayout, messages: StudentMessages, wanted: Wanted | None
 ) -> KeptRows[Prompted]:
     """Return the rows whose prompts fit; logs how long they are."""
     problems = load_problems(config.data, config.dataset_id_or_path, layout.tags, need_trace=False)
@@ -162,6 +166,7 @@ def manifest(
         "collect.only": config.collect.only and describe_input(config.collect.only)["sha256"],
         "layout.tags": layout.tags.name,
         "teacher_prompt": layout.system_prompt,
+        **template_facts(layout.chat),
         **engine_facts(config, "collect"),
         "samples": samples_digest(samples),
     }

@@ -102,16 +102,17 @@ def with_components(
 def correct_answers(scorer: StudentScorer, generator: Generator, config: Config) -> CorrectAnswers:
     """Return the component that lets the student of a scorer answer through a generator."""
     answers, layout = config.reward.answers, scorer.layout
+    close = None if layout.style.is_bare else layout.tags.solution.close
     sampling = Sampling(
         temperature=answers.temperature,
         max_tokens=answers.max_tokens,
         stop_token_ids=tuple(layout.stop_token_ids),
-        stop_strings=(layout.tags.solution.close,),
+        stop_strings=(close,) if close else (),
     )
     return CorrectAnswers(
         scorer.answer_prompt,
         lambda prompts, seeds: generator.generate(prompts, answers.num_samples, sampling, seeds),
-        AnswerReader(scorer.own_bytes, layout.tags.solution.close, frozenset(layout.stop_token_ids)),
+        AnswerReader(scorer.own_bytes, close, frozenset(layout.stop_token_ids)),
         GRADERS[answers.grader](answers.grading_seconds),
         seed=config.seed,
     )

@@ -13,7 +13,7 @@ from rlt.config.files import sequence_length
 from rlt.config.schema import Config, stage_of
 from rlt.config.server_key import find_key
 from rlt.errors import GenerationError
-from rlt.formats.tags import TAG_STYLES
+from rlt.formats.tags import tag_style
 from rlt.generation.server_health import health
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import REQUESTS_PER_SERVER, VLLMPool, check_door
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 def make_sampling(config: Config, stop_token_ids: Sequence[int]) -> Sampling:
     """Return everything that decides a sample of the model besides its prompt and its seed."""
     generation, explains = config.generation, stage_of(config).reads("generation.stop_at_tag")
-    close = TAG_STYLES[config.layout.tags].explanation.close
+    close = tag_style(config.layout.tags).explanation.close
     return Sampling(
         temperature=config.temperature,
         max_tokens=config.max_completion_length,

@@ -34,6 +34,7 @@ from rlt.evaluation.items import (
     num_samples,
     plan_samples,
     prompts_digest,
+    task_revision,
     task_source,
 )
 from rlt.evaluation.protocol import SKYTHOUGHT, WHOSE, prompt_sources, protocol, told
@@ -56,7 +57,7 @@ from rlt.reporting.tables import markdown
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool
 from rlt.stages.evaluation_report import evaluation_report
-from rlt.stages.layouts import student_layout
+from rlt.stages.layouts import student_layout, template_facts
 from rlt.stages.sampling import (
     engine_facts,
     from_servers,
@@ -115,7 +116,7 @@ def run(config: Config) -> None:
         # 4. Draw, and grade.
         with (
             open_graders(config) as graders,
-            RunningScore(graders.grade, layout.tags, evaluate.unfinished == "whole") as score,
+            RunningScore(graders.grade, layout.style, evaluate.unfinished == "whole") as score,
         ):
             for sample in samples:
                 if row := journal.rows.get(sample.key):
@@ -262,7 +263,7 @@ def origins(
 def task_input(config: Config, task: str) -> Source:
     """Return where a task is read from, with the revision of what comes from the Hub."""
     is_ours = task == LOCAL_TASK
-    revision = config.data.revision if is_ours else config.evaluate.revisions.get(task)
+    revision = config.data.revision if is_ours else task_revision(task, config.evaluate)
     return task_source(task, config.evaluate, config.dataset_id_or_path), revision
 
 
@@ -273,7 +274,8 @@ def read_layout(config: Config) -> tuple[StudentLayout, int | None]:
     tokenizer = load_tokenizer(config.model_name_or_path, revision=revision, trust=trust)
     context = load_context(config.model_name_or_path, revision=revision, trust=trust)
     check_lengths(config, context, {})
-    return student_layout(config, tokenizer, config.model_name_or_path, revision=revision), context
+    layout = student_layout(config, tokenizer, config.model_name_or_path, revision=revision, asks_only=True)
+    return layout, context
 
 
 def ask(config: Config, task: str, layout: StudentLayout, at_most: int | None = None) -> KeptRows[Asked]:
@@ -325,6 +327,7 @@ def manifest(
         "evaluate.option_order": config.evaluate.option_order,
         "layout.tags": layout.tags.name,
         "student_prompt_sha256": None if prompt is None else hashlib.sha256(prompt.encode()).hexdigest(),
+        **template_facts(layout.chat),
         **engine_facts(config, "evaluate"),
     }
 
@@ -341,7 +344,7 @@ def read_sample(
     while ids and ids[-1] in stop_ids:
         ids.pop()
     text = str(layout.tokenizer.decode(ids))
-    why = None if read_answer(text, layout.tags).is_well_formed else NO_LAYOUT
+    why = None if read_answer(text, layout.style).is_well_formed else NO_LAYOUT
     if completion.finish_reason in WITHHELD:
         why = NO_TEXT.format(completion.finish_reason)
     row = {
@@ -369,6 +372,7 @@ def sample_row(sample: EvalSample, drawn: Mapping[str, Any], verdict: Verdict) -
         "prompt_sha256": asked.prompt_sha256,
         "question": None if item.is_private else item.problem.question,
         "option_order": item.order,
+        "groups": dict(item.groups),
         **{key: drawn[key] for key in ("text", "num_tokens", "finish_reason", "why")},
         "reference": item.problem.solution,
         **asdict(verdict),

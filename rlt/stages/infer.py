@@ -17,7 +17,8 @@ from rlt.config.schema import Config
 from rlt.errors import DataError
 from rlt.formats.encode import TokenBytes
 from rlt.formats.layout import StudentLayout, TeacherLayout
-from rlt.formats.tags import TAG_STYLES, TagStyle
+from rlt.formats.tags import tag_style
+from rlt.formats.turns import TurnStyle, turn_style
 from rlt.generation.transformers_backend import TransformersGenerator
 from rlt.models.load import load_context, load_eos_ids, load_model, load_tokenizer
 from rlt.records import Problem
@@ -39,10 +40,10 @@ def run(config: Config) -> None:
 
     # 1. Text: the prompt, and what stands for the tags.
     tokenizer = load_tokenizer(name, revision=settings.revision, trust=settings.trust_remote_code)
-    tags = TAG_STYLES[config.layout.tags]
+    tags = tag_style(config.layout.tags)
     layout: StudentLayout | TeacherLayout
     if config.infer.solution is None:
-        layout = student_layout(config, tokenizer, name, revision=settings.revision)
+        layout = student_layout(config, tokenizer, name, revision=settings.revision, asks_only=True)
     else:
         layout = teacher_layout(config, tokenizer)
     prompt = layout.prompt_ids(Problem("", config.infer.question, config.infer.solution or ""))
@@ -68,9 +69,12 @@ def run(config: Config) -> None:
     sampling = replace(make_sampling(config, stop_ids), max_tokens=min(config.max_completion_length, room))
 
     # 3. Sample, and write as it comes.
-    stream = TextStream(sys.stdout, TokenBytes(tokenizer), headings(tags))
+    style = layout.style if isinstance(layout, StudentLayout) else turn_style(tags)
+    stream = TextStream(sys.stdout, TokenBytes(tokenizer), headings(style))
     if config.infer.solution is not None:
         stream.head("Explanation")
+    elif style.prompt_opens:
+        stream.head("Thought")
 
     def show(tokens: list[int]) -> None:
         if tokens[0] not in sampling.stop_token_ids:
@@ -89,7 +93,11 @@ def run(config: Config) -> None:
         logger.warning("cut after %d tokens: raise max_completion_length", len(completion.token_ids))
 
 
-def headings(tags: TagStyle) -> dict[str, str]:
+def headings(style: TurnStyle) -> dict[str, str]:
     """Return what stands for each tag in the output."""
-    opens = {tags.thought.open: "Thought", tags.solution.open: "Answer", tags.explanation.open: "Explanation"}
-    return dict.fromkeys(tags.strings, "") | opens
+    tags, native = style.tags, style.native
+    opens = {tags.solution.open: "Answer", tags.explanation.open: "Explanation"}
+    thought = {tags.thought.open: "Thought", native.open: "Thought"}
+    closes = {native.close: "Answer"} if style.is_bare else {native.close: ""}
+    lead = {style.lead: "Answer"} if style.lead else {}
+    return dict.fromkeys(tags.strings, "") | opens | closes | thought | lead

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from rlt.config.schema import Config, StudentSettings
-from rlt.data.model_layout import ModelLayout
+from rlt.config.schema import Config, StudentSettings, stage_of
+from rlt.data.model_layout import ModelLayout, find_layout
 from rlt.data.own_layout import owners_of, prompt_of_rows
 from rlt.data.prompts import student_prompt, teacher_prompt
-from rlt.formats.layout import Chat, StudentLayout, TeacherLayout
-from rlt.formats.tags import TAG_STYLES
+from rlt.errors import ConfigError
+from rlt.formats.chat import Chat
+from rlt.formats.layout import StudentLayout, TeacherLayout
+from rlt.formats.tags import tag_style
+from rlt.formats.template import TemplateSettings
 from rlt.formats.turn_end import END_OF_TEXT
 from rlt.records import Problem
 
@@ -21,11 +25,14 @@ logger = logging.getLogger(__name__)
 
 def teacher_layout(config: Config, tokenizer: PreTrainedTokenizerBase) -> TeacherLayout:
     """Return how the teacher of a run is asked."""
-    tags = TAG_STYLES[config.layout.tags]
-    return TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags))
+    tags, model, revision = tag_style(config.layout.tags), config.model_name_or_path, config.model.revision
+    template = template_settings(config, model, revision)
+    layout = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags), template)
+    _check_switches(config, layout.chat)
+    return layout
 
 
-def student_layout(
+def student_layout(  # noqa: PLR0913 - what differs between the stages, by keyword
     config: Config,
     tokenizer: PreTrainedTokenizerBase,
     model: str | None,
@@ -34,18 +41,32 @@ def student_layout(
     revision: str | None = None,
     turn_end: str | None = None,
     solution_span: str = "content",
+    asks_only: bool = False,
 ) -> StudentLayout:
-    """Return how a student is asked: `model` under `prompt`, which is layout.student_prompt where None."""
-    tags, setting = TAG_STYLES[config.layout.tags], config.layout.student_prompt if prompt is None else prompt
+    """Return how a student is asked: `model` under `prompt`, which is layout.student_prompt where None.
+
+    `asks_only`: the student thinks for itself, and no explanation is its thought (see `StudentLayout`).
+    """
+    tags, setting = tag_style(config.layout.tags), config.layout.student_prompt if prompt is None else prompt
     rows = prompt_of_rows(config, model, setting, revision)
-    return StudentLayout(
+    layout = StudentLayout(
         tokenizer,
         tags,
         student_prompt(setting, tags),
         turn_end,
         prompt_of_rows=rows,
         solution_span=solution_span,
+        template=template_settings(config, model, revision),
+        asks_only=asks_only,
     )
+    _check_switches(config, layout.chat)
+    if layout.style.prompt_opens and not tags.is_native and not asks_only:
+        logger.info(
+            "%s opens the thought in its prompts (%s), so explanations continue it, and layout.tags=%s stand "
+            "around the solution alone; layout.tags=native is the model's own form",
+            *(layout.chat.template.owner, layout.style.thought.open, tags.name),
+        )
+    return layout
 
 
 def judge_layout(
@@ -56,6 +77,31 @@ def judge_layout(
     return student_layout(
         *(config, tokenizer, student.model), prompt=student.prompt, solution_span=config.reward.solution_span
     )
+
+
+def template_settings(config: Config, model: str | None, revision: str | None) -> TemplateSettings:
+    """Return the switches and the date of a model's chat template: its own record's, or the run's.
+
+    The models of a run may have been trained with different ones; a typed one that is not a model's own has
+    been refused (own_layout.py).
+    """
+    settings = TemplateSettings(dict(config.layout.chat_template_kwargs), config.layout.date)
+    own = find_layout(model, revision) if model and not config.layout.override else None
+    if own is None:
+        return settings
+    switches = settings.switches if own.chat_template_kwargs is None else own.chat_template_kwargs
+    return TemplateSettings(switches, own.date or settings.date)
+
+
+def _check_switches(config: Config, chat: Chat) -> None:
+    """Refuse a switch that the chat template of a run's only model does not read; of several, warn."""
+    for name in config.layout.chat_template_kwargs:
+        if chat.template.names(name):
+            continue
+        said = f"{chat.template.owner} reads no {name}, which `layout.chat_template_kwargs` has"
+        if not stage_of(config).reads("student_model"):
+            raise ConfigError(f"{said}: remove it, or write the name as the template has it.")
+        logger.warning("%s, so it changes nothing there", said)
 
 
 def teacher_record(
@@ -71,6 +117,7 @@ def teacher_record(
         *("teacher", layout.tags.name, layout.system_prompt, text, is_of_rows, note),
         turn_end=token,
         turn_end_is=name,
+        **_template_record(layout.chat),
     )
 
 
@@ -81,8 +128,27 @@ def student_record(config: Config, layout: StudentLayout, problems: Iterable[Pro
     if config.stage == "student_sft":  # it is taught this one
         token, name = layout.turn_end, config.distill.turn_end
     return ModelLayout(
-        *("student", layout.tags.name, None, text, is_of_rows, note), turn_end=token, turn_end_is=name
+        *("student", layout.tags.name, None, text, is_of_rows, note),
+        turn_end=token,
+        turn_end_is=name,
+        **_template_record(layout.chat),
     )
+
+
+def template_facts(chat: Chat) -> dict[str, Any]:
+    """Return, for manifests, what besides the messages a chat template has been given."""
+    settings = chat.template.settings
+    facts: dict[str, Any] = {"layout.date": settings.date} if chat.is_dated else {}
+    return facts | ({"layout.chat_template_kwargs": dict(settings.switches)} if settings.switches else {})
+
+
+def _template_record(chat: Chat) -> dict[str, Any]:
+    """Return the switches and the date under which a template has written a model's chats."""
+    settings = chat.template.settings
+    return {
+        "chat_template_kwargs": dict(settings.switches),
+        "date": settings.date if chat.is_dated else None,
+    }
 
 
 def _student_prompt(

@@ -13,7 +13,7 @@ from rlt.data.kept import REPEATED, Overlap
 from rlt.data.prompts import student_prompt
 from rlt.errors import DataError
 from rlt.formats.layout import student_messages
-from rlt.formats.tags import TAG_STYLES
+from rlt.formats.tags import tag_style
 from rlt.records import Problem, Trace
 from rlt.reporting.dataset_card import overlap_text, write_selection_card
 from rlt.reporting.files import write_jsonl, write_text
@@ -46,7 +46,7 @@ def run(config: Config) -> None:
         if not is_main_process():
             return
         # 1. Traces, and their lengths where these decide.
-        tags = TAG_STYLES[config.layout.tags]
+        tags = tag_style(config.layout.tags)
         prompt = student_prompt(config.layout.student_prompt, tags)
         lengths = student_lengths(config) if config.select.max_length is not None else None
 

@@ -13,7 +13,7 @@ from rlt.config.schema import Config
 from rlt.config.students import all_students
 from rlt.formats.compare import compare_tokenizers
 from rlt.formats.encode import TokenBytes
-from rlt.formats.tags import TAG_STYLES
+from rlt.formats.tags import tag_style
 from rlt.models.load import load_tokenizer
 from rlt.reporting.run_record import Source
 from rlt.rewards.formula import RewardSpec
@@ -40,7 +40,7 @@ def read_students(
     Without a teacher the explanations are in student_model's tokens. `here_alone` leaves out students that
     are not on this machine.
     """
-    tags = TAG_STYLES[config.layout.tags]
+    tags = tag_style(config.layout.tags)
     students = []
     for settings in all_students(config):
         assert settings.prompt is not None

@@ -134,7 +134,7 @@ def read_layout(config: Config) -> tuple[StudentLayout, list[int], int | None]:
     assert config.model_name_or_path is not None, "validate() has asked for a model"
     model, revision, trust = config.model_name_or_path, config.model.revision, config.model.trust_remote_code
     tokenizer = load_tokenizer(model, revision=revision, trust=trust)
-    layout = student_layout(config, tokenizer, model, revision=revision)
+    layout = student_layout(config, tokenizer, model, revision=revision, asks_only=True)
     context = load_context(model, revision=revision, trust=trust)
     check_lengths(config, context, {})
     own_stops = load_eos_ids(model, revision=revision, trust=trust)

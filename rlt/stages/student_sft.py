@@ -17,7 +17,7 @@ from rlt.data.kept import KeptRows
 from rlt.data.load import count_overlap
 from rlt.data.systems import require_systems
 from rlt.formats.layout import StudentLayout
-from rlt.formats.tags import TAG_STYLES
+from rlt.formats.tags import tag_style
 from rlt.formats.turn_end import turn_end_token
 from rlt.models.load import load_context, load_tokenizer, set_eos
 from rlt.records import Problem, Trace
@@ -126,7 +126,7 @@ def read_layout(config: Config) -> tuple[StudentLayout, int | None]:
 
 def read_traces(config: Config) -> TrainingTraces:
     """Return the traces to train on."""
-    tags = TAG_STYLES[config.layout.tags]
+    tags = tag_style(config.layout.tags)
     source, malformed = config.dataset_id_or_path, config.distill.malformed
     traces = load_training_traces(config.data, source, tags, malformed)
     return replace(traces, rows=clean_traces(traces.rows, config))
@@ -134,7 +134,7 @@ def read_traces(config: Config) -> TrainingTraces:
 
 def read_held_out(config: Config) -> TrainingTraces | None:
     """Return the held-out traces, if any."""
-    tags = TAG_STYLES[config.layout.tags]
+    tags = tag_style(config.layout.tags)
     return load_eval_traces(config.data, config.dataset_id_or_path, tags, config.distill.malformed)
 
 

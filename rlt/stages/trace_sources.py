@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rlt.config.schema import Config, SubsetSettings
 from rlt.data.traces import ExplainedRow, join_traces, load_traces, number_traces
-from rlt.formats.tags import TAG_STYLES
+from rlt.formats.tags import tag_style
 from rlt.models.load import load_tokenizer
 from rlt.records import Problem, Trace
 from rlt.reporting.run_record import Source
@@ -28,7 +28,7 @@ def read_traces(config: Config, check: Callable[[Problem], object]) -> tuple[lis
 
     Of the settings of `data`, those that name a version or a part of dataset_id_or_path hold for it alone.
     """
-    tags = TAG_STYLES[config.layout.tags]
+    tags = tag_style(config.layout.tags)
     further = replace(config.data, config_name=None, revision=None, subset=SubsetSettings())
     sources = [(config.dataset_id_or_path, config.data), *((path, further) for path in config.traces.more)]
 

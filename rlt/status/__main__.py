@@ -6,31 +6,27 @@ A process that seems stuck shows what it does with `py-spy dump --pid PID`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlt.errors import RLTError
+from rlt.config.parser import Parser
 from rlt.status.look import find_runs, look
 from rlt.status.text import text
+from rlt.surroundings.leaving import run_command
 
 
 def main(words: Sequence[str]) -> int:
     """Print what is known; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m rlt.status", description=__doc__)
+    parser = Parser(prog="python -m rlt.status", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("results"), metavar="FOLDER")
     parser.add_argument("--json", action="store_true", help="print JSON: a list, one object a run")
     typed = parser.parse_args(words)
-    try:
-        told = [look(directory) for directory in find_runs(typed.folder)]
-    except RLTError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+    told = [look(directory) for directory in find_runs(typed.folder)]
     sys.stdout.write(json.dumps(told, indent=2, ensure_ascii=False) + "\n" if typed.json else text(told))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main, sys.argv[1:]))

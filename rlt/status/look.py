@@ -32,7 +32,7 @@ from rlt.reporting.run_record import NAME as RUN
 from rlt.reporting.run_record import read_run
 
 PIPELINE = "pipeline.json"
-_METRICS = "metrics.jsonl"
+METRICS = "metrics.jsonl"
 _TAIL_BYTES = 65536
 _HEALTH_TIMEOUT = 0.4
 _RECENT_STEPS = 10
@@ -75,7 +75,7 @@ def look(directory: Path) -> Told:
     state = _state(run, launch, launcher_lives, is_here)
     is_on = state in ("running", "starting")
     now = _read_json(directory / NOW) if state != "finished" else {}
-    rows = _training_rows(directory / _METRICS)
+    rows = training_rows(directory / METRICS, _TAIL_BYTES)[-_RECENT_STEPS - 1 :]
     step = rows[-1]["step"] if rows else None
     pace = _pace(rows)
     of = now.get("of")
@@ -108,7 +108,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _changed(directory: Path) -> float:
-    files = (directory / name for name in (RUN, NOW, PIPELINE, PROCESSES, _METRICS))
+    files = (directory / name for name in (RUN, NOW, PIPELINE, PROCESSES, METRICS))
     return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
 
 
@@ -246,15 +246,18 @@ def _named_servers(path: Path) -> list[str]:
     return found
 
 
-def _training_rows(path: Path) -> list[Told]:
-    """Return the last lines of training metrics, oldest first; a line that is being written is left out."""
+def training_rows(path: Path, tail_bytes: int | None = None) -> list[Told]:
+    """Return the lines of training metrics, oldest first, of the file's end alone if `tail_bytes` says so.
+
+    A line that is still being written is skipped.
+    """
     rows = []
-    for line in _tail(path).split("\n")[:-1]:
+    for line in _tail(path, tail_bytes).split("\n")[:-1]:
         with suppress(ValueError):
             row = json.loads(line)
             if isinstance(row, dict) and {"step", "time", "loss"} <= row.keys():
                 rows.append(row)
-    return rows[-_RECENT_STEPS - 1 :]
+    return rows
 
 
 def _pace(rows: list[Told]) -> float | None:
@@ -268,7 +271,7 @@ def _left(pace: float | None, rows: list[Told], of: int | None, directory: Path)
     """Return the seconds that are left, less those since the last step was told."""
     if pace is None or of is None:
         return None
-    since = time.time() - (directory / _METRICS).stat().st_mtime
+    since = time.time() - (directory / METRICS).stat().st_mtime
     return round(max(pace * (of - rows[-1]["step"]) - min(since, pace), 0.0), 1)
 
 
@@ -278,15 +281,17 @@ def _last_line(path: Path) -> str | None:
     return next((redact(line.strip()) for line in reversed(lines) if line.strip()), None)
 
 
-def _tail(path: Path) -> str:
+def _tail(path: Path, tail_bytes: int | None = _TAIL_BYTES) -> str:
+    """Return the last whole lines of a file, or all of it; nothing where it cannot be read."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL_BYTES))
+            start = 0 if tail_bytes is None else max(0, size - tail_bytes)
+            file.seek(start)
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return ""
-    return text if size <= _TAIL_BYTES else text.partition("\n")[2]
+    return text.partition("\n")[2] if start else text
 
 
 def _read_json(path: Path) -> Told:

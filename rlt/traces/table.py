@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlt.formats.layout import StudentLayout, student_messages
+from rlt.formats.layout import StudentLayout, StudentMessages, student_messages
 from rlt.formats.tags import TagStyle
 from rlt.records import Problem, Trace
 from rlt.traces.rank import Place
@@ -55,7 +55,7 @@ def chosen_row(trace: Trace, selected: bool, tags: TagStyle, system_prompt: str 
 
 
 def collected_row(
-    problem: Problem, made: Mapping[str, Any], origin: Mapping[str, Any], layout: StudentLayout
+    problem: Problem, made: Mapping[str, Any], origin: Mapping[str, Any], layout: StudentMessages
 ) -> dict[str, Any]:
     """Return the row of a collected sample: `made` is its line of the journal, `origin` teacher and sampling.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rlt.config.compose import compose
@@ -76,8 +77,11 @@ def prompt_lines(config: Config) -> list[str]:
     ]
 
 
-def main(words: list[str]) -> int:
+def main(words: Sequence[str]) -> int:
     """Print the table for a command line; return the exit code."""
+    if {"-h", "--help"} & {*words}:
+        sys.stdout.write(f"usage: python -m rlt recipe-diff run_cfg=NAME [KEY=VALUE ...]\n\n{__doc__}")
+        return 0
     try:
         config = resolve(compose(words))
     except RLTError as error:

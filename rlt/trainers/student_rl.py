@@ -28,7 +28,7 @@ class StudentRLTrainer(RLTrainer[StudentLayout]):
     def __init__(self, *args: Any, reward: CorrectnessReward, **kwargs: Any) -> None:
         """The other arguments are those of `RLTrainer`."""
         super().__init__(*args, **kwargs)
-        self.read_reply = ReplyReader(self.layout.tokenizer, self.layout.tags)
+        self.read_reply = ReplyReader(self.layout.tokenizer, self.layout.style)
         self.reward = reward
 
     def measure(

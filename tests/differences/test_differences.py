@@ -16,6 +16,7 @@ from rlt.differences.__main__ import main
 from rlt.differences.compare import differences, preset, value_of
 from rlt.differences.records import KINDS, NO_SWITCH, REASONS, RENAMED, THERE
 from rlt.differences.text import markdown
+from rlt.surroundings.leaving import run_command
 
 ROOT_FOLDER = Path(__file__).parents[2]
 STAGES = {"teacher_sft": "teacher_sft", "teacher_rl": "teacher_rlt"}
@@ -78,11 +79,11 @@ def test_every_switch_can_be_typed_and_gives_the_originals_value(rows):
 
 
 def test_the_command(capsys):
-    assert main([]) == 0
+    assert run_command(main, []) == 0
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= 80
     assert "  trainer_args.optim (teacher_sft, teacher_rl)\n    there  adamw_torch\n" in said
-    assert main(["--json"]) == 0
+    assert run_command(main, ["--json"]) == 0
     assert '"name": "trainer_args.optim"' in capsys.readouterr().out
 
 
@@ -95,7 +96,7 @@ def test_the_command(capsys):
     ],
 )  # fmt: skip
 def test_wrong_words_are_one_sentence(capsys, words, expected):
-    assert main(words) == 2
+    assert run_command(main, words) == 2
     said = capsys.readouterr().err
     assert expected in said
     assert said.count("\n") == 1
@@ -139,7 +140,7 @@ def test_another_checkout_is_compared_by_its_own_values(original, tmp_path, caps
     shutil.copytree(original / "cfgs", tmp_path / "cfgs")
     path = tmp_path / "cfgs" / "run_cfg" / "teacher_rlt.yaml"
     path.write_text(path.read_text().replace("beta: 0.04", "beta: 0.07"))
-    assert main(["--against", str(tmp_path)]) == 0
+    assert run_command(main, ["--against", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert (
         "  trainer.beta (teacher_rl)\n    there  0.07\n    here   0.04\n    switch trainer.beta=0.07\n"
@@ -147,5 +148,5 @@ def test_another_checkout_is_compared_by_its_own_values(original, tmp_path, caps
     )
     assert "  teacher_rlt.yaml, beta: 0.04 there, 0.07 in it\n" in said
     assert "custom_data/teacher_data.py" in said  # the copy has no prompt
-    assert main(["--against", str(original)]) == 0
+    assert run_command(main, ["--against", str(original)]) == 0
     assert "  Its run files come to the same values.\n" in capsys.readouterr().out

@@ -5,6 +5,7 @@ import pytest
 from rlt.evaluation.grading import RunningScore
 from rlt.evaluation.verdicts import Verdict
 from rlt.formats.tags import TAG_STYLES
+from rlt.formats.turns import turn_style
 
 TAGS = TAG_STYLES["bespoke"]
 CUT = f"{TAGS.thought.open} so it is 4"
@@ -16,7 +17,7 @@ def same(answers):
 
 
 def test_every_turn_gets_its_verdict():
-    with RunningScore(same, TAGS, False) as score:
+    with RunningScore(same, turn_style(TAGS), False) as score:
         for i in range(100):
             score.add(("t", str(i)), TAGS.solution.wrap(str(i % 4)), "1", "math")
         score.add(("t", "cut"), CUT, "4", "math")
@@ -28,7 +29,7 @@ def test_every_turn_gets_its_verdict():
 
 
 def test_a_cut_thought_is_graded_as_a_whole_where_that_is_asked_for():
-    with RunningScore(same, TAGS, True) as score:
+    with RunningScore(same, turn_style(TAGS), True) as score:
         score.add(("t", "cut"), CUT, CUT, "math")
         assert score.verdicts() == {("t", "cut"): Verdict(True, CUT, "math")}
 
@@ -37,7 +38,7 @@ def test_a_failing_grader_fails_the_run():
     def broken(answers):
         raise OSError(f"no grader for {len(answers)}")
 
-    with RunningScore(broken, TAGS, False) as score:
+    with RunningScore(broken, turn_style(TAGS), False) as score:
         score.add(("t", "1"), "1", "1", "math")
         with pytest.raises(OSError, match="no grader for 1"):
             score.verdicts()

@@ -16,6 +16,7 @@ from rlt.lineage.runs import Runs
 from rlt.lineage.trace import find_traces, trace_lineage
 from rlt.records import problem_id
 from rlt.reporting.run_record import RunRecord
+from rlt.surroundings.leaving import run_command
 
 ID = problem_id("1+1?", "2")
 
@@ -166,7 +167,7 @@ def test_two_teachers_that_write_the_same_text_stay_apart(rivals):
 
 
 def test_equal_text_is_said_as_such(rivals, capsys):
-    assert main([f"{ID}:1"]) == 0
+    assert run_command(main, [f"{ID}:1"]) == 0
     text = capsys.readouterr().out
     assert text.count("another explanation, written word for word alike") == 2
     assert "explanation 1 in results/rival_traces/traces.jsonl, line 2: another explanation" in text
@@ -221,7 +222,7 @@ def test_a_checkpoint_that_was_replaced_is_not_taken_for_the_teacher(results):
 
 
 def test_what_is_typed_and_what_is_printed(results, capsys):
-    assert main([f"{ID}:0"]) == 0
+    assert run_command(main, [f"{ID}:0"]) == 0
     text = capsys.readouterr().out
     assert f"problem {ID}, explanation 0" in text
     assert (
@@ -230,9 +231,9 @@ def test_what_is_typed_and_what_is_printed(results, capsys):
     )
     assert "+0.0000      results/scores/scores.jsonl, rank 1 of its problem" in text
     assert "owner/base at v1 is from the Hub. The chain ends here." in text
-    assert main([ID, "results", "--json"]) == 0
+    assert run_command(main, [ID, "results", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
-    assert main(["results/best"]) == 0
+    assert run_command(main, ["results/best"]) == 0
     assert [
         line.split(":")[0].strip() for line in capsys.readouterr().out.splitlines() if "seed" in line
     ] == [
@@ -249,5 +250,5 @@ def test_what_is_typed_and_what_is_printed(results, capsys):
     ],
 )
 def test_what_is_not_there_is_one_sentence(results, typed, sentence, capsys):
-    assert main([typed]) == DataError.exit_code
+    assert run_command(main, [typed]) == DataError.exit_code
     assert sentence in capsys.readouterr().err

@@ -8,6 +8,7 @@ import yaml
 from rlt.config.compose import compose
 from rlt.errors import ConfigError
 from rlt.migrate.__main__ import main
+from rlt.surroundings.leaving import run_command
 
 RL = """\
 defaults:
@@ -41,7 +42,7 @@ def migrated(tmp_path, monkeypatch, capsys):
 
     def migrate(text: str, *words: str):
         (tmp_path / "old.yaml").write_text(text)
-        code = main(["old.yaml", *words])
+        code = run_command(main, ["old.yaml", *words])
         said = capsys.readouterr()
         return code, said.out + said.err, tmp_path / "run_cfg" / "old.yaml"
 
@@ -145,7 +146,7 @@ def test_a_full_disk_leaves_no_part_of_a_file(migrated):
 
 
 def test_a_missing_file_is_one_sentence(capsys):
-    assert main(["/nowhere/x.yaml"]) == 2
+    assert run_command(main, ["/nowhere/x.yaml"]) == 2
     assert capsys.readouterr().err == "error: /nowhere/x.yaml cannot be read: no such file or directory.\n"
 
 
@@ -180,7 +181,7 @@ def test_the_released_run_files_are_accepted_after_one_round(migrated, original,
         .replace('"max_position_embeddings": 4096', '"max_position_embeddings": 65536')
     )
     (model / "config.json").write_text(config)
-    code = main([str(original / "cfgs" / "run_cfg" / f"{name}.yaml")])
+    code = run_command(main, [str(original / "cfgs" / "run_cfg" / f"{name}.yaml")])
     assert code == 0
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")
     path = f"run_cfg/{name}.yaml"

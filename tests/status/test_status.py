@@ -20,6 +20,7 @@ from rlt.reporting.now import Now
 from rlt.reporting.processes import describe_process, write_processes
 from rlt.status.__main__ import main
 from rlt.status.look import look
+from rlt.surroundings.leaving import run_command
 
 GONE = 2**22 + 1  # above Linux's largest process id
 
@@ -85,7 +86,7 @@ def test_a_running_run(tmp_path, address, capsys):
         f"generation:\n  servers: [{dead}]\nreward:\n  servers: [{address}]\n"
     )
 
-    assert main([str(tmp_path), "--json"]) == 0
+    assert run_command(main, [str(tmp_path), "--json"]) == 0
     (told,) = json.loads(capsys.readouterr().out)
     assert (told["state"], told["step"], told["of"]) == ("running", 20, 125)
     assert 99 <= told["seconds"] < 1000
@@ -104,7 +105,7 @@ def test_a_running_run(tmp_path, address, capsys):
         {"address": address, "health": "healthy"},
     ]
 
-    assert main([str(tmp_path)]) == 0
+    assert run_command(main, [str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "teacher_rl running for 1m 4" in text
     assert "step 20 of 125 done, 4 s/step, " in text
@@ -119,7 +120,7 @@ def test_a_running_run(tmp_path, address, capsys):
 def test_a_killed_run_says_what_it_was_doing(tmp_path, capsys):
     write_run(tmp_path, "running")
     Now(tmp_path).enter("syncing weights", 3, 9)
-    assert main([str(tmp_path)]) == 0
+    assert run_command(main, [str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{tmp_path}: teacher_rl interrupted"
     assert lines[1:] == ["the process ended without a word (killed?)", "was syncing weights"]
@@ -153,7 +154,7 @@ def test_a_pipeline_and_a_folder_of_runs(tmp_path, capsys):
     steps = [{**step, "directory": f"results/{step['name']}"} for step in steps]
     write_json(pipeline / "pipeline.json", {"status": "running", "started": ago(200), "steps": steps})
     write_run(tmp_path / "other", "finished", stage="evaluate")
-    assert main([str(tmp_path)]) == 0
+    assert run_command(main, [str(tmp_path)]) == 0
     text = capsys.readouterr().out
     table, _, full = text.partition("\n\n")
     assert [line.split("|")[2].split() for line in table.splitlines()[2:]] == [["evaluate"], ["pipeline"]]
@@ -174,7 +175,7 @@ def test_a_pipeline_and_a_folder_of_runs(tmp_path, capsys):
 def test_what_is_no_run_is_one_sentence(tmp_path, capsys, files, sentence):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert main([str(tmp_path)]) == 3
+    assert run_command(main, [str(tmp_path)]) == 3
     error = capsys.readouterr().err
     assert sentence in error
     assert error.count("\n") == 1

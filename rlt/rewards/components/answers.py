@@ -23,16 +23,21 @@ Sample = Callable[[list[list[int]], list[int]], list[list[Completion]]]
 
 @dataclass(frozen=True)
 class AnswerReader:
-    """Reads the student's answer in a completion that starts inside of the solution block."""
+    """Reads the student's answer in a completion that starts inside of the solution block.
+
+    Without a `close_tag` the answer is bare, and ends with the turn.
+    """
 
     token_bytes: TokenBytes
-    close_tag: str
+    close_tag: str | None
     stop_token_ids: frozenset[int]
 
     def __call__(self, completion: Completion) -> str | None:
         """Return the answer without outer white space, or None where it was cut by its length."""
         pieces = [self.token_bytes(i) for i in completion.token_ids if i not in self.stop_token_ids]
-        text, tag, _ = b"".join(pieces).decode(errors="replace").partition(self.close_tag)
+        text, tag = b"".join(pieces).decode(errors="replace"), ""
+        if self.close_tag:
+            text, tag, _ = text.partition(self.close_tag)
         return text.strip() if tag or completion.finish_reason == "stop" else None
 
 
