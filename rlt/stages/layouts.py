@@ -60,6 +60,12 @@ def student_layout(  # noqa: PLR0913 - what differs between the stages, by keywo
         asks_only=asks_only,
     )
     _check_switches(config, layout.chat)
+    if layout.style.prompt_opens and not tags.is_native and not asks_only:
+        logger.info(
+            "%s opens the thought in its prompts (%s), so explanations continue it, and layout.tags=%s stand "
+            "around the solution alone; layout.tags=native is the model's own form",
+            *(layout.chat.template.owner, layout.style.thought.open, tags.name),
+        )
     return layout
 
 

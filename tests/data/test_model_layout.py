@@ -35,7 +35,7 @@ def test_every_byte_of_a_prompt_comes_back(prompt, tmp_path: Path):
 
 def test_the_file_says_what_other_programs_need(tmp_path: Path):
     assert json.loads(write_layout(tmp_path, TEACHER).read_text()) == {
-        "version": 1,
+        "version": 2,
         "role": "teacher",
         "tags": {
             "style": "bespoke",
@@ -50,7 +50,21 @@ def test_the_file_says_what_other_programs_need(tmp_path: Path):
         "note": None,
         "turn_end": "<|im_end|>",
         "turn_end_is": "end_of_turn",
+        "chat_template_kwargs": None,
+        "date": None,
     }
+
+
+def test_switches_and_date_come_back_and_a_file_from_before_them_is_read(tmp_path: Path):
+    switches = {"enable_thinking": False, "reasoning_effort": "low", "budget": [1, None]}
+    layout = replace(TEACHER, tags="native", chat_template_kwargs=switches, date="2025-01-01")
+    path = write_layout(tmp_path, layout)
+    assert read_layout(tmp_path) == layout
+    assert "thought" not in json.loads(path.read_text())["tags"]  # the chat template says how it is written
+    values = json.loads(path.read_text()) | {"version": 1}
+    del values["chat_template_kwargs"], values["date"]
+    path.write_text(json.dumps(values))
+    assert read_layout(tmp_path) == replace(layout, chat_template_kwargs=None, date=None)
 
 
 def test_a_model_without_it_has_none(tmp_path: Path):
@@ -61,13 +75,15 @@ def test_a_model_without_it_has_none(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"version": 2}, "has version 2, and this program reads 1"),
+        ({"version": 3}, "has version 3, and this program reads 2"),
         ({"version": 0}, "a number from 1 on as `version`"),
         ({"version": "1"}, "a number from 1 on as `version`"),
         ({"role": "judge"}, "`role` must be teacher or student"),
         ({"teacher_prompt": 3}, "`teacher_prompt` must be a text or null"),
         ({"student_prompt_from_dataset": None}, "`student_prompt_from_dataset` must be true or false"),
-        ({"more": 1}, "version 1 has no `more`"),
+        ({"more": 1}, "version 2 has no `more`"),
+        ({"chat_template_kwargs": "off"}, "`chat_template_kwargs` must be an object or null"),
+        ({"date": 2025}, "`date` must be a text or null"),
         ({"tags": {"style": "mine"}}, "its tags and padding are none of this program's"),
         ({"tags": "bespoke"}, "its tags and padding are none of this program's"),
         ({"tag_padding": ""}, "its tags and padding are none of this program's"),

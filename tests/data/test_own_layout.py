@@ -16,6 +16,8 @@ from rlt.config.typed import chosen_settings
 from rlt.data.model_layout import ModelLayout, write_layout
 from rlt.data.own_layout import adopt_layouts, prompt_of_rows, prompt_text, used_prompts
 from rlt.errors import ConfigError
+from rlt.formats.template import TemplateSettings
+from rlt.stages.layouts import template_settings
 
 TEACHER = ModelLayout("teacher", "bespoke", "Explain mine.", "Think as its judge.")
 STUDENT = ModelLayout(
@@ -159,6 +161,38 @@ def test_tags_belong_to_the_model_too():
     assert (
         adopted("evaluate", "of_r1", "layout.tags=bespoke", "layout.override=true").layout.tags == "bespoke"
     )
+
+
+def test_switches_and_date_of_a_template_belong_to_the_model_too():
+    mine = ModelLayout(
+        "student", "native", None, "", chat_template_kwargs={"thinking": True}, date="2025-03-01"
+    )
+    write_layout(Path("thinks"), mine)
+    layout = adopted("evaluate", "thinks").layout
+    assert (layout.tags, layout.chat_template_kwargs, layout.date) == (
+        "native",
+        {"thinking": True},
+        "2025-03-01",
+    )
+    for word in ("layout.chat_template_kwargs={thinking: false}", "layout.date=2025-01-01"):
+        setting = word.partition("=")[0]
+        with pytest.raises(
+            ConfigError, match=rf"`{setting}=.*` on the command line is not what .*thinks was"
+        ):
+            adopted("evaluate", "thinks", word)
+        adopted("evaluate", "thinks", word, "layout.override=true")
+    typed = adopted("evaluate", "thinks", "layout.chat_template_kwargs={thinking: true}").layout
+    assert typed.chat_template_kwargs == {"thinking": True}
+    # one whose record is from before them, or that has none, is given what is typed
+    for model in ("of_r1", "elsewhere"):
+        typed = adopted("evaluate", model, "layout.chat_template_kwargs={thinking: false}").layout
+        assert typed.chat_template_kwargs == {"thinking": False}
+    # models of one run may differ: each is asked under its own
+    write_layout(Path("plain"), ModelLayout("teacher", "native", "Explain.", None, chat_template_kwargs={}))
+    config = adopted("teacher_rl", "plain", "student_model=thinks")
+    assert config.layout.chat_template_kwargs == {}
+    assert template_settings(config, "thinks", None) == TemplateSettings({"thinking": True}, "2025-03-01")
+    assert template_settings(config, "plain", None).switches == {}
 
 
 def test_further_students_judge_under_their_own_prompts():

@@ -22,16 +22,18 @@ from typing import Any
 
 import pytest
 import torch
+from families import family_tokenizer
 from rewards_cases import ADVERSARIAL, CLOSE, END, PAD, Case, gsm8k_cases
 from tokenizers import Tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from rlt.formats.encode import Piece, encode
 from rlt.formats.layout import StudentLayout, TeacherLayout
-from rlt.formats.tags import TAG_STYLES
+from rlt.formats.tags import NATIVE, TAG_STYLES
 from rlt.models.frozen import FrozenModel
 from rlt.models.logprobs import Request, add_token_query, token_logprobs
-from rlt.records import Problem, Score
+from rlt.records import Explanation, Problem, Score
 from rlt.rewards.formula import RewardSpec, WeightedReductions
 from rlt.rewards.likelihood import LikelihoodReward, WeightedStudent, is_scorable
 from rlt.rewards.scorer import StudentScorer
@@ -387,6 +389,42 @@ def test_a_better_student_pays_more(tiny):
 
 def test_closing_tag_is_the_layouts():
     assert BESPOKE.explanation.close == CLOSE
+
+
+def test_a_thought_in_the_students_own_form_ends_as_the_form_says():
+    """The teacher ends an explanation with a blank line, often inside its last token; Qwen3 thus.
+
+    By hand: all tokens but the last are the sampled ones, and the last of each side are one chunk.
+    """
+    tokenizer = family_tokenizer("qwen3")
+    layout = StudentLayout(tokenizer, NATIVE, "")
+    model = random_model(len(tokenizer), 5)
+    add_token_query(model)
+    student = Recording(model, CPU, rests_on_cpu=False, collective=False)
+    scorer = StudentScorer(student, layout, temperature=1.0, tokens_per_batch=2048)
+    problem = Problem("p", "2+2?", "It is 4.")
+    for end in ("4.\n\n", "4 .\n\n", "four\n\n", "4.", "four\n \n"):
+        ids = encode(tokenizer, [Piece(f"So 2 + 2 = {end}")]).ids
+        values = torch.arange(1.0, len(ids) + 1)
+        [item] = scorer.measure([problem], [Explanation(tuple(ids), True, False)], [values])
+        [request] = student.asked
+        message = {
+            "role": "assistant",
+            "reasoning_content": f"So 2 + 2 = {end}".strip(),
+            "content": "It is 4.",
+        }
+        chat = [{"role": "user", "content": "2+2?"}, message]
+        written = tokenizer.apply_chat_template(chat, tokenize=True, return_dict=False)
+        last = len(written) - written[::-1].index(tokenizer.eos_token_id)
+        assert request.ids == written[:last]
+        num_own = len(item.student_logprobs_T)
+        assert item.teacher_logprobs_T is not None
+        assert item.teacher_logprobs_T.sum() == values.sum()
+        assert item.teacher_logprobs_T[:-1].tolist() == values[: num_own - 1].tolist()
+        start = len(layout.prefix_ids(problem))
+        assert request.ids[start : start + num_own - 1] == ids[: num_own - 1]
+    [item] = scorer.measure([problem], [Explanation((), True, False)], [torch.zeros(0)])
+    assert len(item.student_logprobs_T) == 0
 
 
 def test_equal_problems_under_other_system_prompts_are_scored_apart(tiny_tokenizer, tiny):

@@ -30,9 +30,7 @@ THINK = "<think>\n{thought}\n</think>\n\n{answer}"
 class Chain:
     """Runs of one family, in the order of the method, two steps each."""
 
-    def __init__(
-        self, name: str, folder: Path, save_tiny, problems: Path, *, prompts: tuple[str, str]
-    ) -> None:
+    def __init__(self, name: str, folder: Path, save_tiny, problems: Path, prompts: tuple[str, str]) -> None:
         self.name, self.folder, self.problems = name, folder, problems
         # as a tiny Qwen2 is loaded with it: cut as Qwen cuts text, whatever the family
         template = TEMPLATES[name].read_text(encoding="utf-8")
@@ -69,7 +67,7 @@ class Chain:
             *("run_cfg=evaluate", "eval_cfg=robust", f"model_name_or_path={self.folder / 'student'}"),
             *(f"output_dir={self.folder / 'evaluation'}", "model.dtype=float32", "evaluate.tasks=[problems]"),
             *(f"dataset_id_or_path={self.problems}", "evaluate.num_samples=1", "max_prompt_length=700"),
-            "max_completion_length=16",
+            *("max_completion_length=16", "generation.dtype=float32"),
         ]
         self._with_servers(words, "evaluate", servers)
         text = (self.folder / "evaluation" / "samples.jsonl").read_text(encoding="utf-8")
@@ -77,9 +75,9 @@ class Chain:
 
     def _with_servers(self, words: list[str], stage: str, servers: bool) -> None:
         if not servers:
+            words = [word for word in words if not word.startswith("generation.dtype=")]
             run_here([*words, "generation.backend=transformers"], stage)
             return
-        words = [*words, "generation.dtype=float32"]
         with running_servers(compose(words)) as running:
             run_here([*words, f"generation.servers=[{running[0].address}]"], stage)
 
@@ -130,8 +128,9 @@ def test_the_whole_chain_in_a_students_own_form(
         assert text == opened + turn + str(chain.tokenizer.eos_token)
     for row, trace in zip(rows, traces, strict=True):
         learned = chain.tokenizer.decode([i for i in row["labels"] if i != IGNORED])
-        assert learned.count("<think>") == (1 if name == "gemma" else 0)
-        assert learned.endswith(f"</think>\n\n{trace['solution']}{chain.tokenizer.eos_token}")
+        turn = form.format(thought=trace["explanation"].strip(), answer=trace["solution"])
+        opened = "" if name == "gemma" else "<think>\n"  # by the prompt
+        assert learned == turn.removeprefix(opened) + str(chain.tokenizer.eos_token)
 
     samples = chain.evaluate(servers)
     assert len(samples) == len(traces)

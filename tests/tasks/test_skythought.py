@@ -103,7 +103,6 @@ KINDS = [
     (r"\boxed{\sqrt{8}}", r"2\sqrt{2}"),
     (r"\boxed{\frac{1}{3}}", "0.3333"),
     ("nothing", "5"),
-    (r"\boxed{9^{9^{2}}}", "5"),
 ]
 """Turns and references in which a program written after its rules has given other verdicts (or might)."""
 LETTERS = [("B, not a surprise", "B"), ("the option c", "C"), ("none", "D"), (r"\boxed{\text{D}}.", "D")]
