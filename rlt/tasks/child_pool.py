@@ -24,7 +24,7 @@ _REMEMBERED = 100_000
 class ChildPool:
     """Grades with a child for each core, up to `most_children`, none before it is needed.
 
-    What ends its child, or cannot be decided in `seconds` of CPU time, is wrong; `undecided` counts it, `given_up` holds it.
+    What ends its child, or cannot be decided in `seconds` of CPU time, is wrong; `given_up` holds it.
     """
 
     def __init__(
