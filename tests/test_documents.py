@@ -88,7 +88,7 @@ def test_the_front_page_is_short():
 
 
 def test_every_page_can_be_reached_from_the_front_page():
-    linked = {name for page in PAGES for name in re.findall(r"\]\((?:docs/)?(\w+\.md)", page.read_text())}
+    linked = {name for page in PAGES for name in re.findall(r"\]\((?:docs/)?([\w-]+\.md)", page.read_text())}
     assert {page.name for page in DOCS.glob("*.md")} - linked == set()
 
 

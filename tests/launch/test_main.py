@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import rlt.launch.main as main_module
 import rlt.launch.run as run_module
 from rlt.data.model_layout import ModelLayout, write_layout
 from rlt.errors import ConfigError, GenerationError
-from rlt.launch.main import Launch, main, parse, prepare
+from rlt.launch.main import Launch, describe, main, parse, prepare
 from rlt.launch.ports import is_free
 from rlt.launch.signals import Stopped
 from rlt.reporting.files import write_json
@@ -43,12 +44,26 @@ def launch(script: str, *words: str, env: dict[str, str], cwd: Path = PROJECT) -
     )
 
 
-def commands(result: Finished) -> tuple[list[str], str]:
+def commands(result: Finished | str) -> tuple[list[str], str]:
     """Return the server commands and the training command of a dry run."""
-    assert result.returncode == 0, result.stderr
-    lines = result.stdout.splitlines()
+    if not isinstance(result, str):
+        assert result.returncode == 0, result.stderr
+        result = result.stdout
+    lines = result.splitlines()
     servers = [line for line in lines if "api_server" in line]
     return servers, next(line for line in lines if "train.py" in line)
+
+
+@pytest.fixture
+def planned(monkeypatch) -> Callable[..., str]:
+    """Return a function that gives a dry run's page, made in this process: a start takes two seconds."""
+
+    def plan(script: str, *words: str, env: dict[str, str]) -> str:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        return describe(prepare(script, parse(script, words)))
+
+    return plan
 
 
 def test_sft_dry_run_on_eight_gpus():
@@ -61,9 +76,9 @@ def test_sft_dry_run_on_eight_gpus():
     assert training.endswith(f"train.py {SFT}")
 
 
-def test_rl_dry_run_halves_eight_gpus():
+def test_rl_dry_run_halves_eight_gpus(planned):
     words = ["8", RL, "offload", HUB_MODEL, "--dry-run"]
-    servers, training = commands(launch("launch.sh", *words, env=EIGHT_GPUS))
+    servers, training = commands(planned("launch.sh", *words, env=EIGHT_GPUS))
     assert all(f"CUDA_VISIBLE_DEVICES={gpu} " in line for gpu, line in zip("0123", servers, strict=True))
     assert "CUDA_VISIBLE_DEVICES=4,5,6,7 RLT_NUM_GPUS=8 " in training
     assert "cfgs/accelerate/offload.yaml" in training
@@ -73,27 +88,27 @@ def test_rl_dry_run_halves_eight_gpus():
     assert f"generation.servers=[{','.join(f'http://127.0.0.1:{port}' for port in ports)}]" in training
 
 
-def test_the_split_by_hand_and_the_words_of_the_original():
+def test_the_split_by_hand_and_the_words_of_the_original(planned):
     words = ["4", "4", "run_cfg@_global_=teacher_rlt", "zero1", HUB_MODEL, "results_dir=/tmp/x", "--dry-run"]
-    servers, training = commands(launch("launch_with_server.sh", *words, env=EIGHT_GPUS))
+    servers, training = commands(planned("launch_with_server.sh", *words, env=EIGHT_GPUS))
     assert len(servers) == 4
     assert "cfgs/accelerate/zero1.yaml" in training
     assert "/tmp/x/teacher_rl/logs/vllm-" in servers[0]
 
 
-def test_student_rl_is_launched_like_teacher_rl():
+def test_student_rl_is_launched_like_teacher_rl(planned):
     words = ["2", "4", STUDENT_RL, HUB_MODEL, "dataset_id_or_path=openai/gsm8k", "--dry-run"]
-    result = launch("launch_with_server.sh", *words, env=EIGHT_GPUS)
-    assert "student_model" not in result.stdout  # which a grader pays
+    result = planned("launch_with_server.sh", *words, env=EIGHT_GPUS)
+    assert "student_model" not in result  # which a grader pays
     servers, training = commands(result)
     assert all(f"CUDA_VISIBLE_DEVICES={gpu} " in line for gpu, line in zip("01", servers, strict=True))
     assert "CUDA_VISIBLE_DEVICES=2,3,4,5 RLT_NUM_GPUS=6 " in training
     assert "--num_processes 4" in training
 
 
-def test_without_gpus_two_processes_train_under_zero3_beside_one_server():
+def test_without_gpus_two_processes_train_under_zero3_beside_one_server(planned):
     words = ["1", "2", RL, HUB_MODEL, "--dry-run", "model.dtype=float32"]
-    servers, training = commands(launch("launch_with_server.sh", *words, env=NO_GPUS))
+    servers, training = commands(planned("launch_with_server.sh", *words, env=NO_GPUS))
     assert len(servers) == 1
     assert "--enforce-eager" in servers[0]
     assert "VLLM_CPU_KVCACHE_SPACE=1" in servers[0]
@@ -103,24 +118,24 @@ def test_without_gpus_two_processes_train_under_zero3_beside_one_server():
     assert "--mixed_precision no" in training
 
 
-def test_running_servers_are_only_trained_against():
+def test_running_servers_are_only_trained_against(planned):
     words = [RL, HUB_MODEL, "generation.servers=[http://127.0.0.1:8000]", "--dry-run"]
-    servers, training = commands(launch("launch.sh", *words, env=EIGHT_GPUS))
+    servers, training = commands(planned("launch.sh", *words, env=EIGHT_GPUS))
     assert servers == []
     assert "--num_processes 8" in training
 
 
-def test_collecting_generates_on_all_gpus_and_asks_from_the_cpu():
-    servers, asking = commands(launch("launch.sh", COLLECT, HUB_MODEL, "--dry-run", env=EIGHT_GPUS))
+def test_collecting_generates_on_all_gpus_and_asks_from_the_cpu(planned):
+    servers, asking = commands(planned("launch.sh", COLLECT, HUB_MODEL, "--dry-run", env=EIGHT_GPUS))
     assert all(f"CUDA_VISIBLE_DEVICES={gpu} " in line for gpu, line in zip("01234567", servers, strict=True))
     assert "CUDA_VISIBLE_DEVICES='' RLT_NUM_GPUS=8 " in asking
     assert f" {sys.executable} {PROJECT}/train.py {COLLECT}" in asking
     assert asking.count("http://127.0.0.1:") == 8
 
 
-def test_collecting_from_running_servers_takes_no_gpu():
+def test_collecting_from_running_servers_takes_no_gpu(planned):
     words = [COLLECT, HUB_MODEL, "generation.servers=[http://127.0.0.1:8000]", "--dry-run"]
-    servers, asking = commands(launch("launch.sh", *words, env=EIGHT_GPUS))
+    servers, asking = commands(planned("launch.sh", *words, env=EIGHT_GPUS))
     assert servers == []
     assert "CUDA_VISIBLE_DEVICES='' RLT_NUM_GPUS=0 " in asking
     assert "accelerate" not in asking.replace("ACCELERATE_USE_CPU=true", "")
@@ -184,13 +199,23 @@ def test_the_transformers_back_end_needs_no_server_and_any_folder_will_do(tmp_pa
         ("launch.sh", [SFT, HUB_MODEL, KERNELS], "needs the package kernels (>=0.16,<0.17), which is not"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(script, words, sentence):
-    result = launch(script, *words, env=EIGHT_GPUS)
+def test_what_is_wrong_is_one_sentence(script, words, sentence, monkeypatch, capsys, caplog):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", EIGHT_GPUS["CUDA_VISIBLE_DEVICES"])
+    monkeypatch.chdir(PROJECT)
+    assert main([script, *words]) == 2
+    said = capsys.readouterr()
+    assert sentence in said.err
+    assert said.err.count("\n") == 1
+    assert said.err.startswith("error: ")
+    assert said.out == ""
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_a_launcher_that_refuses_says_one_sentence_and_ends_with_its_code():
+    result = launch("launch_with_server.sh", "4", RL, env=EIGHT_GPUS)
     assert result.returncode == 2
-    assert sentence in result.stderr
-    assert result.stderr.count("\n") == 1
-    assert result.stderr.startswith("error: ")
-    assert result.stdout == ""
+    assert result.stderr.startswith("error: launch_with_server.sh takes two numbers")
+    assert (result.stderr.count("\n"), result.stdout) == (1, "")
 
 
 def test_an_installed_kernel_is_planned_for_and_not_run_on_a_cpu(tmp_path):
