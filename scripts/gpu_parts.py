@@ -24,11 +24,11 @@ from torch import Tensor
 from rlt.launch.activations import Numbers, training_activations
 from rlt.launch.hardware import GIB
 from rlt.launch.model_size import PUBLISHED
-from rlt.models.size import ModelSize
+from rlt.models.size import Decoder
 
 Line = dict[str, Any]
 SHAPE = PUBLISHED["Qwen/Qwen2.5-7B-Instruct"]
-TINY_SHAPE = ModelSize(64, 128, 2, 4, 2, 16, 500, tied=False, qkv_bias=True)
+TINY_SHAPE = Decoder(64, 128, 2, 4, 2, 16, 500, tied=False, qkv_bias=True).size
 TINY_FACTOR = 256
 """How many times shorter --tiny makes every sequence and every other measure."""
 WIDTH = 2

@@ -4,11 +4,12 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: scripts/setup.sh [--cpu | --cuda]
+usage: scripts/setup.sh [--cpu | --cuda] [--skythought]
 
 Makes .venv beside this folder and installs the project in it, editable. Without an option an NVIDIA
 GPU decides. A second run with nothing changed takes a second. PYTHON=/path/to/python3 picks the Python,
 of 3.11 to 3.14. With --cuda it ends in an error where torch cannot use the GPUs that are here.
+--skythought also unpacks SkyThought's package into .venv/skythought, for evaluate.original=.venv/skythought.
 TEXT
 }
 
@@ -20,9 +21,11 @@ fail() {
 
 mode=""
 asked=no
+skythought=no
 for word in "$@"; do
     case "$word" in
         --cpu | --cuda) mode="${word#--}" asked=yes ;;
+        --skythought) skythought=yes ;;
         -h | --help) usage && exit 0 ;;
         *) usage >&2 && fail "unknown argument: $word" ;;
     esac
@@ -51,6 +54,21 @@ if [[ -z "$mode" ]]; then
     fi
 fi
 
+run() { # run WHAT COMMAND…: quietly, with the log's end when it fails
+    local what="$1"
+    shift
+    say "$what …"
+    attempt "$@" || {
+        tail -n 20 "$log" >&2
+        fail "$what failed; the lines above end $log."
+    }
+}
+attempt() {
+    echo "\$ $*" >>"$log"
+    "$@" >>"$log" 2>&1
+}
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+
 look() { # a GPU that torch cannot use would be found out by the first run
     local found
     if found="$(cd "$root" && "$venv/bin/python" -m rlt.devices 2>&1)"; then
@@ -63,10 +81,27 @@ look() { # a GPU that torch cannot use would be found out by the first run
     fi
 }
 
+# Its grader needs other versions of libraries than the project has, and by its metadata an older Python.
+unpack_skythought() {
+    local folder="$venv/skythought" fresh="$venv/skythought.new"
+    local pins=(skythought==0.1.0 latex2sympy2==1.9.1 antlr4-python3-runtime==4.7.2
+        sympy==1.13.1 mpmath==1.3.0 word2number==1.1)
+    if [[ "$skythought" == no ]]; then return; fi
+    if [[ ! -f "$folder/.pins" || "$(<"$folder/.pins")" != "${pins[*]}" ]]; then
+        rm -rf "$fresh" "$folder"
+        run "unpacking SkyThought's package" pip install --no-deps --ignore-requires-python \
+            --target "$fresh" "${pins[@]}"
+        echo "${pins[*]}" >"$fresh/.pins"
+        mv "$fresh" "$folder"
+    fi
+    say "SkyThought's package is ready: evaluate.original=$folder"
+}
+
 fingerprint() { echo "$mode $root $(cat pyproject.toml scripts/setup.sh | cksum)"; }
 
 if [[ -f "$stamp" && "$(head -n 1 "$stamp")" == "$(fingerprint)" ]] && "$venv/bin/python" -c "" 2>/dev/null; then
     say "$venv is ready ($mode)"
+    unpack_skythought
     if [[ "$mode" == cuda ]] && ! grep -q "^torch can use" "$stamp"; then look; fi # a new driver may have come
     exit 0
 fi
@@ -91,20 +126,6 @@ fi
 rm -f "$stamp"
 
 # ---- packages ----
-run() { # run WHAT COMMAND…: quietly, with the log's end when it fails
-    local what="$1"
-    shift
-    say "$what …"
-    attempt "$@" || {
-        tail -n 20 "$log" >&2
-        fail "$what failed; the lines above end $log."
-    }
-}
-attempt() {
-    echo "\$ $*" >>"$log"
-    "$@" >>"$log" 2>&1
-}
-pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 installed() { "$venv/bin/python" -c "import importlib.util as u, sys; sys.exit(u.find_spec('$1') is None)"; }
 : >"$log"
 
@@ -160,5 +181,6 @@ if installed vllm; then vllm=yes; fi
     echo "vllm $vllm"
 } >"$stamp"
 rm -f "$venv/torch.json"
+unpack_skythought
 say "$venv is ready ($mode, vLLM: $vllm)"
 if [[ "$mode" == cuda ]]; then look; fi

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from fake_models import fake_model
 from test_documents import PAGES
 
 import train
+from rlt.cli.verbs import VERBS
 from rlt.config.compose import compose
 from rlt.errors import ConfigError
 from rlt.launch.main import describe, parse, prepare
@@ -186,29 +188,33 @@ def write_evaluation(run: Path) -> None:
     (run / "manifest.json").write_text("{}")
 
 
-def run_module(module: str, words: list[str]) -> None:
-    """Run a module's main as `python -m` does."""
-    if module == "rlt.evaluation.compare":
-        for run in words:
-            write_evaluation(Path(run))
-    if module == "rlt.migrate":
-        Path(words[-1]).unlink(missing_ok=True)
-    if module in ("rlt.status", "rlt.lineage"):
+def run_module(words: list[str]) -> None:
+    """Run `python -m rlt VERB …`, or a module's main, as Python does."""
+    module, *rest = words
+    if module == "rlt" and rest:
+        module, *rest = [VERBS[rest[0]].module, *rest[1:]]
+    if module in ("rlt.status.__main__", "rlt.status.watch", "rlt.lineage.__main__"):
         return check_help(module)  # their runs are not here; tests/status and tests/lineage run them
     if module == "rlt.launch.serve":
-        return dry_run("launch.sh", words)
+        return dry_run("launch.sh", rest)
     if module == "rlt.config.reference":
         assert import_module(module).reference()
         return None
-    name = module if module.count(".") > 1 else f"{module}.__main__"
-    assert import_module(name).main(words) == 0
+    if module == "rlt.evaluation.compare":
+        for run in rest:
+            write_evaluation(Path(run))
+    if module == "rlt.migrate.__main__":
+        Path(rest[-1]).unlink(missing_ok=True)
+    if module == "rlt.tasks.benchmarks":
+        return runpy.run_module(module, run_name="__main__") and None
+    assert import_module(module if module != "rlt" else "rlt.__main__").main(rest) == 0
     return None
 
 
 def check_help(module: str) -> None:
     """Read a module's options."""
     with pytest.raises(SystemExit) as ended:
-        import_module(f"{module}.__main__").main(["-h"])
+        import_module(module).main(["-h"])
     assert not ended.value.code
 
 
@@ -234,7 +240,7 @@ def test_a_command_of_the_pages(command, place, monkeypatch, request):
         run_train(rest[1:])
     elif words[:2] == ["python", "-m"]:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", EIGHT_GPUS)
-        run_module(rest[1], rest[2:])
+        run_module(rest[1:])
     elif program == "python" and rest[0] == "scripts/draw_overview.py":
         subprocess.run([sys.executable, str(ROOT / rest[0]), *rest[1:]], check=True, timeout=60)
         assert Path("overview.svg").read_text() == (ROOT / "docs" / "overview.svg").read_text()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from test_structure import LAYERS
 
 from rlt import errors
 from rlt.generation.log_remedies import remedy_of
+from rlt.traces.table import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -102,11 +105,15 @@ def literal(node: ast.AST) -> str:
 
 
 @cache
+def nodes_of() -> dict[Path, list[ast.AST]]:
+    """Return the syntax of every file of the package, node by node."""
+    return {path: list(ast.walk(ast.parse(path.read_text(encoding="utf-8")))) for path in SOURCES}
+
+
+@cache
 def sentences() -> tuple[str, ...]:
     """Return every string of the package; %s and the like are values, too."""
-    found = {
-        literal(node) for path in SOURCES for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    }
+    found = {literal(node) for nodes in nodes_of().values() for node in nodes}
     return tuple(re.sub(r"%(\.\d)?[sdfgr]", "…", text) for text in found if len(text) > 5)
 
 
@@ -119,9 +126,14 @@ def quoted(heading: str | None = None) -> list[str]:
 
 def is_said(message: str) -> bool:
     """Return whether some string of the package holds a quoted message, its fixed parts in their order."""
-    parts = [re.escape(part) for part in re.split(r"\s*…\s*", message) if part]
-    pattern = re.compile(r"[^\n]*?".join(parts))
-    return any(pattern.search(sentence) for sentence in sentences())
+    first, *rest = [part for part in re.split(r"\s*…\s*", message) if part]
+    for sentence in sentences():
+        place = sentence.find(first)
+        for part in rest:
+            place = sentence.find(part, place) if place >= 0 else -1
+        if place >= 0:
+            return True
+    return False
 
 
 def test_quoted_errors_are_ours():
@@ -173,8 +185,8 @@ def written_names() -> set[str]:
     looks = re.compile(r"[a-z_]+\.(jsonl?|md|html|png|parquet)")
     return {
         node.value
-        for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for nodes in nodes_of().values()
+        for node in nodes
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and looks.fullmatch(node.value)
     }
 
@@ -188,8 +200,8 @@ def test_every_file_of_a_run_is_listed():
 def run_fields() -> set[str]:
     """Return the fields of run.json: those at its start, and what stages add by `record.update`."""
     found: set[str] = set()
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path, nodes in nodes_of().items():
+        for node in nodes:
             if isinstance(node, ast.Call) and ast.unparse(node.func) in (
                 "record.update",
                 "self.record.update",
@@ -206,6 +218,27 @@ def test_every_field_of_run_json_is_listed():
     assert {"stage", "first_check", "seconds_by_phase", "problems"} <= fields
     page = (DOCS / "run_directory.md").read_text(encoding="utf-8").partition("## run.json")[2]
     assert {field for field in fields if f"`{field}`" not in page} == set()
+
+
+RECORDS = (
+    *("rlt.data.kept:BadRow", "rlt.data.kept:Overlap", "rlt.data.model_layout:ModelLayout"),
+    *("rlt.evaluation.verdicts:Verdict", "rlt.pipeline.run:Outcome"),
+    *("rlt.traces.budget:Plan", "rlt.traces.budget:Unserved", "rlt.traces.rank:Bucket"),
+)
+"""Records that are written to files field by field."""
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_every_field_of_a_written_record_is_listed(record):
+    module, _, name = record.partition(":")
+    fields = {field.name for field in dataclasses.fields(getattr(import_module(module), name))}
+    page = (DOCS / "run_directory.md").read_text(encoding="utf-8")
+    assert {field for field in fields if f"`{field}`" not in page} == set()
+
+
+def test_every_column_of_traces_is_listed():
+    page = (DOCS / "run_directory.md").read_text(encoding="utf-8").partition("## Traces")[2]
+    assert {column for column in COLUMNS if f"`{column}`" not in page} == set()
 
 
 def test_every_package_stands_in_the_table_of_layers():

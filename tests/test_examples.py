@@ -34,5 +34,16 @@ def test_reward_in_python_prints_each_explanation_with_its_parts(tiny_student):
         assert reward == pytest.approx(r_ss - r_kl, abs=0.002)
 
 
+def test_the_reading_copy_runs_to_its_end():
+    """Two steps of everything; tests/trainers/test_one_file.py compares its numbers."""
+    lines = run("rlt_in_one_file.py", "--base-steps", "2", "--rl-steps", "1").splitlines()
+    assert [line.split(":")[0] for line in lines if line.startswith(("before", "after"))] == [
+        "before RL",
+        "after RL",
+    ]
+    assert any(line.startswith("  step 1/1  reward -") for line in lines)
+
+
 def test_every_example_is_run_here():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"reward_in_grpo.py", "reward_in_python.py"}
+    examples = {"reward_in_grpo.py", "reward_in_python.py", "rlt_in_one_file.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == examples

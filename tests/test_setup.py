@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TOOLS = "bash cat cksum cut dirname env grep head rm timeout"
+TOOLS = "bash cat cksum cut dirname env grep head mkdir mv rm tail timeout"
 Finished = subprocess.CompletedProcess[str]
 
 
@@ -171,3 +171,29 @@ def test_a_claim_over_no_number_of_seeds_is_refused_before_anything_is_set_up(tm
     )
     assert done.returncode == 2
     assert "the number of seeds must be a whole number from 1 on" in done.stderr
+
+
+def test_skythoughts_package_gets_a_folder_of_its_own(project):
+    """pip is a stand-in that makes the folder it is given."""
+    pip = 'mkdir -p "$8"; echo "$@" >> asked'
+    program(
+        project / ".venv" / "bin" / "python",
+        f'case "$2" in pip) {pip};; *) exec {sys.executable} "$@";; esac',
+    )
+    lines = 'echo "cpu $PWD $(cat pyproject.toml scripts/setup.sh | cksum)" > .venv/.rlt-setup'
+    subprocess.run(["bash", "-c", lines], cwd=project, check=True)
+    folder = project / ".venv" / "skythought"
+    assert setup(project, "--cpu").returncode == 0
+    assert not folder.exists()
+    for _ in range(2):
+        done = setup(project, "--cpu", "--skythought")
+        assert done.stdout.endswith(f"SkyThought's package is ready: evaluate.original={folder}\n"), (
+            done.stderr
+        )
+    (asked,) = (project / "asked").read_text().splitlines()
+    assert "install --no-deps --ignore-requires-python --target" in asked
+    assert "skythought==0.1.0 latex2sympy2==1.9.1 antlr4-python3-runtime==4.7.2" in asked
+    (folder / ".pins").write_text("skythought==0.0.9\n")
+    assert setup(project, "--cpu", "--skythought").returncode == 0
+    assert len((project / "asked").read_text().splitlines()) == 2
+    assert (folder / ".pins").read_text().startswith("skythought==0.1.0 ")

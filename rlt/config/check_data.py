@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 
+from rlt.config.check_benchmarks import check_benchmarks, task_names
 from rlt.config.check_layout import check_layout
 from rlt.config.prompts import check_prompt
 from rlt.config.schema import (
-    BENCHMARKS,
     OPTIONAL_FIELDS,
     PROMPT_KEYWORDS,
     REQUIRED_FIELDS,
@@ -38,6 +38,7 @@ def check_data(config: Config) -> None:
 def _check_cleaning(config: Config) -> None:
     """Refuse sets to compare with that cannot be read."""
     data, paths = config.data, config.evaluate.paths
+    check_benchmarks(config.evaluate)
     for name in data.decontaminate:
         if data.decontaminate.count(name) > 1:
             raise ConfigError(f"`data.decontaminate` names {name} twice: name it once.")
@@ -45,9 +46,10 @@ def _check_cleaning(config: Config) -> None:
             raise ConfigError(
                 "`data.decontaminate` names countdown, whose problems are made here: give their file instead."
             )
-        if name not in BENCHMARKS and not os.path.exists(name):
-            near = get_close_matches(name, BENCHMARKS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"take some of {', '.join(BENCHMARKS)}, or files."
+        benchmarks = task_names(config.evaluate)
+        if name not in benchmarks and not os.path.exists(name):
+            near = get_close_matches(name, benchmarks, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"take some of {', '.join(benchmarks)}, or files."
             raise ConfigError(
                 f"`data.decontaminate` names {name}, which is neither a benchmark nor a file: {hint}"
             )

@@ -5,30 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from rlt.config.check_benchmarks import check_benchmarks, refuse_programs_and_examples, task_names
 from rlt.config.original.skythought import TASK_PROMPTS, grader_paths, read_task_prompt
-from rlt.config.schema import (
-    BENCHMARKS,
-    LOCAL_TASK,
-    NO_DATASET,
-    PLAIN_SAMPLING,
-    SLOT,
-    Config,
-    EvaluateSettings,
-)
+from rlt.config.schema import LOCAL_TASK, NO_DATASET, PLAIN_SAMPLING, SLOT, Config, EvaluateSettings
 from rlt.errors import ConfigError
 
-_TASKS = (*BENCHMARKS, LOCAL_TASK)
 _MADE_HERE = "countdown"
-_LIGHTEVAL = {"math_500": "math500", "gpqa:diamond": "gpqa_diamond"}
-"""Names of lighteval that are others than ours."""
-
-
-def plain_task(name: str) -> str:
-    """Return our name of a task that is written as in lighteval: `lighteval|math_500|0`, 0 examples."""
-    suite, *rest = name.split("|")
-    if suite != "lighteval" or len(rest) < 2 or rest[1] != "0":
-        return name
-    return _LIGHTEVAL.get(rest[0], rest[0])
 
 
 def check_evaluate(config: Config) -> None:
@@ -41,13 +23,16 @@ def check_evaluate(config: Config) -> None:
 def check_tasks(config: Config) -> None:
     """Raise ConfigError for tasks that cannot be asked, whoever asks them."""
     evaluate = config.evaluate
+    check_benchmarks(evaluate)
+    benchmarks = task_names(evaluate)
+    tasks = (*benchmarks, LOCAL_TASK)
     if not evaluate.tasks:
-        raise ConfigError(f"`evaluate.tasks` is empty: give some of {', '.join(_TASKS)}.")
-    _check_names("evaluate.tasks", evaluate.tasks, _TASKS)
+        raise ConfigError(f"`evaluate.tasks` is empty: give some of {', '.join(tasks)}.")
+    _check_names("evaluate.tasks", evaluate.tasks, tasks)
     for task in evaluate.tasks:
         if evaluate.tasks.count(task) > 1:
             raise ConfigError(f"`evaluate.tasks` names {task} twice: name it once.")
-    for name, allowed in (("paths", BENCHMARKS), ("revisions", BENCHMARKS), ("prompts", _TASKS)):
+    for name, allowed in (("paths", benchmarks), ("revisions", benchmarks), ("prompts", tasks)):
         _check_names(f"evaluate.{name}", getattr(evaluate, name), allowed)
     for task, prompt in evaluate.prompts.items():
         if prompt.count(SLOT) != 1:
@@ -62,6 +47,12 @@ def check_tasks(config: Config) -> None:
             "run_cfg=make_countdown output_dir=data/countdown` and give "
             "evaluate.paths={countdown: data/countdown/test.jsonl}."
         )
+    for record in evaluate.benchmarks:
+        if record.name in evaluate.tasks and record.hub is None and record.name not in evaluate.paths:
+            raise ConfigError(
+                f"`evaluate.tasks` names {record.name}, whose record in evaluate.benchmarks has no `hub`: "
+                f"give one, or evaluate.paths={{{record.name}: FILE}}."
+            )
 
 
 def _check_original(evaluate: EvaluateSettings) -> None:
@@ -76,6 +67,7 @@ def _check_original(evaluate: EvaluateSettings) -> None:
 
 def _check_names(setting: str, names: Iterable[str], allowed: tuple[str, ...]) -> None:
     for name in names:
+        refuse_programs_and_examples(setting, name)
         if name not in allowed:
             near = get_close_matches(name, allowed, n=1)
             hint = f"did you mean {near[0]}?" if near else f"take some of {', '.join(allowed)}."

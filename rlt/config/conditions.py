@@ -71,6 +71,12 @@ def _holds(item: str) -> Counts:
     return lambda _, *values: any(item in (value or ()) for value in values)
 
 
+def _holds_shuffled(_: Any, *values: Any) -> bool:
+    """Whether a benchmark is named whose options are shuffled, which one of the user's own may be."""
+    named = [item for value in values for item in value or () if item.isidentifier()]  # no files
+    return any(item == "gpqa_diamond" or item not in _TASKS for item in named)
+
+
 def _holds_its_keys(value: Any, *values: Any) -> bool:
     """Whether the others name every task of a mapping; one that does not exist is refused by its own rule."""
     named = {name for listed in values for name in listed or ()}
@@ -142,7 +148,7 @@ CONDITIONS: tuple[OnlyWith, ...] = (
     _if_on(("data.eval_split", "data.eval_subset"), "data.eval_path", "FILE"),
     _if_on(("data.on_contaminated",), "data.decontaminate", "[math500]"),
     OnlyWith(
-        ("evaluate.paths", "evaluate.revisions", "evaluate.option_order"),
+        ("evaluate.paths", "evaluate.revisions", "evaluate.option_order", "evaluate.benchmarks"),
         ("data.decontaminate", _EVERY),
         _on,
         ("data.decontaminate=[math500]", f"{_EVERY}=100"),
@@ -156,7 +162,7 @@ CONDITIONS: tuple[OnlyWith, ...] = (
     OnlyWith(
         ("evaluate.option_order",),
         ("evaluate.tasks", "data.decontaminate"),
-        _holds("gpqa_diamond"),
+        _holds_shuffled,
         ("evaluate.tasks=[gpqa_diamond]", "data.decontaminate=[gpqa_diamond]"),
     ),
     # Questions: in `evaluate`, and while a student trains

@@ -7,11 +7,11 @@ what a run accepts. tests/config/test_reference.py compares the file with it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from inspect import cleandoc
 
 from rlt.config.stages import STAGES
-from rlt.config.tree import Row, rows
+from rlt.config.tree import Row, record_of, rows
 
 _HEAD = """\
 # Settings
@@ -57,25 +57,33 @@ def _sections() -> Iterator[str]:
     yield "## At the root\n"
     yield _table(row for name, row in table.items() if "." not in name and not row.section)
     for name, row in table.items():
-        if row.section is None:
-            continue
-        yield f"\n## {name}\n\n{' '.join(cleandoc(row.section.__doc__ or '').split())}\n"
-        below = (r for n, r in table.items() if n.rpartition(".")[0] == name and not r.section)
-        yield _table(below)
+        if row.section is not None:
+            yield _head(name, row.section)
+            yield _table(r for n, r in table.items() if n.rpartition(".")[0] == name and not r.section)
+    for name, row in table.items():
+        if record := record_of(row.type):
+            yield _head(name, record)
+            yield f"Fields of each entry of the list `{name}`.\n"
+            yield _table(rows(record).values(), read_as=name)
 
 
-def _table(settings: Iterator[Row]) -> str:
+def _head(name: str, record: type) -> str:
+    return f"\n## {name}\n\n{' '.join(cleandoc(record.__doc__ or '').split())}\n"
+
+
+def _table(settings: Iterable[Row], read_as: str | None = None) -> str:
     lines = ["| setting | type | default | meaning | stages |", "|:--|:--|:--|:--|:--|"]
-    return "\n".join([*lines, *map(_line, settings)])
+    return "\n".join([*lines, *(_line(row, read_as or row.name) for row in settings)])
 
 
-def _line(row: Row) -> str:
+def _line(row: Row, read_as: str) -> str:
+    """Return the row of a table; `read_as` is the setting that stages read it by."""
     default = "required" if row.default == "???" else f"`{_value(row.default)}`"
     rules = [f"{_SIGNS[name]} {bound:.12g}" for name, bound in row.bounds.items()]
     if row.choices:
         rules = [f"one of `{'`, `'.join(row.choices)}`"]
     meaning = "; ".join([row.doc, *rules])
-    cells = [f"`{row.name}`", row.type_name, default, meaning, _stages(row.name)]
+    cells = [f"`{row.name}`", row.type_name, default, meaning, _stages(read_as)]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -85,6 +93,8 @@ def _value(value: object) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
+    if value == "":
+        return '""'
     if isinstance(value, list):
         return f"[{','.join(map(str, value))}]"
     return str(value)

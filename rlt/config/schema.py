@@ -36,11 +36,20 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-BENCHMARKS = ("aime24", "math500", "gpqa_diamond", "gsm8k", "countdown")
+BENCHMARKS = (
+    *("aime24", "aime25", "aime26", "hmmt_feb25", "hmmt_nov25", "hmmt_feb26", "brumo25", "amc23"),
+    *("math500", "minerva", "olympiadbench", "gsm8k", "gpqa_diamond", "supergpqa", "mmlu_pro", "countdown"),
+)
+"""The names of rlt/tasks/benchmarks/catalog.py."""
 LOCAL_TASK = "problems"
 """The task of `evaluate` that reads dataset_id_or_path."""
 SLOT = "{question}"
 """Where the question stands in `evaluate.prompts`."""
+BOXED = r"Put your final answer inside \boxed{}. " + SLOT
+"""Asks as SkyThought does, in our own words: what is wanted first, then the question."""
+MOST_OPTIONS = {"choice": 4, "choice10": 10}
+"""Kinds of answers that are the letter of an option -> how many options there may be."""
+ANSWER_KINDS = ("math", *MOST_OPTIONS, "countdown")
 NO_DATASET = "none"
 """dataset_id_or_path of a stage that reads nothing there."""
 SELECTION_RULES = ("none", "first", "best", "shortest", "random", "rank")
@@ -540,6 +549,38 @@ class DuringTrainingSettings:
 
 
 @dataclass
+class BenchmarkSettings:
+    """A benchmark: where its rows come from, which columns say what, and what kind of answer is right."""
+
+    name: str = setting("", "what evaluate.tasks calls it: small letters, digits and _")
+    hub: str | None = setting(None, "dataset on the Hub; null: evaluate.paths={NAME: FILE} gives the rows")
+    revision: str | None = setting(
+        None, "its commit, where evaluate.revisions does not say another; null: newest"
+    )
+    split: str = setting("test", "split of the dataset")
+    config_name: str | None = setting(None, "configuration of the dataset")
+    question: str = setting("problem", "column of the question")
+    answer: str = setting(
+        "answer",
+        r"column of the right answer: a text, a number, a list of texts, or a solution that ends in \boxed{} "
+        "or ####; with options a letter, a place from 0 on, or the column of the right option",
+    )
+    grader: str = setting("math", "kind of its answers", choices=ANSWER_KINDS)
+    options: list[str] = setting([], "with choice or choice10: columns of one option each, or one of a list")
+    shuffle: bool = setting(False, "shuffle the options, as evaluate.option_order says")
+    most_digits: int = setting(0, "answers are whole numbers of at most so many digits; 0: no rule")
+    only: dict[str, str] = setting({}, "column -> text that it holds in the rows of this benchmark")
+    groups: list[str] = setting([], "columns by which the accuracy is reported as well, such as level")
+    prompt: str = setting(BOXED, "what the user's turn says, with {question} where the question goes")
+    num_problems: int | None = setting(None, "how many it has, to notice a file that lacks some")
+    num_samples: int | None = setting(
+        None, "answers to each problem under evaluate.num_samples=null; null: by the number of problems"
+    )
+    licence: str = setting("", "of the dataset, for the docs")
+    private: bool = setting(False, "its questions must not be passed on: nothing that is written holds one")
+
+
+@dataclass
 class EvaluateSettings:
     """The stage evaluate: which questions, asked how, graded how. eval_cfg=skythought and =robust set it."""
 
@@ -547,6 +588,9 @@ class EvaluateSettings:
         ["aime24", "math500", "gpqa_diamond"],
         f"any of {', '.join(BENCHMARKS)}, and {LOCAL_TASK}: those of dataset_id_or_path, while training of "
         "data.eval_path",
+    )
+    benchmarks: list[BenchmarkSettings] = setting(
+        [], "benchmarks of your own, one record each (docs/evaluation.md); evaluate.tasks names what is asked"
     )
     paths: dict[str, str] = setting(
         {}, "task -> a file with the dataset's own columns, to read instead of the Hub, e.g. {aime24: FILE}"
@@ -586,8 +630,9 @@ class EvaluateSettings:
     )
     grader: str = setting(
         "math",
-        f"kind of answers in {LOCAL_TASK}: mathematics, the letter of an option, or Countdown expressions",
-        choices=("math", "choice", "countdown"),
+        f"kind of answers in {LOCAL_TASK}: mathematics, the letter of one of four or of ten options, or "
+        "Countdown expressions",
+        choices=ANSWER_KINDS,
     )
     grading_seconds: float = setting(
         5.0, "CPU seconds for grading an answer; one that needs more is wrong", gt=0

@@ -81,7 +81,8 @@ _DATASET = (
 )
 _CLEANING = (
     *("data.decontaminate", "data.on_contaminated", "data.deduplicate"),
-    *("evaluate.paths", "evaluate.revisions", "evaluate.option_order"),  # the benchmarks' questions
+    # the benchmarks' questions
+    *("evaluate.benchmarks", "evaluate.paths", "evaluate.revisions", "evaluate.option_order"),
 )
 _TOO_LONG = ("data.on_long_row", "data.shortest")
 _HELD_OUT = ("data.eval_path", "data.eval_split", "data.eval_subset")
@@ -131,6 +132,7 @@ _RL = (
     *("monitors.max_truncated", "monitors.max_zero_variance"),
 )
 _ASKING = (
+    "evaluate.benchmarks",
     *("evaluate.tasks", "evaluate.paths", "evaluate.revisions", "evaluate.prompts", "evaluate.grader"),
     "evaluate.original",
     *("evaluate.option_order", "evaluate.unfinished", "evaluate.extraction", "evaluate.grading_seconds"),

@@ -8,10 +8,10 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rlt.config.schema import LOCAL_TASK, SLOT, DataSettings, EvaluateSettings
+from rlt.config.schema import LOCAL_TASK, SLOT, BenchmarkSettings, DataSettings, EvaluateSettings
 from rlt.data.files import SourceRow
 from rlt.data.kept import KeptRows
 from rlt.data.load import load_problems, take_subset
@@ -21,8 +21,8 @@ from rlt.evaluation.protocol import words
 from rlt.formats.tags import TagStyle
 from rlt.generation.seeds import spread_seed
 from rlt.records import Problem, problem_id
-from rlt.tasks.benchmarks.catalog import BENCHMARKS
-from rlt.tasks.benchmarks.task import ORDERS, Order, Task
+from rlt.tasks.benchmarks.catalog import known
+from rlt.tasks.benchmarks.task import ORDERS, Order, reader
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ class Item:
     order: tuple[int, ...] | None = None
     """As in `Question`."""
     is_private: bool = False
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """As in `Question`."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def load_items(
     prompt = words(name, evaluate)
     if name == LOCAL_TASK:
         return _local_items(source, prompt, evaluate.grader, data, tags)
-    task, where = BENCHMARKS[name], task_source(name, evaluate, source)
+    task, where = known(evaluate.benchmarks)[name], task_source(name, evaluate, source)
     table = _read_file(where, data) if name in evaluate.paths else _read_hub(task, evaluate)
     rows = table.kept()
     items = rows.lay_out(_reader(task, prompt, ORDERS[evaluate.option_order](seed)), data)
@@ -101,11 +103,11 @@ def _read_file(path: str, data: DataSettings) -> SourceTable:
     return read_rows(path, split=data.split)
 
 
-def _read_hub(task: Task, evaluate: EvaluateSettings) -> SourceTable:
-    assert task.source is not None, "validate() has asked for a path"
-    hub, revision = task.source, evaluate.revisions.get(task.name)
+def _read_hub(task: BenchmarkSettings, evaluate: EvaluateSettings) -> SourceTable:
+    assert task.hub is not None, "validate() has asked for a path"
+    revision = task_revision(task.name, evaluate)
     try:
-        return read_rows(hub.name, split=hub.split, config_name=hub.config_name, revision=revision)
+        return read_rows(task.hub, split=task.split, config_name=task.config_name, revision=revision)
     except DataError as error:
         raise DataError(
             f"{error}; evaluate.paths={{{task.name}: FILE}} reads a file with the same columns"
@@ -116,22 +118,30 @@ def task_source(name: str, evaluate: EvaluateSettings, source: str) -> str:
     """Return the file or the Hub name that a task is read from."""
     if name == LOCAL_TASK:
         return source
-    hub = BENCHMARKS[name].source
-    path = evaluate.paths.get(name) or (hub.name if hub else None)
+    path = evaluate.paths.get(name) or known(evaluate.benchmarks)[name].hub
     assert path is not None, "validate() has asked for a path"
     return path
 
 
-def _reader(task: Task, prompt: str, order: Order) -> Callable[[SourceRow], Item | None]:
+def task_revision(name: str, evaluate: EvaluateSettings) -> str | None:
+    """Return the commit, branch or tag of a benchmark's dataset; None is the newest, or a file."""
+    if name in evaluate.paths:
+        return None
+    return evaluate.revisions.get(name, known(evaluate.benchmarks)[name].revision)
+
+
+def _reader(task: BenchmarkSettings, prompt: str, order: Order) -> Callable[[SourceRow], Item | None]:
+    read_question = reader(task)
+
     def read(row: SourceRow) -> Item | None:
         if row.fault is not None:
             raise DataError(row.fault)
-        question = task.read(row.values, order)
+        question = read_question(row.values, order)
         if question is None:
             return None
         asked = prompt.replace(SLOT, question.text)
         problem = Problem(problem_id(*question.source), asked, question.reference)
-        return Item(task.name, problem, task.grading, question.order, task.is_private)
+        return Item(task.name, problem, task.grader, question.order, task.private, question.groups)
 
     return read
 
@@ -160,8 +170,8 @@ def num_samples(name: str, num_problems: int, evaluate: EvaluateSettings) -> int
     """Return how many samples of each problem of a task are drawn: few problems need many."""
     if evaluate.num_samples is not None:
         return evaluate.num_samples
-    known = None if name == LOCAL_TASK else BENCHMARKS[name].num_samples
-    return known or min(MOST_SAMPLES, math.ceil(ENOUGH / num_problems))
+    of_task = None if name == LOCAL_TASK else known(evaluate.benchmarks)[name].num_samples
+    return of_task or min(MOST_SAMPLES, math.ceil(ENOUGH / num_problems))
 
 
 def plan_samples(asked: Sequence[Asked], per_problem: Mapping[str, int]) -> list[EvalSample]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rlt.config.original.skythought import TASK_PROMPTS, asks_as_skythought, read_task_prompt
 from rlt.config.schema import SLOT, EvaluateSettings
-from rlt.tasks.benchmarks.catalog import BENCHMARKS
+from rlt.tasks.benchmarks.catalog import known
 
 SKYTHOUGHT, LIKE = "skythought", "skythought-like"
 THEIRS, TYPED, OURS = "SkyThought's", "those of evaluate.prompts", "ours"
@@ -35,7 +35,8 @@ def words(task: str, evaluate: EvaluateSettings) -> str:
         return evaluate.prompts[task]
     if evaluate.original is not None and task in TASK_PROMPTS:
         return read_task_prompt(evaluate.original, task)
-    return BENCHMARKS[task].prompt if task in BENCHMARKS else SLOT
+    records = known(evaluate.benchmarks)
+    return records[task].prompt if task in records else SLOT
 
 
 def prompt_sources(tasks: Iterable[str], evaluate: EvaluateSettings) -> dict[str, str]:

@@ -61,11 +61,37 @@ def summarize_task(rows: Sequence[Row], same: Same = grade_by_form) -> dict[str,
         "majority": fmean(majorities),
         "interval_95_majority": interval(majorities, least),
         "truncated": fmean(row["finish_reason"] == "length" for row in rows),
+        "cut": sum(row["finish_reason"] == "length" for row in rows),
+        "undecided": sum(bool(row.get("undecided")) for row in rows),
         "well_formed": fmean(row["why"] is None for row in rows),
         "no_answer": fmean(row["extracted"] is None for row in rows),
         "withheld": dict(Counter(row["finish_reason"] for row in rows if row["finish_reason"] in WITHHELD)),
         "tokens": {"mean": fmean(lengths), "median": median(lengths), "max": max(lengths)},
         "rules": dict(sorted(Counter(row["rule"] for row in rows).items())),
+        "groups": by_group(problems),
+    }
+
+
+def by_group(problems: Sequence[Sequence[Row]]) -> dict[str, dict[str, Any]]:
+    """Return the accuracy of each group of problems, such as a level, by column and value."""
+    found: dict[str, dict[str, list[Sequence[Row]]]] = defaultdict(lambda: defaultdict(list))
+    for samples in problems:
+        for column, value in (samples[0].get("groups") or {}).items():
+            found[column][value].append(samples)
+    return {
+        column: {value: _of_group(members) for value, members in sorted(values.items())}
+        for column, values in found.items()
+    }
+
+
+def _of_group(problems: Sequence[Sequence[Row]]) -> dict[str, Any]:
+    shares = [fmean(row["correct"] for row in samples) for samples in problems]
+    least = min(len(samples) for samples in problems)
+    return {
+        "num_problems": len(shares),
+        "accuracy": fmean(shares),
+        "interval_95": interval(shares, least),
+        "cut": sum(row["finish_reason"] == "length" for samples in problems for row in samples),
     }
 
 

@@ -23,6 +23,8 @@ def summary_page(summary: Summary, model: str, how: str, *, markdown: Markdown, 
         markdown(results(summary)).strip(),
         *withheld(summary),
     ]
+    if len(rows := by_group(summary)) > 1:
+        parts += ["## By groups of problems", markdown(rows).strip()]
     if reference and has_published(list(summary)):
         parts += ["## Beside published results", markdown(beside_published(summary, model)).strip(), legend()]
     return "\n\n".join(parts) + "\n"
@@ -38,7 +40,7 @@ def how_measured(sampling: Mapping[str, Any]) -> str:
 def results(summary: Summary) -> Rows:
     """Return one line per task, the head first; accuracies in percent."""
     head = ["task", "problems", "k", "accuracy", "95 % interval", "by SkyThought", "pass@k", "majority@k"]
-    head += ["well formed", "truncated", "mean tokens"]
+    head += ["well formed", "cut", "undecided", "mean tokens"]
     return [head, *(_line(task, numbers) for task, numbers in summary.items())]
 
 
@@ -64,9 +66,21 @@ def _line(task: str, numbers: Mapping[str, Any]) -> list[str]:
         with_interval(numbers["pass_at"][last], numbers.get("interval_95_pass_at", {}).get(last)),
         with_interval(numbers["majority"], numbers.get("interval_95_majority")),
         percent(numbers["well_formed"]),
-        percent(numbers["truncated"]),
+        f"{numbers['cut']} ({percent(numbers['truncated'])})",
+        str(numbers["undecided"]),
         f"{numbers['tokens']['mean']:.0f}",
     ]
+
+
+def by_group(summary: Summary) -> Rows:
+    """Return one line per group of problems, such as a level of MATH-500, the head first."""
+    rows = [["task", "group", "problems", "accuracy", "cut"]]
+    for task, numbers in summary.items():
+        for column, values in numbers.get("groups", {}).items():
+            for value, found in values.items():
+                shown = with_interval(found["accuracy"], found["interval_95"])
+                rows.append([task, f"{column} {value}", str(found["num_problems"]), shown, str(found["cut"])])
+    return rows
 
 
 def with_interval(share: float | None, interval: Sequence[float] | None) -> str:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from rlt.config.schema import MOST_OPTIONS
 from rlt.tasks.extraction import Orders, extract
 from rlt.tasks.graders import GRADERS
 from rlt.tasks.skythought import SkyThoughtGrader, Turn
 
 CHOICE = "choice"
-"""The kind whose answers are letters, which need no grader."""
 UNFINISHED = "unfinished thought"
 """The rule by which there is no answer in a thought that never ends."""
 _Pair = tuple[str, str, str]
@@ -41,6 +41,8 @@ class Verdict:
     rule: str
     correct_skythought: bool | None = None
     """What SkyThought's program says, which reads the whole turn; None without it, and for other kinds."""
+    undecided: bool = False
+    """Whether our grader could not come to a verdict, so that the answer counts as wrong."""
 
 
 class GradingPool:
@@ -68,7 +70,13 @@ class GradingPool:
         if self._original:
             theirs = self._original.grade([Turn(a.task, a.kind, a.turn, a.reference) for a in answers])
         return [
-            Verdict(our in right, *read, their) for read, our, their in zip(found, ours, theirs, strict=True)
+            Verdict(
+                our in right,
+                *read,
+                their,
+                undecided=our is not None and our not in right and self._is_undecided(our),
+            )
+            for read, our, their in zip(found, ours, theirs, strict=True)
         ]
 
     def _find(self, answer: Ungraded) -> tuple[str | None, str]:
@@ -89,9 +97,13 @@ class GradingPool:
         }
 
     def _grade(self, kind: str, pairs: Sequence[_Pair]) -> list[bool]:
-        if kind == CHOICE:
+        if kind in MOST_OPTIONS:  # letters need no grader
             return [answer == reference for _, answer, reference in pairs]
         return self._graders[kind].grade([(answer, reference) for _, answer, reference in pairs])
+
+    def _is_undecided(self, pair: _Pair) -> bool:
+        kind, answer, reference = pair
+        return kind not in MOST_OPTIONS and self._graders[kind].is_undecided(answer, reference)
 
     def close(self) -> None:
         """End the graders' processes."""

@@ -234,8 +234,38 @@ def _warpers(sampling: Sampling) -> list[Callable[[Any, Any], Any]]:
     if sampling.top_k > 0:
         warpers.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:
-        warpers.append(TopPLogitsWarper(sampling.top_p))
+        warpers.append(_Nucleus(sampling.top_p))
     return warpers
+
+
+class _Nucleus:
+    """The tokens of TopPLogitsWarper, which sorts the whole vocabulary: three quarters of a step on a CPU.
+
+    Here their mass is added up in buckets by the first 16 bits of the logits, and only the tokens of the
+    bucket where the nucleus ends are put in order.
+    """
+
+    def __init__(self, top_p: float) -> None:
+        self._top_p = top_p
+        self._by_sorting = TopPLogitsWarper(top_p)
+
+    def __call__(self, input_ids: Any, logits_BV: Tensor) -> Tensor:
+        if logits_BV.device.type != "cpu":  # which sort fast, and would wait for each row here
+            return self._by_sorting(input_ids, logits_BV)
+        bits_BV = logits_BV.float().view(torch.int32)
+        ordered_BV = bits_BV ^ ((bits_BV >> 31) & 0x7FFFFFFF)  # as whole numbers in the order of the logits
+        bucket_BV = (ordered_BV >> 16).long() + 2**15
+        probs_BV = logits_BV.softmax(-1).double()
+        mass_BK = probs_BV.new_zeros(len(logits_BV), 2**16).scatter_add_(1, bucket_BV, probs_BV)
+        above_BK = mass_BK.flip(-1).cumsum(-1).flip(-1) - mass_BK
+        last_B1 = (above_BK < self._top_p).int().argmax(-1, keepdim=True)
+        dropped_BV = bucket_BV < last_B1
+        for row, last in enumerate(last_B1[:, 0].tolist()):
+            inside_N = (bucket_BV[row] == last).nonzero()[:, 0]
+            probs_N, order_N = probs_BV[row, inside_N].sort(descending=True, stable=True)
+            before_N = above_BK[row, last] + probs_N.cumsum(-1) - probs_N
+            dropped_BV[row, inside_N[order_N]] = before_N >= self._top_p
+        return logits_BV.masked_fill(dropped_BV, -torch.inf)
 
 
 def _uniforms(seed: int, count: int) -> Tensor:

@@ -36,7 +36,7 @@ class WeightSync(Protocol):
     def push(self, weights: Iterator[tuple[str, Tensor]]) -> None:
         """Make every server generate with these weights. Runs through the whole iterator.
 
-        Names are those of a transformers checkpoint, `lm_head.weight` among them when untied.
+        Names are those of the servers' checkpoint (names.py), `lm_head.weight` among them when untied.
         Raises GenerationError with the servers' words when it fails or takes too long.
         """
         ...
@@ -93,8 +93,10 @@ class CheckpointSync:
                 "make room there or set generation.sync_dir to another folder"
             ) from error
         self._names = check_names(names, self._names)
-        # Any vLLM server reloads an untied model rightly; a tied head needs our worker extension.
-        method = "reload_weights" if "lm_head.weight" in names else RELOAD
+        # Any vLLM server reloads an untied model without experts rightly; others need our worker extension.
+        has_head = any(name.endswith("lm_head.weight") for name in names)  # maybe below a prefix
+        has_experts = any(".experts." in name for name in names)
+        method = "reload_weights" if has_head and not has_experts else RELOAD
         body = {"method": method, "kwargs": {"weights_path": str(folder)}}
         what = f"{method} from {folder}"
         if method == RELOAD:

@@ -18,7 +18,7 @@ from rlt.launch.plan import Plan
 from rlt.launch.server_memory import ServerMemory, server_memory
 from rlt.launch.step_time import Lengths, StepTimes, assumed_lengths, longest_lengths, step_times
 from rlt.launch.training_memory import Models, TrainingMemory, tokens_that_fit, training_memory
-from rlt.models.size import NoForecast
+from rlt.models.size import ModelSize, NoForecast
 from rlt.surroundings.gpus import GPU
 
 _ROWS = {"bespokelabs/Bespoke-Stratos-17k": 16710}
@@ -99,12 +99,19 @@ def make_forecast(config: Config, plan: Plan, num_rows: int | None) -> Forecast:
 
 def read_models(config: Config) -> Models:
     """Return the sizes of the policy and of the students that score beside it."""
-    assert config.model_name_or_path is not None, "validate() has asked for a model"
-    policy = read_size(config.model_name_or_path)
+    policy = size_of_policy(config)
     if not stage_of(config).scores or config.reward.placement == "server":
         return Models(policy)
     names = [config.student_model or "", *(student.model for student in config.reward.students)]
-    return Models(policy, tuple(read_size(name) for name in names))
+    trust = config.model.trust_remote_code
+    return Models(policy, tuple(read_size(name, trust=trust) for name in names))
+
+
+def size_of_policy(config: Config) -> ModelSize:
+    """Return the size of the model that a configuration trains; raises NoForecast."""
+    assert config.model_name_or_path is not None, "validate() has asked for a model"
+    model = config.model
+    return read_size(config.model_name_or_path, revision=model.revision, trust=model.trust_remote_code)
 
 
 def needs_of(config: Config, plan: Plan, models: Models, gpu: GPU) -> Needs:

@@ -11,6 +11,7 @@ from rlt.launch.remedies import Remedy, remedies
 from rlt.launch.server_memory import ServerMemory
 from rlt.launch.step_time import Lengths
 from rlt.launch.training_memory import Parts, attention_on_gpu
+from rlt.models.size import ModelSize
 
 _NAME = 24
 
@@ -61,8 +62,12 @@ def _gpus(forecast: Forecast) -> str:
 
 def _models(forecast: Forecast) -> str:
     policy, students = forecast.models.policy, forecast.models.students
-    text = f"{policy.parameters / 1e9:.2f} B parameters"
-    return text + "".join(f", student {student.parameters / 1e9:.2f} B" for student in students)
+    text = f"{policy.parameters / 1e9:.2f} B parameters{_active(policy)}"
+    return text + "".join(f", student {s.parameters / 1e9:.2f} B{_active(s)}" for s in students)
+
+
+def _active(size: ModelSize) -> str:
+    return f" ({size.active / 1e9:.2f} B for each token)" if size.is_mixture else ""
 
 
 def _training(forecast: Forecast) -> Iterator[str]:
@@ -102,7 +107,7 @@ def _server(forecast: Forecast) -> Iterator[str]:
 
 
 def _sequences(server: ServerMemory) -> str:
-    each = f"{server.kv_bytes / 1024:.4g} KiB a token"
+    each = f"{server.kv_bytes / server.sequence / 1024:.4g} KiB a token"
     return f"{each}: {server.sequences} sequences of {server.sequence:,} tokens at once"
 
 

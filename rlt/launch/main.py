@@ -34,10 +34,9 @@ from rlt.errors import ConfigError, RLTError
 from rlt.launch.command import PROJECT, training_command, training_env
 from rlt.launch.compilers import check_compilers
 from rlt.launch.disk import check_disk, disk_needs
-from rlt.launch.forecast import Forecast, count_steps, make_forecast
+from rlt.launch.forecast import Forecast, count_steps, make_forecast, size_of_policy
 from rlt.launch.forecast_text import page
 from rlt.launch.machines import ALONE, Machines, check_machines, take_options
-from rlt.launch.model_size import read_size
 from rlt.launch.plan import (
     STRATEGIES,
     Plan,
@@ -320,8 +319,8 @@ def look_at_disk(config: Config, plan: Plan, num_rows: int | None, *, refuse: bo
     if not stage_of(config).trains or config.model_name_or_path is None:
         return None
     try:
-        size = read_size(config.model_name_or_path)
-        return check_disk(config, disk_needs(config, plan.strategy, size, count_steps(config, num_rows)))
+        needs = disk_needs(config, plan.strategy, size_of_policy(config), count_steps(config, num_rows))
+        return check_disk(config, needs)
     except NoForecast:
         return None
     except ConfigError as error:

@@ -20,7 +20,7 @@ class ServerMemory:
     pool: float
     """What is left for keys and values; may be negative."""
     kv_bytes: float
-    """Of one token."""
+    """What is kept of a sequence of the full length."""
     sequence: int
     """Tokens of the longest prompt and completion together."""
     max_sequences: int
@@ -29,7 +29,7 @@ class ServerMemory:
     @property
     def sequences(self) -> int:
         """Sequences of the full length that fit at once."""
-        return max(0, int(self.pool // (self.kv_bytes * self.sequence)))
+        return max(0, int(self.pool // self.kv_bytes))
 
 
 def server_memory(config: Config, gpu: GPU, policy: ModelSize) -> ServerMemory:
@@ -38,6 +38,7 @@ def server_memory(config: Config, gpu: GPU, policy: ModelSize) -> ServerMemory:
     width, parallel = bytes_of(generation.dtype), generation.tensor_parallel
     batched, max_sequences = vllm_limits(gpu)
     weights = width * policy.parameters / parallel
+    length = config.max_prompt_length + config.max_completion_length
     activations = batched * forward_by_layer(policy, Numbers(width, width, width)) / parallel
     sampling = 3 * 4 * max_sequences * policy.vocabulary  # logits, log-probabilities and a copy, in float32
     working = activations + sampling + CONTEXT_BYTES
@@ -45,10 +46,17 @@ def server_memory(config: Config, gpu: GPU, policy: ModelSize) -> ServerMemory:
         weights=weights,
         working=working,
         pool=generation.gpu_memory_utilization * gpu.memory - weights - working,
-        kv_bytes=policy.kv_bytes(width) / min(parallel, policy.kv_heads),
-        sequence=config.max_prompt_length + config.max_completion_length,
+        kv_bytes=sequence_bytes(config, policy, length),
+        sequence=length,
         max_sequences=max_sequences,
     )
+
+
+def sequence_bytes(config: Config, policy: ModelSize, length: float) -> float:
+    """Return the bytes of a sequence's keys, values and states on each GPU of a server."""
+    generation = config.generation
+    shared = min(generation.tensor_parallel, policy.kv_heads)
+    return policy.kv_bytes(bytes_of(generation.dtype), length) / shared
 
 
 def vllm_limits(gpu: GPU) -> tuple[int, int]:

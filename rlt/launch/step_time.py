@@ -34,7 +34,7 @@ from rlt.launch.hardware import (
     SERVER_TICK,
 )
 from rlt.launch.plan import Plan
-from rlt.launch.server_memory import ServerMemory
+from rlt.launch.server_memory import ServerMemory, sequence_bytes
 from rlt.launch.training_memory import SHARDED, Models, trained_parameters
 from rlt.models.passes import BUSY_TOKENS, joined_tokens
 from rlt.models.size import ModelSize
@@ -234,7 +234,7 @@ class StepTimes:
         share = math.ceil(config.train_batch_size / len(self.plan.servers))
         groups = math.ceil(share / config.num_generations)
         context = lengths.prompt + lengths.completion / 2
-        room = int(server.pool / (server.kv_bytes * context))
+        room = int(server.pool / sequence_bytes(config, self.models.policy, context))
         at_once = max(1, min(share, room, server.max_sequences))
         width = bytes_of(config.generation.dtype)
         tick = self._decode(at_once, context, width, parallel) + SERVER_TICK
@@ -261,7 +261,7 @@ class StepTimes:
     def _decode(self, sequences: int, context: float, width: int, parallel: int) -> float:
         """Return the time of one token for each sequence: reading weights and keys, or computing."""
         policy = self.models.policy
-        read = width * policy.parameters + sequences * context * policy.kv_bytes(width)
+        read = width * policy.weights_read(sequences) + sequences * policy.kv_bytes(width, context)
         computed = policy.forward_flops(sequences, context)
         return max(read / (self.gpu.bandwidth * BANDWIDTH_SHARE), computed / self.flops) / parallel
 

@@ -155,7 +155,7 @@ def _phases(
     if stage_of(config).is_rl and config.generation.backend == "transformers":
         phases["generating"] = {
             "whole policy": policy.parameters * numbers.weight * (strategy in SHARDED),
-            "keys and values": tokens * policy.kv_bytes(numbers.compute),
+            "keys and values": batch * policy.kv_bytes(numbers.compute, row_length(config)),
             "logits": 3 * 4 * batch * policy.vocabulary,
         }
     return phases
@@ -196,7 +196,7 @@ def _update_buffers(
     if (
         strategy in SHARDED
     ):  # what is gathered ahead, and the gradient of the largest module before it is shared
-        largest = 0 if config.model.lora.rank else policy.embedding
+        largest = 0 if config.model.lora.rank else policy.largest
         return {"gathered": numbers.weight * (_live(policy) + largest)}
     if strategy in WITHOUT_DEEPSPEED:
         casts = numbers.compute * policy.parameters if numbers.is_autocast else 0
@@ -206,7 +206,7 @@ def _update_buffers(
 
 
 def _live(size: ModelSize) -> int:
-    return max(size.embedding, min(size.parameters, LIVE_PARAMETERS))
+    return max(size.largest, min(size.parameters, LIVE_PARAMETERS))
 
 
 def attention_on_gpu(config: Config) -> str:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlt.errors import DataError
-from rlt.evaluation.compare import Shares, read_shares
 from rlt.evaluation.intervals import Interval, paired_share_interval, share_interval
+from rlt.evaluation.paired import Shares
+from rlt.evaluation.runs import read_shares
 from rlt.quickstart.report import markdown_table, percent, percent_interval
 
 AFTER = "taught after RL"

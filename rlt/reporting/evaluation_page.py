@@ -42,6 +42,8 @@ class Results:
     table: Rows
     accuracies: Sequence[str]
     """SVG."""
+    groups: Rows = ()
+    """Of problems, the head first."""
     published: Rows = ()
     legend: str = ""
 
@@ -122,6 +124,8 @@ def _numbers(results: Results) -> str:
     )
     table, how = html_table(results.table), f"<p class='label'>{escaped(results.how)}</p>"
     parts = [f'<h2>Result</h2>{table}{how}<div class="grid wide">{plots}</div>']
+    if len(results.groups) > 1:
+        parts.append(f"<h2>By groups of problems</h2>{html_table(results.groups)}")
     if results.published:
         legend = f"<p class='label'>{escaped(results.legend)} Hollow marks in the plots.</p>"
         parts.append(f"<h2>Beside published results</h2>{html_table(results.published)}{legend}")
@@ -179,7 +183,7 @@ def _entry(counted: Counted, row: Row) -> Entry:
     read = [
         *verdict,
         ("read in it", _shown(row["extracted"], LONGEST_READ) or "nothing"),
-        ("by the rule", counted.rule),
+        ("by the rule", counted.rule + (", but undecided" if row.get("undecided") else "")),
         ("reference", _shown(row["reference"], LONGEST_READ)),
         ("length", f"{counted.num_tokens:,} tokens, finish reason {counted.finish_reason}"),
         ("form", row["why"] or "well formed"),

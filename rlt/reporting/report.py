@@ -12,11 +12,13 @@ from rlt.reporting.console import shorten_middle
 from rlt.reporting.curves import draw_panel, panels_of
 from rlt.reporting.metrics import NAME as METRICS_NAME
 from rlt.reporting.metrics import read_metrics, series
+from rlt.reporting.outcome import Paired, sentences, times
 from rlt.reporting.page import escaped, figure
 from rlt.reporting.processes import gpus_of_servers
 from rlt.reporting.run_page import configuration, inputs, to_run_again, versions, write_run_page
 from rlt.reporting.run_record import read_run
 from rlt.reporting.samples import SCORE_KEYS, TEXTS, read_samples, sample_files
+from rlt.reporting.tables import html_table
 from rlt.reporting.timeline import NAME as TIMELINE_NAME
 from rlt.reporting.timeline import draw_timeline, median_step, read_timelines
 
@@ -25,16 +27,21 @@ _ENDS = 5
 """Logged steps averaged at either end of a run in the summary."""
 
 
-def write_report(run_dir: str | Path) -> Path:
-    """Return the path of report.html, written into the run directory from what it holds so far."""
+def write_report(run_dir: str | Path, paired: Paired) -> Path:
+    """Return the path of report.html, written into the run directory from what it holds so far.
+
+    `paired` says how sure a change by problem is.
+    """
     run_dir = Path(run_dir)
     run = read_run(run_dir)
     metrics_path = run_dir / METRICS_NAME
     rows = read_metrics(metrics_path) if metrics_path.exists() else []
     last_step = max((row["step"] for row in rows), default=None)
     sections = [
+        *(f"<p>{escaped(sentence)}</p>" for sentence in sentences(run_dir, run, rows, paired)),
         _summary(rows),
         _plots(rows),
+        _times(rows),
         _one_step(run_dir),
         _samples(run_dir / "samples", last_step),
         to_run_again(run),
@@ -91,6 +98,13 @@ def _plots(rows: list[dict[str, Any]]) -> str:
     for panel in panels_of(rows):
         figures.append(figure(draw_panel(rows, panel), panel.title, panel.note))
     return f'<h2>Curves</h2><div class="grid">{"".join(figures)}</div>' if figures else ""
+
+
+def _times(rows: list[dict[str, Any]]) -> str:
+    """Return the table of phases."""
+    table = times(rows)
+    note = "<p class='label'>Means over all logged steps. Phases may overlap.</p>"
+    return f"<h2>Time of a step</h2>{html_table(table)}{note}" if table else ""
 
 
 def _one_step(run_dir: Path) -> str:

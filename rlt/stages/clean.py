@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from rlt.config.schema import BENCHMARKS, SLOT, Config, DataSettings
+from rlt.config.schema import SLOT, Config, DataSettings
 from rlt.data.decontaminate import NUM_WORDS, Hit, QuestionIndex, first_of_each, questions_of
 from rlt.data.kept import NUM_SHOWN, REPEATED, KeptRows, Overlap
 from rlt.errors import DataError
@@ -15,11 +15,10 @@ from rlt.evaluation.items import load_items
 from rlt.formats.tags import tag_style
 from rlt.records import Problem, Trace
 from rlt.stages.common import progress
-from rlt.tasks.benchmarks import catalog
+from rlt.tasks.benchmarks.catalog import known
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-_PRIVATE = frozenset(name for name, task in catalog.BENCHMARKS.items() if task.is_private)
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,8 @@ def find_overlaps(problems: Sequence[Problem], texts: Sequence[str], config: Con
     hits: dict[int, Sequence[Hit]] = {}
     if config.data.decontaminate:
         questions = {name: benchmark_questions(name, config) for name in config.data.decontaminate}
-        index = QuestionIndex(questions, _PRIVATE)
+        records = known(config.evaluate.benchmarks)
+        index = QuestionIndex(questions, frozenset(name for name, task in records.items() if task.private))
         of_problem: dict[str, Sequence[Hit]] = {}  # one may have many traces
         for place, problem in enumerate(progress(problems, "comparing with benchmarks")):
             if problem.id not in of_problem:
@@ -69,7 +69,7 @@ def find_overlaps(problems: Sequence[Problem], texts: Sequence[str], config: Con
 
 def benchmark_questions(name: str, config: Config) -> list[str]:
     """Return the questions of a benchmark, read as `evaluate` reads them, or of a file."""
-    if name not in BENCHMARKS:
+    if name not in known(config.evaluate.benchmarks):
         return questions_of(name)
     bare = replace(config.evaluate, prompts={name: SLOT})
     tags = tag_style(config.layout.tags)

@@ -29,6 +29,7 @@ from rlt.data.model_layout import ModelLayout, write_layout
 from rlt.data.own_layout import used_prompts
 from rlt.devices import on_gpu
 from rlt.errors import CheckpointError, ConfigError, RLTError
+from rlt.evaluation.intervals import paired_interval
 from rlt.models.process_groups import limit_new_groups
 from rlt.reporting.card import write_card
 from rlt.reporting.dataset_card import OVERLAP_FILE
@@ -158,7 +159,7 @@ def _report(directory: Path, write: Callable[[Path], Path | None]) -> None:
 
 def _training_report(directory: Path) -> Path | None:
     """Return the report of a training run; None where it ended before it had anything to show."""
-    return write_report(directory) if (directory / "metrics.jsonl").is_file() else None
+    return write_report(directory, paired_interval) if (directory / "metrics.jsonl").is_file() else None
 
 
 def resume_point(config: Config) -> Path | None:

@@ -33,6 +33,7 @@ from rlt.evaluation.items import (
     num_samples,
     plan_samples,
     prompts_digest,
+    task_revision,
     task_source,
 )
 from rlt.evaluation.protocol import SKYTHOUGHT, WHOSE, prompt_sources, protocol, told
@@ -250,7 +251,7 @@ def origins(
 def task_input(config: Config, task: str) -> Source:
     """Return where a task is read from, with the revision of what comes from the Hub."""
     is_ours = task == LOCAL_TASK
-    revision = config.data.revision if is_ours else config.evaluate.revisions.get(task)
+    revision = config.data.revision if is_ours else task_revision(task, config.evaluate)
     return task_source(task, config.evaluate, config.dataset_id_or_path), revision
 
 
@@ -359,6 +360,7 @@ def sample_row(sample: EvalSample, drawn: Mapping[str, Any], verdict: Verdict) -
         "prompt_sha256": asked.prompt_sha256,
         "question": None if item.is_private else item.problem.question,
         "option_order": item.order,
+        "groups": dict(item.groups),
         **{key: drawn[key] for key in ("text", "num_tokens", "finish_reason", "why")},
         "reference": item.problem.solution,
         **asdict(verdict),

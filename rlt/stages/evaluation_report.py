@@ -10,7 +10,7 @@ from typing import Any
 from rlt.config.schema import EvaluateSettings
 from rlt.evaluation.protocol import told
 from rlt.evaluation.published import PUBLISHED
-from rlt.evaluation.table import beside_published, has_published, how_measured, legend, results
+from rlt.evaluation.table import beside_published, by_group, has_published, how_measured, legend, results
 from rlt.reporting.evaluation_page import Results, write_evaluation_page
 from rlt.reporting.evaluation_plots import Accuracy, draw_accuracies
 from rlt.reporting.inputs import input_label
@@ -36,6 +36,7 @@ def evaluation_report(evaluate: EvaluateSettings, run_dir: Path) -> Path | None:
         how=f"{how_measured(summary['sampling'])} {told(summary)}",
         table=results(tasks),
         accuracies=[draw_accuracies(title, lines) for title, lines in plots(tasks, with_published)],
+        groups=by_group(tasks),
         published=beside_published(tasks, model) if with_published else (),
         legend=legend(),
     )

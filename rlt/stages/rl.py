@@ -15,10 +15,14 @@ from rlt.config.schema import PLAIN_SAMPLING, Config, stage_of
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import keep_shortest
 from rlt.data.load import count_overlap, require_full_step
+from rlt.generation.collective import on_main_process
 from rlt.generation.drift import rounding_limit
+from rlt.generation.names import served_names
 from rlt.generation.sync_folder import sync_folder
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.weight_sync import make_weight_sync
+from rlt.generation.weights import model_weights
+from rlt.models.checkpoint_tensors import checkpoint_tensors
 from rlt.models.passes import joined_tokens
 from rlt.models.plain import PlainModel
 from rlt.reporting.run_record import RunRecord
@@ -142,6 +146,10 @@ def make_engine(trainer: RLTrainer[Any], *, pool: VLLMPool | None, config: Confi
             batch_size=config.per_device_train_batch_size,
         )
     pool.stopwatch = trainer.meter.stopwatch
+    name = config.model_name_or_path
+    assert name is not None, "validate() has asked for a model"
+    served = on_main_process(trainer.accelerator, lambda: checkpoint_tensors(name, config.model.revision))
+    names = served_names(trainer.policy, served, name)
     sync = make_weight_sync(
         config.generation.weight_sync,
         pool,
@@ -150,13 +158,13 @@ def make_engine(trainer: RLTrainer[Any], *, pool: VLLMPool | None, config: Confi
         timeout=config.generation.sync_timeout,
     )
     return ServerEngine(
-        trainer.policy,
+        lambda: names(model_weights(trainer.policy)),
         trainer.accelerator,
         generator=pool,
         sync=sync,
         sampling=sampling,
         restarts=Restarts(
-            partial(pool.wait_until_back, config.model_name_or_path, config.generation.startup_timeout),
+            partial(pool.wait_until_back, name, config.generation.startup_timeout),
             config.generation.max_restarts,
         ),
         overlaps=overlaps,

@@ -24,13 +24,14 @@ _REMEMBERED = 100_000
 class ChildPool:
     """Grades with a child for each core, up to `most_children`, none before it is needed.
 
-    What ends its child, or cannot be decided in `seconds` of CPU time, is wrong; `undecided` counts it.
+    What ends its child, or cannot be decided in `seconds` of CPU time, is wrong; `undecided` counts it, `given_up` holds it.
     """
 
     def __init__(
         self, make: Callable[[], GradingChild], seconds: float, most_children: int = MOST_CHILDREN
     ) -> None:
         self.undecided = 0
+        self.given_up: set[Asked] = set()
         self.known: dict[Asked, bool] = {}
         self._seconds = seconds
         self._lock = threading.Lock()
@@ -80,6 +81,7 @@ class ChildPool:
 
     def _give_up(self, asked: Asked) -> None:
         with self._lock:
+            self.given_up.add(asked)
             self.undecided += 1
             count = self.undecided
         if count.bit_count() == 1:  # the 1st, 2nd, 4th, 8th …

@@ -152,6 +152,10 @@ class CountdownGrader:
         """Return for each (answer, reference) whether it is right."""
         return [self(*pair) for pair in pairs]
 
+    def is_undecided(self, answer: str, reference: str) -> bool:  # noqa: ARG002 - as of every grader
+        """Whether a pair could not be graded: none."""
+        return False
+
     def is_answer(self, text: str) -> bool:
         """Whether a text is an expression."""
         return parse_expression(text) is not None

@@ -42,6 +42,11 @@ _QUANTITY = re.compile(r"[-+]?\$?[\d.,/]+ ?[A-Za-z/]+(?: [a-z/]+)?(?:\^\d)?\.?")
 _WORD = re.compile("(?:(?![\u00b2\u00b3\u00b9\u2070-\u209c])[^\\W\\d_]){2,}")
 _LETTER = re.compile(r"(?<![A-Za-z0-9])[A-D](?![A-Za-z0-9])")
 _ONE_LETTER = re.compile(r"(?:\\[a-z]+\{|[\s({*])*([A-D])(?:[\s)}*.]*|[\s)}*]*[).:].*)", re.DOTALL)
+_LETTER_OF_TEN = re.compile(
+    r"(?<![A-Za-z0-9'])(?:[B-HJ](?![A-Za-z0-9'])|[AI](?=\s*(?:[).,:*}\]]|$)))", re.MULTILINE
+)
+"""Among ten options; `A` and `I` are words as well, unless something ends there."""
+_ONE_LETTER_OF_TEN = re.compile(_ONE_LETTER.pattern.replace("[A-D]", "[A-J]"), re.DOTALL)
 
 
 def in_answer_tag(text: str) -> str | None:
@@ -134,6 +139,25 @@ def last_letter(text: str) -> str | None:
     return _last(_LETTER, text)
 
 
+def boxed_letter_of_ten(text: str) -> str | None:
+    r"""Return the letter from A to J in the last box: `C`, `\text{(C)}`, `C) its text`."""
+    box = last_boxed(text)
+    letter = _ONE_LETTER_OF_TEN.fullmatch(box) if box else None
+    return letter and letter[1]
+
+
+def letter_of_ten_after_phrase(text: str) -> str | None:
+    """Return the first letter from A to J that stands alone soon after the last answer phrase."""
+    rest = _after_last(_PHRASE, text)
+    letter = rest and _LETTER_OF_TEN.search(rest.lstrip()[:_NEAR].partition("\n")[0])
+    return letter[0] if letter else None
+
+
+def last_letter_of_ten(text: str) -> str | None:
+    """Return the last letter from A to J that stands alone and is no word."""
+    return _last(_LETTER_OF_TEN, text)
+
+
 RULES: dict[str, Rule] = {
     "answer tag": in_answer_tag,
     "last boxes": last_boxes,
@@ -149,6 +173,9 @@ RULES: dict[str, Rule] = {
     "boxed letter": boxed_letter,
     "letter after phrase": letter_after_phrase,
     "last letter": last_letter,
+    "boxed letter of ten": boxed_letter_of_ten,
+    "letter of ten after phrase": letter_of_ten_after_phrase,
+    "last letter of ten": last_letter_of_ten,
 }
 NONE = "none"
 """The rule of a text in which none finds anything."""
@@ -156,10 +183,12 @@ NONE = "none"
 Orders = Mapping[str, Sequence[str]]
 """By kind of answer, the rules to try."""
 _EXPRESSION = ("last boxed", "whole text")
+_OF_TEN = ("boxed letter of ten", "letter of ten after phrase", "last letter of ten")
 ORDERS: dict[str, Orders] = {
     "skythought": {
         "math": ("last boxed", "answer phrase", "last number"),
         "choice": ("last letter",),
+        "choice10": _OF_TEN,  # SkyThought has a file of that kind, which no published number comes from
         "countdown": _EXPRESSION,
     },
     "lenient": {
@@ -168,6 +197,7 @@ ORDERS: dict[str, Orders] = {
             *("last formula", "last value", "one line"),
         ),
         "choice": ("boxed letter", "letter after phrase", "last letter"),
+        "choice10": _OF_TEN,
         "countdown": _EXPRESSION,
     },
 }

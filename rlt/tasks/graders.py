@@ -26,6 +26,10 @@ class Grader(Protocol):
         """Return for each (answer, reference) whether it is right."""
         ...
 
+    def is_undecided(self, answer: str, reference: str) -> bool:
+        """Whether this pair could not be graded, so that it counts as wrong."""
+        ...
+
     def is_answer(self, text: str) -> bool:
         """Whether a text has the form of an answer, right or wrong."""
         ...

@@ -55,6 +55,10 @@ class MathGrader:
         verdicts |= self._children.grade([pair for pair, verdict in verdicts.items() if verdict is None])
         return [bool(verdicts[pair]) for pair in bare]
 
+    def is_undecided(self, answer: str, reference: str) -> bool:
+        """Whether this pair has been given up, so that it counts as wrong."""
+        return (_bare(answer), _bare(reference)) in self._children.given_up
+
     def is_answer(self, text: str) -> bool:
         """Whether a text says anything."""
         return bool(text.strip())

@@ -45,7 +45,7 @@ class SkyThoughtGrader:
     def grade(self, turns: Sequence[Turn]) -> list[bool | None]:
         """Return its verdict of each turn; None for kinds of answers that it does not grade."""
         asked = [
-            (_OWN_HANDLER if turn.task == _OWN_HANDLER else turn.kind, turn.text, turn.reference)
+            (turn.text, turn.reference, _OWN_HANDLER if turn.task == _OWN_HANDLER else turn.kind)
             if turn.kind in _KINDS
             else None
             for turn in turns

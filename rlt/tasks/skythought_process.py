@@ -1,7 +1,7 @@
 """The child process of `SkyThoughtGrader`: the verdict of SkyThought's own program on a student's turn.
 
 Run as `python -m rlt.tasks.skythought_process SECONDS`, with the folders of `grader_paths` in front in
-PYTHONPATH; its lines are [handler, turn, reference] (grading_loop.py).
+PYTHONPATH; its lines are [turn, reference, handler] (grading_loop.py).
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ def main() -> None:
     handlers = load_handlers()
     seed = import_module("sympy.core.random").seed
 
-    def grade(handler: str, turn: str, reference: str) -> bool:
+    def grade(turn: str, reference: str, handler: str) -> bool:
         seed(0)  # sympy compares at random points: a verdict must not depend on those before it
         given = f"#### {reference}" if handler == "gsm8k" else reference  # its dataset writes it so
         return bool(handlers[handler].check_correctness({_REFERENCE: given}, turn))
 
-    answer_lines(grade, float(sys.argv[1]), ("math", r"\boxed{x+x}", "2x"))
+    answer_lines(grade, float(sys.argv[1]), (r"\boxed{x+x}", "2x", "math"))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from rlt.data.model_layout import ModelLayout, write_layout
 from rlt.errors import CheckpointError
 from rlt.generation.collective import consume_on_main_process
+from rlt.generation.names import Names
 from rlt.generation.weight_sync import MAX_SHARD_BYTES, write_checkpoint
 from rlt.generation.weights import model_weights
 
@@ -76,4 +77,4 @@ def save_final_model(
                 "from the last checkpoint"
             ) from error
 
-    consume_on_main_process(accelerator, model_weights(model), write)
+    consume_on_main_process(accelerator, Names(model)(model_weights(model)), write)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import nn
+from torch import Tensor
 
 from rlt.errors import GenerationError, ServerLost
 from rlt.generation.collective import consume_on_main_process, on_main_process
@@ -16,7 +16,6 @@ from rlt.generation.parallel import Arrivals
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.weight_sync import WeightSync
-from rlt.generation.weights import model_weights
 from rlt.records import Completion
 from rlt.trainers.early import Read, Rounds, Unit
 from rlt.trainers.engine import Rows
@@ -51,7 +50,7 @@ class ServerEngine:
 
     def __init__(
         self,
-        model: nn.Module,
+        weights: Callable[[], Iterator[tuple[str, Tensor]]],
         accelerator: Accelerator,
         *,
         generator: VLLMPool,
@@ -60,7 +59,10 @@ class ServerEngine:
         restarts: Restarts,
         overlaps: bool,
     ) -> None:
-        """`overlaps`: rows are read while others are written (early.py)."""
+        """`weights`: the policy's, under the servers' names; gathering them is collective under ZeRO-3.
+
+        `overlaps`: rows are read while others are written (early.py).
+        """
         self.overlaps = overlaps
         self._wait_for_servers = restarts.wait
         self._restarts_left = restarts.most
@@ -68,7 +70,7 @@ class ServerEngine:
         self._generator = generator
         self._sync = sync
         self._sampling = sampling
-        self._model = model
+        self._weights = weights
 
     def sync_weights(self) -> None:
         """Push the policy's weights to every server; gathering them is collective under ZeRO-3."""
@@ -165,7 +167,7 @@ class ServerEngine:
             self.sync_weights()  # those that have come back hold the model's first weights
 
     def _push(self) -> None:
-        consume_on_main_process(self._accelerator, model_weights(self._model), self._sync.push)
+        consume_on_main_process(self._accelerator, self._weights(), self._sync.push)
 
     def _survives(self, call: Callable[[], None]) -> bool:
         """Return whether a collective call was done; False after a lost server has come back.

@@ -10,6 +10,24 @@ from rlt.config.resolve import resolve
 from rlt.config.validate import validate
 from rlt.errors import ConfigError
 
+MINE = "{name: Mine}"
+CHEMISTRY = """
+evaluate:
+  num_samples: 1
+  tasks: [chemistry, gsm8k]
+  benchmarks:
+    - name: chemistry
+      hub: my-team/chemistry
+      split: test
+      question: question
+      grader: choice
+      options: [right, wrong_1, wrong_2]
+      answer: right
+      shuffle: true
+      groups: [topic]
+temperature: 0.0
+"""
+
 
 @pytest.fixture
 def words(place) -> list[str]:
@@ -37,8 +55,25 @@ def test_tasks_may_be_named_as_in_lighteval(words):
     theirs = "lighteval|aime24|0,lighteval|math_500|0|0,lighteval|gpqa:diamond|0"
     config = resolve(compose([*words, f"evaluate.tasks=[{theirs}]"]))
     assert config.evaluate.tasks == ["aime24", "math500", "gpqa_diamond"]
-    with pytest.raises(ConfigError, match=r"got 'lighteval\|gsm8k\|5'"):
+    config = resolve(compose([*words, "evaluate.tasks=[mmlu_pro|0,olympiad_bench:OE_TO_maths_en_COMP|0]"]))
+    assert config.evaluate.tasks == ["mmlu_pro", "olympiadbench"]
+    with pytest.raises(ConfigError, match=r"got 'lighteval\|gsm8k\|5'.*write lighteval\|gsm8k\|0"):
         validate(resolve(compose([*words, "evaluate.tasks=[lighteval|gsm8k|5]"])))
+
+
+def test_a_benchmark_of_ones_own_in_a_file(words, place):
+    """As docs/evaluation.md shows it: a group file of the user's own."""
+    (place / "eval_cfg").mkdir()
+    (place / "eval_cfg" / "chemistry.yaml").write_text(CHEMISTRY)
+    config = resolve(compose([f"--config-dir={place}", *words, "eval_cfg=chemistry"]))
+    validate(config)
+    (record,) = config.evaluate.benchmarks
+    assert (record.name, record.options, record.shuffle) == (
+        "chemistry",
+        ["right", "wrong_1", "wrong_2"],
+        True,
+    )
+    assert config.evaluate.tasks == ["chemistry", "gsm8k"]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +85,22 @@ def test_tasks_may_be_named_as_in_lighteval(words):
         ("evaluate.tasks=[countdown]", "run `python train.py run_cfg=make_countdown"),
         ("evaluate.tasks=[problems]", "give a file or a Hub name there"),
         ("dataset_id_or_path=rows.jsonl", "is not read, because evaluate.tasks does not name problems"),
-        ("evaluate.paths={aime25: rows.jsonl}", "`evaluate.paths` may name"),
+        ("evaluate.paths={aime99: rows.jsonl}", "`evaluate.paths` may name"),
+        ("evaluate.tasks=[extended|lcb:codegeneration|0]", "is LiveCodeBench: its answers are programs"),
+        ("evaluate.tasks=[livecodebench]", "is LiveCodeBench: its answers are programs"),
+        (f"evaluate.benchmarks=[{MINE}]", "the record Mine needs a `name` of small letters"),
+        ("evaluate.benchmarks=[{name: gsm8k}]", "has the name of a known benchmark"),
+        ("evaluate.benchmarks=[{name: a},{name: a}]", "the record a is there twice"),
+        ("evaluate.benchmarks=[{name: a,grader: essay}]", "has `grader` essay, which must be one of math"),
+        ("evaluate.benchmarks=[{name: a,grader: choice10}]", "has the grader choice10 but no `options`"),
+        (
+            "evaluate.benchmarks=[{name: a,options: [x]}]",
+            "has `options`, which the grader math does not",
+        ),
+        ("evaluate.benchmarks=[{name: a,prompt: Solve}]", "must hold {question} once in `prompt`"),
+        ("evaluate.benchmarks=[{name: a,num_samples: 0}]", "must have `num_problems` and `num_samples`"),
+        ("evaluate.benchmarks=[{name: a}] evaluate.tasks=[a]", "no `hub`: give one, or evaluate.paths={a"),
+        ("evaluate.benchmarks=[{name: a,colour: x}]", "colour"),
         ("evaluate.paths={gsm8k: rows.jsonl}", r"has no effect with evaluate.tasks=\[aime24,math500,gpqa_d"),
         ("evaluate.paths={aime24: nowhere.jsonl}", "`evaluate.paths.aime24=nowhere.jsonl` does not exist"),
         ("evaluate.prompts={aime24: Solve it.}", "must hold {question} once"),

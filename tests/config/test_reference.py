@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rlt.config.reference import reference
-from rlt.config.tree import rows
+from rlt.config.tree import record_of, rows
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -15,7 +15,10 @@ def test_the_page_is_current():
 
 def test_every_setting_has_one_row():
     named = [line.split("`")[1] for line in reference().splitlines() if line.startswith("| `")]
-    assert sorted(named) == sorted(name for name, row in rows().items() if row.section is None)
+    of_entries = [name for row in rows().values() if (record := record_of(row.type)) for name in rows(record)]
+    settings = [name for name, row in rows().items() if row.section is None]
+    assert sorted(named) == sorted([*settings, *of_entries])
+    assert {"path", "temperature", "num_problems"} <= set(of_entries)
 
 
 def test_rows_by_hand():

@@ -137,6 +137,7 @@ def imported(path: Path) -> set[str]:
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
 SERVERS = "only stages that ask or start such servers come there"
 FOR_OTHERS = {
+    "rlt/evaluation/protocol.py": "the others only compare their rows with the questions",
     "rlt/data/sources.py": "the dataset of a prompt has no revision",
     "rlt/data/prompts.py": "each prompt names its own setting",
     "rlt/data/model_layout.py": "make_countdown reads no model",

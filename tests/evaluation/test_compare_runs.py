@@ -5,7 +5,9 @@ import json
 import pytest
 
 from rlt.errors import DataError
-from rlt.evaluation.compare import compare, main, page
+from rlt.evaluation.compare import main
+from rlt.evaluation.comparison_page import sentences
+from rlt.evaluation.paired import compare
 
 FIRST = {"t": {"a": 0.0, "b": 0.25, "c": 0.5, "d": 1.0}}
 SECOND = {"t": {"a": 0.25, "b": 0.75, "c": 0.75, "d": 1.0}}
@@ -42,8 +44,8 @@ def test_a_clear_difference_says_which_way():
     (down,) = compare(
         {"t": {str(i): 0.5 + i / 100 for i in range(9)}}, {"t": {str(i): 0.1 for i in range(9)}}
     )
-    assert "the second model is better by more than noise" in up.sentence()
-    assert "the second model is worse by more than noise" in down.sentence()
+    assert "the second model is better than the first model by more than noise" in up.sentence()
+    assert "the second model is worse than the first model by more than noise" in down.sentence()
 
 
 def test_three_problems_are_never_more_than_noise():
@@ -74,10 +76,10 @@ def test_several_tasks_are_told():
     """Six of six is p = 0.031: enough for one task, not for one of two."""
     before, after = {str(i): 0.0 for i in range(6)}, {str(i): 1.0 for i in range(6)}
     pairs = compare({"a": before, "b": before}, {"a": after, "b": before})
-    assert "better by more than noise" in pairs[0].sentence()
+    assert "better than the first model by more than noise" in pairs[0].sentence()
     assert "may be noise" in pairs[0].sentence(len(pairs))
-    assert "2 tasks are compared" in page(pairs)
-    assert "tasks are compared" not in page(pairs[:1])
+    assert "There are 2 comparisons" in sentences(pairs)[-1]
+    assert len(sentences(pairs[:1])) == 1
 
 
 def test_by_the_other_grader_and_as_json(tmp_path, capsys):
@@ -118,7 +120,7 @@ def test_two_run_directories(tmp_path, capsys):
         (run / "manifest.json").write_text(json.dumps({"temperature": temperature, "tasks": tasks}))
     assert main([str(tmp_path / "one"), str(tmp_path / "two")]) == 0
     output = capsys.readouterr().out
-    assert "| t | 43.8 | 68.8 | +25.0 [-40.0, +80.6] | 3 / 0 | 0.25 |" in output
+    assert "| t | two | 43.8 | 68.8 | +25.0 [-40.0, +80.6] | 3 / 0 | 0.25 |" in output
     assert "Note: temperature is 0.6 and 0.0, so the models are not all that differs." in output
     assert "Note: t was asked in other words, so the models are not all that differs." in output
     assert main([str(tmp_path / "one"), str(tmp_path / "none")]) == 3
@@ -126,3 +128,90 @@ def test_two_run_directories(tmp_path, capsys):
     (tmp_path / "two" / "manifest.json").unlink()
     assert main([str(tmp_path / "one"), str(tmp_path / "two")]) == 3
     assert "give the run directory of a finished evaluation" in capsys.readouterr().err
+
+
+@pytest.fixture
+def evaluation(tmp_path):
+    """Return a function that writes an evaluation: by problem, the verdicts; levels alternate."""
+
+    def write(name: str, verdicts: dict[str, list[bool]], **facts) -> str:
+        run = tmp_path / name
+        run.mkdir()
+        rows = [
+            {
+                "task": "math500",
+                "problem_id": problem,
+                "sample_index": i,
+                "correct": right,
+                "correct_skythought": True,
+                "finish_reason": "stop" if right else "length",
+                "undecided": not right and i == 0,
+                "groups": {"level": str(1 + int(problem) % 2)},
+            }
+            for problem, of_problem in verdicts.items()
+            for i, right in enumerate(of_problem)
+        ]
+        (run / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (run / "manifest.json").write_text(json.dumps({"temperature": 0.6, **facts}))
+        return str(run)
+
+    return write
+
+
+def problems(share, num=20):
+    """Return verdicts by problem: of each, the first so many of four samples are right."""
+    return {str(i): [j < 4 * share for j in range(4)] for i in range(num)}
+
+
+def test_seeds_are_pooled_and_any_number_of_models_is_compared(evaluation, tmp_path, capsys):
+    base = evaluation("base", problems(0.25))
+    one, two = evaluation("seed1", problems(0.5), seed=1), evaluation("seed2", problems(1.0), seed=2)
+    words = [base, f"RLT={one},{two}", f"again={base}"]
+    assert main([*words, "--json", "--problems"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    rlt, again = found["tasks"]
+    assert (rlt["second"], rlt["before"], rlt["after"]) == ("RLT", 0.25, 0.75)
+    assert "RLT is better than base by more than noise" in rlt["verdict"]
+    assert (again["second"], again["after"]) == ("again", 0.25)
+    assert [model["samples"] for model in found["models"]] == [{"math500": n} for n in (80, 160, 80)]
+    # of four samples 3 and 2 and 0 are wrong, which are cut here; the first of four is never wrong
+    assert [model["cut"]["math500"] for model in found["models"]] == [60, 40, 60]
+    assert found["models"][0]["undecided"]["math500"] == 0
+    assert found["problems"]["math500"]["0"] == {"base": 0.25, "RLT": 0.75, "again": 0.25}
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert "RLT pools 2 runs by problem: intervals are over problems, not over seeds." in text
+    assert "There are 2 comparisons." in text
+
+
+def test_groups_of_problems_are_compared(evaluation, capsys):
+    after = {problem: [True] * 4 if int(problem) % 2 else v for problem, v in problems(0.25).items()}
+    assert main([evaluation("a", problems(0.25)), evaluation("b", after), "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)["groups"]
+    assert (first["task"], first["difference"]["mean"]) == ("math500, level 1", 0)
+    assert (second["task"], second["difference"]["mean"]) == ("math500, level 2", 0.75)
+    assert "better" in second["verdict"]
+
+
+def test_the_page_is_one_file_with_a_picture(evaluation, tmp_path, capsys):
+    a, b = evaluation("a", problems(0.25)), evaluation("b", problems(0.5))
+    assert main([f"<script>={a}", b, "--html", str(tmp_path / "new" / "page.html"), "--problems"]) == 0
+    page = (tmp_path / "new" / "page.html").read_text()
+    assert page.count("<circle") == 3  # the task and two levels
+    assert "<script" not in page
+    assert "src=" not in page
+    assert "By groups of problems" in capsys.readouterr().out
+
+
+def test_what_cannot_be_compared_is_said_in_a_sentence(evaluation, tmp_path, capsys):
+    a, b = evaluation("a", problems(0.25)), evaluation("b", problems(0.25, num=19))
+    for words, expected in (
+        ([a, f"{a},{b}"], "cannot be pooled, because 1 problems are in one of them only"),
+        ([a, b], "task math500 cannot be compared: pairs need the same problems"),
+        ([a, str(tmp_path / "none")], "does not exist: give the run directory"),
+        ([a, "RLT="], "'RLT=' names no run"),
+    ):
+        assert main(words) != 0
+        assert expected in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([a])

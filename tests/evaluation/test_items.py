@@ -1,10 +1,11 @@
 """Questions from files, prompts around them, and how many samples of each."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from rlt.config.schema import DataSettings, EvaluateSettings, SubsetSettings
+from rlt.config.schema import BenchmarkSettings, DataSettings, EvaluateSettings, SubsetSettings
 from rlt.errors import DataError
 from rlt.evaluation.items import Asked, load_items, num_samples, plan_samples
 from rlt.formats.tags import TAG_STYLES
@@ -103,3 +104,35 @@ def test_a_problem_that_is_there_twice_gets_other_samples(aime):
         (one, 3),
     ]
     assert len({sample.seed(41) for sample in samples}) == len(samples)
+
+
+def test_a_benchmark_of_ones_own(tmp_path):
+    """Its record stands beside the known ones, and its rows are read in the same way."""
+    rows = [
+        {"q": f"q{i}", "right": f"r{i}", "wrong": f"w{i}", "topic": "acids" if i else "salts"}
+        for i in range(3)
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    record = BenchmarkSettings(
+        "chemistry",
+        question="q",
+        answer="right",
+        grader="choice",
+        options=["right", "wrong"],
+        shuffle=True,
+        groups=["topic"],
+        num_samples=5,
+        prompt="Choose. {question}",
+    )
+    evaluate = EvaluateSettings(benchmarks=[record], paths={"chemistry": str(path)})
+    items = load("chemistry", evaluate).values
+    assert [item.groups for item in items] == [{"topic": "salts"}, {"topic": "acids"}, {"topic": "acids"}]
+    for i, item in enumerate(items):
+        shown = {"AB"[item.order.index(0)]: f"r{i}", "AB"[item.order.index(1)]: f"w{i}"}
+        assert item.problem.question == f"Choose. q{i}\nA) {shown['A']}, B) {shown['B']}"
+        assert shown[item.problem.solution] == f"r{i}"
+    assert (items[0].grading, num_samples("chemistry", 3, replace(evaluate, num_samples=None))) == (
+        "choice",
+        5,
+    )

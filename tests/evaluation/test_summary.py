@@ -49,6 +49,20 @@ def test_numbers_by_hand():
     assert numbers["pass_at"]["1"] == pytest.approx(numbers["accuracy"])
 
 
+def test_what_is_not_graded_whole_and_groups_are_counted():
+    graded = rows("4455", ["4", None, "5", "5"], "4444")
+    for row in graded:
+        row["groups"] = {"level": "5" if row["problem_id"] == "2" else "1"}
+    graded[-1]["undecided"] = True
+    numbers = summarize(graded)["t"]
+    assert (numbers["cut"], numbers["undecided"]) == (1, 1)
+    assert list(numbers["groups"]["level"]) == ["1", "5"]
+    assert numbers["groups"]["level"]["1"]["accuracy"] == pytest.approx(3 / 8)
+    assert (numbers["groups"]["level"]["1"]["num_problems"], numbers["groups"]["level"]["1"]["cut"]) == (2, 1)
+    assert numbers["groups"]["level"]["5"]["interval_95"] is None
+    assert summarize(rows("4"))["t"]["groups"] == {}
+
+
 def test_tasks_are_apart_and_one_problem_has_no_error():
     both = summarize(rows("4", task="a") + rows("5", "4", task="b"))
     assert list(both) == ["a", "b"]

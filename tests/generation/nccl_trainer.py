@@ -26,6 +26,7 @@ from typing_extensions import override
 
 from rlt.errors import ServerLost
 from rlt.generation.collective import consume_on_main_process, on_main_process
+from rlt.generation.names import Names
 from rlt.generation.nccl_sync import NCCLSync
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
@@ -88,7 +89,7 @@ class Run:
             pool.servers[:] = [VLLMServer(str(spare))]
 
         return ServerEngine(
-            self.policy,
+            lambda: Names(self.policy)(model_weights(self.policy)),
             self.accelerator,
             generator=pool,
             sync=NCCLSync(pool, new_group, timeout=1000, chunk_bytes=self.chunk_bytes),

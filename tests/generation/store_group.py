@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from vllm.distributed.utils import StatelessProcessGroup
 
-from rlt.generation.vllm_worker import TiedHeadReload
+from rlt.generation.vllm_worker import PackedReload
 
 EXTENSION = "store_group.StoreWorker"
 _CPU = torch.device("cpu")
@@ -106,7 +106,7 @@ class StoreGroup:
         self._communicator = None
 
 
-class StoreWorker(TiedHeadReload):
+class StoreWorker(PackedReload):
     """What the servers of these tests add to their workers."""
 
     def tied_digests(self) -> dict[str, list[Any]]:
@@ -118,7 +118,7 @@ class StoreWorker(TiedHeadReload):
         return {name: [digest(p.data[: model.config.vocab_size]), p.data_ptr()] for name, p in named.items()}
 
     def pack_tied_head(self) -> None:
-        """Renew the packed copy of the LM head that CPU servers keep, as TiedHeadReload does."""
+        """Renew the packed copy of the LM head that CPU servers keep, as PackedReload does."""
         head = self.model_runner.get_model().lm_head
         head.quant_method.process_weights_after_loading(head)
 

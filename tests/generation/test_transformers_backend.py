@@ -13,7 +13,7 @@ from generation_tiny import tiny_model, tiny_tokenizer
 from transformers import GenerationConfig, Qwen2ForCausalLM
 
 from rlt.errors import GenerationError, NotFinite
-from rlt.generation.transformers_backend import TransformersGenerator
+from rlt.generation.transformers_backend import TransformersGenerator, _Nucleus
 from rlt.generation.types import Sampling
 from rlt.records import Completion
 
@@ -90,6 +90,25 @@ def _shape(logits_V: np.ndarray, seen: list[int]) -> np.ndarray:
     before = np.concatenate([[0.0], np.cumsum(p[order])[:-1]])
     p[order[before >= 0.8]] = 0
     return p
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3, 4.0, 9.0])
+def test_the_nucleus_is_that_of_sorted_float64_probabilities(spread: float) -> None:
+    """Flat and steep distributions, equal logits, and tokens that something else has excluded."""
+    rng = np.random.default_rng(0)
+    logits_BV = rng.normal(size=(3, 3000)) * spread
+    logits_BV[0, 100:200] = logits_BV[0, 100]
+    logits_BV[1, ::2] = -np.inf
+    for top_p in (0.05, 0.5, 0.9, 0.999):
+        found_BV = _Nucleus(top_p)(None, torch.tensor(logits_BV, dtype=torch.float32)).numpy()
+        for logits_V, found_V in zip(logits_BV.astype(np.float32).astype(np.float64), found_BV, strict=True):
+            p = np.exp(logits_V - logits_V.max())
+            p = np.sort(p / p.sum())[::-1]
+            kept = int((np.cumsum(p) - p < top_p - 1e-6).sum())
+            at_most = int((np.cumsum(p) - p < top_p + 1e-6).sum())
+            finite = np.isfinite(found_V)
+            assert kept <= finite.sum() <= at_most
+            assert logits_V[finite].min() >= logits_V[~finite].max(initial=-np.inf)
 
 
 def test_nothing_of_the_models_generation_config_leaks() -> None:
@@ -179,8 +198,9 @@ def test_stop_string_without_decode_is_refused(model: Qwen2ForCausalLM) -> None:
         generator.generate(PROMPTS, 1, Sampling(1.0, 4, (), stop_strings=("x",)), SEEDS)
 
 
-def test_nan_logits_are_refused() -> None:
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_nan_logits_are_refused(top_p: float) -> None:
     model = tiny_model(seed=0)
     torch.nn.init.constant_(model.lm_head.weight, float("nan"))
     with pytest.raises(NotFinite, match="NaN"):
-        make_generator(model).generate(PROMPTS, 1, Sampling(1.0, 4, ()), SEEDS)
+        make_generator(model).generate(PROMPTS, 1, Sampling(1.0, 4, (), top_p=top_p), SEEDS)

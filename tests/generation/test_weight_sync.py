@@ -24,7 +24,7 @@ from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_server import VLLMServer
 from rlt.generation.weight_sync import CheckpointSync, check_names, make_weight_sync, write_checkpoint
-from rlt.generation.weights import checkpoint_name, model_weights
+from rlt.generation.weights import model_weights, plain_name
 
 PROMPT = [5, 6, 7]
 SAMPLING = Sampling(0.7, 30, ())
@@ -136,7 +136,7 @@ def test_names_of_pushes() -> None:
         check_names(set(), None)
     with pytest.raises(GenerationError, match=r"missing: \['b'\], new: \['c'\]"):
         check_names({"a", "c"}, {"a", "b"})
-    assert checkpoint_name("base_model.model.model.layers.0.q.base_layer.weight") == "model.layers.0.q.weight"
+    assert plain_name("base_model.model.model.layers.0.q.base_layer.weight") == "model.layers.0.q.weight"
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:

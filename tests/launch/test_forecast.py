@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fake_models import fake_model
 from forecast_runs import configured
+from transformers import AutoConfig
 
 from rlt.config.schema import GPU_KINDS
 from rlt.launch.forecast import Forecast, make_forecast
@@ -209,13 +210,25 @@ def test_where_there_is_none_a_line_says_why(gpus, words, reason, capsys, monkey
     assert reason in text
 
 
-def test_a_model_of_another_kind_is_no_crash(tiny_tokenizer, tmp_path, capsys, monkeypatch):
-    fake_model(tmp_path, '{"model_type": "mamba", "hidden_size": 8}')
+def test_a_model_that_cannot_be_counted_is_no_crash(tiny_tokenizer, tmp_path, capsys, monkeypatch):
+    fake_model(tmp_path, '{"model_type": "qwen2_moe", "hidden_size": 7}')
     tiny_tokenizer.save_pretrained(tmp_path)  # which the dry run reads
     words = ["cfgs/run_cfg/teacher_sft.yaml", f"model_name_or_path={tmp_path}"]
     text = lines_of(*words, gpus="0", capsys=capsys, monkeypatch=monkeypatch)
     assert "no forecast of memory and time" in text
-    assert "is of the type mamba" in text
+    assert "is of the type qwen2_moe, which cannot be counted" in text
+
+
+def test_a_mixture_has_a_forecast(tmp_path):
+    """Before: none. gpt-oss-20b: 20.9 B parameters, of which 3.6 B are active (arXiv 2508.10925)."""
+    AutoConfig.for_model("gpt_oss", num_hidden_layers=24, num_local_experts=32).save_pretrained(tmp_path)
+    words = ("teacher_rl", f"model_name_or_path={tmp_path}", f"student_model={tmp_path}")
+    found = forecast(*words, "hardware.gpu=h100-80g", plan=split(2, 6))
+    text = "\n".join(page(found))
+    assert "20.91 B parameters (3.61 B for each token), student 20.91 B (3.61 B for each token)" in text
+    # by hand: 24 layers x 2 x 8 heads x 64 x 2 bytes; half of them see 128 of 32,768 tokens: 24 KiB and a bit
+    assert "24.09 KiB a token" in text
+    assert found.needs.training.kept["reference"] == 2 * found.models.policy.parameters / 6
 
 
 def test_a_forecast_loads_no_torch():

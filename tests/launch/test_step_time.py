@@ -1,5 +1,7 @@
 """Times by hand, on a GPU with round numbers: 1e12 operations and 1e12 bytes a second."""
 
+from dataclasses import replace
+
 import pytest
 from forecast_runs import configured
 
@@ -8,15 +10,16 @@ from rlt.launch.plan import Plan
 from rlt.launch.server_memory import ServerMemory
 from rlt.launch.step_time import BOTH, Lengths, StepTimes, assumed_lengths, longest_lengths
 from rlt.launch.training_memory import Models
-from rlt.models.size import ModelSize
+from rlt.models.size import Decoder
 from rlt.surroundings.gpus import GPU
 
-SIZE = ModelSize(1000, 4000, 10, 10, 10, 100, 50_000, tied=True)
+_DECODER = Decoder(1000, 4000, 10, 10, 10, 100, 50_000, tied=True).size
+SIZE = replace(_DECODER, active=_DECODER.parameters)  # norms too, so that one number is enough
 WEIGHTS = SIZE.parameters
 ATTENTION = 4 * 10 * 1000
 """Operations of one token's attention to one other."""
 ROUND = GPU("round", 80 * 2**30, None, 1e12 / BANDWIDTH_SHARE, 1e12 / LINK_SHARE)
-SERVER = ServerMemory(0, 0, pool=4e9, kv_bytes=SIZE.kv_bytes(2), sequence=1, max_sequences=256)
+SERVER = ServerMemory(0, 0, pool=4e9, kv_bytes=SIZE.kv_bytes(2, 1), sequence=1, max_sequences=256)
 LENGTHS = Lengths(prompt=100, completion=200, longest=1000)
 SERIAL = ("teacher_rl", "generation.overlap=false")
 CORRECTED = ("trainer_args.vllm_importance_sampling_correction=true",)
@@ -136,7 +139,7 @@ def test_rows_that_are_read_together_gather_the_weights_once():
 
 # ---- scoring while servers write: 16 of each server's 32 sequences at once, so in two turns --------------
 
-IN_TURNS = ServerMemory(0, 0, pool=4e9, kv_bytes=SIZE.kv_bytes(2), sequence=1, max_sequences=16)
+IN_TURNS = ServerMemory(0, 0, pool=4e9, kv_bytes=SIZE.kv_bytes(2, 1), sequence=1, max_sequences=16)
 PASS = 32 * 300 * (2 * WEIGHTS + ATTENTION * 150)
 """Operations of one model's pass over the 32 rows of a GPU."""
 
@@ -203,7 +206,7 @@ def test_the_policy_itself_writes_and_scores_in_turn():
 
 def test_servers_read_weights_and_keys_for_each_token():
     # of two servers each has 32 sequences; their prompt is read once; at last one goes on alone
-    keys = SIZE.kv_bytes(2)
+    keys = SIZE.kv_bytes(2, 1)
     together = (2 * WEIGHTS + 32 * 200 * keys) / 1e12 + SERVER_TICK
     alone = (2 * WEIGHTS + 1100 * keys) / 1e12 + SERVER_TICK
     prompt = 100 * (2 * WEIGHTS + ATTENTION * 50) / 1e15
@@ -213,7 +216,7 @@ def test_servers_read_weights_and_keys_for_each_token():
 
 def test_servers_without_room_take_turns():
     room = ServerMemory(
-        0, 0, pool=16 * 200 * SIZE.kv_bytes(2), kv_bytes=SIZE.kv_bytes(2), sequence=1, max_sequences=256
+        0, 0, pool=16 * 200 * SIZE.kv_bytes(2, 1), kv_bytes=SIZE.kv_bytes(2, 1), sequence=1, max_sequences=256
     )
     length = Lengths(100, 200, 200)
     half = times(*SERIAL, server=room, flops=1e15).seconds(length)["generation"]

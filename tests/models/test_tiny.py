@@ -10,7 +10,10 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    DeepseekV3Config,
+    Gemma3Config,
     Gemma3TextConfig,
+    Gemma4TextConfig,
     LlamaConfig,
     MambaConfig,
     Phi3Config,
@@ -90,6 +93,31 @@ def test_each_kind_of_layer_is_kept_once():
     built(Gemma3TextConfig(**SMALL))
 
 
+def test_layers_of_other_sizes_stay_larger():
+    """Before: AmbiguousGlobalPerLayerAttributeError, whose name is all that a rehearsal said."""
+    given = Gemma4TextConfig(**SMALL, vocab_size_per_layer_input=100)
+    assert [given.per_layer_config[i].head_dim for i in (0, 4)] == [256, 512]
+    model = built(given)
+    assert model.config.layer_types == ["sliding_attention", "full_attention"]
+    widths = [layer.self_attn.q_proj.out_features for layer in model.model.layers]
+    assert widths == [2 * 32, 2 * 64]
+    assert given.per_layer_config[4].head_dim == 512
+
+
+def test_parts_for_images_are_made_small():
+    """Before: refused, for 93 million parameters would have been left."""
+    config = shrink(Gemma3Config(text_config=SMALL))
+    assert config.vision_config.num_hidden_layers == 1
+    assert parameters(AutoModelForCausalLM.from_config(config)) < 2_000_000
+
+
+def test_compressed_keys_and_values_go_together():
+    """Before: a traceback at the first step, for the rope had 32 dimensions and its place 64."""
+    model = built(DeepseekV3Config(**SMALL))
+    assert model.config.n_routed_experts == 4
+    assert parameters(model) < 500_000
+
+
 def test_experts_stay_several():
     model = built(Qwen3MoeConfig(**SMALL, num_experts=128))
     assert model.config.num_experts_per_tok == 2
@@ -131,6 +159,7 @@ def test_what_is_written(tiny_teacher, tmp_path):
             "would be left",
         ),
         ({"model_type": "qwen2", "quantization_config": {"quant_method": "awq"}}, "is quantised"),
+        ({"model_type": "gptj", "vocab_size": 400}, "must match the size of tensor"),  # at the first token
         ({"model_type": "qwen2", "hidden_act": "no_such_function"}, "can be made of"),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, Trainer, TrainingArguments
 
+from rlt.evaluation.intervals import paired_interval
 from rlt.reporting.metrics import metrics_row
 from rlt.reporting.report import write_report
 from rlt.reporting.run_record import COMMAND_VARIABLE, RunRecord
@@ -71,7 +72,7 @@ def rl_run(tmp_path) -> Path:
 @pytest.fixture(scope="module")
 def rl_report(tmp_path_factory) -> Path:
     """The report of such a run, drawn once."""
-    return write_report(build_rl_run(tmp_path_factory.mktemp("reported")))
+    return write_report(build_rl_run(tmp_path_factory.mktemp("reported")), paired_interval)
 
 
 def build_rl_run(tmp_path: Path) -> Path:

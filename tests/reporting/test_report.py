@@ -7,6 +7,7 @@ import pytest
 from page_tags import parse
 
 from rlt.errors import DataError
+from rlt.evaluation.intervals import paired_interval
 from rlt.reporting.curves import Panel, draw_panel, panels_of, running_mean
 from rlt.reporting.metrics import metrics_row
 from rlt.reporting.report import write_report
@@ -68,7 +69,7 @@ def test_an_sft_run_without_samples_has_a_report(tmp_path):
         ]
         rows.append(metrics_row(10, 1.0, 11, {"eval_loss": 1.25}))
         (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    page = parse(write_report(tmp_path))
+    page = parse(write_report(tmp_path, paired_interval))
     assert sum(tag == "img" for tag, _ in page.tags) == 2
     # mean of 1.9, 1.8, 1.7, 1.6, 1.5 and of 1.4, 1.3, 1.2, 1.1, 1.0
     assert re.search(r"loss\s*1\.7\s*1\.2", page.text)
@@ -79,15 +80,18 @@ def test_an_sft_run_without_samples_has_a_report(tmp_path):
 def test_a_failed_run_without_metrics_says_so(tmp_path):
     with pytest.raises(RuntimeError), RunRecord.start(tmp_path, stage="teacher_rl", seed=1, inputs={}):
         raise RuntimeError("<b>server</b> gone")
-    page = parse(write_report(tmp_path))
+    page = parse(write_report(tmp_path, paired_interval))
     assert "RuntimeError: <b>server</b> gone" in page.text
     assert "Nothing was logged." in page.text
     with pytest.raises(DataError, match="not a run directory"):
-        write_report(tmp_path / "elsewhere")
+        write_report(tmp_path / "elsewhere", paired_interval)
 
 
 def test_two_reports_of_a_run_are_equal(rl_run):
-    assert write_report(rl_run).read_bytes() == write_report(rl_run).read_bytes()
+    assert (
+        write_report(rl_run, paired_interval).read_bytes()
+        == write_report(rl_run, paired_interval).read_bytes()
+    )
 
 
 def test_a_metric_that_was_never_finite_still_has_its_panel():

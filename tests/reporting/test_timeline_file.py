@@ -11,6 +11,7 @@ from page_tags import parse
 from transformers import TrainerState
 
 from rlt.errors import DataError
+from rlt.evaluation.intervals import paired_interval
 from rlt.reporting.processes import describe_process, gpus_of_servers, write_processes
 from rlt.reporting.report import write_report
 from rlt.reporting.timeline import TimelineFile, _place, draw_timeline, median_step, read_timelines
@@ -69,7 +70,7 @@ def test_servers_stand_above_processes_and_ten_comes_after_two():
 def test_the_picture_says_which_step_it_is(rl_run: Path):
     for number, seconds in ((1, 30.0), (2, 12.5), (3, 11.0)):
         TimelineFile(rl_run).write(step(number, seconds))
-    page = parse(write_report(rl_run))
+    page = parse(write_report(rl_run, paired_interval))
     assert "One step" in page.text
     assert "step 2, of median length among the 3 that were logged: 12.5 s" in page.text
 

@@ -20,7 +20,8 @@ from stage_runs import (
 )
 
 from rlt.errors import DataError
-from rlt.evaluation.compare import compare, read_manifest, read_shares
+from rlt.evaluation.paired import compare
+from rlt.evaluation.runs import read_manifest, read_shares
 from rlt.formats.layout import StudentLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.records import Problem

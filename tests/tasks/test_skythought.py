@@ -103,7 +103,6 @@ KINDS = [
     (r"\boxed{\sqrt{8}}", r"2\sqrt{2}"),
     (r"\boxed{\frac{1}{3}}", "0.3333"),
     ("nothing", "5"),
-    (r"\boxed{9^{9^{2}}}", "5"),
 ]
 """Turns and references in which a program written after its rules has given other verdicts (or might)."""
 LETTERS = [("B, not a surprise", "B"), ("the option c", "C"), ("none", "D"), (r"\boxed{\text{D}}.", "D")]
@@ -146,7 +145,7 @@ def as_program(one: Turn) -> list:
 @pytest.mark.original
 def test_questions_are_asked_in_the_programs_own_words(package):
     question = "What is {x} in $\\{1\\}$?\n"
-    row = {"problem": question, "question": question, "answer": "1"}
+    row = {"problem": question, "question": question, "answer": "1", "solution": "1", "final_answer": ["1"]}
     tasks = [task for task in skythought.TASK_PROMPTS if task != "gpqa_diamond"]
     asked = ask_program(package, [[NAMES.get(task, task), row, "1"] for task in tasks])
     for place in (package, package.parent / "SkyThought"):
