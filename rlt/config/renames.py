@@ -106,7 +106,7 @@ NOTES: dict[str, str] = {
     "num_vllm_clients": "a list of addresses, which launch.sh fills in",
     "enforce_eager": "[--enforce-eager]",
     "enable_prefix_caching": "[--no-enable-prefix-caching]",
-    "system_prompt_style": "bespoke or r1; the prompts are layout.teacher_prompt and layout.student_prompt",
+    "system_prompt_style": "a tag style; the prompts are layout.teacher_prompt and layout.student_prompt",
     "wandb_run_name": "its last folder names the run",
     "exp_name": "its last folder names the run",
 }

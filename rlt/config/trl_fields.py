@@ -210,12 +210,13 @@ GRPO_OWNED: dict[str, str] = OWNED | {
     **dict.fromkeys(
         _names(
             "vllm_model_impl vllm_enable_sleep_mode vllm_structured_outputs_regex vllm_group_port "
-            "vllm_max_model_length generation_kwargs chat_template_kwargs cache_implementation "
+            "vllm_max_model_length generation_kwargs cache_implementation "
             "use_transformers_continuous_batching transformers_continuous_batching_config "
             "use_transformers_paged"
         ),
         _GENERATION,
     ),
+    "chat_template_kwargs": "layout.chat_template_kwargs",
     "reward_weights": "answer_log_prob_coeff and kl_penalty_reward_coeff",
     "log_completions": _SAMPLES,
     "log_completions_hub_repo": _SAMPLES,

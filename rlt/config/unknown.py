@@ -29,6 +29,7 @@ _ALIASES = {
     "beta2": "trainer.adam_beta2",
     "lora": "model.lora.rank",
     **dict.fromkeys(("kl_coef", "kl_coeff", "kl_beta"), "kl_penalty_reward_coeff` or `trainer.beta"),
+    **dict.fromkeys(("enable_thinking", "thinking", "reasoning_effort"), "layout.chat_template_kwargs"),
     **dict.fromkeys(("prompt", "system_prompt"), "layout.teacher_prompt` or `layout.student_prompt"),
 }
 """Names from elsewhere whose spelling is too far from ours, or near to that of something else."""

@@ -144,6 +144,7 @@ FOR_OTHERS = {
     "rlt/data/own_layout.py": "make_countdown reads no model",
     "rlt/data/load.py": "data.missing_trace is for rows that need a trace, those of teacher_sft",
     "rlt/data/traces.py": "score.fallback_index is handed in by the stages that read it",
+    "rlt/formats/chat.py": "each layout names its own prompt",
     "rlt/formats/layout.py": "each layout names its own prompt; prompts of rows are the student's",
     "rlt/formats/turn_end.py": "the others take the end that a model was taught, and name none",
     "rlt/models/attention.py": "only stages that load a model come there",

@@ -1,0 +1,79 @@
+"""What a stage says of a chat template before any weights load, as a dry run does."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from families import family_tokenizer
+from stage_runs import sft_words, student_words
+
+from rlt.config.compose import compose
+from rlt.config.resolve import resolve
+from rlt.errors import ConfigError, ModelError
+from rlt.stages import student_sft, teacher_sft
+
+NATIVE = "layout.tags=native"
+
+
+@pytest.fixture(scope="module")
+def model(save_tiny, tmp_path_factory):
+    """Return a function that gives the folder of a tiny model with a family's template."""
+    folder = tmp_path_factory.mktemp("families")
+
+    def of(name: str) -> Path:
+        if not (folder / name).is_dir():
+            save_tiny(family_tokenizer(name), folder / name)
+        return folder / name
+
+    return of
+
+
+def check_student(folder: Path, *words: str) -> None:
+    student_sft.check(resolve(compose(student_words(folder, folder / "later.jsonl", folder / "run", *words))))
+
+
+def check_teacher(folder: Path, *words: str) -> None:
+    made = sft_words("teacher_sft", folder, folder / "later.jsonl", folder / "run", *words)
+    teacher_sft.check(resolve(compose(made)))
+
+
+OFF = "layout.chat_template_kwargs={enable_thinking: false}"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "error", "said"),
+    [
+        ("qwen3", (NATIVE, OFF), ModelError, r"leaves the thought empty .* or layout\.tags=bespoke"),
+        ("qwen3", (OFF.replace("thinking", "thinkin"),), ConfigError, "reads no enable_thinkin, which"),
+        ("gemma", (), ModelError, r"System role not supported.* an empty layout\.student_prompt$"),
+        ("smolvlm", (NATIVE,), ModelError, "reads each message as a list of parts"),
+    ],
+)
+def test_a_template_that_does_not_fit_is_one_sentence_before_weights_load(name, words, error, said, model):
+    with pytest.raises(error, match=said):
+        check_student(model(name), *words)
+
+
+def test_the_remedies_in_these_sentences_help(model):
+    check_student(model("qwen3"), OFF)  # bespoke
+    check_student(model("qwen3"), NATIVE, OFF.replace("false", "true"))
+    for check, prompt in ((check_student, "student"), (check_teacher, "teacher")):
+        for tags in ("native", "bespoke", "r1"):
+            check(model("gemma"), f"layout.tags={tags}", f"layout.{prompt}_prompt=")
+
+
+def test_what_a_template_makes_of_the_tags_is_told(model, caplog):
+    caplog.set_level(logging.INFO)
+    check_student(model("qwen3_5_think"))
+    assert (
+        "opens the thought in its prompts (<think>), so explanations continue it, and layout.tags=bespoke"
+        in (caplog.text)
+    )
+    caplog.clear()
+    check_student(model("qwen3_5_nothink"), NATIVE)
+    assert "leaves thoughts empty unless enable_thinking is true, so it is set to true" in caplog.text
+    caplog.clear()
+    check_student(model("qwen3_5_think"), NATIVE)
+    assert "opens the thought" not in caplog.text
