@@ -25,7 +25,7 @@ LAYERS = (
     ("data", "rewards", "generation"),
     ("trainers", "traces", "evaluation", "reporting"),
     ("stages", "quickstart", "launch"),
-    ("pipeline", "lineage", "status", "migrate", "differences"),
+    ("pipeline", "lineage", "status", "migrate", "differences", "regrade"),
 )
 LEVEL = {area: level for level, areas in enumerate(LAYERS) for area in areas}
 SOURCES = sorted((ROOT / "rlt").rglob("*.py"))

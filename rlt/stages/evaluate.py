@@ -190,12 +190,13 @@ def write_numbers(
         numbers = summarize([json.loads(line) for line in lines], grader.grade)
     shaped = {**asdict(sampling), "seed": config.seed}
     models = {} if asked is None else {"models_asked": asked}
-    write_json(output / "summary.json", {"tasks": numbers, "sampling": shaped, **models})
+    facts = {"sampling": shaped, "grading": grading_of(config), **models}
+    write_json(output / "summary.json", {"tasks": numbers, **facts})
     if asked is not None:
         model = f"{model}, asked as {', '.join(asked)}"
     if is_skythought(prompt_text(config, STUDENT)):
         model = f"{model}, under SkyThought's own system prompt"
-    page = summary_page(numbers, model, shaped, markdown=markdown, reference=config.evaluate.reference)
+    page = summary_page(numbers, model, facts, markdown=markdown, reference=config.evaluate.reference)
     write_text(output / "summary.md", page)
     logger.info("%s", page)
     return numbers
@@ -203,16 +204,19 @@ def write_numbers(
 
 def origins(config: Config, sources: Mapping[str, Source | None], pool: VLLMPool | None) -> dict[str, Any]:
     """Return what the numbers go back to besides the answers: data, grading, code, libraries, servers."""
-    evaluate = config.evaluate
     return {
         "data": {task: describe_input(source) for task, source in sources.items() if source},
-        "grading": {
-            name: getattr(evaluate, name) for name in ("unfinished", "extraction", "grading_seconds")
-        },
+        "grading": grading_of(config),
         "code": code_version(),
         "libraries": library_versions(),
         "vllm_servers": pool.versions() if pool else None,
     }
+
+
+def grading_of(config: Config) -> dict[str, Any]:
+    """Return the settings that decide over a verdict."""
+    names = ("unfinished", "extraction", "grading_seconds")
+    return {name: getattr(config.evaluate, name) for name in names}
 
 
 def task_input(config: Config, task: str) -> Source:
