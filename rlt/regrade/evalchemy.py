@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rlt.regrade.sample import ANSWERS, QUESTIONS, Sample, first_of, plain_reference, texts_of
+from rlt.regrade.sample import ANSWERS, QUESTIONS, Sample, first_of, groups_of, plain_reference, texts_of
 
 _NAMES = {"gpqadiamond": "gpqa_diamond", "mmluprosubset": "mmlu_pro"}
 """Names that are ours but for capitals and underscores need no entry."""
@@ -34,5 +34,5 @@ def read_evalchemy(content: Mapping[str, Any], task: str, where: str) -> Iterato
             question = str(first_of(example, QUESTIONS, place))
             outputs = first_of(example, ("model_outputs", "model_output"), place)
             for text in texts_of(outputs, f"{place}, model_outputs"):
-                options = "ABCD" if is_choice else ()
-                yield Sample(plain, question, reference, text, str(number), options=options)
+                options, groups = "ABCD" if is_choice else (), groups_of(example, plain)
+                yield Sample(plain, question, reference, text, str(number), options=options, groups=groups)

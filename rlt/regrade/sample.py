@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rlt.errors import DataError
+from rlt.tasks.benchmarks.catalog import BENCHMARKS
 from rlt.tasks.boxes import last_boxes
 from rlt.tasks.extraction import after_final_mark
 
@@ -34,6 +35,8 @@ class Sample:
     """The tool's own verdict."""
     options: Sequence[str] = ()
     """The letters that may be answered, where they are known."""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """Column -> value, of those by which the benchmark's accuracy is reported as well."""
 
 
 def plain_reference(value: Any) -> str:
@@ -44,6 +47,12 @@ def plain_reference(value: Any) -> str:
     if (number := after_final_mark(text)) is not None:
         return number.replace(",", "")
     return (last_boxes(text) if "\\boxed" in text else None) or text
+
+
+def groups_of(record: Mapping[str, Any], task: str) -> dict[str, str]:
+    """Return the columns by which a known benchmark's accuracy is reported, where a tool kept them."""
+    columns = BENCHMARKS[task].groups if task in BENCHMARKS else []
+    return {column: str(record[column]) for column in columns if record.get(column) not in (None, "")}
 
 
 def kind_of(sample: Sample) -> str:

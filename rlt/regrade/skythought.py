@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rlt.errors import DataError
-from rlt.regrade.sample import ANSWERS, QUESTIONS, Sample, first_of, plain_reference
+from rlt.regrade.sample import ANSWERS, QUESTIONS, Sample, first_of, groups_of, plain_reference
 
 
 def is_skythought(content: Any) -> bool:
@@ -42,4 +42,5 @@ def read_skythought(content: Mapping[str, Any], task: str, where: str) -> Iterat
                 None,
                 response.get("correctness"),
                 "ABCD" if is_choice else (),
+                groups_of(record, task),
             )

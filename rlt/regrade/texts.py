@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rlt.regrade.sample import ANSWERS, QUESTIONS, Sample, first_of, plain_reference, texts_of
+from rlt.regrade.sample import ANSWERS, QUESTIONS, Sample, first_of, groups_of, plain_reference, texts_of
 
 TEXTS = ("text", "texts", "completion", "completions", "response", "responses", "output", "outputs")
 
@@ -23,10 +23,10 @@ def read_texts(row: Mapping[str, Any], task: str, where: str) -> Iterator[Sample
     reference = plain_reference(first_of(row, ANSWERS, where))
     question = next((str(row[name]) for name in QUESTIONS if row.get(name)), None)
     outputs = texts_of(first_of(row, TEXTS, where), f"{where}, {'/'.join(TEXTS[:2])}")
-    alone = len(outputs) == 1
+    alone, name = len(outputs) == 1, str(row.get("task") or task)
     for text in outputs:
         yield Sample(
-            str(row.get("task") or task),
+            name,
             question,
             reference,
             text,
@@ -34,4 +34,5 @@ def read_texts(row: Mapping[str, Any], task: str, where: str) -> Iterator[Sample
             row.get("num_tokens") if alone else None,
             row.get("finish_reason") if alone else None,
             row.get("correct") if alone else None,
+            groups=groups_of(row, name),
         )

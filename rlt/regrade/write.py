@@ -24,6 +24,7 @@ from rlt.tasks.benchmarks.catalog import BENCHMARKS
 from rlt.tasks.extraction import ORDERS
 from rlt.tasks.math_grader import MathGrader
 
+NO_LAYOUT = "not one thought and one solution in their tags"
 UNKNOWN = "unknown"
 """The finish reason of an answer whose tool does not say."""
 _REPORTED = 100
@@ -65,6 +66,8 @@ def write_evaluation(samples: Sequence[Sample], files: Sequence[Path], output: P
             *_sentences(numbers),
         ]
         page = [f"# {model}", " ".join(said), markdown(results(numbers)).strip()]
+        if len(groups := by_group(numbers)) > 1:
+            page += ["## By groups of problems", markdown(groups).strip()]
         write_text(output / "summary.md", "\n\n".join(page) + "\n")
         record.update(results=numbers)
     plot = draw_accuracies("graded again", [_line(task, of_task) for task, of_task in numbers.items()])
@@ -75,16 +78,17 @@ def write_evaluation(samples: Sequence[Sample], files: Sequence[Path], output: P
 
 def grade(samples: Sequence[Sample], grading: Grading) -> list[dict[str, Any]]:
     """Return the rows of samples.jsonl."""
-    ungraded = []
+    ungraded, are_well_formed = [], []
     for sample in samples:
         answer = read_answer(sample.text, grading.tags)
+        are_well_formed.append(answer.is_well_formed)
         text = None if answer.is_unfinished and grading.unfinished == "wrong" else answer.text
         ungraded.append(Ungraded(text, sample.reference, kind_of(sample), sample.text))
     with GradingPool(ORDERS[grading.extraction], seconds=grading.seconds) as pool:
         verdicts = pool.grade(ungraded)
     next_index: dict[tuple[str, str], int] = defaultdict(int)
     rows = []
-    for sample, verdict in zip(samples, verdicts, strict=True):
+    for sample, verdict, well_formed in zip(samples, verdicts, are_well_formed, strict=True):
         key = problem_id(sample.question or sample.problem, sample.reference)
         is_private = sample.task in BENCHMARKS and BENCHMARKS[sample.task].private
         rows.append(
@@ -95,11 +99,11 @@ def grade(samples: Sequence[Sample], grading: Grading) -> list[dict[str, Any]]:
                 "prompt_sha256": None,
                 "question": None if is_private else sample.question or "",
                 "option_order": None,
-                "groups": {},
+                "groups": dict(sample.groups),
                 "text": sample.text,
                 "num_tokens": sample.num_tokens,
                 "finish_reason": sample.finish_reason or UNKNOWN,
-                "why": None,
+                "why": None if well_formed else NO_LAYOUT,
                 "reference": sample.reference,
                 **asdict(verdict),
                 "correct_theirs": sample.theirs,

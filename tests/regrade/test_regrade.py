@@ -54,7 +54,7 @@ EVALCHEMY = {
             "num_repeat": 2,
         },
         "GPQADiamond": {"examples": [{**GPQA, "answer": "D", "model_outputs": ["It is D."]}]},
-        "MATH500": {"examples": [{"problem": "q", "answer": r"\frac12", "model_output": RIGHT}]},
+        "MATH500": {"examples": [{"problem": "q", "answer": r"\frac12", "model_output": RIGHT, "level": 5}]},
         "IFEval": {"accuracy": 0.5},
     }
 }
@@ -103,6 +103,7 @@ def write(path, content):
 def test_every_tool_is_read(tmp_path, name, content, expected):
     samples = list(read_samples(write(tmp_path / name, content), "t"))
     assert [(s.task, s.reference, s.num_tokens) for s in samples] == expected
+    assert all(dict(s.groups) == {"level": "5"} for s in samples if s.task == "math500")
     assert all(kind_of(s) == ("choice" if s.reference in "ABCD" else "math") for s in samples)
 
 
