@@ -25,7 +25,7 @@ LAYERS = (
     ("data", "rewards", "generation"),
     ("trainers", "traces", "evaluation", "reporting"),
     ("stages", "quickstart", "launch"),
-    ("pipeline", "lineage", "status", "migrate", "differences"),
+    ("pipeline", "lineage", "status", "migrate", "differences", "regrade"),
     ("cli",),
     ("__main__",),
 )

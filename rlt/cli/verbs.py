@@ -65,6 +65,12 @@ VERBS = {
         "results/base results/student",
         "rlt.evaluation.compare",
     ),
+    "regrade": Verb(
+        "answers that lighteval, SkyThought or evalchemy has sampled, graded here",
+        "results.json --output results/regraded",
+        "rlt.regrade.__main__",
+    ),
+    "benchmarks": Verb("the benchmarks that evaluate knows", "", "rlt.tasks.benchmarks.__main__"),
     "rank-correlation": Verb(
         "the reward of traces against the accuracy of their students",
         "results/students_by_rank",

@@ -101,7 +101,9 @@ def _with_verdict(pair: Paired, num: int) -> dict[str, Any]:
 
 def main(words: Sequence[str]) -> int:
     """Print the comparison; return the exit code."""
-    parser = argparse.ArgumentParser(prog="compare", description="Compare evaluations by problem.")
+    parser = argparse.ArgumentParser(
+        prog="python -m rlt compare", description="Compare evaluations by problem."
+    )
     parser.add_argument(
         "models",
         nargs="+",
@@ -114,7 +116,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with a picture as well")
     typed = parser.parse_args(words)
     if len(typed.models) < 2:
-        parser.error("give two runs at least, such as `compare results/before results/after`")
+        parser.error("give two runs at least, such as `python -m rlt compare results/before results/after`")
     try:
         comparison = compare_models(read_models(typed.models, VERDICTS[typed.grader]))
         if typed.html:

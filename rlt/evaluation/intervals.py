@@ -87,12 +87,13 @@ def share_bounds(shares_RN: Floats, samples: float = math.inf) -> tuple[Floats, 
 
 def paired_bounds(changes_RN: Floats) -> tuple[Floats, Floats]:
     """Return the bounds of `paired_share_interval` for each row of differences by problem."""
-    low_R, high_R = _gains_and_losses(changes_RN)
     are_whole_R = np.isin(changes_RN, (-1, 0, 1)).all(axis=1)
     few_R = (changes_RN != 0).sum(axis=1) < _FEW_DIFFER
-    by_spread_R = ~(are_whole_R | few_R | _is_constant(changes_RN))
-    if by_spread_R.any():
-        low_R[by_spread_R], high_R[by_spread_R] = _without_skewness(changes_RN[by_spread_R])
+    by_counts_R = are_whole_R | few_R | _is_constant(changes_RN)
+    low_R, high_R = np.empty(len(changes_RN)), np.empty(len(changes_RN))
+    for chosen_R, bounds in ((by_counts_R, _gains_and_losses), (~by_counts_R, _without_skewness)):
+        if chosen_R.any():
+            low_R[chosen_R], high_R[chosen_R] = bounds(changes_RN[chosen_R])
     return np.maximum(low_R, -1.0), np.minimum(high_R, 1.0)
 
 

@@ -44,7 +44,7 @@ def summarize_task(rows: Sequence[Row], same: Same = grade_by_form) -> dict[str,
     by_skythought = None if any(None in verdicts for verdicts in theirs) else [fmean(v) for v in theirs]
     majorities = [float(majority_is_right(samples, same)) for samples in problems]
     error = stdev(accuracies) / math.sqrt(len(problems)) if len(problems) > 1 else None
-    lengths = [row["num_tokens"] for row in rows]
+    lengths = [row["num_tokens"] for row in rows if row["num_tokens"] is not None]
     least = min(len(samples) for samples in problems)
     passes = {str(k): [solved_by(k, samples) for samples in problems] for k in _sizes(least)}
     return {
@@ -66,7 +66,9 @@ def summarize_task(rows: Sequence[Row], same: Same = grade_by_form) -> dict[str,
         "well_formed": fmean(row["why"] is None for row in rows),
         "no_answer": fmean(row["extracted"] is None for row in rows),
         "withheld": dict(Counter(row["finish_reason"] for row in rows if row["finish_reason"] in WITHHELD)),
-        "tokens": {"mean": fmean(lengths), "median": median(lengths), "max": max(lengths)},
+        "tokens": {"mean": fmean(lengths), "median": median(lengths), "max": max(lengths)}
+        if lengths
+        else None,
         "rules": dict(sorted(Counter(row["rule"] for row in rows).items())),
         "groups": by_group(problems),
     }

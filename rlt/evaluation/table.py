@@ -5,28 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rlt.evaluation.published import PUBLISHED, TASKS, TRUST
+from rlt.evaluation.protocol import told
+from rlt.evaluation.published import PUBLISHED, TASKS, TRUST, unlike
 
 Summary = Mapping[str, Mapping[str, Any]]
 Rows = list[list[str]]
 Markdown = Callable[[Rows], str]
 
 
-def summary_page(summary: Summary, model: str, how: str, *, markdown: Markdown, reference: bool) -> str:
-    """Return summary.md; `how` says how was measured, `markdown` makes a table of rows.
+def summary_page(
+    summary: Summary, model: str, facts: Mapping[str, Any], *, markdown: Markdown, reference: bool
+) -> str:
+    """Return summary.md; `markdown` makes a table of rows, `reference` adds what others have published.
 
-    `reference` adds what others have published.
+    `facts` are what summary.json says besides the tasks.
     """
     parts = [
         f"# {model}",
-        how,
+        f"{how_measured(facts['sampling'])} {told(facts)}",
         markdown(results(summary)).strip(),
         *withheld(summary),
     ]
     if len(rows := by_group(summary)) > 1:
         parts += ["## By groups of problems", markdown(rows).strip()]
     if reference and has_published(list(summary)):
-        parts += ["## Beside published results", markdown(beside_published(summary, model)).strip(), legend()]
+        beside = markdown(beside_published(summary, model, facts)).strip()
+        parts += ["## Beside published results", beside, legend(summary, facts)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -68,7 +72,7 @@ def _line(task: str, numbers: Mapping[str, Any]) -> list[str]:
         percent(numbers["well_formed"]),
         f"{numbers['cut']} ({percent(numbers['truncated'])})",
         str(numbers["undecided"]),
-        f"{numbers['tokens']['mean']:.0f}",
+        f"{numbers['tokens']['mean']:.0f}" if numbers["tokens"] else "-",
     ]
 
 
@@ -94,19 +98,36 @@ def _between(interval: Sequence[float] | None) -> str:
     return f"{percent(interval[0])} to {percent(interval[1])}" if interval else ""
 
 
-def beside_published(summary: Summary, model: str) -> Rows:
-    """Return our accuracies above the published ones, in percent; only tasks that have such are shown."""
+def beside_published(summary: Summary, model: str, facts: Mapping[str, Any]) -> Rows:
+    """Return our accuracies above the published ones, in percent; only tasks that have such are shown.
+
+    A star marks what was measured otherwise than here.
+    """
     shown = [task for task in TASKS if task in summary]
     ours = [percent(summary[task]["accuracy"]) for task in shown]
     rows = [["model", *shown, "source"], [model, *ours, "this run"]]
+    theirs = [summary[task]["accuracy_skythought"] for task in shown]
+    if None not in theirs:
+        rows.append([f"{model}, by SkyThought's program", *map(percent, theirs), "this run"])
     for other in PUBLISHED:
-        rows.append([other.model, *(f"{other.accuracy(task):.1f}" for task in shown), other.trust])
+        marks = [" *" if unlike(other.trust, task, summary[task], facts) else "" for task in shown]
+        values = [f"{other.accuracy(task):.1f}{mark}" for task, mark in zip(shown, marks, strict=True)]
+        rows.append([other.model, *values, other.trust])
     return rows
 
 
-def legend() -> str:
-    """Return what the marks of published numbers mean."""
-    return "Published: " + "; ".join(f"{mark}, {what}" for mark, what in TRUST.items()) + "."
+def legend(summary: Summary, facts: Mapping[str, Any]) -> str:
+    """Return what the marks of published numbers mean, and what a starred one was measured otherwise in."""
+    found: dict[str, list[str]] = {}
+    for trust in TRUST:
+        for task in (task for task in TASKS if task in summary):
+            if differs := unlike(trust, task, summary[task], facts):
+                found.setdefault(f"{task}: {', '.join(differs)}", []).append(trust)
+    text = "Published: " + "; ".join(f"{mark}, {what}" for mark, what in TRUST.items()) + "."
+    if not found:
+        return text
+    stars = "; ".join(f"{', '.join(dict.fromkeys(trusts))}: {what}" for what, trusts in found.items())
+    return f"{text} * Not comparable with this run. {stars}."
 
 
 def percent(share: float) -> str:

@@ -73,23 +73,32 @@ PANELS = (
     Panel("tokens a second", ("perf/tokens_per_second",), "real tokens of the update by whole steps"),
     Panel("share of the peak", ("perf/mfu",), "operations of the update by the peak of its GPUs (MFU)"),
     Panel("padding", ("perf/padding",), "tokens that the update computes by those that are real"),
-    *(
-        Panel(
-            f"{task}: right answers",
-            (f"{task}_accuracy", f"{task}_truncated"),
-            "share of a benchmark's answers, and of those cut at the limit",
-        )
-        for task in (*BENCHMARKS, LOCAL_TASK)
-    ),
-    *(Panel(f"{task}: length (tokens)", (f"{task}_tokens",)) for task in (*BENCHMARKS, LOCAL_TASK)),
 )
 
 
 def panels_of(rows: list[dict[str, Any]]) -> list[Panel]:
     """Return the panels that a run has something to show in; components of the reward get one each."""
     shown = [panel for panel in PANELS if any(_is_logged(rows, key) for key in panel.keys)]
+    shown += [panel for task in _benchmarks(rows) for panel in _panels_of_benchmark(task)]
     names = sorted({key for row in rows for key in row if key.startswith(_COMPONENT)})
     return [*shown, *(Panel(name, (name,), "before its weight; added to the reward") for name in names)]
+
+
+def _benchmarks(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the benchmarks that were answered while training, also those of evaluate.benchmarks."""
+    keys = {key.removeprefix("eval_") for row in rows for key in row if key.startswith("eval_")}
+    tasks = {key.removesuffix("_accuracy") for key in keys if key.endswith("_accuracy")}
+    known = (*BENCHMARKS, LOCAL_TASK)
+    order = {task: place for place, task in enumerate(known)}
+    return sorted((t for t in tasks if f"{t}_truncated" in keys), key=lambda t: (order.get(t, len(known)), t))
+
+
+def _panels_of_benchmark(task: str) -> tuple[Panel, Panel]:
+    about = "share of a benchmark's answers, and of those cut at the limit"
+    return (
+        Panel(f"{task}: right answers", (f"{task}_accuracy", f"{task}_truncated"), about),
+        Panel(f"{task}: length (tokens)", (f"{task}_tokens",)),
+    )
 
 
 def draw_panel(rows: list[dict[str, Any]], panel: Panel) -> str:

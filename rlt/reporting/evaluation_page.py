@@ -55,7 +55,8 @@ class Counted:
     task: str
     outcome: str
     differs: bool
-    num_tokens: int
+    num_tokens: int | None
+    """None where the tool that has sampled it does not say."""
     finish_reason: str
     rule: str
 
@@ -136,7 +137,8 @@ def _lengths(counted: Sequence[Counted]) -> str:
     """Return a histogram for each task."""
     by_task: dict[str, dict[str, list[int]]] = defaultdict(lambda: {outcome: [] for outcome in OUTCOMES})
     for one in counted:
-        by_task[one.task][one.outcome].append(one.num_tokens)
+        if one.num_tokens is not None:
+            by_task[one.task][one.outcome].append(one.num_tokens)
     figures = []
     for task, lengths in by_task.items():
         of_all = [length for of_outcome in lengths.values() for length in of_outcome]
@@ -185,7 +187,7 @@ def _entry(counted: Counted, row: Row) -> Entry:
         ("read in it", _shown(row["extracted"], LONGEST_READ) or "nothing"),
         ("by the rule", counted.rule + (", but undecided" if row.get("undecided") else "")),
         ("reference", _shown(row["reference"], LONGEST_READ)),
-        ("length", f"{counted.num_tokens:,} tokens, finish reason {counted.finish_reason}"),
+        ("length", f"{_tokens(counted.num_tokens)}, finish reason {counted.finish_reason}"),
         ("form", row["why"] or "well formed"),
     ]
     texts = {
@@ -199,6 +201,10 @@ def _entry(counted: Counted, row: Row) -> Entry:
     body = f'<div class="label">{escaped(place)}</div>{named_values(read)}{"".join(blocks)}'
     words = (counted.outcome, DIFFER) if counted.differs else (counted.outcome,)
     return Entry(body, look, {"task": (counted.task,), "verdict": words})
+
+
+def _tokens(num: int | None) -> str:
+    return "unknown" if num is None else f"{num:,} tokens"
 
 
 def _shown(text: str | None, most: int) -> str:

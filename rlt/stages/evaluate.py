@@ -37,9 +37,9 @@ from rlt.evaluation.items import (
     task_revision,
     task_source,
 )
-from rlt.evaluation.protocol import SKYTHOUGHT, WHOSE, prompt_sources, protocol, told
+from rlt.evaluation.protocol import SKYTHOUGHT, WHOSE, prompt_sources, protocol
 from rlt.evaluation.summary import summarize
-from rlt.evaluation.table import how_measured, summary_page
+from rlt.evaluation.table import summary_page
 from rlt.evaluation.verdicts import GradingPool, Verdict
 from rlt.formats.answer import read_answer
 from rlt.formats.layout import StudentLayout
@@ -223,13 +223,13 @@ def write_numbers(
     shaped = {**asdict(sampling), "seed": config.seed}
     models = {} if asked is None else {"models_asked": asked}
     whose = {name: manifest[name] for name in WHOSE}
-    write_json(output / "summary.json", {"tasks": numbers, "sampling": shaped, **whose, **models})
+    facts = {"sampling": shaped, "grading": manifest["grading"], **whose, **models}
+    write_json(output / "summary.json", {"tasks": numbers, **facts})
     if asked is not None:
         model = f"{model}, asked as {', '.join(asked)}"
     if is_skythought(prompt_text(config, STUDENT)):
         model = f"{model}, under SkyThought's own system prompt"
-    how = f"{how_measured(shaped)} {told(whose)}"
-    page = summary_page(numbers, model, how, markdown=markdown, reference=config.evaluate.reference)
+    page = summary_page(numbers, model, facts, markdown=markdown, reference=config.evaluate.reference)
     write_text(output / "summary.md", page)
     logger.info("%s", page)
     return numbers

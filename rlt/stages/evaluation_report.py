@@ -9,7 +9,7 @@ from typing import Any
 
 from rlt.config.schema import EvaluateSettings
 from rlt.evaluation.protocol import told
-from rlt.evaluation.published import PUBLISHED
+from rlt.evaluation.published import PUBLISHED, unlike
 from rlt.evaluation.table import beside_published, by_group, has_published, how_measured, legend, results
 from rlt.reporting.evaluation_page import Results, write_evaluation_page
 from rlt.reporting.evaluation_plots import Accuracy, draw_accuracies
@@ -35,21 +35,29 @@ def evaluation_report(evaluate: EvaluateSettings, run_dir: Path) -> Path | None:
         model=model,
         how=f"{how_measured(summary['sampling'])} {told(summary)}",
         table=results(tasks),
-        accuracies=[draw_accuracies(title, lines) for title, lines in plots(tasks, with_published)],
+        accuracies=[draw_accuracies(title, lines) for title, lines in plots(summary, with_published)],
         groups=by_group(tasks),
-        published=beside_published(tasks, model) if with_published else (),
-        legend=legend(),
+        published=beside_published(tasks, model, summary) if with_published else (),
+        legend=legend(tasks, summary) if with_published else "",
     )
     return write_evaluation_page(run_dir, shown, evaluate.report_samples)
 
 
-def plots(tasks: Mapping[str, Numbers], with_published: bool) -> list[tuple[str, list[Accuracy]]]:
-    """Return titles and lines of the plots: one of all tasks, and one of each with published numbers."""
+def plots(summary: Mapping[str, Any], with_published: bool) -> list[tuple[str, list[Accuracy]]]:
+    """Return titles and lines of the plots: one of all tasks, and one of each with published numbers.
+
+    A star marks what was measured otherwise than here.
+    """
+    tasks: Mapping[str, Numbers] = summary["tasks"]
     drawn = [("this run", [ours(task, numbers) for task, numbers in tasks.items()])]
     if with_published:
         for task in (task for task in tasks if has_published([task])):
             others = [
-                Accuracy(other.model, value, source=other.trust)
+                Accuracy(
+                    other.model,
+                    value,
+                    source=other.trust + (" *" if unlike(other.trust, task, tasks[task], summary) else ""),
+                )
                 for other in PUBLISHED
                 if (value := other.accuracy(task)) is not None
             ]

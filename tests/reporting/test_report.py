@@ -105,3 +105,15 @@ def test_a_metric_that_was_never_finite_still_has_its_panel():
 
 def test_running_mean_by_hand():
     assert running_mean([1.0, 2.0, 6.0, 3.0], 1) == pytest.approx([1.5, 3.0, 11 / 3, 4.5])
+
+
+def test_a_benchmark_of_ones_own_has_its_panels():
+    rows = [{"step": 1, **{f"eval_chem_{name}": 0.5 for name in ("accuracy", "truncated", "tokens")}}]
+    rows[0] |= {"mean_token_accuracy": 0.3, "eval_gsm8k_accuracy": 0.1, "eval_gsm8k_truncated": 0.0}
+    titles = [panel.title for panel in panels_of(rows)]
+    assert titles[-4:] == [
+        "gsm8k: right answers",
+        "gsm8k: length (tokens)",
+        "chem: right answers",
+        "chem: length (tokens)",
+    ]

@@ -186,7 +186,9 @@ def test_published_numbers_and_skythoughts_verdicts_stand_beside_ours_on_request
     asking = ["evaluate.reference=true", f"evaluate.original={stand_in(tmp_path / 'sky', monkeypatch)}"]
     beside = run_here(words(tmp_path / "beside", *changes, *asking), STAGE)
     assert "RLT-7B" not in (plain / "summary.md").read_text()
-    assert re.search(r"\| RLT-7B +\| +23\.3 \| N ", (beside / "summary.md").read_text())
+    page = (beside / "summary.md").read_text()
+    assert re.search(r"\| RLT-7B +\| +23\.3 \* \| N ", page)
+    assert "V, N: aime24: 1 of 30 problems, 2 samples a problem, not 1, temperature 0.6, not 0.0" in page
     reports = [(run / "report.html").read_text() for run in (plain, beside)]
     assert [report.count('alt="accuracies"') for report in reports] == [1, 2]
     assert ["Hollow marks" in report for report in reports] == [False, True]

@@ -1,11 +1,13 @@
 """What each benchmark reads in a row: question, reference, order of the options. All rows are made up."""
 
 import random
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from rlt.config.schema import BENCHMARKS as NAMES
-from rlt.config.schema import SLOT
+from rlt.config.schema import SLOT, BenchmarkSettings
 from rlt.errors import DataError
 from rlt.tasks.benchmarks.catalog import BENCHMARKS, table
 from rlt.tasks.benchmarks.task import ORDERS, order_by_row, order_by_stream, reader
@@ -13,6 +15,7 @@ from rlt.tasks.extraction import ORDERS as RULES
 from rlt.tasks.extraction import extract
 from rlt.tasks.math_grader import MathGrader
 
+ROOT = Path(__file__).parents[2]
 ANY = order_by_row(0)
 TEN = [f"option {i}" for i in range(10)]
 
@@ -192,3 +195,11 @@ def test_orders_by_row_depend_on_seed_and_question_alone():
     assert [again(q, 4) for q in reversed(questions)] == orders[::-1]
     assert [other(q, 4) for q in questions] != orders
     assert {order.index(0) for order in orders} == {0, 1, 2, 3}
+
+
+def test_the_table_in_the_docs_is_current():
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
+    for row in table():
+        assert f"| {' | '.join(row)} |\n" in text
+    for field in fields(BenchmarkSettings):
+        assert f"| `{field.name}` | {field.metadata['doc']} |\n" in text
