@@ -249,7 +249,7 @@ class _Nucleus:
         self._top_p = top_p
         self._by_sorting = TopPLogitsWarper(top_p)
 
-    def __call__(self, input_ids: Any, logits_BV: Tensor) -> Tensor:
+    def __call__(self, input_ids: Any, logits_BV: Any) -> Tensor:
         if logits_BV.device.type != "cpu":  # which sort fast, and would wait for each row here
             return self._by_sorting(input_ids, logits_BV)
         bits_BV = logits_BV.float().view(torch.int32)
