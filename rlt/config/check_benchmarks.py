@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
+from difflib import get_close_matches
 
 from rlt.config.schema import BENCHMARKS, LOCAL_TASK, MOST_OPTIONS, SLOT, BenchmarkSettings, EvaluateSettings
 from rlt.errors import ConfigError
@@ -36,6 +37,12 @@ def plain_task(name: str) -> str:
 def task_names(evaluate: EvaluateSettings) -> tuple[str, ...]:
     """Return the names of all benchmarks: the known ones, and those of evaluate.benchmarks."""
     return (*BENCHMARKS, *(record.name for record in evaluate.benchmarks))
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return the question whether one of the names was meant, "" where none is near."""
+    near = sorted(get_close_matches(name, list(names), n=3))
+    return f"did you mean {' or '.join(near)}?" if near else ""
 
 
 def refuse_programs_and_examples(setting: str, name: str) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 
-from rlt.config.check_benchmarks import check_benchmarks, task_names
+from rlt.config.check_benchmarks import check_benchmarks, nearest, task_names
 from rlt.config.check_layout import check_layout
 from rlt.config.prompts import check_prompt
 from rlt.config.schema import (
@@ -48,8 +48,7 @@ def _check_cleaning(config: Config) -> None:
             )
         benchmarks = task_names(config.evaluate)
         if name not in benchmarks and not os.path.exists(name):
-            near = get_close_matches(name, benchmarks, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"take some of {', '.join(benchmarks)}, or files."
+            hint = nearest(name, benchmarks) or f"take some of {', '.join(benchmarks)}, or files."
             raise ConfigError(
                 f"`data.decontaminate` names {name}, which is neither a benchmark nor a file: {hint}"
             )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
-from rlt.config.check_benchmarks import check_benchmarks, refuse_programs_and_examples, task_names
+from rlt.config.check_benchmarks import check_benchmarks, nearest, refuse_programs_and_examples, task_names
 from rlt.config.original.skythought import TASK_PROMPTS, grader_paths, read_task_prompt
 from rlt.config.schema import LOCAL_TASK, NO_DATASET, PLAIN_SAMPLING, SLOT, Config, EvaluateSettings
 from rlt.errors import ConfigError
@@ -69,8 +68,7 @@ def _check_names(setting: str, names: Iterable[str], allowed: tuple[str, ...]) -
     for name in names:
         refuse_programs_and_examples(setting, name)
         if name not in allowed:
-            near = get_close_matches(name, allowed, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"take some of {', '.join(allowed)}."
+            hint = nearest(name, allowed) or f"take some of {', '.join(allowed)}."
             raise ConfigError(f"`{setting}` may name {', '.join(allowed)}, got '{name}': {hint}")
 
 

@@ -42,8 +42,9 @@ def read_models(words: Sequence[str], verdict: str) -> list[Model]:
     """Return the models of `RUN`, `RUN,RUN` and `NAME=RUN,RUN`, each with a name of its own."""
     models = []
     for word in words:
-        name, has_name, rest = word.rpartition("=") if not Path(word).exists() else ("", "", word)
-        runs = tuple(Path(place) for place in (rest if has_name else word).split(",") if place)
+        name, has_name, rest = ("", "", "") if Path(word).exists() else word.partition("=")
+        name, places = (name, rest) if has_name else ("", word)
+        runs = tuple(Path(place) for place in places.split(",") if place)
         if not runs:
             raise DataError(f"'{word}' names no run: write RUN, RUN,RUN for pooled seeds, or NAME=RUN,RUN")
         models.append(_read(name or " + ".join(run.resolve().name for run in runs), runs, verdict))

@@ -17,7 +17,7 @@ def test_the_same_protocol_has_no_mark():
     assert unlike("V", "math500", NUMBERS, FACTS) == []
     rows = {row[0]: row for row in beside_published({"math500": NUMBERS}, "ours", FACTS)}
     assert rows["ours"] == ["ours", "82.0", "this run"]
-    assert rows["ours, by SkyThought's program"] == ["ours, by SkyThought's rules", "83.0", "this run"]
+    assert rows["ours, by SkyThought's program"] == ["ours, by SkyThought's program", "83.0", "this run"]
     assert rows["7B, RL without a cold start"] == ["7B, RL without a cold start", "74.2", "N"]
     assert rows["RLT-7B"][1] == "84.3 *"  # the last of that name is the re-evaluation
 
