@@ -193,7 +193,10 @@ CONDITIONS: tuple[OnlyWith, ...] = (
     ),
     # The reward
     _if_on(
-        ("reward.solution_span", "reward.answer_transform", "reward.answer_clip"),
+        (
+            *("reward.solution_span", "reward.answer_transform", "reward.answer_clip"),
+            *("reward.answer_baseline", "reward.answer_result_transform", "reward.answer_result_clip"),
+        ),
         "answer_log_prob_coeff",
         "[1,0.01]",
     ),

@@ -369,6 +369,14 @@ class RewardSettings:
         choices=SOLUTION_SPANS,
     )
     answer_transform: str = setting("none", "elementwise map before reducing", choices=TRANSFORMS)
+    answer_baseline: bool = setting(
+        False,
+        "subtract from r_SS what it is with an empty explanation: the student reads each solution once more",
+    )
+    answer_result_transform: str = setting(
+        "none", "map of r_SS itself, after reducing and the baseline", choices=TRANSFORMS
+    )
+    answer_result_clip: list[float] = setting([], "[low, high] on r_SS itself, last of all; empty is off")
     kl_transform: str = setting("none", "elementwise map before reducing", choices=TRANSFORMS)
     answer_clip: list[float] = setting([], "[low, high] on the raw log-probabilities; empty is off")
     kl_clip: list[float] = setting([], "[low, high] on the raw divergence; empty is off")

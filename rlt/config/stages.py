@@ -143,6 +143,7 @@ _LIKELIHOOD = (
     *("reward.student_temperature", "reward.answer_reductions", "reward.kl_reductions"),
     "reward.solution_span",
     *("reward.answer_transform", "reward.kl_transform", "reward.answer_clip", "reward.kl_clip"),
+    *("reward.answer_baseline", "reward.answer_result_transform", "reward.answer_result_clip"),
     *("reward.kl_estimator", "reward.missing_tag_penalty", "reward.text_after_tag_penalty"),
     *("reward.empty_explanation_divergence", "reward.placement", "reward.servers", "reward.dtype"),
     *("reward.tokens_per_batch", "reward.students", "reward.combine"),

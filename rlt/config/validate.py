@@ -138,7 +138,7 @@ def _check_reward(config: Config) -> None:
             )
     if not config.answer_log_prob_coeff:
         raise ConfigError("`answer_log_prob_coeff=[]` leaves no reward: give at least one, e.g. [1,0.01].")
-    for name in ("answer_clip", "kl_clip"):
+    for name in ("answer_clip", "kl_clip", "answer_result_clip"):
         clip = getattr(reward, name)
         if clip and (len(clip) != 2 or not clip[0] < clip[1]):
             raise ConfigError(

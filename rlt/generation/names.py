@@ -103,7 +103,8 @@ def _find_prefixes(own: Mapping[str, Shape], served: Mapping[str, Shape]) -> dic
     while left:
         first = min(left)
         starts = [0, *(i + 1 for i, letter in enumerate(first) if letter == ".")]
-        for start in starts:  # from the longest rest, so from the shortest prefix
+        # From the longest rest, so from the shortest prefix; `weight` alone would be anywhere.
+        for start in starts[:-1]:
             old, rest = first[:start], first[start:]
             places = {key[: -len(rest)] for key in served if key.endswith(rest)}
             moved = [key for key in left if key.startswith(old)]

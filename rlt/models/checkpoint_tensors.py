@@ -44,7 +44,13 @@ def _files(name: str, revision: str | None) -> Iterator[Path]:
 
 
 def _cached(name: str, file: str, revision: str | None) -> Path | None:
-    found = cached_file(name, file, revision=revision, _raise_exceptions_for_missing_entries=False)
+    found = cached_file(
+        name,
+        file,
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
     return None if found is None else Path(found)
 
 

@@ -5,6 +5,7 @@
     r_KL = sum of weighted reductions of  d_j = log p_T(t_j | s, q, t_<j) - log p_S(t_j | q, t_<j)
 
 (arXiv 2506.08388, section 3, with the released coefficients: 1·mean + 0.01·min and 3·mean + 0.03·max.)
+Rewards of other papers take for r_SS what the explanation changes, or a map of the sum: docs/reward.md.
 
 B examples, S solution tokens, T explanation tokens; log-probabilities in nats. Pure tensors: `scorer.py`
 runs the models, `formats/layout.py` finds the spans and the format flags.
@@ -51,6 +52,11 @@ class RewardSpec:
     missing_tag_penalty: float = 1.0
     text_after_tag_penalty: float = 0.0
     empty_explanation_divergence: float = 1.0
+    baseline: bool = False
+    """Whether r_SS of an empty explanation is subtracted."""
+    result_transform: str = "none"
+    """Map of r_SS itself, after reductions and baseline."""
+    result_clip: tuple[float, float] | None = None
 
     @classmethod
     def from_config(cls, config: Config) -> RewardSpec:
@@ -71,6 +77,9 @@ class RewardSpec:
             r.missing_tag_penalty,
             r.text_after_tag_penalty,
             r.empty_explanation_divergence,
+            r.answer_baseline,
+            r.answer_result_transform,
+            _clip(r.answer_result_clip),
         )
 
     @property
@@ -97,6 +106,8 @@ class RewardInputs:
     """Tokens that the teacher sampled."""
     has_end_tag: bool
     text_after_end_tag: bool
+    baseline_logprobs_S: Tensor | None = None
+    """log p_S of the solution's tokens after an empty explanation, where the spec subtracts them."""
 
 
 def divergence(spec: RewardSpec, item: RewardInputs) -> Tensor:
@@ -120,7 +131,7 @@ def rlt_reward(spec: RewardSpec, items: Sequence[RewardInputs]) -> dict[str, Ten
     divergence_BT, divergence_mask_BT = _pad([divergence(spec, item) for item in items])
     missing_B = torch.tensor([not item.has_end_tag for item in items], dtype=torch.float64)
     after_B = torch.tensor([item.text_after_end_tag for item in items], dtype=torch.float64)
-    r_ss_B = spec.solution(solution_BS, solution_mask_BS)
+    r_ss_B, baseline = _solution_part(spec, items, spec.solution(solution_BS, solution_mask_BS))
     is_empty_B = ~divergence_mask_BT.any(1)
 
     def of_divergence(value_B: Tensor, when_empty: float = spec.empty_explanation_divergence) -> Tensor:
@@ -140,12 +151,28 @@ def rlt_reward(spec: RewardSpec, items: Sequence[RewardInputs]) -> dict[str, Ten
         "r_kl": r_kl_B,
         "r_kl_mean": of_divergence(REDUCTIONS["mean"](divergence_BT, divergence_mask_BT)),
         "r_kl_max": of_divergence(REDUCTIONS["max"](divergence_BT, divergence_mask_BT)),
+        **baseline,
         "format": format_B,
         "missing_tag": missing_B,
         "text_after_tag": after_B,
         "explanation_tokens": torch.tensor([float(i.explanation_tokens) for i in items]).double(),
         "solution_tokens": solution_mask_BS.sum(1).double(),
     }
+
+
+def _solution_part(
+    spec: RewardSpec, items: Sequence[RewardInputs], r_ss_B: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return r_SS past baseline, map and clip, and the baseline as a part where there is one; each (B,)."""
+    parts: dict[str, Tensor] = {}
+    if spec.baseline:
+        rows = [item.baseline_logprobs_S for item in items]
+        assert None not in rows, "the scorer was not asked for baselines"
+        baseline_B = spec.solution(*_pad([row.double() for row in rows if row is not None]))
+        parts["r_ss_baseline"] = baseline_B
+        r_ss_B = r_ss_B - baseline_B
+    r_ss_B = TRANSFORMS[spec.result_transform](r_ss_B)
+    return r_ss_B if spec.result_clip is None else r_ss_B.clamp(*spec.result_clip), parts
 
 
 def combine_students(

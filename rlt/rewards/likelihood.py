@@ -112,7 +112,9 @@ class LikelihoodReward:
     ) -> list[Measured]:
         """Return what the students make of each explanation."""
         by_student = [
-            student.scorer.measure(problems, explanations, teacher_logprobs, runs=runs)
+            student.scorer.measure(
+                problems, explanations, teacher_logprobs, runs=runs, baseline=self.spec.baseline
+            )
             for student in self.students
         ]
         return list(zip(*by_student, strict=True))

@@ -66,23 +66,20 @@ class StudentScorer:
         teacher_logprobs: Sequence[Tensor | None],
         *,
         runs: Sequence[int] | None = None,
+        baseline: bool = False,
     ) -> list[RewardInputs]:
         """Return what the reward of each explanation is made from.
 
         `teacher_logprobs[i]` holds log p_T of explanation i's tokens, one value per token id. `runs`:
-        see `token_logprobs`.
+        see `token_logprobs`. `baseline`: the solution is read once more, after an empty explanation.
         """
         readings = [self._read(explanation) for explanation in explanations]
-        logprobs = self.student.logprobs(
-            self._requests(problems, readings),
-            temperature=self._temperature,
-            tokens_per_batch=self._tokens_per_batch,
-            runs=runs,
-            agree=self._agree,
-        )
+        logprobs = self._ask(problems, readings, runs)
+        empty = [Reading([], None)] * len(readings)
+        without = self._ask(problems, empty, runs) if baseline else [None] * len(readings)
         items = []
-        for explanation, reading, student, teacher in zip(
-            explanations, readings, logprobs, teacher_logprobs, strict=True
+        for explanation, reading, student, alone, teacher in zip(
+            explanations, readings, logprobs, without, teacher_logprobs, strict=True
         ):
             num_teacher, num_student = len(explanation.token_ids), len(reading.ids)
             assert teacher is None or len(teacher) == num_teacher, "one teacher value per explanation token"
@@ -98,9 +95,21 @@ class StudentScorer:
                     explanation_tokens=num_teacher,
                     has_end_tag=explanation.has_end_tag,
                     text_after_end_tag=explanation.text_after_end_tag,
+                    baseline_logprobs_S=alone,
                 )
             )
         return items
+
+    def _ask(
+        self, problems: Sequence[Problem], readings: Sequence[Reading], runs: Sequence[int] | None
+    ) -> Sequence[Tensor]:
+        return self.student.logprobs(
+            self._requests(problems, readings),
+            temperature=self._temperature,
+            tokens_per_batch=self._tokens_per_batch,
+            runs=runs,
+            agree=self._agree,
+        )
 
     def lengths(self, problems: Sequence[Problem], explanations: Sequence[Explanation]) -> list[int]:
         """Return the tokens that the student reads for each explanation."""

@@ -96,12 +96,12 @@ def test_each_kind_of_layer_is_kept_once():
 def test_layers_of_other_sizes_stay_larger():
     """Before: AmbiguousGlobalPerLayerAttributeError, whose name is all that a rehearsal said."""
     given = Gemma4TextConfig(**SMALL, vocab_size_per_layer_input=100)
-    assert [given.per_layer_config[i].head_dim for i in (0, 4)] == [256, 512]
+    assert [given.per_layer_config[i].head_dim for i in (0, 5)] == [256, 512]
     model = built(given)
     assert model.config.layer_types == ["sliding_attention", "full_attention"]
     widths = [layer.self_attn.q_proj.out_features for layer in model.model.layers]
     assert widths == [2 * 32, 2 * 64]
-    assert given.per_layer_config[4].head_dim == 512
+    assert given.per_layer_config[5].head_dim == 512
 
 
 def test_parts_for_images_are_made_small():

@@ -200,6 +200,7 @@ def test_every_setting_reaches_the_spec():
     r.answer_reductions, r.kl_reductions = ["median"], ["sum", "min", "last_quartile"]
     r.answer_transform, r.kl_transform = "exp", "one_minus_exp"
     r.answer_clip, r.kl_clip = [-9.0, 0.0], [0.0, 3.0]
+    r.answer_baseline, r.answer_result_transform, r.answer_result_clip = True, "exp", [0.0, 1.0]
     r.kl_estimator = "k3"
     r.missing_tag_penalty, r.text_after_tag_penalty, r.empty_explanation_divergence = 0.25, 0.5, 0.75
     assert RewardSpec.from_config(config) == RewardSpec(
@@ -209,4 +210,36 @@ def test_every_setting_reaches_the_spec():
         0.25,
         0.5,
         0.75,
+        baseline=True,
+        result_transform="exp",
+        result_clip=(0.0, 1.0),
     )
+
+
+@pytest.mark.parametrize(
+    ("preset", "solution", "without", "expected"),
+    [
+        ("verifree", (-1.0, -3.0), None, 0.0183156),  # exp(-4)
+        (
+            "rlpr",
+            (-1.0, -3.0),
+            (-2.0, -4.0),
+            0.1320078,
+        ),  # (0.3678794 + 0.0497871 - 0.1353353 - 0.0183156) / 2
+        ("rlpr", (-2.0, -4.0), (-1.0, -3.0), 0.0),  # an explanation that harms
+        ("vr_cli", (-1.0, -3.0), (-2.0, -4.0), 0.6321206),  # 1 - exp(2) / exp(3)
+        ("vr_cli", (-2.0, -4.0), (-1.0, -3.0), -1.7182818),  # 1 - exp(3) / exp(2)
+    ],
+)
+def test_rewards_of_other_papers_by_hand(preset, solution, without, expected, tmp_path):
+    from rlt.config.compose import compose
+
+    words = ["run_cfg=teacher_rl", f"reward_cfg={preset}", "student_model=s", "model_name_or_path=m"]
+    spec = RewardSpec.from_config(compose([*words, "dataset_id_or_path=d", f"output_dir={tmp_path}"]))
+    assert not spec.needs_teacher
+    item = example(solution, dtype=torch.float64)
+    if without is not None:
+        item = replace(item, baseline_logprobs_S=torch.tensor(without, dtype=torch.float64))
+    found = parts(spec, item)
+    assert found["reward"] == found["r_ss"] == pytest.approx([expected], abs=1e-7)
+    assert ("r_ss_baseline" in found) == (without is not None)

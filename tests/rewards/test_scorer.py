@@ -336,6 +336,20 @@ def test_student_without_teacher(tiny):
     assert score.parts["r_kl"] == pytest.approx(3 * fmean(nll) + 0.03 * max(nll), abs=1e-4)
 
 
+def test_a_baseline_is_the_solution_after_an_empty_explanation(tiny):
+    reward = one_student(tiny.scorer, replace(RELEASED, kl_estimator="student_nll", baseline=True))
+    cases = [case for case in ADVERSARIAL if case.name in ("end_quote", "plain")] or ADVERSARIAL[:2]
+    explanations = [tiny.teacher_layout.split(completion_ids(tiny.tokenizer, case)) for case in cases]
+    found = reward.score([problem_of(case) for case in cases], explanations, [None] * len(cases))
+    for case, score in zip(cases, found, strict=True):
+        world = (tiny.tokenizer, tiny.teacher, tiny.student)
+        alone = expected_score(*world, replace(case, explanation=0)).parts["r_ss"]
+        assert score.parts["r_ss_baseline"] == pytest.approx(alone, abs=2e-5)
+        change = expected_score(*world, case).parts["r_ss"] - alone
+        assert abs(change) > 1e-3  # so that there is something to see
+        assert score.parts["r_ss"] == pytest.approx(change, abs=4e-5)
+
+
 def test_nan_in_the_student_is_no_number(tiny):
     """Upstream 7: NaN in the student's weights gave a normal-looking reward of -4.04."""
     broken = random_model(len(tiny.tokenizer), 2)
