@@ -114,19 +114,21 @@ def _verdict(change: Change) -> str:
 
 def _held_out_loss(rows: list[dict[str, Any]]) -> list[str]:
     steps, values, _ = series(rows, "eval_loss")
-    if len(steps) < 2:
+    if not steps:
         return []
+    if len(steps) == 1:
+        return [f"Held-out loss: {values[0]:.4g} at step {steps[0]}; evaluated once, so no change is known."]
     change = f"{values[0]:.4g} at step {steps[0]}, {values[-1]:.4g} at step {steps[-1]}"
     return [f"Held-out loss: {change}; one number for all rows, so without an interval."]
 
 
 def _nothing_held_out(run: Run) -> str:
-    remedy = (
+    settings = (
         "data.eval_path and trainer.eval_steps" if str(run.get("stage")).endswith("rl") else "data.eval_path"
     )
     return (
-        f"Nothing was evaluated twice on held-out rows, so this page cannot say whether the training helped: "
-        f"{remedy} name some."
+        "Nothing was evaluated twice on held-out rows, so this page cannot say whether the training helped: set "
+        f"{settings}."
     )
 
 

@@ -59,7 +59,7 @@ def test_the_verdict_follows_the_interval(tmp_path, after, verdict):
 def test_without_held_out_rows_nothing_is_claimed(tmp_path):
     assert told(tmp_path)[1] == (
         "Nothing was evaluated twice on held-out rows, so this page cannot say whether the training helped: "
-        "data.eval_path and trainer.eval_steps name some."
+        "set data.eval_path and trainer.eval_steps."
     )
 
 
@@ -70,6 +70,11 @@ def test_a_loss_has_no_interval(tmp_path):
         f"{TRAINED}: 9 steps; it is interrupted.",
         sentence,
     ]
+
+
+def test_one_evaluation_shows_no_change(tmp_path):
+    said = told(tmp_path, [metrics_row(9, 1, 0, {"eval_loss": 1.25})])[1]
+    assert said == "Held-out loss: 1.25 at step 9; evaluated once, so no change is known."
 
 
 def test_values_that_are_no_numbers_count_nowhere():
