@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -206,8 +205,6 @@ def run_module(words: list[str]) -> None:
             write_evaluation(Path(run))
     if module == "rlt.migrate.__main__":
         Path(rest[-1]).unlink(missing_ok=True)
-    if module == "rlt.tasks.benchmarks":
-        return runpy.run_module(module, run_name="__main__") and None
     assert import_module(module if module != "rlt" else "rlt.__main__").main(rest) == 0
     return None
 

@@ -127,8 +127,8 @@ def _nothing_held_out(run: Run) -> str:
         "data.eval_path and trainer.eval_steps" if str(run.get("stage")).endswith("rl") else "data.eval_path"
     )
     return (
-        "Nothing was evaluated twice on held-out rows, so this page cannot say whether the training helped: set "
-        f"{settings}."
+        "Nothing was evaluated twice on held-out rows, so this page cannot say whether the training helped: "
+        f"set {settings}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Print the table of docs/evaluation.md: `python -m rlt.tasks.benchmarks`."""
+"""Print the table of docs/evaluation.md: `python -m rlt benchmarks`."""
 
 from __future__ import annotations
 
