@@ -29,7 +29,21 @@ def teacher_layout(config: Config, tokenizer: PreTrainedTokenizerBase) -> Teache
     template = template_settings(config, model, revision)
     layout = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags), template)
     _check_switches(config, layout.chat)
+    _tell_of_older_prompts(layout, model, revision)
     return layout
+
+
+def _tell_of_older_prompts(layout: TeacherLayout, model: str | None, revision: str | None) -> None:
+    """Warn of a teacher that was trained on other prompts: records of version 1 know no template's turns."""
+    own, turn = find_layout(model, revision) if model else None, layout.chat.turn
+    if own is None or own.role != "teacher" or own.chat_template_kwargs is not None:
+        return
+    if turn.plain[0] != turn.prompt:
+        logger.warning(
+            "%s was trained by an earlier version, whose prompts ended with %r; they end with %r now, as %s "
+            "writes answers: train it again, or expect other explanations",
+            *(model, turn.prompt, turn.plain[0], layout.chat.template.owner),
+        )
 
 
 def student_layout(  # noqa: PLR0913 - what differs between the stages, by keyword

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from stage_runs import sft_words, student_words
 
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
+from rlt.data.model_layout import ModelLayout, write_layout
 from rlt.errors import ConfigError, ModelError
+from rlt.formats.tags import TAG_STYLES
 from rlt.stages import student_sft, teacher_sft
 
 NATIVE = "layout.tags=native"
@@ -77,3 +80,16 @@ def test_what_a_template_makes_of_the_tags_is_told(model, caplog):
     caplog.clear()
     check_student(model("qwen3_5_think"), NATIVE)
     assert "opens the thought" not in caplog.text
+
+
+def test_a_teacher_from_before_a_templates_own_turn_is_told_of(model, tmp_path, caplog):
+    """Qwen3 writes an empty thought before an answer, which prompts of layout version 1 did not have."""
+    folder = shutil.copytree(model("qwen3"), tmp_path / "teacher")
+    prompt = TAG_STYLES["bespoke"].explanation.open  # any text is a prompt here
+    write_layout(folder, ModelLayout("teacher", "bespoke", prompt, None))
+    check_teacher(folder, "layout.override=true")
+    assert "was trained by an earlier version" in caplog.text
+    caplog.clear()
+    write_layout(folder, ModelLayout("teacher", "bespoke", prompt, None, chat_template_kwargs={}))
+    check_teacher(folder, "layout.override=true")
+    assert "was trained by an earlier version" not in caplog.text
