@@ -41,6 +41,9 @@ def accuracies(models: Sequence[Model]) -> Table:
     return rows
 
 
+_NONE = "There are none."
+
+
 def differences(pairs: Sequence[Paired]) -> Table:
     """Return a line for each comparison."""
     rows = [["task", "model", "first", "this", "difference [95 %]", "better / worse", "p (sign test)"]]
@@ -104,7 +107,8 @@ def markdown_page(
         parts += ["## By groups of problems", _markdown(differences(groups))]
         parts += ["\n".join(sentences(groups, "comparisons of groups"))]
     if with_problems:
-        parts += ["## Problems on which the models differ", _markdown(by_problem(models))]
+        rows = by_problem(models)
+        parts += ["## Problems on which the models differ", _markdown(rows) if rows[1:] else _NONE]
     if found := notes(models, protocol_differs):
         parts.append("\n".join(found))
     return "\n\n".join(parts) + "\n"
@@ -131,7 +135,8 @@ def html_page(
     if groups:
         body += ["<h2>By groups of problems</h2>", _picture(groups), _html(differences(groups))]
         body += [f"<p>{html.escape(sentences(groups, 'comparisons of groups')[-1])}</p>"]
-    body += ["<h2>Problems on which the models differ</h2>", _html(by_problem(models))]
+    rows = by_problem(models)
+    body += ["<h2>Problems on which the models differ</h2>", _html(rows) if rows[1:] else f"<p>{_NONE}</p>"]
     body += [f"<p>{html.escape(note)}</p>" for note in notes(models, protocol_differs)]
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return (
