@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rlt.config.bounds import check_bounds
 from rlt.config.checkpoints import named_checkpoint
 from rlt.config.files import LAYOUT_FILE, prompt_is_here
 from rlt.config.original.skythought import is_skythought
@@ -77,6 +78,7 @@ def adopt_layouts(
     """
     if not stage_of(config).reads(TAGS):
         return config
+    check_bounds(config)  # the other checks come later: what a model brings is checked with the rest
     config = deepcopy(config)
     owners = list(owners_of(config, partial(find_layout, download=download)))
     adoption = _Adoption(config, chosen, logger.info if tell else _say_nothing, looks_elsewhere=download)

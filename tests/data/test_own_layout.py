@@ -282,3 +282,10 @@ def test_skythoughts_prompt_is_that_of_its_checkout():
         text = read_skythought_prompt(str(place))
         assert is_skythought(text)
         assert "separated with '\n\n'}" in text  # real newlines, where the training data has backslash-n
+
+
+@pytest.mark.parametrize("stage", NEEDED)
+def test_a_misspelt_value_is_a_sentence_before_any_model_is_looked_at(stage):
+    """Before: KeyError with a traceback, because the prompts need the tags before the settings are checked."""
+    with pytest.raises(ConfigError, match=r"`layout\.tags` must be one of bespoke, r1, native, got 'nativ'"):
+        adopted(stage, "elsewhere", "layout.tags=nativ")
