@@ -286,6 +286,7 @@ def test_skythoughts_prompt_is_that_of_its_checkout():
 
 @pytest.mark.parametrize("stage", NEEDED)
 def test_a_misspelt_value_is_a_sentence_before_any_model_is_looked_at(stage):
-    """Before: KeyError with a traceback, because the prompts need the tags before the settings are checked."""
+    """Before: a KeyError's traceback, because prompts need the tags before the settings are checked."""
+    model = None if stage in ("select_traces", "plan_traces") else "elsewhere"
     with pytest.raises(ConfigError, match=r"`layout\.tags` must be one of bespoke, r1, native, got 'nativ'"):
-        adopted(stage, "elsewhere", "layout.tags=nativ")
+        adopted(stage, model, "layout.tags=nativ")
