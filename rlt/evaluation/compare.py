@@ -8,7 +8,6 @@ another training seed would differ.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,10 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlt.errors import RLTError
+from rlt.config.parser import Parser
+from rlt.errors import DataError
 from rlt.evaluation.comparison_page import html_page, markdown_page
 from rlt.evaluation.paired import Paired, compare
 from rlt.evaluation.runs import VERDICTS, Model, differences_of_protocol, read_models
+from rlt.surroundings.leaving import run_command
 
 _FEWEST = 2
 """Problems of a group that has an interval."""
@@ -101,9 +102,7 @@ def _with_verdict(pair: Paired, num: int) -> dict[str, Any]:
 
 def main(words: Sequence[str]) -> int:
     """Print the comparison; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rlt compare", description="Compare evaluations by problem."
-    )
+    parser = Parser(prog="python -m rlt compare", description="Compare evaluations by problem.")
     parser.add_argument(
         "models",
         nargs="+",
@@ -116,21 +115,10 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with a picture as well")
     typed = parser.parse_args(words)
     if len(typed.models) < 2:
-        parser.error("give two runs at least, such as `python -m rlt compare results/before results/after`")
-    try:
-        comparison = compare_models(read_models(typed.models, VERDICTS[typed.grader]))
-        if typed.html:
-            typed.html.parent.mkdir(parents=True, exist_ok=True)
-            page = html_page(
-                comparison.models, comparison.pairs, comparison.groups, comparison.differences, typed.grader
-            )
-            typed.html.write_text(page, encoding="utf-8")
-    except RLTError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    except OSError as error:
-        sys.stderr.write(f"error: {typed.html} cannot be written: {error}: give another --html FILE\n")
-        return 1
+        parser.error("give two runs at least, as in `python -m rlt compare results/before results/after`")
+    comparison = compare_models(read_models(typed.models, VERDICTS[typed.grader]))
+    if typed.html:
+        _write_page(typed.html, comparison, typed.grader)
     if typed.json:
         sys.stdout.write(json.dumps(as_json(comparison, typed.problems)) + "\n")
         return 0
@@ -146,5 +134,14 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
+def _write_page(path: Path, comparison: Comparison, grader: str) -> None:
+    page = html_page(comparison.models, comparison.pairs, comparison.groups, comparison.differences, grader)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}; give another --html FILE") from None
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main, sys.argv[1:]))

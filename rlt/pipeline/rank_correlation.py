@@ -8,7 +8,6 @@ correlation (Pearson). With a handful of ranks it describes, and tests nothing.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -17,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import StatisticsError, correlation, fmean
 
-from rlt.errors import DataError, RLTError
+from rlt.config.parser import Parser
+from rlt.errors import DataError
 from rlt.pipeline.run import NAME
 from rlt.reporting.files import write_text
 from rlt.reporting.tables import markdown
+from rlt.surroundings.leaving import run_command
 
 _RANK = re.compile(r"rank_(\d+)")
 
@@ -85,20 +86,14 @@ def _correlation(buckets: Sequence[Bucket], task: str) -> str:
 
 def main(words: Sequence[str]) -> int:
     """Print and write the page; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rlt rank-correlation", description="Reward against students' accuracy."
-    )
+    parser = Parser(prog="python -m rlt rank-correlation", description="Reward against students' accuracy.")
     parser.add_argument("directory", type=Path, help="the pipeline's directory, results/students_by_rank")
     directory = parser.parse_args(words).directory
-    try:
-        text = page(read_buckets(directory))
-        write_text(directory / "rank_correlation.md", text)
-    except RLTError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+    text = page(read_buckets(directory))
+    write_text(directory / "rank_correlation.md", text)
     sys.stdout.write(text)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main, sys.argv[1:]))

@@ -1,8 +1,7 @@
-"""`python -m rlt.regrade FILE… --output DIR`: grade the samples of another tool; nothing is generated.
+"""`python -m rlt regrade FILE… --output DIR`: grade the samples of another tool; nothing is generated.
 
 The files are details of lighteval (parquet or JSON), results.json of SkyThought, results of evalchemy, or
-JSONL with `answer` and `text`. DIR becomes the folder of an evaluation, as `python -m rlt.evaluation.compare`
-takes it.
+JSONL with `answer` and `text`. DIR becomes the folder of an evaluation, as `python -m rlt compare` takes it.
 """
 
 from __future__ import annotations
@@ -13,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlt.config.parser import Parser
-from rlt.errors import DataError, RLTError
+from rlt.errors import DataError
 from rlt.formats.tags import TAG_NAMES, tag_style
 from rlt.regrade.read import read_samples
 from rlt.regrade.write import Grading, write_evaluation
+from rlt.surroundings.leaving import run_command
 from rlt.tasks.benchmarks.catalog import BENCHMARKS
 from rlt.tasks.extraction import ORDERS
 
@@ -24,7 +24,7 @@ from rlt.tasks.extraction import ORDERS
 def main(words: Sequence[str]) -> int:
     """Write the folder, and print its summary; return the exit code."""
     parser = Parser(
-        prog="python -m rlt.regrade",
+        prog="python -m rlt regrade",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -36,18 +36,12 @@ def main(words: Sequence[str]) -> int:
         "--unfinished", choices=("wrong", "whole"), default="wrong", help="as evaluate.unfinished"
     )
     parser.add_argument("--tags", choices=TAG_NAMES, default="bespoke", help="of thoughts and solutions")
-    try:
-        typed = parser.parse_args(words)
-        if typed.output.exists() and any(typed.output.iterdir()):
-            raise DataError(f"--output {typed.output} is not empty: give a new folder")
-        samples = [
-            sample for path in typed.files for sample in read_samples(path, typed.task or task_of(path))
-        ]
-        grading = Grading(typed.extraction, typed.unfinished, tag_style(typed.tags))
-        page = write_evaluation(samples, typed.files, typed.output, grading)
-    except RLTError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+    typed = parser.parse_args(words)
+    if typed.output.exists() and any(typed.output.iterdir()):
+        raise DataError(f"--output {typed.output} is not empty: give a new folder")
+    samples = [sample for path in typed.files for sample in read_samples(path, typed.task or task_of(path))]
+    grading = Grading(typed.extraction, typed.unfinished, tag_style(typed.tags))
+    page = write_evaluation(samples, typed.files, typed.output, grading)
     sys.stdout.write(page)
     return 0
 
@@ -60,4 +54,4 @@ def task_of(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main, sys.argv[1:]))

@@ -17,7 +17,7 @@ from typing import Any
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
 from rlt.config.schema import DATASET_PROMPT, ORIGINAL_PROMPT, Config, stage_of
-from rlt.errors import RLTError
+from rlt.surroundings.leaving import run_command
 from rlt.trainers.arguments import RunContext, grpo_arguments, sft_arguments
 
 _NOT_RECIPE = {
@@ -82,11 +82,7 @@ def main(words: Sequence[str]) -> int:
     if {"-h", "--help"} & {*words}:
         sys.stdout.write(f"usage: python -m rlt recipe-diff run_cfg=NAME [KEY=VALUE ...]\n\n{__doc__}")
         return 0
-    try:
-        config = resolve(compose(words))
-    except RLTError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+    config = resolve(compose(words))
     sys.stdout.write(f"{config.stage}, recipe {config.recipe}\n{as_table(differences(config))}")
     sys.stdout.write("".join(f"{line}\n" for line in prompt_lines(config)))
     return 0
@@ -99,4 +95,4 @@ def _plain(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(run_command(main, sys.argv[1:]))

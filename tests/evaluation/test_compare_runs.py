@@ -8,6 +8,7 @@ from rlt.errors import DataError
 from rlt.evaluation.compare import main
 from rlt.evaluation.comparison_page import sentences
 from rlt.evaluation.paired import compare
+from rlt.surroundings.leaving import run_command
 
 FIRST = {"t": {"a": 0.0, "b": 0.25, "c": 0.5, "d": 1.0}}
 SECOND = {"t": {"a": 0.25, "b": 0.75, "c": 0.75, "d": 1.0}}
@@ -92,10 +93,10 @@ def test_by_the_other_grader_and_as_json(tmp_path, capsys):
         (tmp_path / name / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (tmp_path / name / "manifest.json").write_text("{}")
     runs = [str(tmp_path / "one"), str(tmp_path / "two")]
-    assert main([*runs, "--grader", "skythought", "--json"]) == 0
+    assert run_command(main, [*runs, "--grader", "skythought", "--json"]) == 0
     (task,) = json.loads(capsys.readouterr().out)["tasks"]
     assert (task["before"], task["after"], task["difference"]["mean"]) == (0.5, 1.0, 0.5)
-    assert main([*runs, "--json"]) == 0
+    assert run_command(main, [*runs, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tasks"][0]["after"] == 0
 
 
@@ -118,15 +119,15 @@ def test_two_run_directories(tmp_path, capsys):
         (run / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         tasks = {"t": {"prompts_sha256": name}}
         (run / "manifest.json").write_text(json.dumps({"temperature": temperature, "tasks": tasks}))
-    assert main([str(tmp_path / "one"), str(tmp_path / "two")]) == 0
+    assert run_command(main, [str(tmp_path / "one"), str(tmp_path / "two")]) == 0
     output = capsys.readouterr().out
     assert "| t | two | 43.8 | 68.8 | +25.0 [-40.0, +80.6] | 3 / 0 | 0.25 |" in output
     assert "Note: temperature is 0.6 and 0.0, so the models are not all that differs." in output
     assert "Note: t was asked in other words, so the models are not all that differs." in output
-    assert main([str(tmp_path / "one"), str(tmp_path / "none")]) == 3
+    assert run_command(main, [str(tmp_path / "one"), str(tmp_path / "none")]) == 3
     assert "give the run directory of a finished evaluation" in capsys.readouterr().err
     (tmp_path / "two" / "manifest.json").unlink()
-    assert main([str(tmp_path / "one"), str(tmp_path / "two")]) == 3
+    assert run_command(main, [str(tmp_path / "one"), str(tmp_path / "two")]) == 3
     assert "give the run directory of a finished evaluation" in capsys.readouterr().err
 
 
@@ -167,7 +168,7 @@ def test_seeds_are_pooled_and_any_number_of_models_is_compared(evaluation, tmp_p
     base = evaluation("base", problems(0.25))
     one, two = evaluation("seed1", problems(0.5), seed=1), evaluation("seed2", problems(1.0), seed=2)
     words = [base, f"RLT={one},{two}", f"again={base}"]
-    assert main([*words, "--json", "--problems"]) == 0
+    assert run_command(main, [*words, "--json", "--problems"]) == 0
     found = json.loads(capsys.readouterr().out)
     rlt, again = found["tasks"]
     assert (rlt["second"], rlt["before"], rlt["after"]) == ("RLT", 0.25, 0.75)
@@ -178,7 +179,7 @@ def test_seeds_are_pooled_and_any_number_of_models_is_compared(evaluation, tmp_p
     assert [model["cut"]["math500"] for model in found["models"]] == [60, 40, 60]
     assert found["models"][0]["undecided"]["math500"] == 0
     assert found["problems"]["math500"]["0"] == {"base": 0.25, "RLT": 0.75, "again": 0.25}
-    assert main(words) == 0
+    assert run_command(main, words) == 0
     text = capsys.readouterr().out
     assert "RLT pools 2 runs by problem: intervals are over problems, not over seeds." in text
     assert "There are 2 comparisons." in text
@@ -186,7 +187,7 @@ def test_seeds_are_pooled_and_any_number_of_models_is_compared(evaluation, tmp_p
 
 def test_groups_of_problems_are_compared(evaluation, capsys):
     after = {problem: [True] * 4 if int(problem) % 2 else v for problem, v in problems(0.25).items()}
-    assert main([evaluation("a", problems(0.25)), evaluation("b", after), "--json"]) == 0
+    assert run_command(main, [evaluation("a", problems(0.25)), evaluation("b", after), "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)["groups"]
     assert (first["task"], first["difference"]["mean"]) == ("math500, level 1", 0)
     assert (second["task"], second["difference"]["mean"]) == ("math500, level 2", 0.75)
@@ -195,7 +196,10 @@ def test_groups_of_problems_are_compared(evaluation, capsys):
 
 def test_the_page_is_one_file_with_a_picture(evaluation, tmp_path, capsys):
     a, b = evaluation("a", problems(0.25)), evaluation("b", problems(0.5))
-    assert main([f"<script>={a}", b, "--html", str(tmp_path / "new" / "page.html"), "--problems"]) == 0
+    assert (
+        run_command(main, [f"<script>={a}", b, "--html", str(tmp_path / "new" / "page.html"), "--problems"])
+        == 0
+    )
     page = (tmp_path / "new" / "page.html").read_text()
     assert page.count("<circle") == 3  # the task and two levels
     assert "<script" not in page
@@ -210,8 +214,7 @@ def test_what_cannot_be_compared_is_said_in_a_sentence(evaluation, tmp_path, cap
         ([a, b], "task math500 cannot be compared: pairs need the same problems"),
         ([a, str(tmp_path / "none")], "does not exist: give the run directory"),
         ([a, "RLT="], "'RLT=' names no run"),
+        ([a], "give two runs at least, as in"),
     ):
-        assert main(words) != 0
+        assert run_command(main, words) != 0
         assert expected in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main([a])

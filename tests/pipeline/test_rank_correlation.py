@@ -6,6 +6,7 @@ import pytest
 
 from rlt.errors import DataError
 from rlt.pipeline.rank_correlation import main, page, read_buckets
+from rlt.surroundings.leaving import run_command
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_rewards_and_accuracies_stand_side_by_side(pipeline):
 
 
 def test_it_is_printed_and_written(pipeline, capsys):
-    assert main([str(pipeline)]) == 0
+    assert run_command(main, [str(pipeline)]) == 0
     assert capsys.readouterr().out == (pipeline / "rank_correlation.md").read_text()
 
 
@@ -50,5 +51,5 @@ def test_an_unfinished_pipeline_is_refused(pipeline, capsys):
     (pipeline / "answers_2" / "summary.json").unlink()
     with pytest.raises(DataError, match="no traces and answers of rank 2"):
         read_buckets(pipeline)
-    assert main([str(pipeline / "nowhere")]) == 3
+    assert run_command(main, [str(pipeline / "nowhere")]) == 3
     assert "run cfgs/run_cfg/students_by_rank.yaml first" in capsys.readouterr().err

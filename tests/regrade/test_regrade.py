@@ -11,6 +11,7 @@ from rlt.evaluation.compare import main as compare
 from rlt.regrade.__main__ import main, task_of
 from rlt.regrade.read import read_samples
 from rlt.regrade.sample import kind_of, plain_reference
+from rlt.surroundings.leaving import run_command
 
 RIGHT, WRONG = r"So it is \boxed{\frac{1}{2}}.", r"So it is \boxed{3}."
 GPQA = {"Question": "secret q", "Correct Answer": "x", "Incorrect Answer 1": "y"}
@@ -130,14 +131,17 @@ def test_an_unknown_shape_gets_a_sentence(tmp_path, capsys, name, text, expected
     with pytest.raises(DataError) as caught:
         list(read_samples(tmp_path / name, "t"))
     assert expected in str(caught.value)
-    assert main([str(tmp_path / name), "--output", str(tmp_path / "out")]) != 0
+    assert run_command(main, [str(tmp_path / name), "--output", str(tmp_path / "out")]) != 0
     assert "error: " in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_the_folder_is_that_of_an_evaluation(tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
-    assert main([str(write(tmp_path / "mine.jsonl", TEXTS)), "--output", str(first), "--task", "t"]) == 0
+    assert (
+        run_command(main, [str(write(tmp_path / "mine.jsonl", TEXTS)), "--output", str(first), "--task", "t"])
+        == 0
+    )
     page = capsys.readouterr().out
     assert "Of 2 answers of t the tool itself calls 2 right; 0 are right here alone, 1 there alone." in page
     numbers = json.loads((first / "summary.json").read_text())["tasks"]
@@ -148,20 +152,25 @@ def test_the_folder_is_that_of_an_evaluation(tmp_path, capsys):
     assert json.loads((first / "run.json").read_text())["status"] == "finished"
     better = [{**row, "text": RIGHT, "correct": None} for row in TEXTS[:2]]
     better += [{**TEXTS[2], "texts": ["1000", "1000"]}]
-    assert main([str(write(tmp_path / "b.jsonl", better)), "--output", str(second), "--task", "t"]) == 0
+    assert (
+        run_command(main, [str(write(tmp_path / "b.jsonl", better)), "--output", str(second), "--task", "t"])
+        == 0
+    )
     capsys.readouterr()
     problems = [{**row, "id": i} for i, row in enumerate(better[:2])]
-    assert main([str(write(tmp_path / "c.jsonl", problems)), "--output", str(tmp_path / "c")]) == 0
+    assert (
+        run_command(main, [str(write(tmp_path / "c.jsonl", problems)), "--output", str(tmp_path / "c")]) == 0
+    )
     capsys.readouterr()
     assert compare([str(tmp_path / "c"), str(tmp_path / "c")]) == 0
     assert "| samples | c | 2 | 2 | 100.0 [" in capsys.readouterr().out
-    assert main([str(tmp_path / "b.jsonl"), "--output", str(second)]) != 0
+    assert run_command(main, [str(tmp_path / "b.jsonl"), "--output", str(second)]) != 0
     assert "is not empty: give a new folder" in capsys.readouterr().err
 
 
 def test_of_a_private_benchmark_no_question_is_written(tmp_path, capsys):
     path = write(tmp_path / "gpqa_diamond.json", SKYTHOUGHT)
-    assert main([str(path), "--output", str(tmp_path / "out")]) == 0
+    assert run_command(main, [str(path), "--output", str(tmp_path / "out")]) == 0
     assert all("secret q" not in file.read_text() for file in (tmp_path / "out").iterdir() if file.is_file())
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from rlt.config.parser import Parser
+from rlt.surroundings.leaving import run_command
 from rlt.tasks.benchmarks.catalog import table
 
 
@@ -20,4 +21,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main, sys.argv[1:]))
