@@ -43,6 +43,7 @@ def test_the_configuration_knows_the_same_names():
         ("gsm8k", {"question": "p", "answer": "48/2 = <<48/2=24>>24\n#### 1,024"}, "1024"),
         ("gsm8k", {"question": "p", "solution": "#### 18", "answer": "18"}, "18"),
         ("countdown", {"question": "p", "solution": "(1 + 2) / 3", "answer": "(1 + 2) / 3"}, "(1 + 2) / 3"),
+        ("countdown", {"question": "p", "solution": "(1 + 2) / 3"}, "(1 + 2) / 3"),
         ("aime25", {"problem_idx": 3, "problem": "p", "answer": 70}, "70"),
         ("aime26", {"problem_idx": 3, "problem": "p", "answer": 7}, "7"),
         (

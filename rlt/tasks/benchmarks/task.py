@@ -107,7 +107,7 @@ def _answer(record: BenchmarkSettings, row: Mapping[str, Any]) -> str:
         if not answer:
             raise DataError(f"`{record.answer}` is missing or empty")
     else:
-        answer = text_in(row, record.answer).strip()
+        answer = text_in(row, *_answer_columns(record)).strip()
     if (number := after_final_mark(answer)) is not None:
         answer = number.replace(",", "")
     elif "\\boxed" in answer:
@@ -134,16 +134,22 @@ def _source(row: Mapping[str, Any], column: str, answer: str) -> str:
     return answer if is_marked or not isinstance(value, str | int) else _plain(value).strip()
 
 
-def text_in(row: Mapping[str, Any], column: str) -> str:
-    """Return the text of a column, or its number as text.
+def _answer_columns(record: BenchmarkSettings) -> tuple[str, ...]:
+    """Return the columns of an answer, of which the first counts; Countdown's rows may be for training."""
+    return (record.answer, "solution") if record.grader == "countdown" else (record.answer,)
 
-    Raises DataError where it is empty; the message holds nothing of the row.
+
+def text_in(row: Mapping[str, Any], *columns: str) -> str:
+    """Return the text of the first column that has one, or its number as text.
+
+    Raises DataError where all are empty; the message holds nothing of the row.
     """
-    value = row.get(column)
-    text = _plain(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
-    if not text.strip():
-        raise DataError(f"`{column}` is missing or empty")
-    return text
+    for column in columns:
+        value = row.get(column)
+        text = _plain(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+        if text.strip():
+            return text
+    raise DataError(f"`{'` and `'.join(columns)}` {'are' if columns[1:] else 'is'} missing or empty")
 
 
 def _plain(value: Any) -> str:
