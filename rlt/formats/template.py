@@ -11,13 +11,15 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
 
 from rlt.config.schema import TEMPLATE_DATE
 from rlt.errors import ModelError
+
+if TYPE_CHECKING:  # reading data needs the styles of turns (turns.py), and no tokenizer
+    from transformers import PreTrainedTokenizerBase
 
 SYSTEM, USER, ANSWER, THOUGHT = (f"\ue000{letter}\ue001" for letter in "suat")
 """Marks for the four texts, of characters that no template writes."""
