@@ -81,8 +81,14 @@ def _read(name: str, runs: tuple[Path, ...], verdict: str) -> Model:
                 f"{runs[0]} and {run} cannot be pooled, because {num} problems are in one of them only: "
                 "evaluate both on the same tasks"
             )
-    if not pooled:
-        raise DataError(f"{runs[0]} holds no verdicts of that grader: take --grader ours")
+    if not any(problems.values()):
+        empty = not any(any(_rows(run)) for run in runs)
+        what = (
+            "answers: remove it and evaluate again"
+            if empty
+            else "verdicts of that grader: take --grader ours"
+        )
+        raise DataError(f"{runs[0]} holds no {what}")
     model.shares = {
         task: {problem: fmean(found) for problem, found in of_task.items()}
         for task, of_task in pooled.items()

@@ -28,6 +28,7 @@ def write_answers(directory, shares):
         for index in range(4)
     ]
     (directory / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (directory / "manifest.json").write_text("{}")
 
 
 @pytest.fixture
