@@ -234,3 +234,9 @@ def test_a_training_loads_no_vllm(module):
     """TRL would import it where it is installed: 3 s of every start."""
     code = f"import sys, rlt.trainers.{module}; sys.exit('vllm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_no_two_test_files_share_a_name():
+    """Pytest imports them by name alone: the second of two is an error of collection where both are run."""
+    names = [path.name for path in TESTS if path.name.startswith("test_")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []

@@ -1,7 +1,7 @@
 """The reference of all settings as Markdown: `python -m rlt.config.reference > docs/settings.md`.
 
 Made from the schema and the stage table alone, like the help pages (explain.py), so it cannot differ from
-what a run accepts. tests/config/test_reference.py compares the file with it.
+what a run accepts. tests/config/test_settings_page.py compares the file with it.
 """
 
 from __future__ import annotations
