@@ -21,7 +21,7 @@ LIMIT = 0.005
 """Nats a token, with weights in bfloat16."""
 AUTOCAST_LIMIT = 0.05
 """The same, for float32 weights under autocast."""
-STRATEGIES = ("zero3", "ddp", *(pytest.param(name, marks=pytest.mark.long) for name in ("zero2", "offload")))
+STRATEGIES = ("zero3", *(pytest.param(name, marks=pytest.mark.long) for name in ("ddp", "zero2", "offload")))
 SIZES = {
     "hidden_size": 256,
     "num_attention_heads": 2,
