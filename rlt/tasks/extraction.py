@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from rlt.tasks.boxes import last_boxed, last_boxes
 from rlt.tasks.formulas import formulas, read_gap
@@ -120,42 +121,23 @@ def whole_text(text: str) -> str | None:
     return text.strip() or None
 
 
-def boxed_letter(text: str) -> str | None:
+def boxed_letter(text: str, pattern: re.Pattern[str]) -> str | None:
     r"""Return the letter in the last box: `C`, `\text{(C)}`, `C) its text`."""
     box = last_boxed(text)
-    letter = _ONE_LETTER.fullmatch(box) if box else None
+    letter = pattern.fullmatch(box) if box else None
     return letter and letter[1]
 
 
-def letter_after_phrase(text: str) -> str | None:
+def letter_after_phrase(text: str, pattern: re.Pattern[str]) -> str | None:
     """Return the first letter that stands alone soon after the last answer phrase, on its line."""
     rest = _after_last(_PHRASE, text)
-    letter = rest and _LETTER.search(rest.lstrip()[:_NEAR].partition("\n")[0])
+    letter = rest and pattern.search(rest.lstrip()[:_NEAR].partition("\n")[0])
     return letter[0] if letter else None
 
 
-def last_letter(text: str) -> str | None:
-    """Return the last A, B, C or D that is neither in a word nor beside a digit."""
-    return _last(_LETTER, text)
-
-
-def boxed_letter_of_ten(text: str) -> str | None:
-    r"""Return the letter from A to J in the last box: `C`, `\text{(C)}`, `C) its text`."""
-    box = last_boxed(text)
-    letter = _ONE_LETTER_OF_TEN.fullmatch(box) if box else None
-    return letter and letter[1]
-
-
-def letter_of_ten_after_phrase(text: str) -> str | None:
-    """Return the first letter from A to J that stands alone soon after the last answer phrase."""
-    rest = _after_last(_PHRASE, text)
-    letter = rest and _LETTER_OF_TEN.search(rest.lstrip()[:_NEAR].partition("\n")[0])
-    return letter[0] if letter else None
-
-
-def last_letter_of_ten(text: str) -> str | None:
-    """Return the last letter from A to J that stands alone and is no word."""
-    return _last(_LETTER_OF_TEN, text)
+def last_letter(text: str, pattern: re.Pattern[str]) -> str | None:
+    """Return the last letter that is neither in a word nor beside a digit."""
+    return _last(pattern, text)
 
 
 RULES: dict[str, Rule] = {
@@ -170,12 +152,12 @@ RULES: dict[str, Rule] = {
     "last number": last_number,
     "one line": one_line,
     "whole text": whole_text,
-    "boxed letter": boxed_letter,
-    "letter after phrase": letter_after_phrase,
-    "last letter": last_letter,
-    "boxed letter of ten": boxed_letter_of_ten,
-    "letter of ten after phrase": letter_of_ten_after_phrase,
-    "last letter of ten": last_letter_of_ten,
+    "boxed letter": partial(boxed_letter, pattern=_ONE_LETTER),
+    "letter after phrase": partial(letter_after_phrase, pattern=_LETTER),
+    "last letter": partial(last_letter, pattern=_LETTER),
+    "boxed letter of ten": partial(boxed_letter, pattern=_ONE_LETTER_OF_TEN),
+    "letter of ten after phrase": partial(letter_after_phrase, pattern=_LETTER_OF_TEN),
+    "last letter of ten": partial(last_letter, pattern=_LETTER_OF_TEN),
 }
 NONE = "none"
 """The rule of a text in which none finds anything."""
