@@ -41,20 +41,33 @@ def check_weights(setting: str, model: str, *, needed: bool) -> None:
         )
 
 
-def _why_broken(file: Path) -> str | None:
-    """Return what is wrong with a safetensors file: 8 bytes of length, a JSON head, then the tensors."""
+def read_head(file: Path) -> tuple[dict[str, Any], int]:
+    """Return the tensors that a safetensors file says it holds, and the bytes that it then has.
+
+    Such a file is 8 bytes of length, a JSON head, then the tensors. Raises ValueError for any other.
+    """
     with file.open("rb") as stream:
         start = stream.read(8)
-        if (start + stream.read(len(_POINTER) - 8)).startswith(_POINTER):
-            return "a pointer of git-lfs instead of the weights"
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        stream.seek(8)
         try:
-            head: dict[str, Any] = json.loads(stream.read(length) if 0 < length < _LARGEST_HEAD else "")
-            end = max((t["data_offsets"][1] for name, t in head.items() if name != "__metadata__"), default=0)
+            head = json.loads(stream.read(length) if 0 < length < _LARGEST_HEAD else "")
+            tensors = {name: entry for name, entry in head.items() if name != "__metadata__"}
+            end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            return "which is no safetensors file"
-    expected, size = 8 + length + end, file.stat().st_size
+            raise ValueError(f"{file} is no safetensors file") from None
+    return tensors, 8 + length + end
+
+
+def _why_broken(file: Path) -> str | None:
+    """Return what is wrong with a safetensors file, None for a whole one."""
+    with file.open("rb") as stream:
+        if stream.read(len(_POINTER)) == _POINTER:
+            return "a pointer of git-lfs instead of the weights"
+    try:
+        _, expected = read_head(file)
+    except ValueError:
+        return "which is no safetensors file"
+    size = file.stat().st_size
     return None if size == expected else f"of {size:,} bytes where its head says {expected:,}"
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file
 
+from rlt.config.weight_files import read_head
 from rlt.errors import ModelError
 
 Shape = tuple[int, ...]
@@ -22,8 +22,10 @@ def checkpoint_tensors(name: str, revision: str | None = None) -> dict[str, Shap
     """
     files = list(_files(name, revision))
     try:
-        return {key: shape for file in files for key, shape in _read_header(file)} if files else None
-    except (OSError, ValueError, KeyError, struct.error) as error:
+        heads = [read_head(file)[0] for file in files]
+        shapes = {key: tuple(entry["shape"]) for head in heads for key, entry in head.items()}
+        return shapes if files else None
+    except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"the safetensors files of {name!r} cannot be read ({error}); copy it again"
         ) from error
@@ -52,13 +54,3 @@ def _cached(name: str, file: str, revision: str | None) -> Path | None:
         _raise_exceptions_for_connection_errors=False,
     )
     return None if found is None else Path(found)
-
-
-def _read_header(file: Path) -> Iterator[tuple[str, Shape]]:
-    """Yield what the header of a safetensors file says: its length in 8 bytes, then JSON."""
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
-    for key, entry in header.items():
-        if key != "__metadata__":
-            yield key, tuple(entry["shape"])
