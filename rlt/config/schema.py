@@ -71,7 +71,7 @@ FILE_PROMPT, ORIGINAL_PROMPT, DATASET_PROMPT = "file:", "original:", "from_datas
 SKYTHOUGHT_PROMPT, TEXT_PROMPT = "skythought:", "text:"
 """What it begins with where a checkout of SkyThought holds it, or where the text itself follows."""
 TEMPLATE_DATE = "2025-01-01"
-"""What a chat template that asks for the date is told, so that no prompt differs from day to day."""
+"""The date given to chat templates that write one, so that prompts are the same every day."""
 PROMPT_KEYWORDS = {"teacher_prompt": ("default",), "student_prompt": ("default", "from_dataset")}
 """Settings of `layout` that hold a text, one of the forms of prompts.py, or one of these words."""
 REQUIRED_FIELDS = {
@@ -519,7 +519,7 @@ class GenerationSettings:
         "environment variable VLLM_API_KEY, and for servers that launch.sh starts a new key for each run",
     )
     allow_open_servers: bool = setting(
-        False, "servers without a key, beyond this machine too: whoever reaches one can run code there"
+        False, "servers without a key, beyond this machine too: anyone who reaches one can run code there"
     )
     base_port: int = setting(0, "first port of the servers; 0 picks free ones", ge=0, le=65535)
     server_args: list[str] = setting([], "further arguments for the vLLM command line")

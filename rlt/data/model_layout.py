@@ -54,7 +54,7 @@ class ModelLayout:
     chat_template_kwargs: dict[str, Any] | None = None
     """Switches of its chat template, as layout.chat_template_kwargs has them; None is not known."""
     date: str | None = None
-    """What its chat template was told as the date (layout.date); None where it writes none."""
+    """The date that its chat template was given (layout.date); None if the template writes none."""
 
 
 def layout_text(layout: ModelLayout) -> str:

@@ -40,7 +40,7 @@ def words(task: str, evaluate: EvaluateSettings) -> str:
 
 
 def prompt_sources(tasks: Iterable[str], evaluate: EvaluateSettings) -> dict[str, str]:
-    """Return in whose words each task is asked; SkyThought's are known by their hash, whoever typed them."""
+    """Return in whose words each task is asked; SkyThought's are recognised by their hash."""
     return {
         task: THEIRS
         if asks_as_skythought(task, words(task, evaluate))

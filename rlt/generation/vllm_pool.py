@@ -302,7 +302,7 @@ def check_door(server: VLLMServer, timeout: float = CONTROL_TIMEOUT) -> None:
     """Raise if other machines reach a server that answers without a key."""
     if beyond_this_machine(server.address) and not server.demands_key(timeout):
         raise server.failure(
-            "answers without a key, so whoever reaches it can run code there; start it with one, as "
+            "answers without a key, so anyone who reaches it can run code there; start it with one, as "
             "python -m rlt.launch.serve does, or set generation.allow_open_servers=true on a network "
             "that you trust",
             with_log=False,

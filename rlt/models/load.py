@@ -206,7 +206,7 @@ def _gpu_problem(*, on_gpu: bool) -> str | None:
 def _cannot_load(what: str, error: Exception) -> ModelError:
     if "trust_remote_code" in str(error):
         return ModelError(
-            f"{what} comes with Python code of its own, which is not run unless told; read it, and set "
+            f"{what} comes with Python code of its own, which runs only if allowed; read it, and set "
             "model.trust_remote_code=true if you trust it"
         )
     return ModelError(f"cannot load {what}: {first_line(error)}")
