@@ -20,9 +20,11 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("errors",),
     ("records", "devices", "surroundings"),
+    ("device_plan",),
     ("config",),
     ("formats", "models", "tasks"),
     ("data", "rewards", "generation"),
+    ("forecast",),
     ("trainers", "traces", "evaluation", "reporting"),
     ("stages", "quickstart", "launch"),
     ("pipeline", "lineage", "status", "migrate", "differences", "regrade"),

@@ -25,8 +25,8 @@ from rlt.config.stages import names
 from rlt.config.validate import check_lengths
 from rlt.data.lengths import LAST_TOKENS
 from rlt.data.load import require_full_step
+from rlt.device_plan import Plan
 from rlt.errors import ConfigError
-from rlt.launch.plan import Plan
 from rlt.reporting.run_record import REHEARSAL, cannot_write, only_run_in, read_run
 from rlt.reporting.tables import markdown
 

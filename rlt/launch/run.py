@@ -12,19 +12,19 @@ from functools import partial
 from pathlib import Path
 
 from rlt.config.schema import Config, stage_of
+from rlt.device_plan import Plan
 from rlt.devices import VARIABLE as GPUS_VARIABLE
 from rlt.errors import Paused, RLTError
+from rlt.forecast.forecast import Forecast
+from rlt.forecast.page import summary
 from rlt.generation.log_reason import quote_end
 from rlt.generation.sync_folder import remove_sync_folder, sync_folder
 from rlt.generation.vllm_server import LOADING_VARIABLE
-from rlt.launch.forecast import Forecast
-from rlt.launch.forecast_text import summary
 from rlt.launch.guard import the_guard
 from rlt.launch.health import MotionWatch
 from rlt.launch.machines import ALONE, Machines
 from rlt.launch.meeting import meet
 from rlt.launch.native_builds import remove_stale_locks
-from rlt.launch.plan import Plan
 from rlt.launch.preflight import prepare_log
 from rlt.launch.server import ServerPlan, ServerProcess, key_env, start_servers, wait_for_servers
 from rlt.launch.signals import Stopped, save_on_signals, stop_on_signals

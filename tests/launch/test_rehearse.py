@@ -17,9 +17,9 @@ from rlt.config.compose import compose
 from rlt.config.resolve import resolve
 from rlt.config.schema import Config
 from rlt.config.validate import validate
+from rlt.device_plan import Plan
 from rlt.errors import ConfigError, DataError, GenerationError
 from rlt.launch.main import Launch, main
-from rlt.launch.plan import Plan
 from rlt.launch.rehearse import (
     FLAG,
     Rehearsal,

@@ -12,13 +12,13 @@ from forecast_runs import configured
 from transformers import AutoConfig
 
 from rlt.config.schema import GPU_KINDS
-from rlt.launch.forecast import Forecast, make_forecast
-from rlt.launch.forecast_text import page, summary
-from rlt.launch.hardware import gpu_kind
+from rlt.device_plan import Plan
+from rlt.forecast.forecast import Forecast, make_forecast
+from rlt.forecast.hardware import gpu_kind
+from rlt.forecast.page import page, summary
+from rlt.forecast.remedies import remedies
+from rlt.forecast.step_time import BOTH
 from rlt.launch.main import main
-from rlt.launch.plan import Plan
-from rlt.launch.remedies import remedies
-from rlt.launch.step_time import BOTH
 from rlt.models.size import NoForecast
 from rlt.surroundings.gpus import GPUS, recognise
 
@@ -288,7 +288,7 @@ def test_the_gpu_of_this_machine_is_taken(answer, name, tmp_path, monkeypatch):
 
 
 def test_memory_is_forecast_for_a_gpu_of_unknown_speed(monkeypatch):
-    monkeypatch.setattr("rlt.launch.forecast.gpu_kind", lambda _: recognise("NVIDIA H100 PCIe", 81559))
+    monkeypatch.setattr("rlt.forecast.forecast.gpu_kind", lambda _: recognise("NVIDIA H100 PCIe", 81559))
     text = "\n".join(page(forecast(*SFT, plan=split(0, 8))))
     assert "no times: the speed of NVIDIA H100 PCIe is not known" in text
     assert ": fits" in text

@@ -8,10 +8,10 @@ from forecast_runs import configured
 from torch.profiler import ProfilerActivity, profile
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from rlt.launch.activations import Numbers, forward_by_layer, saved_by_layer, training_activations
-from rlt.launch.hardware import GIB, GPUS
-from rlt.launch.model_size import PUBLISHED
-from rlt.launch.training_memory import Models, state_bytes, tokens_that_fit, training_memory
+from rlt.forecast.activations import Numbers, forward_by_layer, saved_by_layer, training_activations
+from rlt.forecast.hardware import GIB, GPUS
+from rlt.forecast.model_size import PUBLISHED
+from rlt.forecast.training_memory import Models, state_bytes, tokens_that_fit, training_memory
 from rlt.models.size import size_of
 
 QWEN_7B = PUBLISHED["Qwen/Qwen2.5-7B-Instruct"]

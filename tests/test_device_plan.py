@@ -2,13 +2,13 @@
 
 import pytest
 
-from rlt.errors import ConfigError
-from rlt.launch.plan import (
+from rlt.device_plan import (
     choose_strategy,
     plan_generation,
     plan_training,
     plan_with_servers,
 )
+from rlt.errors import ConfigError
 
 EIGHT = tuple("01234567")
 

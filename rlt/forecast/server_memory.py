@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlt.config.schema import Config
-from rlt.launch.activations import Numbers, bytes_of, forward_by_layer
-from rlt.launch.hardware import CONTEXT_BYTES, GIB
+from rlt.forecast.activations import Numbers, bytes_of, forward_by_layer
+from rlt.forecast.hardware import CONTEXT_BYTES, GIB
 from rlt.models.size import ModelSize
 from rlt.surroundings.gpus import GPU
 

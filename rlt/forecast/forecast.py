@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlt.config.schema import Config, stage_of
-from rlt.launch.hardware import gpu_kind
-from rlt.launch.model_size import read_size
-from rlt.launch.plan import Plan
-from rlt.launch.server_memory import ServerMemory, server_memory
-from rlt.launch.step_time import Lengths, StepTimes, assumed_lengths, longest_lengths, step_times
-from rlt.launch.training_memory import Models, TrainingMemory, tokens_that_fit, training_memory
+from rlt.device_plan import Plan
+from rlt.forecast.hardware import gpu_kind
+from rlt.forecast.model_size import read_size
+from rlt.forecast.server_memory import ServerMemory, server_memory
+from rlt.forecast.step_time import Lengths, StepTimes, assumed_lengths, longest_lengths, step_times
+from rlt.forecast.training_memory import Models, TrainingMemory, tokens_that_fit, training_memory
 from rlt.models.size import ModelSize, NoForecast
 from rlt.surroundings.gpus import GPU
 

@@ -18,7 +18,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from rlt.launch.model_size import PUBLISHED, read_size
+from rlt.forecast.model_size import PUBLISHED, read_size
 from rlt.models.counting import count_size
 from rlt.models.size import ModelSize, NoForecast, size_of
 
@@ -129,7 +129,7 @@ def test_what_is_not_plain_is_counted_once(tmp_path, monkeypatch):
     unused = 3 * 2 * (3 * 96 * 160)
     norms = (2 * 3 + 1) * 96
     assert found.active == pytest.approx(found.parameters - unused - norms - 320 * 96, rel=1e-4)
-    monkeypatch.setattr("rlt.launch.model_size.subprocess.run", None)
+    monkeypatch.setattr("rlt.forecast.model_size.subprocess.run", None)
     assert read_size(str(tmp_path)) == found
 
 

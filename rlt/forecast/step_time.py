@@ -21,8 +21,9 @@ from dataclasses import dataclass
 
 from rlt.config.lengths import rows_per_pass, tokens_with_gradients
 from rlt.config.schema import Config, RewardSettings, stage_of
-from rlt.launch.activations import Numbers, bytes_of
-from rlt.launch.hardware import (
+from rlt.device_plan import Plan
+from rlt.forecast.activations import Numbers, bytes_of
+from rlt.forecast.hardware import (
     BANDWIDTH_SHARE,
     COMPUTE_SHARE,
     DISK,
@@ -33,9 +34,8 @@ from rlt.launch.hardware import (
     NETWORK,
     SERVER_TICK,
 )
-from rlt.launch.plan import Plan
-from rlt.launch.server_memory import ServerMemory, sequence_bytes
-from rlt.launch.training_memory import SHARDED, Models, trained_parameters
+from rlt.forecast.server_memory import ServerMemory, sequence_bytes
+from rlt.forecast.training_memory import SHARDED, Models, trained_parameters
 from rlt.models.passes import BUSY_TOKENS, joined_tokens
 from rlt.models.size import ModelSize
 from rlt.surroundings.gpus import GPU

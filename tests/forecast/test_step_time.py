@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from forecast_runs import configured
 
-from rlt.launch.hardware import BANDWIDTH_SHARE, HOST_BANDWIDTH, HOST_LINK, LINK_SHARE, SERVER_TICK
-from rlt.launch.plan import Plan
-from rlt.launch.server_memory import ServerMemory
-from rlt.launch.step_time import BOTH, Lengths, StepTimes, assumed_lengths, longest_lengths
-from rlt.launch.training_memory import Models
+from rlt.device_plan import Plan
+from rlt.forecast.hardware import BANDWIDTH_SHARE, HOST_BANDWIDTH, HOST_LINK, LINK_SHARE, SERVER_TICK
+from rlt.forecast.server_memory import ServerMemory
+from rlt.forecast.step_time import BOTH, Lengths, StepTimes, assumed_lengths, longest_lengths
+from rlt.forecast.training_memory import Models
 from rlt.models.size import Decoder
 from rlt.surroundings.gpus import GPU
 

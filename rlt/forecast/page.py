@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from rlt.launch.forecast import Forecast
-from rlt.launch.hardware import GIB, USABLE_SHARE
-from rlt.launch.remedies import Remedy, remedies
-from rlt.launch.server_memory import ServerMemory
-from rlt.launch.step_time import Lengths
-from rlt.launch.training_memory import Parts, attention_on_gpu
+from rlt.forecast.forecast import Forecast
+from rlt.forecast.hardware import GIB, USABLE_SHARE
+from rlt.forecast.remedies import Remedy, remedies
+from rlt.forecast.server_memory import ServerMemory
+from rlt.forecast.step_time import Lengths
+from rlt.forecast.training_memory import Parts, attention_on_gpu
 from rlt.models.size import ModelSize
 
 _NAME = 24

@@ -9,9 +9,9 @@ from importlib.util import find_spec
 
 from rlt.config.schema import Config, stage_of
 from rlt.config.tree import get
-from rlt.launch.forecast import Forecast, Needs, needs_of
-from rlt.launch.plan import Plan
-from rlt.launch.training_memory import SHARDED
+from rlt.device_plan import Plan
+from rlt.forecast.forecast import Forecast, Needs, needs_of
+from rlt.forecast.training_memory import SHARDED
 
 _LORA_RANK = 32
 _SCORING_TOKENS = 8192

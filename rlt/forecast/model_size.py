@@ -86,5 +86,5 @@ def _cached_config(model: str, revision: str | None) -> Path:
     except HFValidationError:
         found = None
     if not isinstance(found, str):
-        raise NoForecast(f"{model} is not on this machine, and its size is not in rlt/launch/model_size.py")
+        raise NoForecast(f"{model} is not on this machine, and its size is not in rlt/forecast/model_size.py")
     return Path(found)

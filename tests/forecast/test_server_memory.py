@@ -3,9 +3,9 @@
 import pytest
 from forecast_runs import configured
 
-from rlt.launch.hardware import GIB
-from rlt.launch.model_size import PUBLISHED
-from rlt.launch.server_memory import ServerMemory, server_memory, vllm_limits
+from rlt.forecast.hardware import GIB
+from rlt.forecast.model_size import PUBLISHED
+from rlt.forecast.server_memory import ServerMemory, server_memory, vllm_limits
 from rlt.surroundings.gpus import GPU, GPUS
 
 QWEN_7B = PUBLISHED["Qwen/Qwen2.5-7B-Instruct"]

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from rlt.config.lengths import row_length, tokens_per_pass
 from rlt.config.schema import Config, stage_of
-from rlt.launch.activations import (
+from rlt.forecast.activations import (
     WITHOUT_DEEPSPEED,
     Numbers,
     bytes_of,
     forward_by_layer,
     training_activations,
 )
-from rlt.launch.hardware import CONTEXT_BYTES, NCCL_BYTES, USABLE_SHARE
+from rlt.forecast.hardware import CONTEXT_BYTES, NCCL_BYTES, USABLE_SHARE
 from rlt.models.attention import Abilities, resolve_attention
 from rlt.models.size import ModelSize
 from rlt.surroundings.gpus import GPU

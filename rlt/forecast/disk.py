@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rlt.config.schema import Config, stage_of
 from rlt.errors import ConfigError
-from rlt.launch.activations import WITHOUT_DEEPSPEED, bytes_of
-from rlt.launch.training_memory import trained_parameters
+from rlt.forecast.activations import WITHOUT_DEEPSPEED, bytes_of
+from rlt.forecast.training_memory import trained_parameters
 from rlt.models.size import ModelSize
 
 
