@@ -29,10 +29,10 @@ from rlt.config.compose import compose
 from rlt.config.schema import Config
 from rlt.generation.seeds import spread_seed
 from rlt.generation.types import Sampling
+from rlt.io import write_text
 from rlt.launch.server import running_servers
 from rlt.quickstart.tokenizer import build_tokenizer
 from rlt.quickstart.world import make_world, vocabulary
-from rlt.reporting.files import write_text
 from rlt.reporting.progress import SampleProgress
 from rlt.stages.collect_traces import prompted_rows, read_layouts
 from rlt.stages.engine import make_sampling, server_pool

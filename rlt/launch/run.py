@@ -32,7 +32,6 @@ from rlt.launch.supervise import Limits, supervise
 from rlt.launch.training import TrainingProcess
 from rlt.reporting.process_name import name_process
 from rlt.reporting.processes import describe_process, forget_other_machines, write_processes
-from rlt.reporting.redact import redact
 from rlt.reporting.run_record import (
     COMMAND_VARIABLE,
     explain_failure,
@@ -43,6 +42,7 @@ from rlt.reporting.run_record import (
 )
 from rlt.reporting.stop_file import LAUNCHED_VARIABLE, forget_request
 from rlt.surroundings.clock import since_boot
+from rlt.text import redact
 from rlt.trainers.arguments import patience
 
 logger = logging.getLogger("rlt.launch")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlt.errors import DataError
-from rlt.reporting.inputs import describe_input, folder_files
+from rlt.io import describe_input, folder_files
 from rlt.reporting.run_record import NAME, REHEARSAL, read_run
 
 _CHECKPOINTS = "checkpoint-*"

@@ -19,15 +19,15 @@ from pathlib import Path
 from rlt.config.overrides import read
 from rlt.config.schema import Config
 from rlt.errors import Paused, RLTError
+from rlt.io import set_aside, write_json
 from rlt.launch.command import PROJECT
 from rlt.launch.signals import Stopped, stop_on_signals
 from rlt.launch.training import TrainingProcess
 from rlt.pipeline.decide import Decision, decide
 from rlt.pipeline.plan import PlannedStep, make_plan
-from rlt.reporting.files import set_aside, write_json
 from rlt.reporting.run_record import NAME as RUN_FILE
 from rlt.reporting.run_record import command_line, only_run_in, read_run
-from rlt.reporting.tables import markdown
+from rlt.text import markdown
 
 logger = logging.getLogger(__name__)
 

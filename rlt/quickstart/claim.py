@@ -20,10 +20,10 @@ from statistics import fmean
 
 from rlt.errors import RLTError
 from rlt.evaluation.intervals import Interval, mean_interval, paired_interval
+from rlt.io import write_json, write_text
 from rlt.quickstart.report import RESULT, Change, change_cells, markdown_table, percent, percent_interval
 from rlt.quickstart.stages import interrupt_on_sigterm, run_to_end
 from rlt.quickstart.students import AFTER, Students
-from rlt.reporting.files import write_json, write_text
 from rlt.reporting.progress import setup_logging
 
 logger = logging.getLogger("rlt.quickstart.claim")  # __name__ is __main__ when it is run

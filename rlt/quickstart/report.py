@@ -17,8 +17,8 @@ from typing import Any
 from rlt.errors import DataError
 from rlt.evaluation.intervals import Interval, paired_interval
 from rlt.quickstart.world import classify
-from rlt.reporting.console import printable
 from rlt.reporting.samples import read_samples, sample_files
+from rlt.text import printable
 
 Row = dict[str, Any]
 RESULT = "quickstart.json"

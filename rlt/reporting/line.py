@@ -1,4 +1,4 @@
-"""What one line tells of a training step, and how long things take in words. Light: no library is loaded."""
+"""What one line tells of a training step. Light: no library is loaded."""
 
 from __future__ import annotations
 
@@ -42,16 +42,6 @@ def times_text(logs: Mapping[str, Any]) -> str:
         for phase, value in found
         if value >= 0.01
     )
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as `45s`, `12m 05s` or `3h 20m`."""
-    total = round(seconds)
-    if total < 60:
-        return f"{total}s"
-    if total < 3600:
-        return f"{total // 60}m {total % 60:02d}s"
-    return f"{total // 3600}h {total % 3600 // 60:02d}m"
 
 
 def _short(value: Any) -> str:

@@ -17,7 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from typing_extensions import override
 
 from rlt.errors import DataError
-from rlt.reporting.files import set_aside, to_json, write_text
+from rlt.io import set_aside, to_json, write_text
 
 log = logging.getLogger(__name__)
 

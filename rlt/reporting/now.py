@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rlt.reporting.files import write_json
+from rlt.io import write_json
 from rlt.surroundings.clock import boot, since_boot
 
 log = logging.getLogger(__name__)

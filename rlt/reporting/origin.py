@@ -20,8 +20,7 @@ from rlt.data.model_layout import ModelLayout, read_layout
 from rlt.data.own_layout import STUDENT, TEACHER, prompt_text
 from rlt.data.prompts import FROM_DATASET
 from rlt.errors import CheckpointError, DataError
-from rlt.reporting.files import write_json
-from rlt.reporting.inputs import describe_input, input_label
+from rlt.io import describe_input, input_label, write_json
 from rlt.reporting.run_record import Source, code_version, library_versions, read_run
 
 logger = logging.getLogger(__name__)

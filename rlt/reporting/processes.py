@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from rlt.reporting.files import write_json
+from rlt.io import write_json
 from rlt.reporting.run_record import now
 from rlt.surroundings.clock import start_of
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlt.reporting.console import shorten_middle
 from rlt.reporting.curves import draw_panel, panels_of
 from rlt.reporting.metrics import NAME as METRICS_NAME
 from rlt.reporting.metrics import read_metrics, series
@@ -21,6 +20,7 @@ from rlt.reporting.samples import SCORE_KEYS, TEXTS, read_samples, sample_files
 from rlt.reporting.tables import html_table
 from rlt.reporting.timeline import NAME as TIMELINE_NAME
 from rlt.reporting.timeline import draw_timeline, median_step, read_timelines
+from rlt.text import shorten_middle
 
 _NUM_SAMPLES = 3
 _ENDS = 5

@@ -30,9 +30,8 @@ import psutil
 
 import rlt
 from rlt.errors import ConfigError, DataError, Paused
-from rlt.reporting.files import write_json
-from rlt.reporting.inputs import describe_input, file_digest
-from rlt.reporting.redact import redact
+from rlt.io import describe_input, file_digest, write_json
+from rlt.text import redact
 
 logger = logging.getLogger(__name__)
 

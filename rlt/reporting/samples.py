@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from rlt.errors import DataError
-from rlt.reporting.console import printable, shorten_middle
-from rlt.reporting.files import set_aside, write_atomically
+from rlt.io import set_aside, write_atomically
+from rlt.text import printable, shorten_middle
 
 SCORE_KEYS = (
     "reward",

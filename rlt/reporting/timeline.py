@@ -17,8 +17,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from typing_extensions import override
 
 from rlt.errors import DataError
+from rlt.io import set_aside, write_text
 from rlt.reporting.curves import draw
-from rlt.reporting.files import set_aside, write_text
 from rlt.surroundings.timeline import PHASES, WAIT, Span, Timeline
 
 NAME = "timeline.jsonl"

@@ -29,8 +29,8 @@ from rlt.formats.layout import StudentLayout
 from rlt.generation.collective import on_main_process
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
+from rlt.io import set_aside, write_json, write_jsonl
 from rlt.records import Completion, Problem
-from rlt.reporting.files import set_aside, write_json, write_jsonl
 from rlt.reporting.run_record import Source
 from rlt.stages.common import is_main_process
 from rlt.stages.engine import make_sampling

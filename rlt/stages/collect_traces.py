@@ -23,13 +23,12 @@ from rlt.data.wanted import read_wanted, take_wanted
 from rlt.formats.layout import StudentMessages, TeacherLayout
 from rlt.formats.tags import tag_style
 from rlt.generation.types import Sampling
+from rlt.io import describe_input, input_label, write_jsonl, write_text
 from rlt.models.frozen import scoring_accelerator
 from rlt.models.load import load_context, load_eos_ids, load_tokenizer
 from rlt.records import Problem
 from rlt.reporting.dataset_card import write_traces_card
-from rlt.reporting.files import write_jsonl, write_text
 from rlt.reporting.hub import upload_dataset
-from rlt.reporting.inputs import describe_input, input_label
 from rlt.reporting.progress import SampleProgress
 from rlt.reporting.run_record import Source
 from rlt.reporting.samples import write_samples

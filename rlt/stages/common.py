@@ -30,10 +30,10 @@ from rlt.data.own_layout import used_prompts
 from rlt.devices import on_gpu
 from rlt.errors import CheckpointError, ConfigError, RLTError
 from rlt.evaluation.intervals import paired_interval
+from rlt.io import set_aside, write_text
 from rlt.models.process_groups import limit_new_groups
 from rlt.reporting.card import write_card
 from rlt.reporting.dataset_card import OVERLAP_FILE
-from rlt.reporting.files import set_aside, write_text
 from rlt.reporting.metrics import MetricsFile
 from rlt.reporting.now import LOADING, Now
 from rlt.reporting.origin import DATASET, ROW_ORDER, require_same_origin, row_order, write_origin

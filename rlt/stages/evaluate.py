@@ -46,14 +46,12 @@ from rlt.formats.layout import StudentLayout
 from rlt.generation.openai_pool import WITHHELD, OpenAIPool, Texts
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
+from rlt.io import describe_input, input_label, write_json, write_jsonl, write_text
 from rlt.models.frozen import scoring_accelerator
 from rlt.models.load import load_context, load_eos_ids, load_tokenizer
 from rlt.records import Completion
-from rlt.reporting.files import write_json, write_jsonl, write_text
-from rlt.reporting.inputs import describe_input, input_label
 from rlt.reporting.progress import SampleProgress
 from rlt.reporting.run_record import Source, code_version, library_versions
-from rlt.reporting.tables import markdown
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool
 from rlt.stages.evaluation_report import evaluation_report
@@ -70,6 +68,7 @@ from rlt.stages.sampling import (
 )
 from rlt.tasks.extraction import ORDERS
 from rlt.tasks.math_grader import MathGrader
+from rlt.text import markdown
 from rlt.traces.journal import Journal
 
 logger = logging.getLogger(__name__)

@@ -20,13 +20,12 @@ from rlt.config.schema import Config
 from rlt.data.lengths import keep_shortest
 from rlt.data.traces import ExplainedRow, load_traces, number_traces
 from rlt.formats.layout import StudentLayout
+from rlt.io import describe_input, write_json, write_jsonl, write_text
 from rlt.models.frozen import load_frozen, scoring_accelerator
 from rlt.models.gather import max_over_processes
 from rlt.models.load import load_context, load_tokenizer
 from rlt.records import Problem, Trace
 from rlt.reporting.dataset_card import write_scores_card
-from rlt.reporting.files import write_json, write_jsonl, write_text
-from rlt.reporting.inputs import describe_input
 from rlt.reporting.progress import TokenProgress
 from rlt.reporting.run_record import RunRecord, Source
 from rlt.reporting.samples import write_samples

@@ -27,9 +27,9 @@ from rlt.reporting.now import NAME as NOW
 from rlt.reporting.now import seconds_in_phase
 from rlt.reporting.processes import NAME as PROCESSES
 from rlt.reporting.processes import OF_OTHERS, is_alive
-from rlt.reporting.redact import redact
 from rlt.reporting.run_record import NAME as RUN
 from rlt.reporting.run_record import read_run
+from rlt.text import redact
 
 PIPELINE = "pipeline.json"
 METRICS = "metrics.jsonl"

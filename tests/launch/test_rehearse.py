@@ -19,6 +19,7 @@ from rlt.config.schema import Config
 from rlt.config.validate import validate
 from rlt.device_plan import Plan
 from rlt.errors import ConfigError, DataError, GenerationError
+from rlt.io import write_json
 from rlt.launch.main import Launch, main
 from rlt.launch.rehearse import (
     FLAG,
@@ -32,7 +33,6 @@ from rlt.launch.rehearse import (
     size_words,
     small_batch,
 )
-from rlt.reporting.files import write_json
 from rlt.reporting.run_record import only_run_in
 
 PROJECT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ import yaml
 from moments import Moment, is_pending
 
 from rlt.errors import Paused
-from rlt.reporting.inputs import describe_input
+from rlt.io import describe_input
 from rlt.reporting.run_record import read_run
 
 ROOT = Path(__file__).parents[2]

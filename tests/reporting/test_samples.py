@@ -3,7 +3,6 @@ import math
 import pytest
 
 from rlt.errors import DataError
-from rlt.reporting.console import printable, shorten_middle
 from rlt.reporting.samples import (
     format_sample,
     prepare_samples,
@@ -12,6 +11,7 @@ from rlt.reporting.samples import (
     step_name,
     write_samples,
 )
+from rlt.text import printable, shorten_middle
 
 
 def test_rows_come_back_as_they_went_in(tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from rlt.reporting.files import write_json
+from rlt.io import write_json
 from rlt.reporting.now import Now
 from rlt.reporting.processes import describe_process, write_processes
 from rlt.status.__main__ import main

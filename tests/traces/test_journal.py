@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rlt.errors import CheckpointError
-from rlt.reporting.files import write_text
+from rlt.io import write_text
 from rlt.traces.journal import Journal
 
 UNITS = [[("p", 0), ("p", 1)], [("q", 0), ("q", 1)], [("r", 0)]]

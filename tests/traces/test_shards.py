@@ -3,8 +3,8 @@
 import pytest
 
 from rlt.errors import CheckpointError
+from rlt.io import write_text
 from rlt.records import Problem, Trace
-from rlt.reporting.files import write_text
 from rlt.traces.shards import Shards, traces_digest
 
 TRACES = [Trace(Problem("p", "q", "s"), i, f"t{i}") for i in range(5)]

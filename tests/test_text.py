@@ -1,6 +1,6 @@
 import pytest
 
-from rlt.reporting.redact import redact, without_private_paths
+from rlt.text import redact, without_private_paths
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import os
 
-from rlt.reporting import inputs
-from rlt.reporting.inputs import describe_input, folder_files, hub_commit
+from rlt import io
+from rlt.io import describe_input, folder_files, hub_commit
 
 
 def test_a_folder_hash_sees_names_and_contents_but_not_hidden_files(tmp_path):
@@ -38,7 +38,7 @@ def test_of_a_model_folder_only_the_model_counts(tmp_path):
 
 
 def test_a_large_file_is_sampled_and_still_tells_weights_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(inputs, "LARGE", 2**20)
+    monkeypatch.setattr(io, "LARGE", 2**20)
     (tmp_path / "config.json").write_text("{}")
     weights = bytearray(os.urandom(2**20 + 12345))
     path = tmp_path / "model.safetensors"
