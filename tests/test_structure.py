@@ -24,7 +24,7 @@ LAYERS = (
     ("config",),
     ("formats", "models", "tasks"),
     ("data", "rewards", "generation"),
-    ("forecast",),
+    ("forecast", "rundir"),
     ("trainers", "traces", "evaluation", "reporting"),
     ("stages", "quickstart", "launch"),
     ("pipeline", "lineage", "status", "migrate", "differences", "regrade"),

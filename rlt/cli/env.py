@@ -15,7 +15,7 @@ import psutil
 from rlt.config.parser import Parser
 from rlt.devices import query_nvidia_smi
 from rlt.errors import RLTError, first_line
-from rlt.reporting.run_record import code_version, library_versions
+from rlt.rundir.run_record import code_version, library_versions
 from rlt.text import redact
 
 _GIB = 1 << 30

@@ -13,7 +13,7 @@ from rlt.device_plan import Plan
 from rlt.devices import gpu_env
 from rlt.launch.machines import Machines
 from rlt.launch.server import cpu_threads
-from rlt.reporting.run_record import GPUS_VARIABLE
+from rlt.rundir.run_record import GPUS_VARIABLE
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -52,8 +52,8 @@ from rlt.launch.server import ServerPlan, plan_servers, run_key
 from rlt.launch.signals import Stopped
 from rlt.launch.versions import untested_versions
 from rlt.models.size import NoForecast
-from rlt.reporting.origin import require_same_origin
-from rlt.reporting.run_record import COMMAND_VARIABLE
+from rlt.rundir.origin import require_same_origin
+from rlt.rundir.run_record import COMMAND_VARIABLE
 from rlt.surroundings.place import settle
 from rlt.surroundings.world import PROCESSES_VARIABLE, forget_processes, refuse_many_launchers
 

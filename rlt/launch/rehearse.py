@@ -27,7 +27,7 @@ from rlt.data.lengths import LAST_TOKENS
 from rlt.data.load import require_full_step
 from rlt.device_plan import Plan
 from rlt.errors import ConfigError
-from rlt.reporting.run_record import REHEARSAL, cannot_write, only_run_in, read_run
+from rlt.rundir.run_record import REHEARSAL, cannot_write, only_run_in, read_run
 from rlt.text import markdown
 
 if TYPE_CHECKING:

@@ -30,9 +30,8 @@ from rlt.launch.server import ServerPlan, ServerProcess, key_env, start_servers,
 from rlt.launch.signals import Stopped, save_on_signals, stop_on_signals
 from rlt.launch.supervise import Limits, supervise
 from rlt.launch.training import TrainingProcess
-from rlt.reporting.process_name import name_process
-from rlt.reporting.processes import describe_process, forget_other_machines, write_processes
-from rlt.reporting.run_record import (
+from rlt.rundir.processes import describe_process, forget_other_machines, write_processes
+from rlt.rundir.run_record import (
     COMMAND_VARIABLE,
     explain_failure,
     finish_abandoned,
@@ -40,8 +39,9 @@ from rlt.reporting.run_record import (
     read_run,
     source_digest,
 )
-from rlt.reporting.stop_file import LAUNCHED_VARIABLE, forget_request
+from rlt.rundir.stop_file import LAUNCHED_VARIABLE, forget_request
 from rlt.surroundings.clock import since_boot
+from rlt.surroundings.process_name import name_process
 from rlt.text import redact
 from rlt.trainers.arguments import patience
 

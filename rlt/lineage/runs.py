@@ -13,7 +13,7 @@ from typing import Any
 
 from rlt.errors import DataError
 from rlt.io import describe_input, folder_files
-from rlt.reporting.run_record import NAME, REHEARSAL, read_run
+from rlt.rundir.run_record import NAME, REHEARSAL, read_run
 
 _CHECKPOINTS = "checkpoint-*"
 

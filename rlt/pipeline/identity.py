@@ -16,7 +16,7 @@ from rlt.config.save import load_config
 from rlt.config.schema import Config
 from rlt.errors import ConfigError
 from rlt.io import describe_input
-from rlt.reporting.run_record import source_digest
+from rlt.rundir.run_record import source_digest
 
 SAVED_CONFIG = "config.yaml"
 

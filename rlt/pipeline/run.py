@@ -25,8 +25,8 @@ from rlt.launch.signals import Stopped, stop_on_signals
 from rlt.launch.training import TrainingProcess
 from rlt.pipeline.decide import Decision, decide
 from rlt.pipeline.plan import PlannedStep, make_plan
-from rlt.reporting.run_record import NAME as RUN_FILE
-from rlt.reporting.run_record import command_line, only_run_in, read_run
+from rlt.rundir.run_record import NAME as RUN_FILE
+from rlt.rundir.run_record import command_line, only_run_in, read_run
 from rlt.text import markdown
 
 logger = logging.getLogger(__name__)

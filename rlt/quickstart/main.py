@@ -33,8 +33,8 @@ from rlt.quickstart.stages import choose_backend, interrupt_on_sigterm, run_stag
 from rlt.quickstart.students import Students, read_students, students_summary, students_table
 from rlt.quickstart.tokenizer import build_tokenizer
 from rlt.quickstart.world import make_world, vocabulary
-from rlt.reporting.metrics import read_metrics
 from rlt.reporting.progress import setup_logging
+from rlt.rundir.metrics import read_metrics
 from rlt.surroundings.place import settle
 from rlt.surroundings.world import forget_processes
 

@@ -17,7 +17,7 @@ from typing import Any
 from rlt.errors import DataError
 from rlt.evaluation.intervals import Interval, paired_interval
 from rlt.quickstart.world import classify
-from rlt.reporting.samples import read_samples, sample_files
+from rlt.rundir.samples import read_samples, sample_files
 from rlt.text import printable
 
 Row = dict[str, Any]

@@ -19,7 +19,7 @@ from rlt.records import problem_id
 from rlt.regrade.sample import Sample, kind_of
 from rlt.reporting.evaluation_page import Results, write_evaluation_page
 from rlt.reporting.evaluation_plots import Accuracy, draw_accuracies
-from rlt.reporting.run_record import RunRecord, code_version, library_versions
+from rlt.rundir.run_record import RunRecord, code_version, library_versions
 from rlt.tasks.benchmarks.catalog import BENCHMARKS
 from rlt.tasks.extraction import ORDERS
 from rlt.tasks.math_grader import MathGrader

@@ -15,9 +15,9 @@ from rlt.config.files import LAYOUT_FILE
 from rlt.data.model_layout import read_layout
 from rlt.data.own_layout import STUDENT, described
 from rlt.io import file_digest, write_text
-from rlt.reporting.metrics import NAME as METRICS_NAME
-from rlt.reporting.metrics import read_metrics, series
-from rlt.reporting.run_record import read_run
+from rlt.rundir.metrics import NAME as METRICS_NAME
+from rlt.rundir.metrics import read_metrics, series
+from rlt.rundir.run_record import read_run
 from rlt.text import redact, without_private_paths
 
 NAME = "README.md"

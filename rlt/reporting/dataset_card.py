@@ -21,7 +21,7 @@ from rlt.reporting.card import (
     prompts_section,
     versions_section,
 )
-from rlt.reporting.run_record import read_run
+from rlt.rundir.run_record import read_run
 from rlt.text import redact, without_private_paths
 
 OVERLAP_FILE = "overlap.jsonl"

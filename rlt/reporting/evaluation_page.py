@@ -17,8 +17,8 @@ from rlt.reporting.evaluation_plots import CUT, OUTCOMES, RIGHT, WRONG, draw_len
 from rlt.reporting.page import escaped, figure
 from rlt.reporting.pager import SCRIPT, STYLE, Entry, pager
 from rlt.reporting.run_page import configuration, facts, to_run_again, versions, write_run_page
-from rlt.reporting.run_record import read_run
 from rlt.reporting.tables import html_table, named_values
+from rlt.rundir.run_record import read_run
 from rlt.text import Rows, shorten_middle
 
 Row = Mapping[str, Any]

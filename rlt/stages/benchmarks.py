@@ -31,7 +31,7 @@ from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.io import set_aside, write_json, write_jsonl
 from rlt.records import Completion, Problem
-from rlt.reporting.run_record import Source
+from rlt.rundir.run_record import Source
 from rlt.stages.common import is_main_process
 from rlt.stages.engine import make_sampling
 from rlt.stages.evaluate import ask, manifest, open_graders, origins, read_sample, sample_row, task_input

@@ -30,8 +30,8 @@ from rlt.records import Problem
 from rlt.reporting.dataset_card import write_traces_card
 from rlt.reporting.hub import upload_dataset
 from rlt.reporting.progress import SampleProgress
-from rlt.reporting.run_record import Source
-from rlt.reporting.samples import write_samples
+from rlt.rundir.run_record import Source
+from rlt.rundir.samples import write_samples
 from rlt.stages.clean import clean_problems
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool

@@ -51,7 +51,7 @@ from rlt.models.frozen import scoring_accelerator
 from rlt.models.load import load_context, load_eos_ids, load_tokenizer
 from rlt.records import Completion
 from rlt.reporting.progress import SampleProgress
-from rlt.reporting.run_record import Source, code_version, library_versions
+from rlt.rundir.run_record import Source, code_version, library_versions
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool
 from rlt.stages.evaluation_report import evaluation_report

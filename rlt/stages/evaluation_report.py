@@ -14,7 +14,7 @@ from rlt.evaluation.table import beside_published, by_group, has_published, how_
 from rlt.io import input_label
 from rlt.reporting.evaluation_page import Results, write_evaluation_page
 from rlt.reporting.evaluation_plots import Accuracy, draw_accuracies
-from rlt.reporting.run_record import read_run
+from rlt.rundir.run_record import read_run
 
 Numbers = Mapping[str, Any]
 """Those of one task in summary.json."""

@@ -25,8 +25,8 @@ from rlt.generation.weights import model_weights
 from rlt.models.checkpoint_tensors import checkpoint_tensors
 from rlt.models.passes import joined_tokens
 from rlt.models.plain import PlainModel
-from rlt.reporting.run_record import RunRecord
-from rlt.reporting.samples import format_sample, prepare_samples, write_samples
+from rlt.rundir.run_record import RunRecord
+from rlt.rundir.samples import format_sample, prepare_samples, write_samples
 from rlt.stages.common import (
     is_main_process,
     observe,

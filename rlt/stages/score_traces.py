@@ -27,8 +27,8 @@ from rlt.models.load import load_context, load_tokenizer
 from rlt.records import Problem, Trace
 from rlt.reporting.dataset_card import write_scores_card
 from rlt.reporting.progress import TokenProgress
-from rlt.reporting.run_record import RunRecord, Source
-from rlt.reporting.samples import write_samples
+from rlt.rundir.run_record import RunRecord, Source
+from rlt.rundir.samples import write_samples
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.layouts import teacher_layout
 from rlt.stages.student import read_students, student_inputs, student_reward

@@ -17,7 +17,7 @@ from rlt.formats.tags import tag_style
 from rlt.io import write_jsonl, write_text
 from rlt.records import Problem, Trace
 from rlt.reporting.dataset_card import overlap_text, write_selection_card
-from rlt.reporting.samples import write_samples
+from rlt.rundir.samples import write_samples
 from rlt.stages.clean import Found, find_overlaps, trace_text
 from rlt.stages.common import is_main_process, run_directory, write_overlaps
 from rlt.stages.trace_sources import count_tokens, read_traces, source_inputs, student_lengths

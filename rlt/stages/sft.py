@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from rlt.config.schema import Config
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LAST_TOKENS, LengthRule, fit_lengths, keep_shortest
-from rlt.reporting.run_record import RunRecord
+from rlt.rundir.run_record import RunRecord
 from rlt.stages.benchmarks import Benchmarks, watch_benchmarks
 from rlt.stages.common import (
     is_main_process,

@@ -23,12 +23,12 @@ import psutil
 import yaml
 
 from rlt.errors import DataError
-from rlt.reporting.now import NAME as NOW
-from rlt.reporting.now import seconds_in_phase
-from rlt.reporting.processes import NAME as PROCESSES
-from rlt.reporting.processes import OF_OTHERS, is_alive
-from rlt.reporting.run_record import NAME as RUN
-from rlt.reporting.run_record import read_run
+from rlt.rundir.now import NAME as NOW
+from rlt.rundir.now import seconds_in_phase
+from rlt.rundir.processes import NAME as PROCESSES
+from rlt.rundir.processes import OF_OTHERS, is_alive
+from rlt.rundir.run_record import NAME as RUN
+from rlt.rundir.run_record import read_run
 from rlt.text import redact
 
 PIPELINE = "pipeline.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlt.reporting.line import metrics_text, times_text
+from rlt.rundir.line import metrics_text, times_text
 from rlt.text import duration, markdown
 
 _LONGEST_LINE = 100

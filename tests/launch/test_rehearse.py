@@ -33,7 +33,7 @@ from rlt.launch.rehearse import (
     size_words,
     small_batch,
 )
-from rlt.reporting.run_record import only_run_in
+from rlt.rundir.run_record import only_run_in
 
 PROJECT = Path(__file__).parents[2]
 MODEL = "model_name_or_path=Qwen/Qwen2.5-7B-Instruct"

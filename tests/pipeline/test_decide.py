@@ -15,7 +15,7 @@ from rlt.config.save import save_config
 from rlt.io import file_digest
 from rlt.pipeline.decide import Decision, decide
 from rlt.pipeline.plan import PlannedStep, make_plan
-from rlt.reporting.run_record import RunRecord
+from rlt.rundir.run_record import RunRecord
 
 RUN = Path("out/student_sft")
 RUN_FILE = """\

@@ -9,7 +9,7 @@ from rlt.errors import DataError
 from rlt.quickstart.plot import write_plot
 from rlt.quickstart.report import compare, evaluations, example, markdown_table, summary, table
 from rlt.quickstart.students import STUDENTS, compare_students
-from rlt.reporting.samples import write_samples
+from rlt.rundir.samples import write_samples
 
 GOOD, VAGUE = "2+3=5\n5*4=0", "The rest is clear."
 

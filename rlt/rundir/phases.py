@@ -7,7 +7,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
 
-from rlt.reporting.now import Now
+from rlt.rundir.now import Now
 
 UPDATING = "updating"
 

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from rlt.io import write_json
-from rlt.reporting.run_record import now
+from rlt.rundir.run_record import now
 from rlt.surroundings.clock import start_of
 
 NAME = "processes.json"

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from rlt.errors import DataError
-from rlt.reporting.samples import (
+from rlt.rundir.samples import (
     format_sample,
     prepare_samples,
     read_samples,

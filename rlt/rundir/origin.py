@@ -21,7 +21,7 @@ from rlt.data.own_layout import STUDENT, TEACHER, prompt_text
 from rlt.data.prompts import FROM_DATASET
 from rlt.errors import CheckpointError, DataError
 from rlt.io import describe_input, input_label, write_json
-from rlt.reporting.run_record import Source, code_version, library_versions, read_run
+from rlt.rundir.run_record import Source, code_version, library_versions, read_run
 
 logger = logging.getLogger(__name__)
 NAME = "origin.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlt.errors import ConfigError, DataError
-from rlt.reporting.run_record import (
+from rlt.rundir.run_record import (
     COMMAND_VARIABLE,
     GPUS_VARIABLE,
     RunRecord,
@@ -86,7 +86,7 @@ def test_neither_environment_nor_secret_arguments_are_written(tmp_path, monkeypa
 
 
 def test_the_command_is_this_process_without_a_launcher(monkeypatch):
-    code = "from rlt.reporting.run_record import command_line; print(command_line())"
+    code = "from rlt.rundir.run_record import command_line; print(command_line())"
     done = subprocess.run(
         [sys.executable, "-c", code, "a b", "k=1"], capture_output=True, text=True, check=True
     )
@@ -98,7 +98,7 @@ def test_the_command_is_this_process_without_a_launcher(monkeypatch):
 
 def test_a_killed_run_is_told_apart_and_can_be_closed(tmp_path):
     code = (
-        "import os, signal, sys\nfrom rlt.reporting.run_record import RunRecord\n"
+        "import os, signal, sys\nfrom rlt.rundir.run_record import RunRecord\n"
         f"RunRecord.start({str(tmp_path)!r}, stage='teacher_rl', seed=1, inputs={{}})\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -148,16 +148,16 @@ def test_a_checkout_is_recorded_with_its_commit_and_whether_it_was_changed(tmp_p
     """In a real repository that holds a copy of the package."""
     package = tmp_path / "rlt"
     package.mkdir()
-    for name in ("__init__.py", "errors.py"):
+    for name in ("__init__.py", "errors.py", "io.py", "text.py"):
         (package / name).write_text((Path(__file__).parents[2] / "rlt" / name).read_text())
-    source = Path(__file__).parents[2] / "rlt" / "reporting"
-    (package / "reporting").mkdir()
+    source = Path(__file__).parents[2] / "rlt" / "rundir"
+    (package / "rundir").mkdir()
     for file in source.glob("*.py"):
-        (package / "reporting" / file.name).write_text(file.read_text())
+        (package / "rundir" / file.name).write_text(file.read_text())
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
         subprocess.run([*git, *arguments], check=True)
-    code = "import json; from rlt.reporting.run_record import code_version; print(json.dumps(code_version()))"
+    code = "import json; from rlt.rundir.run_record import code_version; print(json.dumps(code_version()))"
 
     def version() -> dict:
         done = subprocess.run(
@@ -182,7 +182,7 @@ def test_a_directory_without_a_run_is_a_sentence(tmp_path):
 def test_a_directory_belongs_to_one_run_at_a_time(tmp_path):
     code = f"""
 import time
-from rlt.reporting.run_record import RunRecord, only_run_in
+from rlt.rundir.run_record import RunRecord, only_run_in
 with only_run_in({str(tmp_path)!r}):
     RunRecord.start({str(tmp_path)!r}, stage="teacher_rl", seed=1, inputs={{}})
     print("held", flush=True)
