@@ -20,9 +20,9 @@ from safetensors import SafetensorError
 
 from rlt.config.attention import needs_gpu, not_provided
 from rlt.config.overrides import literal, quoted
+from rlt.config.rules.lengths import check_lengths
 from rlt.config.schema import Config, StudentSettings, stage_of
 from rlt.config.stages import names
-from rlt.config.validate import check_lengths
 from rlt.data.lengths import LAST_TOKENS
 from rlt.data.load import require_full_step
 from rlt.device_plan import Plan

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from transformers import Trainer
 
-from rlt.config.check_during_training import check_answers_fit
+from rlt.config.rules.during_training import check_answers_fit
 from rlt.config.schema import LOCAL_TASK, NO_DATASET, PLAIN_SAMPLING, Config, SubsetSettings, stage_of
 from rlt.errors import DataError
 from rlt.evaluation.grading import RunningScore

@@ -18,9 +18,9 @@ from typing import Any
 
 from rlt.config.files import sequence_length
 from rlt.config.original.skythought import LIBRARIES, grader_paths, grader_versions, is_skythought
+from rlt.config.rules.lengths import check_lengths
 from rlt.config.schema import LOCAL_TASK, Config, SubsetSettings
 from rlt.config.server_key import find_key
-from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
 from rlt.data.load import take_subset

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 
+from rlt.config.rules.servers import check_addresses
 from rlt.config.schema import Config
 from rlt.errors import ConfigError
 
@@ -20,6 +21,7 @@ def check_components(config: Config) -> None:
     _check_functions(config)
     if config.reward.answers.weight:
         _check_answers(config)
+    check_addresses("reward.answers.servers", config.reward.answers.servers)
 
 
 def _check_length(config: Config) -> None:

@@ -1,4 +1,4 @@
-"""The rules of stages that read traces without a model: `select` and `plan`."""
+"""The rules of stages that read traces: `select`, `plan`, `show`, scoring."""
 
 from __future__ import annotations
 
@@ -56,3 +56,16 @@ def check_plan(config: Config) -> None:
     for cutoff in config.plan.cutoffs:
         if cutoff < 1:
             raise ConfigError(f"`plan.cutoffs` must hold numbers of tokens from 1 on, got {cutoff}.")
+
+
+def check_show(config: Config) -> None:
+    show = config.show
+    if not (show.rows or show.best or show.worst):
+        raise ConfigError("`show` asks for nothing: give show.rows=[1], show.best=3 or show.worst=3.")
+
+
+def refuse_greedy(config: Config) -> None:
+    if config.temperature == 0:
+        raise ConfigError(
+            f"`temperature` must be greater than 0 in {config.stage}, got 0, since logits are divided by it."
+        )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rlt.config.check_evaluate import check_tasks
 from rlt.config.files import context_length
+from rlt.config.rules.evaluate import check_tasks
 from rlt.config.schema import LOCAL_TASK, Config, stage_of
 from rlt.errors import ConfigError
 

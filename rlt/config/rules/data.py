@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 
-from rlt.config.check_benchmarks import check_benchmarks, nearest, task_names
-from rlt.config.check_layout import check_layout
 from rlt.config.prompts import check_prompt
+from rlt.config.rules.benchmarks import check_benchmarks, nearest, task_names
+from rlt.config.rules.layout import check_layout
 from rlt.config.schema import (
     OPTIONAL_FIELDS,
     PROMPT_KEYWORDS,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rlt.config.check_data import check_prompts
 from rlt.config.files import check_model
+from rlt.config.rules.data import check_prompts
 from rlt.config.schema import Config
 from rlt.errors import ConfigError
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rlt.config.check_benchmarks import check_benchmarks, nearest, refuse_programs_and_examples, task_names
 from rlt.config.original.skythought import TASK_PROMPTS, grader_paths, read_task_prompt
+from rlt.config.rules.benchmarks import check_benchmarks, nearest, refuse_programs_and_examples, task_names
 from rlt.config.schema import LOCAL_TASK, NO_DATASET, PLAIN_SAMPLING, SLOT, Config, EvaluateSettings
 from rlt.errors import ConfigError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from difflib import get_close_matches
 from importlib.util import find_spec
+from math import lcm
 from typing import Any
 
 from rlt.config.schema import Config, stage_of
@@ -106,3 +107,22 @@ def _remedy(name: str, stage: str) -> str:
     if near[0] in owned:
         return f"if you meant `{near[0]}`, {instead(near[0], owned)}."
     return f"did you mean `trainer_args.{near[0]}`?"
+
+
+def check_batch(config: Config, num_processes: int) -> None:
+    batch, unit = config.train_batch_size, config.per_device_train_batch_size * num_processes
+    group = config.num_generations if stage_of(config).is_rl else 1
+    good = lcm(unit, group)
+    lower, upper = batch // good * good, (batch // good + 1) * good
+    remedy = f"take {' or '.join(str(n) for n in (lower, upper) if n)}"
+    if batch % unit:
+        raise ConfigError(
+            f"`train_batch_size={batch}` must be a multiple of per_device_train_batch_size x training "
+            f"processes = {config.per_device_train_batch_size} x {num_processes}, so that accumulation makes "
+            f"up the rest: {remedy}."
+        )
+    if batch % group:
+        raise ConfigError(
+            f"`train_batch_size={batch}` counts completions and must be a multiple of "
+            f"num_generations={group}, so that every group is whole: {remedy}."
+        )
