@@ -17,7 +17,7 @@ _HEAD = """\
 # Settings
 
 Every setting with its type, default, bounds and the stages that read it. This page is generated from
-`rlt/config/schema.py` by `python -m rlt.config.reference`; edit the schema, not the page.
+`rlt/config/schema/` by `python -m rlt.config.reference`; edit the schema, not the page.
 
 - On the command line: `KEY=VALUE`, for example `trainer.save_steps=50` or `reward.answer_clip=[-20,0]`.
 - In a run file: nested YAML (`trainer: {{save_steps: 50}}`); the sections below are the first level.

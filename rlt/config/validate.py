@@ -1,8 +1,8 @@
 """The rules between settings, and between settings and the files of this machine.
 
 `validate` runs before any model is loaded and imports nothing heavy. Bounds of single settings are in
-`bounds.py`, the rules of one concern in a module of `rules/`, those of paths in `files.py`; whether the rows of
-a dataset are good is for `rlt/data`, a tokenizer's tags for the stage.
+`bounds.py`, the rules of one concern in a module of `rules/`, those of paths in `files.py`; whether rows are
+good is for `rlt/data`, a tokenizer's tags for the stage.
 """
 
 from __future__ import annotations
