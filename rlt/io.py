@@ -100,6 +100,19 @@ def write_json(path: Path, value: Any) -> Path:
     )
 
 
+def read_tail(path: Path, num_bytes: int | None = None) -> str:
+    """Return the last whole lines of a file, or all of it; nothing where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = 0 if num_bytes is None else max(0, size - num_bytes)
+            file.seek(start)
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    return text.partition("\n")[2] if start else text
+
+
 def describe_input(source: str | tuple[str, str | None]) -> dict[str, Any]:
     """Return kind, place and content hash of a file, a folder, or a Hub name (with a revision as a pair)."""
     name, revision = source if isinstance(source, tuple) else (source, None)

@@ -10,10 +10,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 Rows = Sequence[Sequence[str]]
 _NUMBER = re.compile(r"[-+]?[\d.]+( %)?")
+GIB = 2**30
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _KEPT = "\n\u200c\u200d"  # line break; joiners that scripts and emoji need
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
@@ -33,12 +36,12 @@ _IN_ADDRESS = re.compile(r"(://)[^/\s:@]+:[^/\s@]+(@)")
 _HOME = re.compile(r"/(?:home|Users)/[^/\s\"',:]+|/root(?=[/\s\"',:]|$)")
 
 
-def markdown(rows: Rows) -> str:
-    """Return a Markdown table whose columns line up."""
+def markdown(rows: Rows, *, padded: bool = True) -> str:
+    """Return a Markdown table, its head the first row; its columns line up if `padded`, as in a terminal."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(cells[0]))]
+    widths = [max(3, *(len(row[i]) for row in cells)) if padded else 0 for i in range(len(cells[0]))]
     right = [is_right(rows, i) for i in range(len(widths))]
-    rule = [f"{'-' * (w - 1)}:" if r else "-" * w for w, r in zip(widths, right, strict=True)]
+    rule = [f"{'-' * (max(w, 3) - 1)}:" if r else "-" * max(w, 3) for w, r in zip(widths, right, strict=True)]
     lines = [cells[0], rule, *cells[1:]]
     padded = (
         (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True))
@@ -53,13 +56,30 @@ def is_right(rows: Rows, column: int) -> bool:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as `45s`, `12m 05s` or `3h 20m`."""
+    """Return seconds as `1.5s`, `45s`, `12m 05s` or `3h 20m`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f}".removesuffix(".0") + "s"
     total = round(seconds)
     if total < 60:
         return f"{total}s"
     if total < 3600:
         return f"{total // 60}m {total % 60:02d}s"
     return f"{total // 3600}h {total % 3600 // 60:02d}m"
+
+
+def gib(size: float) -> str:
+    """Return a number of bytes in GiB, with one decimal and without the unit."""
+    return f"{size / GIB:,.1f}"
+
+
+def timestamp() -> str:
+    """Return the time of day as files have it: UTC, whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def without_colour(text: str) -> str:
+    """Return the text of a terminal without its escape sequences."""
+    return _ESCAPE.sub("", text)
 
 
 def printable(text: str) -> str:

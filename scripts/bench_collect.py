@@ -29,7 +29,6 @@ from rlt.config.compose import compose
 from rlt.config.schema import Config
 from rlt.generation.seeds import spread_seed
 from rlt.generation.types import Sampling
-from rlt.io import write_text
 from rlt.launch.server import running_servers
 from rlt.quickstart.tokenizer import build_tokenizer
 from rlt.quickstart.world import make_world, vocabulary
@@ -66,7 +65,7 @@ def main() -> None:
                 pool.reset_prefix_cache()
                 start = time.perf_counter()
                 todo = {i: [sample] for i, sample in enumerate(samples)}
-                journal = Journal(Path(folder) / str(turn), [[s.key] for s in samples], write_text)
+                journal = Journal(Path(folder) / str(turn), [[s.key] for s in samples])
                 clock = SampleProgress([], len(samples), options.in_flight, every=3600)
                 drawn = from_servers(pool, sampling, config.seed, todo)
                 save(drawn, todo, journal, partial(read_sample, layout=layout), clock)

@@ -12,6 +12,7 @@ from rlt.errors import ConfigError
 from rlt.forecast.activations import WITHOUT_DEEPSPEED, bytes_of
 from rlt.forecast.training_memory import trained_parameters
 from rlt.models.size import ModelSize
+from rlt.text import gib
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,17 @@ def check_disk(config: Config, needs: DiskNeeds) -> str:
     directory = Path(config.output_dir)
     room = shutil.disk_usage(_existing(directory)).free + _size_of_checkpoints(directory)
     what = (
-        f"up to {_gib(needs.total)}: {needs.num_checkpoints} checkpoints of {_gib(needs.checkpoint)} and "
-        f"{_gib(needs.model)} of final weights"
+        f"up to {gib(needs.total)} GiB: {needs.num_checkpoints} checkpoints of {gib(needs.checkpoint)} GiB "
+        f"and {gib(needs.model)} GiB of final weights"
     )
     if needs.total <= room:
-        return f"disk: {what}; {_gib(room)} are free"
+        return f"disk: {what}; {gib(room)} GiB are free"
     fit = (room - needs.model) // needs.checkpoint - 1 if needs.checkpoint else 0
     fewer = f"keep fewer with trainer.save_total_limit={fit}, " if fit >= 1 else ""
     none = "save none with trainer.save_steps=0, " if needs.checkpoint and needs.model <= room else ""
     raise ConfigError(
-        f"`output_dir={config.output_dir}` has {_gib(room)} of room, but the run writes {what}; {fewer}{none}"
-        "or take another output_dir."
+        f"`output_dir={config.output_dir}` has {gib(room)} GiB of room, but the run writes {what}; "
+        f"{fewer}{none}or take another output_dir."
     )
 
 
@@ -89,7 +90,3 @@ def _existing(path: Path) -> Path:
 def _size_of_checkpoints(directory: Path) -> int:
     files = directory.glob("checkpoint-*/**/*")
     return sum(path.stat().st_size for path in files if path.is_file())
-
-
-def _gib(number: float) -> str:
-    return f"{number / 2**30:,.1f} GiB"

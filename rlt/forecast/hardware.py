@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from rlt.devices import NvidiaSmiError, query_nvidia_smi
 from rlt.models.size import NoForecast
 from rlt.surroundings.gpus import GPU, GPUS, recognise
+from rlt.text import GIB
 
 if TYPE_CHECKING:  # so that scripts/bench_gpu.py needs no omegaconf
     from rlt.config.schema import HardwareSettings
-
-GIB = 2**30
 
 
 DEFAULT = "h100-80g"

@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterator, Mapping
 
 from rlt.forecast.forecast import Forecast
-from rlt.forecast.hardware import GIB, USABLE_SHARE
+from rlt.forecast.hardware import USABLE_SHARE
 from rlt.forecast.remedies import Remedy, remedies
 from rlt.forecast.server_memory import ServerMemory
 from rlt.forecast.step_time import Lengths
 from rlt.forecast.training_memory import Parts, attention_on_gpu
 from rlt.models.size import ModelSize
+from rlt.text import GIB, duration, gib
 
 _NAME = 24
 
@@ -29,7 +30,7 @@ def _too_long(forecast: Forecast) -> list[str]:
     if forecast.times is None or not limit:
         return []
     return [
-        f"{name} may take {_duration(most)}, and launch.sh ends a training after {_duration(limit)} in one "
+        f"{name} may take {duration(most)}, and launch.sh ends a training after {duration(limit)} in one "
         f"phase: set trainer.hang_timeout={math.ceil(most / 600) * 1200}"
         for name, most in forecast.times.seconds(forecast.at_most).items()
         if most > limit
@@ -39,13 +40,13 @@ def _too_long(forecast: Forecast) -> list[str]:
 def summary(forecast: Forecast) -> list[str]:
     """Return what matters most."""
     needs = forecast.needs
-    memory = f"{_gib(needs.training.peak)} of {_gib(needs.gpu.memory)} GiB on each training GPU"
+    memory = f"{gib(needs.training.peak)} of {gib(needs.gpu.memory)} GiB on each training GPU"
     if needs.server is not None:
         memory += f", {needs.server.sequences} sequences of full length at once on each server"
     verdict = "fits" if needs.fit else "DOES NOT FIT"
     lines = [f"forecast, calculated and not measured: {memory}: {verdict}"]
     if forecast.times is not None:
-        lines.append(f"  a step takes {_duration(_step(forecast, forecast.assumed))}{_hours(forecast)}")
+        lines.append(f"  a step takes {duration(_step(forecast, forecast.assumed))}{_hours(forecast)}")
     lines += [f"  {line}" for line in _too_long(forecast)]
     return [*lines, *(f"  {line}" for line in _verdict(forecast) if not needs.fit)]
 
@@ -76,22 +77,22 @@ def _training(forecast: Forecast) -> Iterator[str]:
     yield f"each training GPU ({how}), GiB:"
     for name, size in training.kept.items():
         placement = f" ({forecast.config.reward.placement})" if name == "student" else ""
-        yield f"  {name + placement:<{_NAME}} {_gib(size):>7}"
-    yield f"  {'kept all the time':<{_NAME}} {_gib(sum(training.kept.values())):>7}"
+        yield f"  {name + placement:<{_NAME}} {gib(size):>7}"
+    yield f"  {'kept all the time':<{_NAME}} {gib(sum(training.kept.values())):>7}"
     for name, parts in training.phases.items():
-        yield f"  + {name:<{_NAME - 2}} {_gib(sum(parts.values())):>7}   {_parts(parts)}"
+        yield f"  + {name:<{_NAME - 2}} {gib(sum(parts.values())):>7}   {_parts(parts)}"
     if forecast.config.trainer.gradient_checkpointing == "auto":
         above = forecast.config.trainer.recompute_above or 0
         yield f"  micro-batches of up to {above:,} tokens keep their activations"
     verdict = "fits" if forecast.needs.training_fits else "DOES NOT FIT"
-    usable = f"{_gib(USABLE_SHARE * gpu.memory)} of {_gib(gpu.memory)} usable"
-    yield f"  {'most at once':<{_NAME}} {_gib(training.peak):>7}   {usable}: {verdict}"
+    usable = f"{gib(USABLE_SHARE * gpu.memory)} of {gib(gpu.memory)} usable"
+    yield f"  {'most at once':<{_NAME}} {gib(training.peak):>7}   {usable}: {verdict}"
     if training.host:
-        yield f"  {'host memory, in all':<{_NAME}} {_gib(training.host):>7}"
+        yield f"  {'host memory, in all':<{_NAME}} {gib(training.host):>7}"
 
 
 def _parts(parts: Parts) -> str:
-    return ", ".join(f"{name} {_gib(size)}" for name, size in parts.items() if size >= 0.05 * GIB)
+    return ", ".join(f"{name} {gib(size)}" for name, size in parts.items() if size >= 0.05 * GIB)
 
 
 def _server(forecast: Forecast) -> Iterator[str]:
@@ -100,8 +101,8 @@ def _server(forecast: Forecast) -> Iterator[str]:
         return
     yield f"each GPU of a vLLM server ({len(plan.servers)} server(s) of {len(plan.servers[0])} GPU(s)), GiB:"
     for name, size in (("weights", server.weights), ("working memory", server.working)):
-        yield f"  {name:<{_NAME}} {_gib(size):>7}"
-    yield f"  {'keys and values':<{_NAME}} {_gib(server.pool):>7}   {_sequences(server)}"
+        yield f"  {name:<{_NAME}} {gib(size):>7}"
+    yield f"  {'keys and values':<{_NAME}} {gib(server.pool):>7}   {_sequences(server)}"
     if not forecast.needs.server_fits:
         yield "  DOES NOT FIT: vLLM does not start when one sequence of full length has no room"
 
@@ -121,9 +122,9 @@ def _times(forecast: Forecast) -> Iterator[str]:
     yield f"{'a step takes':<{_NAME + 2}} {'assumed':>9} {'at most':>9}"
     for name, seconds in {**assumed, "in all": sum(assumed.values())}.items():
         bound = most[name] if name in most else sum(most.values())
-        yield f"  {name:<{_NAME}} {_duration(seconds):>9} {_duration(bound):>9}"
+        yield f"  {name:<{_NAME}} {duration(seconds):>9} {duration(bound):>9}"
     if hidden := forecast.times.hidden(forecast.assumed):
-        scoring, meanwhile = map(_duration, hidden)
+        scoring, meanwhile = map(duration, hidden)
         yield f"  of {scoring} of scoring {meanwhile} pass while servers write (assumed lengths)"
     yield from _run(forecast)
     yield f"assumed: {_assumption(forecast.assumed)}; at most: every row at its limit"
@@ -159,9 +160,9 @@ def _verdict(forecast: Forecast) -> list[str]:
 
 def _new(remedy: Remedy) -> str:
     needs = remedy.needs
-    text = f"{_gib(needs.training.peak)} of {_gib(needs.gpu.memory)} GiB on each training GPU"
+    text = f"{gib(needs.training.peak)} of {gib(needs.gpu.memory)} GiB on each training GPU"
     if needs.training.host:
-        text += f", {_gib(needs.training.host)} GiB in the host"
+        text += f", {gib(needs.training.host)} GiB in the host"
     return text + (f", {needs.server.sequences} sequences at once on each server" if needs.server else "")
 
 
@@ -178,15 +179,5 @@ def _hours(forecast: Forecast) -> str:
     return f", {forecast.num_steps:,} steps {_hour(hours)} GPU-hours ({_assumption(forecast.assumed)})"
 
 
-def _gib(size: float) -> str:
-    return f"{size / GIB:.1f}"
-
-
 def _hour(hours: float) -> str:
     return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 7200:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds:,.0f} s" if seconds >= 100 else f"{seconds:.1f} s"

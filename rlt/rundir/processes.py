@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 
 from rlt.io import write_json
-from rlt.rundir.run_record import now
 from rlt.surroundings.clock import start_of
+from rlt.text import timestamp
 
 NAME = "processes.json"
 OF_OTHERS = "processes.machine-*.json"
@@ -46,7 +46,7 @@ def write_processes(directory: str | Path, processes: Sequence[Mapping[str, Any]
     record = {
         "host": socket.gethostname(),
         "machine": machine,
-        "written": now(),
+        "written": timestamp(),
         "launcher": describe_process("launcher", os.getpid()),
         "processes": processes,
     }

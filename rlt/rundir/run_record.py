@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +30,7 @@ import psutil
 import rlt
 from rlt.errors import ConfigError, DataError, Paused
 from rlt.io import describe_input, file_digest, write_json
-from rlt.text import redact
+from rlt.text import redact, timestamp
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +102,7 @@ class RunRecord:
         fields = {
             "stage": stage,
             "status": "running",
-            "started": now(),
+            "started": timestamp(),
             "ended": None,
             "seconds": None,
             "gpu_hours": None,
@@ -136,7 +135,7 @@ class RunRecord:
                 self.fields["inputs"][role] = describe_input((described["hub"], described["revision"]))
         self.update(
             status=status,
-            ended=now(),
+            ended=timestamp(),
             seconds=round(seconds, 1),
             gpu_hours=round(self.fields["num_gpus"] * seconds / 3600, 4),
             error=error,
@@ -228,7 +227,7 @@ def finish_abandoned(directory: str | Path, error: str | None = None, status: st
     if error:
         fields["error"] = redact(error)
     with _as_far_as_the_disk_allows():
-        write_json(Path(directory) / NAME, {**fields, "status": status, "ended": now()})
+        write_json(Path(directory) / NAME, {**fields, "status": status, "ended": timestamp()})
     return True
 
 
@@ -314,11 +313,6 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def now() -> str:
-    """Return the time as it is written everywhere."""
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _is_gone(process: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ from rlt.data.wanted import read_wanted, take_wanted
 from rlt.formats.layout import StudentMessages, TeacherLayout
 from rlt.formats.tags import tag_style
 from rlt.generation.types import Sampling
-from rlt.io import describe_input, input_label, write_jsonl, write_text
+from rlt.io import describe_input, input_label, write_jsonl
 from rlt.models.frozen import scoring_accelerator
 from rlt.models.load import load_context, load_eos_ids, load_tokenizer
 from rlt.records import Problem
@@ -87,7 +87,7 @@ def run(config: Config) -> None:
         # 3. What an earlier run has left to draw.
         size = 1 if pool else collect.samples_per_chunk
         units = units_of(samples, size)
-        journal = Journal(output / "samples", keys_of(units), write_text)
+        journal = Journal(output / "samples", keys_of(units))
         described = describe_input(teacher)
         todo = still_to_draw(journal, units, lambda: manifest(config, described, layout, sampling, samples))
 

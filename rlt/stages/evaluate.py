@@ -68,7 +68,6 @@ from rlt.stages.sampling import (
 )
 from rlt.tasks.extraction import ORDERS
 from rlt.tasks.math_grader import MathGrader
-from rlt.text import markdown
 from rlt.traces.journal import Journal
 
 logger = logging.getLogger(__name__)
@@ -105,7 +104,7 @@ def run(config: Config) -> None:
         pool = open_pool(config, layout)
         size = 1 if pool else evaluate.samples_per_chunk
         units = units_of(longest_first(samples), size)
-        journal = Journal(output / "samples", keys_of(units), write_text, "answers", FIELDS)
+        journal = Journal(output / "samples", keys_of(units), "answers", FIELDS)
         described = describe_input((name, revision))
         facts = manifest(config, described, layout, sampling, tables, times)
         if isinstance(pool, OpenAIPool):
@@ -228,7 +227,7 @@ def write_numbers(
         model = f"{model}, asked as {', '.join(asked)}"
     if is_skythought(prompt_text(config, STUDENT)):
         model = f"{model}, under SkyThought's own system prompt"
-    page = summary_page(numbers, model, facts, markdown=markdown, reference=config.evaluate.reference)
+    page = summary_page(numbers, model, facts, reference=config.evaluate.reference)
     write_text(output / "summary.md", page)
     logger.info("%s", page)
     return numbers

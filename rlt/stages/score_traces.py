@@ -39,7 +39,8 @@ from rlt.stages.student_check import (
     verify_sharded_teacher,
     verify_student_servers,
 )
-from rlt.traces.rank import markdown_table, rank_traces, summarize
+from rlt.text import markdown
+from rlt.traces.rank import bucket_rows, rank_traces, summarize
 from rlt.traces.score import FrozenTeacher, Size, TraceReader, TraceScorer, why_not
 from rlt.traces.shards import Shards, traces_digest
 from rlt.traces.table import as_columns, trace_row
@@ -75,7 +76,7 @@ def run(config: Config) -> None:
 
         # 3. What an earlier run has left to do.
         output = Path(config.output_dir)
-        shards = Shards(output / "scores", traces, config.score.rows_per_shard, write_text)
+        shards = Shards(output / "scores", traces, config.score.rows_per_shard)
         pending: list[Any] = [None]
         if is_main_process():
             pending = [shards.open(manifest(config, reader, traces, inputs))]
@@ -232,7 +233,7 @@ def write_scores(
     write_jsonl(output / "scores.jsonl", rows)
     write_samples(output, "scores", as_columns(rows))
     summary = summarize(traces, rows, config.score.rank_buckets)
-    table = markdown_table(summary["buckets"])
+    table = markdown(bucket_rows(summary["buckets"]))
     write_json(output / "ranks.json", summary)
     write_text(output / "ranks.md", table)
     logger.info("%d of %d traces have a score; by rank:\n%s", summary["scored"], summary["traces"], table)
