@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 Rows = Sequence[Sequence[str]]
-_NUMBER = re.compile(r"[-+]?[\d.]+( %)?")
+_NUMBER = re.compile(r"[-+]?[\d.,]+( %)?( \[[^]]*\]( %)?)?")  # maybe with its interval
 GIB = 2**30
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _KEPT = "\n\u200c\u200d"  # line break; joiners that scripts and emoji need

@@ -160,9 +160,9 @@ def test_a_phase_that_may_take_longer_than_a_hang_is_told_with_a_remedy():
     hasty = forecast(*RL, "trainer.hang_timeout=3600", plan=plan)
     (line,) = [line for line in summary(hasty) if "hang_timeout" in line]
     assert line in [f"  {line}" for line in page(hasty)]
-    assert re.search(
-        rf"^  {BOTH} may take {seconds:,.0f} s, .* after 3,600 s in one phase: set trainer.hang", line
-    )
+    hours, minutes = divmod(round(seconds) // 60, 60)
+    most_text = f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {round(seconds) % 60:02d}s"
+    assert re.search(rf"^  {BOTH} may take {most_text}, .* after 1h 00m in one phase: set trainer.hang", line)
     remedy = line.rpartition(" ")[2]
     assert not [line for line in page(forecast(*RL, remedy, plan=plan)) if "hang_timeout" in line]
     assert not [line for line in page(forecast(*RL, "trainer.hang_timeout=0", plan=plan)) if "hang_t" in line]
