@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("errors", "io", "text"),
+    ("pages",),
     ("records", "devices", "surroundings"),
     ("device_plan",),
     ("config",),
@@ -198,6 +199,15 @@ def test_configuration_imports_nothing_heavy():
         if area(path) in ("errors", "io", "text", "records", "config"):
             heavy = {"torch", "transformers", "trl", "datasets", "accelerate", "numpy"}
             assert not roots(path) & heavy, path
+
+
+def test_templates_are_packed_and_show_nothing_unescaped():
+    packed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["rlt"]
+    folder = ROOT / "rlt" / "templates"
+    assert "templates/*" in packed
+    raw = [(f.name, line) for f in folder.iterdir() for line in f.read_text().splitlines() if "safe" in line]
+    assert [name for name, line in raw if line.strip() != "<script>{{ script.text | safe }}</script>"] == []
+    assert not [f for f in folder.glob("*.j2") if "autoescape" in f.read_text()]
 
 
 def test_nothing_prints():
