@@ -7,7 +7,7 @@ import re
 import sys
 
 import pytest
-from fake_models import fake_model
+from helpers.fake_models import fake_model
 
 from rlt.config.compose import compose
 from rlt.config.files import looks_local

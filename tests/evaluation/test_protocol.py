@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from skythought_stand_in import stand_in
+from helpers.skythought_stand_in import stand_in
 
 from rlt.config.overrides import CONFIG_DIR
 from rlt.config.schema import EvaluateSettings

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moments import Moment
-from stage_runs import count_differences
+from helpers.moments import Moment
+from helpers.stage_runs import count_differences
 
 pytestmark = [
     pytest.mark.slow,

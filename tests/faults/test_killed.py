@@ -9,10 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fault_runs import ENDLESS
-from launchers import Launcher
-from moments import Moment
-from stage_runs import count_differences, train_rows
+from helpers.fault_runs import ENDLESS
+from helpers.launchers import Launcher
+from helpers.moments import Moment
+from helpers.stage_runs import count_differences, train_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 SAME = "the same command goes on: metrics and weights are those of an undisturbed run"

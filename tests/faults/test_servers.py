@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fault_runs import ENDLESS, LONG, NUM_STEPS, SPLIT, environment, num_requests, the_server
-from launchers import PATIENCE, SECRETS, Launcher
-from moments import Moment
-from stage_runs import count_differences, rows
+from helpers.fault_runs import ENDLESS, LONG, NUM_STEPS, SPLIT, environment, num_requests, the_server
+from helpers.launchers import PATIENCE, SECRETS, Launcher
+from helpers.moments import Moment
+from helpers.stage_runs import count_differences, rows
 
 from rlt.config.server_key import VARIABLE
 from rlt.launch.ports import is_free

@@ -7,9 +7,9 @@ import time
 
 import psutil
 import pytest
-from fault_runs import LONG, SPLIT, num_requests, the_server
-from moments import Moment
-from stage_runs import count_differences
+from helpers.fault_runs import LONG, SPLIT, num_requests, the_server
+from helpers.moments import Moment
+from helpers.stage_runs import count_differences
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.vllm]
 SAME = "it goes on, no server is started again, and metrics and weights are those of an undisturbed run"

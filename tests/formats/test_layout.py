@@ -9,7 +9,7 @@ from copy import deepcopy
 from itertools import accumulate
 
 import pytest
-from formats_text import HARD, adversarial, benign, hostile
+from helpers.formats_text import HARD, adversarial, benign, hostile
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from transformers import AddedToken, ByT5Tokenizer

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from launchers import Launcher
-from stage_runs import largest_difference, rows, sft_words, weights
+from helpers.launchers import Launcher
+from helpers.stage_runs import largest_difference, rows, sft_words, weights
 
 import rlt.launch.meeting as meeting_module
 from rlt.errors import ConfigError, MachineLost, RLTError

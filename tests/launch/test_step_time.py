@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from forecast_runs import configured
+from helpers.forecast_runs import configured
 
 from rlt.launch.hardware import BANDWIDTH_SHARE, HOST_BANDWIDTH, HOST_LINK, LINK_SHARE, SERVER_TICK
 from rlt.launch.plan import Plan

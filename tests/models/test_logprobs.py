@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.models_tiny import expected_logprobs, tiny_model
 from hypothesis import example, given
 from hypothesis import strategies as st
-from models_tiny import expected_logprobs, tiny_model
 from transformers import AutoModelForCausalLM, CohereConfig, FalconH1Config, Gemma2Config
 from transformers.models.granite import GraniteConfig
 from transformers.models.hyperclovax import HyperCLOVAXConfig
@@ -296,7 +296,7 @@ MEMORY = """
 import resource, sys
 import torch
 sys.path.insert(0, sys.argv[1])
-from models_tiny import tiny_model
+from helpers.models_tiny import tiny_model
 from rlt.models.logprobs import Request, add_token_query, token_logprobs
 
 torch.set_num_threads(1)

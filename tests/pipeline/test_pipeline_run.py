@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from moments import Moment, is_pending
+from helpers.moments import Moment, is_pending
 
 from rlt.errors import Paused
 from rlt.reporting.inputs import describe_input

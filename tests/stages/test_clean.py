@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from stage_runs import later_win, rl_words, run_here, sft_words, student_words
+from helpers.stage_runs import later_win, rl_words, run_here, sft_words, student_words
 
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai_fake import Fake, Reply, running_fake, text
-from stage_runs import run_here
+from helpers.openai_fake import Fake, Reply, running_fake, text
+from helpers.stage_runs import run_here
 
 from rlt.errors import CheckpointError, GenerationError
 from rlt.reporting.run_record import read_run

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.stage_runs import rl_words, run_here, run_processes, sft_words, student_words, weights
 from safetensors.torch import load_file, save_file
-from stage_runs import rl_words, run_here, run_processes, sft_words, student_words, weights
 
 from rlt.errors import NotFinite
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from collect_runs import collect_words
-from stage_runs import rl_words, run_here, sft_words, student_words
+from helpers.collect_runs import collect_words
+from helpers.stage_runs import rl_words, run_here, sft_words, student_words
 
 from rlt.config.compose import compose
 from rlt.config.overrides import CONFIG_DIR, read

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from stage_runs import rl_words, run_here, sft_words, student_words
+from helpers.stage_runs import rl_words, run_here, sft_words, student_words
 
 from rlt.errors import CheckpointError
 from rlt.reporting.origin import NAME

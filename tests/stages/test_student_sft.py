@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stage_runs import largest_difference, rows, run_here, student_words, weights
+from helpers.stage_runs import largest_difference, rows, run_here, student_words, weights
 
 from rlt.config.compose import compose
 from rlt.config.schema import DataSettings

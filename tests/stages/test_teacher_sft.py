@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stage_runs import interrupted_copy, largest_difference, rows, run_here, sft_words, weights
+from helpers.stage_runs import interrupted_copy, largest_difference, rows, run_here, sft_words, weights
 
 from rlt.config.compose import compose
 from rlt.data.kept import KeptRows
