@@ -19,7 +19,7 @@ class CollectSettings:
     )
     only: str | None = setting(
         None,
-        "a .jsonl file with `problem_id`, and `sample_index` where a certain one is wanted: collect for "
+        "a .jsonl file with `problem_id`, and `sample_index` to choose one sample: collect for "
         "these problems alone; null: for all",
     )
     requests_per_server: int = setting(
