@@ -8,8 +8,8 @@ usage: scripts/test.sh [fast | all] [PYTEST ARGUMENT …]
 
 Sets up .venv, then runs ruff, pyright, shellcheck and pytest; every one of them runs, and the exit
 code is 0 only if all passed. `fast` leaves out tests that are slow or start a vLLM server; `all` takes
-those in that run for minutes each, which are left out otherwise. Tests that need a GPU, vLLM or the Hub
-are left out where there is none.
+those in that run for minutes each, which are skipped otherwise. Tests that need a GPU, vLLM or the Hub
+are skipped where there is none.
 TEXT
 }
 

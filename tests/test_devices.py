@@ -241,7 +241,7 @@ def test_the_quickstart_goes_on_with_the_cpu_and_says_so(smi, caplog, monkeypatc
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ELSEWHERE)
     assert not choose_backend("auto").on_gpus
     told = [record.getMessage() for record in caplog.records]
-    goes_on = "the quickstart goes on with the CPU"
+    goes_on = "the quickstart continues with the CPU"
     assert told[0].startswith(f"{goes_on}: nvidia-smi fails with exit code 18 and says “{MISMATCH}”")
     assert told[1].startswith(f"{goes_on}: torch cannot use GPU {ELSEWHERE}")
 

@@ -177,7 +177,8 @@ def _explain(error: Exception, line: CommandLine) -> NoReturn:
         raise ConfigError(f"`override /{group[1]}` {where} names no group: {hint}.") from None
     if removed := re.search(r"Could not delete from config\. '?([\w.]+)", text):
         raise ConfigError(
-            f"`~{removed[1]}` on the command line removes nothing, as no file sets it so: leave it out."
+            f"`~{removed[1]}` on the command line removes nothing, because no file sets "
+            "that key or value: drop this word."
         ) from None
     row = find(key)
     if reason := _bad_reference(error, text, row):

@@ -229,7 +229,7 @@ def _check_resume(config: Config) -> None:
     if config.resume_from == "latest":
         if not has_checkpoint(config.output_dir):
             raise ConfigError(
-                f"`resume_from=latest` finds no whole checkpoint-N in {config.output_dir}: leave it out to "
+                f"`resume_from=latest` finds no whole checkpoint-N in {config.output_dir}: remove it to "
                 "start afresh."
             )
     elif not Path(config.resume_from).is_dir():

@@ -1,4 +1,4 @@
-"""The key that vLLM servers demand: where it is read from, and when one is needed. It never reaches a config."""
+"""The key that vLLM servers demand: where it is read from, and when it is needed. No config holds it."""
 
 from __future__ import annotations
 

@@ -49,7 +49,8 @@ def unknown_key(key: str, where: str, *, sections: bool = False) -> ConfigError:
         return ConfigError(f"`{key}` {where} is not a setting: {instead(key, OWNED_SOMEWHERE)}.")
     if key in SFT_FIELDS | GRPO_FIELDS:
         return ConfigError(
-            f"`{key}` {where} is an argument of TRL and not a setting of this project: write `trainer_args.{key}`."
+            f"`{key}` {where} is an argument of TRL and not a setting of this project: "
+            f"write `trainer_args.{key}`."
         )
     nearest = nearest_key(key, sections=sections)
     hint = f"did you mean `{nearest}`? ({_LISTS_ALL}.)" if nearest else f"{_LISTS_ALL}."

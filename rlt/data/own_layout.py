@@ -1,6 +1,6 @@
 """Whose tags and prompts a run uses: those that its models were trained with, unless the user says otherwise.
 
-`adopt_layouts` stands between composing a configuration and checking it, so that launchers, dry runs, stages,
+`adopt_layouts` is between composing a configuration and checking it, so that launchers, dry runs, stages,
 cards and saved configurations all see the prompts that are really used. What is not typed becomes the model's
 own; what is typed must be it, or is refused.
 """
@@ -44,7 +44,7 @@ class Owner:
     setting: str
     """What names the model, e.g. `student_model`."""
     model: str
-    """A folder, a Hub name, or the checkpoint that the run goes on from."""
+    """A folder, a Hub name, or the checkpoint that the run continues from."""
     role: str
     """What the run uses it as: teacher or student."""
     prompt_setting: str
@@ -124,7 +124,7 @@ def owners_of(config: Config, read: Read = find_layout) -> Iterator[Owner]:
 
 
 def _goes_on_from(config: Config) -> Path | None:
-    """Return the checkpoint of a training that goes on; None where it starts anew."""
+    """Return the checkpoint of a training that continues; None where it starts anew."""
     if not stage_of(config).trains:
         return None
     checkpoint = named_checkpoint(config.resume_from, Path(config.output_dir))
@@ -165,7 +165,7 @@ class _Adoption:
     def take_template(self, owner: Owner) -> None:
         """Take switches and date of a model's chat template, or raise ConfigError where others are typed.
 
-        Where models of a run differ, the first's stand in the configuration, and each is asked under its own
+        Where models of a run differ, the first's are in the configuration, and each is asked under its own
         (stages/layouts.py).
         """
         if owner.layout is None:
@@ -280,7 +280,9 @@ class _Adoption:
             why += f" ({owner.layout.note})" if owner.layout.note else ""
         text = self._text(setting) if self._is_here(setting) else None
         what = f"{setting}={_begin(value)}" + ("" if text is None else f", sha256 {digest(text):.12s}")
-        self.say("%s, so %s under %s", why, "the run goes on" if owner.is_checkpoint else "it is asked", what)
+        self.say(
+            "%s, so %s under %s", why, "the run continues" if owner.is_checkpoint else "it is asked", what
+        )
 
     def _where(self, setting: str) -> str | None:
         """Return where the user typed a prompt, None where he did not."""
@@ -301,7 +303,7 @@ class _Adoption:
 
 
 def _is_of_its_rows(owner: Owner) -> bool:
-    """Whether a run that goes on finds its prompt in the rows, as it did before."""
+    """Whether a run that continues finds its prompt in the rows, as it did before."""
     return owner.is_checkpoint and owner.layout is not None and owner.layout.student_prompt_from_dataset
 
 

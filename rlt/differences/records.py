@@ -85,7 +85,9 @@ REASONS: dict[str, Reason] = {
     ),
     "model.attn_implementation": Reason("FlashAttention 2 where it is installed; rounding alone"),
     "model.trust_remote_code": Reason("code of a checkpoint runs only where it is asked for"),
-    "data.missing_trace": Reason("a row without reasoning_trace counts as a mistake unless the setting allows it"),
+    "data.missing_trace": Reason(
+        "a row without reasoning_trace counts as a mistake unless the setting allows it"
+    ),
     "resume_from": Reason("a second start is not taken for the first one's continuation", "resume_from=auto"),
     "trainer.save_total_limit": Reason("a checkpoint of 7B with its optimizer takes some 100 GB"),
     "trainer_args.optim": Reason("the same update in one kernel; rounding alone"),

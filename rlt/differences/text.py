@@ -25,7 +25,8 @@ of SakanaAI/RLT at {commit}, with the libraries that it ran with. What is in no 
 `python -m rlt.differences --against DIR` compares with a checkout instead. (Written by
 `{command}`.)
 
-- `python -m rlt.migrate FILE.yaml` translates a run file of the original, and lists what it could not translate.
+- `python -m rlt.migrate FILE.yaml` translates a run file of the original, and lists what it could not
+translate.
 - The released teacher prompt, byte for byte:
   `git clone {repository} DIR && git -C DIR checkout {commit}`, then
   `layout.teacher_prompt=original:DIR`. Its text is read, nothing of the checkout is run.

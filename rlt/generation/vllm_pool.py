@@ -208,7 +208,7 @@ class VLLMPool:
 
     def wait_until_back(self, expected_model: str | None, timeout: float, *, quietly: bool = False) -> None:
         """Return once every server generates with the expected model; ServerLost after `timeout` seconds."""
-        start = said = running()
+        start = reported = running()
         while True:
             try:
                 self.check(expected_model, logprobs=False)
@@ -217,8 +217,8 @@ class VLLMPool:
                 now = running()
                 if now - start > timeout:
                     raise
-            if now - said > _SAY_EVERY and not quietly:
-                said = now
+            if now - reported > _SAY_EVERY and not quietly:
+                reported = now
                 logger.warning("waiting for the servers for %.0f s, at most %g s", now - start, timeout)
             time.sleep(0.5)
 
@@ -226,7 +226,7 @@ class VLLMPool:
         """Return once one server passes `check`; each of the others is asked from the moment it does.
 
         Until then none gets more than its share, so that work is left for those that come later. ServerLost
-        after `timeout` seconds without it, from here or, later, from whoever waits for completions.
+        after `timeout` seconds without it, from here or, later, from the call that waits for completions.
         """
         coming, self.servers = self.servers, []
         first: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
@@ -244,7 +244,7 @@ class VLLMPool:
                     time.sleep(0.5)
                 self._in_flight.join(self.servers, server)
                 first.put(None)
-            except BaseException as error:  # belongs to whoever waits for the servers
+            except BaseException as error:  # raised by the call that waits for the servers
                 self._in_flight.fail(error)
                 first.put(error)
 
@@ -309,16 +309,16 @@ def check_door(server: VLLMServer, timeout: float = CONTROL_TIMEOUT) -> None:
         )
 
 
-def _allow_sockets(wanted: int, at_least: int = 0) -> int:
-    """Return how many connections this process may have open, `wanted` if it can be.
+def _allow_sockets(number: int, at_least: int = 0) -> int:
+    """Return how many connections this process may have open, `number` if possible.
 
     Raises the process's own limit of open files, usually 1024, if the machine allows it. `at_least` so many
     have been allowed before.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + _OTHER_FILES
+    needed = number + _OTHER_FILES
     if soft == resource.RLIM_INFINITY or soft >= needed:
-        return wanted
+        return number
     limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     if limit > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
@@ -408,7 +408,7 @@ def _check(server: VLLMServer, expected_model: str | None, min_context: int | No
         card = answer["data"][0]
         if expected_model is not None and not _same_model(expected_model, card):
             raise server.failure(
-                f"serves {card['id']!r} where {expected_model!r} is wanted; start it with that model"
+                f"serves {card['id']!r} instead of {expected_model!r}; start it with that model"
             )
         context = card.get("max_model_len")
         if min_context is not None and context is not None and context < min_context:

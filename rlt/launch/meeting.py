@@ -297,7 +297,7 @@ def _server(machines: Machines) -> socket.socket:
 
 
 def _warn_of_another_address(ip: str) -> None:
-    """Warn if the address of machine 0 is not one of this machine; behind address translation it need not be."""
+    """Warn if the address of machine 0 is not one of this machine, as behind address translation."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(ip, 0, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind) as probe:

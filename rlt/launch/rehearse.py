@@ -281,7 +281,9 @@ def device_words(config: Config, plan: Plan) -> Words:
     return _read(words, config)
 
 
-def report(config: Config, real: Plan, plan: Plan, models: Mapping[str, Shrunk], words: Words) -> Iterator[str]:
+def report(
+    config: Config, real: Plan, plan: Plan, models: Mapping[str, Shrunk], words: Words
+) -> Iterator[str]:
     """Yield one line each of what was made smaller or turned off."""
     yield "models: " + "; ".join(f"{name}: {shrunk}" for name, shrunk in models.items())
     yield "their weights are random: what rewards, accuracies and monitors say means nothing"

@@ -122,7 +122,11 @@ def _prompts(old: OldRunFile) -> Iterator[tuple[str, Any, str]]:
     if old.stage != "student_sft":
         try:
             read_teacher_prompt(str(folder))
-            yield "layout.teacher_prompt", f"original:{folder}", "the released prompt; the default here is `default`"
+            yield (
+                "layout.teacher_prompt",
+                f"original:{folder}",
+                "the released prompt; the default here is `default`",
+            )
         except ConfigError:
             pass  # the file is in no checkout: the header says how the prompt is taken
     if old.stage != "teacher_sft" and old.values.get("dataset_id_or_path") != STRATOS:

@@ -42,7 +42,7 @@ class Size:
 class TraceReader:
     """Traces as token sequences of a teacher and of students.
 
-    `teacher` lays out the prompt of a frozen teacher. Without one the first student's tokenizer stands for
+    `teacher` lays out the prompt of a frozen teacher. Without one the first student's tokenizer is used for
     the one that wrote the explanations.
     """
 
@@ -138,8 +138,8 @@ class TraceScorer:
         `why[i]` says why trace i is not to be scored, or is None. Collective where a model is sharded: every
         process comes here, with nothing where it has nothing.
         """
-        wanted = [trace for trace, reason in zip(traces, why, strict=True) if reason is None]
-        scores = iter(self.reward.score(*self.read(wanted)))
+        scorable = [trace for trace, reason in zip(traces, why, strict=True) if reason is None]
+        scores = iter(self.reward.score(*self.read(scorable)))
         rows = []
         for trace, reason in zip(traces, why, strict=True):
             row = {"problem_id": trace.problem.id, "sample_index": trace.sample_index}

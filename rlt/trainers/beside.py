@@ -1,4 +1,4 @@
-"""Files of ours in each checkpoint, written before the one that marks it as whole."""
+"""This project's files in each checkpoint, written before the one that marks it as whole."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rlt.generation.collective import on_main_process
 
 
 def nothing_beside(_: Path) -> None:
-    """Keep nothing of ours in a checkpoint."""
+    """Keep no file of this project in a checkpoint."""
 
 
 class KeepsBeside(Trainer):
-    """Stands before a trainer.
+    """A mixin in front of a trainer class.
 
     `_save_checkpoint` is overridden because a callback's `on_save` comes after transformers has written
     trainer_state.json: a run that is killed in between would leave a whole checkpoint without our files.

@@ -106,7 +106,7 @@ class RLData:
 
     @property
     def places(self) -> Places:
-        """Where the problems to train on stand in their dataset."""
+        """Where the problems to train on are in their dataset."""
         return self.train_places or all_of(len(self.train))
 
 
@@ -121,7 +121,7 @@ class RLParts:
 
 
 class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
-    """Trains a policy by RL; a subclass says what a completion earns and what is told of it."""
+    """Trains a policy by RL; subclasses implement `score` (the reward) and `tell` (the logged columns)."""
 
     limits: ClassVar[LimitsOf]
     """What the monitors warn of."""
@@ -281,7 +281,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
     def answer(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
     ) -> list[Completion]:
-        """Return one completion of the current policy per row, drawn as told; every process calls it."""
+        """Return one completion of the current policy per row, sampled as asked; every process calls it."""
         completions = self._sample(prompts, seeds, 1, "eval", sampling)
         self._metrics["eval"].clear()
         return completions
@@ -320,7 +320,8 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
     def _keep_trained(self) -> str | None:
         """Write a checkpoint of the last whole step, unless there is one; return where it is.
 
-        Samples are drawn before anything of the next step is computed, so it goes on as if nothing had been.
+        Samples are drawn before anything of the next step is computed, so it continues as if nothing had
+        been.
         """
         assert self.args.output_dir is not None
         step = self.state.global_step
@@ -331,7 +332,9 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
             self.on_phase("saving")
             self._save_checkpoint(self.model, None)
             self.callback_handler.on_save(self.args, self.state, self.control)
-        return f"step {step} of {self.state.max_steps} is kept in {folder}: resume_from=latest goes on there"
+        return (
+            f"step {step} of {self.state.max_steps} is kept in {folder}: resume_from=latest continues there"
+        )
 
     def _seed(self, phase: int, row: int) -> int:
         return spread_seed(self.args.seed, phase, self.state.global_step, row)

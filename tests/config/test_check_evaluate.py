@@ -44,7 +44,7 @@ def test_the_presets_are_the_protocols():
 
 
 def test_a_model_is_enough_and_so_are_problems_of_ones_own(words):
-    """Its context holds 32,768 tokens; an answer of as many may go on to the end of it."""
+    """Its context holds 32,768 tokens; an answer of as many may continue to the end of it."""
     validate(resolve(compose(words)), num_processes=3)
     validate(resolve(compose([*words, "eval_cfg=robust"])))
     own = ["evaluate.tasks=[problems]", "dataset_id_or_path=rows.jsonl"]

@@ -64,7 +64,7 @@ def test_what_a_student_leaves_open_comes_from_the_reward(config):
                 "reward.placement=server",
                 "reward.servers=[http://127.0.0.1:8100]",
             ],
-            "cannot stand behind the servers of student_model",
+            "cannot be behind the servers of student_model",
         ),
     ],
 )

@@ -135,7 +135,7 @@ def test_what_passes(wrong, words, calm, lost):
 
 @pytest.mark.fault(
     "an API: HTTP 503 for longer than generation.retry_seconds",
-    "exit code 5, the other answers are kept; the same command goes on once it is well",
+    "exit code 5, the other answers are kept; the same command continues once it is well",
 )
 def test_what_does_not_pass(words, calm, lost, tmp_path):
     with (

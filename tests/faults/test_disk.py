@@ -1,4 +1,4 @@
-"""A disk that fills up while a run writes: what was whole stays, and the run goes on from it."""
+"""A disk that fills up while a run writes: what was whole stays, and the run continues from it."""
 
 from __future__ import annotations
 

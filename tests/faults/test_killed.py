@@ -1,4 +1,4 @@
-"""Runs that are ended from outside: the same command goes on, as if nothing had been."""
+"""Runs that are ended from outside: the same command continues, as if nothing had been."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from helpers.moments import Moment
 from helpers.stage_runs import count_differences, train_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
-SAME = "the same command goes on: metrics and weights are those of an undisturbed run"
+SAME = "the same command continues: metrics and weights are those of an undisturbed run"
 
 
 def at_step(run: Path, step: int) -> dict[str, str]:

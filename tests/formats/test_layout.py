@@ -413,7 +413,7 @@ CLOSE = BESPOKE.explanation.close
         (["Four.", "<|endoftext|>"], "Four.", False, False),
         (["Four"], "Four", False, False),  # cut by length
         (["Four <|end_of_expl"], "Four <|end_of_expl", False, False),  # cut inside the tag
-        (["Fo", "<|im_end|>", "ur", CLOSE], "Fo", False, False),  # the tag stands outside the turn
+        (["Fo", "<|im_end|>", "ur", CLOSE], "Fo", False, False),  # the tag is outside the turn
         (["Fo", "<|im_start|>", "ur", CLOSE, "<|im_end|>"], "Fo", False, False),
         ([CLOSE, "<|im_end|>"], "", True, False),
         (["<|im_end|>"], "", False, False),

@@ -116,7 +116,7 @@ def test_what_failed_goes_on_although_the_code_was_mended(run):
     checkpoint.mkdir()
     assert not decided().from_checkpoint  # not whole
     (checkpoint / "trainer_state.json").write_text("{}")
-    assert decided().text.startswith("goes on from its last checkpoint: ")
+    assert decided().text.startswith("continues from its last checkpoint: ")
     assert decided("seed=7") == Decision(True, "seed was 42 and is 7", aside=True)  # of another run
 
 

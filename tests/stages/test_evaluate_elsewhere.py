@@ -1,4 +1,4 @@
-"""evaluate with other people's servers: whom it asked, what was not answered, and going on afterwards."""
+"""evaluate with other people's servers: whom it asked, what was not answered, and continuing afterwards."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class DataSettings:
     )
     on_contaminated: str = setting(
         "drop",
-        "rows that data.decontaminate finds: leave them out, or keep them; overlap.jsonl lists them",
+        "rows that data.decontaminate finds: remove them, or keep them; overlap.jsonl lists them",
         choices=("drop", "report"),
     )
     deduplicate: str = setting(

@@ -146,7 +146,9 @@ class EvaluateSettings:
     samples_per_chunk: int = setting(
         16, "transformers: answers of one batch, which is saved or lost as a whole", gt=0
     )
-    reference: bool = setting(False, "show published accuracies beside the measured ones in summary.md and report.html")
+    reference: bool = setting(
+        False, "show published accuracies beside the measured ones in summary.md and report.html"
+    )
     report_samples: int = setting(
         100, "answers of all tasks together in report.html, each cut to 8,000 characters", ge=0, le=2000
     )

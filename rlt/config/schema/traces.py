@@ -110,6 +110,6 @@ class DistillSettings:
     malformed: str = setting(
         "keep",
         "traces that are marked as malformed, are empty, or hold tags of the student's layout: train on "
-        "them as they are, or leave them out",
+        "them as they are, or remove them",
         choices=("keep", "drop"),
     )
