@@ -4,24 +4,24 @@ set -uo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: scripts/test.sh [fast | all] [PYTEST ARGUMENT …]
+usage: scripts/test.sh [quick | fast | all] [PYTEST ARGUMENT …]
 
-Sets up .venv, then runs ruff, pyright, shellcheck and pytest; every one of them runs, and the exit
-code is 0 only if all passed. `fast` leaves out tests that are slow or start a vLLM server; `all` takes
-those in that run for minutes each, which are skipped otherwise. Tests that need a GPU, vLLM or the Hub
-are skipped where there is none.
+Sets up .venv, then runs ruff, pyright, shellcheck and pytest. All of them run, and the exit code is 0 only
+if all passed. Tests that need a GPU, vLLM or the Hub are skipped where there is none.
+
+  quick   ruff and the tests that need no torch and no other process: about 20 seconds on two cores
+  fast    all checks, without tests that are slow or start a vLLM server: about two minutes
+          (without a word: also slow tests and vLLM servers, as in CI)
+  all     also the tests that run for minutes each
 TEXT
 }
 
 case "${1:-}" in -h | --help) usage && exit 0 ;; esac
 extent=usual
-if [[ "${1:-}" == fast || "${1:-}" == all ]]; then
-    extent="$1"
-    shift
-fi
+case "${1:-}" in quick | fast | all) extent="$1" && shift ;; esac
 
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit 1
-bash scripts/setup.sh || exit 1
+if [[ "$extent" != quick || ! -x .venv/bin/pytest ]]; then bash scripts/setup.sh || exit 1; fi
 export PATH="$PWD/.venv/bin:$PATH"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # several processes share the cores in many tests
 
@@ -33,8 +33,21 @@ check() { # check NAME COMMAND…
     "$@" || failed+=("$name")
 }
 
+finish() {
+    if ((${#failed[@]})); then
+        echo "== failed: ${failed[*]}"
+        exit 1
+    fi
+    echo "== all passed"
+    exit 0
+}
+
 check ruff ruff check rlt tests scripts train.py
 check format ruff format --check rlt tests scripts train.py
+if [[ "$extent" == quick ]]; then
+    check pytest python -m pytest --quick -n logical --maxprocesses 4 --dist loadfile "$@"
+    finish
+fi
 check pyright pyright
 check shellcheck shellcheck ./*.sh scripts/*.sh scripts/slurm/*.sbatch .ci/run
 
@@ -56,8 +69,4 @@ fi
 # The files that take longest start first (tests/conftest.py).
 check pytest python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 25 ${selection:+-m "$selection"} "$@"
 
-if ((${#failed[@]})); then
-    echo "== failed: ${failed[*]}"
-    exit 1
-fi
-echo "== all passed"
+finish

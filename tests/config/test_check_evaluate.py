@@ -109,7 +109,7 @@ def test_a_benchmark_of_ones_own_in_a_file(words, place):
         ("eval_cfg=robust temperature=0", "must be 1 with temperature=0, because greedy .* got null"),
         ("layout.student_prompt=from_dataset", "finds no system prompt in the rows of aime24"),
         ("generation.stop_at_tag=true", "the tag is a teacher's"),
-        ("data.on_long_row=drop", "would leave out problems"),
+        ("data.on_long_row=drop", "would skip problems"),
         ("resume_from=latest", "it resumes by itself in the same output_dir"),
         ("generation.api=openai generation.backend=vllm", "`generation.api=openai` needs generation.servers"),
         (

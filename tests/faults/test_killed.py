@@ -94,7 +94,7 @@ def test_one_of_two_hangs(local_words, start_launcher):
     (second,) = (p for p in launcher.descendants() if p.name() == "rlt:train 1")
     second.suspend()
     assert launcher.wait() == 7, launcher.console()
-    assert "the training has stood in step" in launcher.console()
+    assert "the training has been in step" in launcher.console()
     assert json.loads((launcher.run / "run.json").read_text())["status"] == "failed"
 
 
