@@ -1,1 +1,1 @@
-"""The method on a real small language model and GSM8K, on whatever machine there is: `scripts/real_model.sh`."""
+"""The method on a real small language model and GSM8K, on any machine: `scripts/real_model.sh`."""

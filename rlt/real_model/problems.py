@@ -1,8 +1,8 @@
 """GSM8K rows as problems: to train on, held out, for students, and with four kinds of explanations.
 
-Reads the rows of `openai/gsm8k` (`question`, `answer` = working, a line `#### 72`) or of a file with `question`,
-`reasoning_trace` and `answer` or `solution`. The solution is the number alone; the marks of the calculator
-(`<<48/2=24>>`) are removed from the working.
+Reads the rows of `openai/gsm8k` (`question`, `answer` = working, a line `#### 72`) or of a file with
+`question`, `reasoning_trace` and `answer` or `solution`. The solution is the number alone; the marks of the
+calculator (`<<48/2=24>>`) are removed from the working.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KINDS = ("its own", "another row's", "vague", "the answer alone")
 """What stands at each place of a row's `explanations` in kinds.jsonl."""
 VAGUE = "Let us read the question carefully, think about it step by step, and work the answer out."
 MOST_CHARACTERS = 260
-"""Of a question, and of its working: about 65 tokens each. Longer rows are left for machines with more time."""
+"""Of a question, and of its working: about 65 tokens each. Longer rows take time that two cores lack."""
 _MARKS = re.compile(r"<<[^<>]*>>")
 _END = "####"
 
@@ -57,8 +57,8 @@ def write_problems(folder: Path, source: str, sizes: Sizes, seed: int) -> None:
     }
     if (needed := sum(parts.values())) > len(rows):
         raise DataError(
-            f"{source} holds {len(rows)} rows of at most {MOST_CHARACTERS} characters in question and working, and "
-            f"{needed} are needed: give all of GSM8K, or fewer hours"
+            f"{source} holds {len(rows)} rows of at most {MOST_CHARACTERS} characters in question and "
+            f"working, and {needed} are needed: give all of GSM8K, or fewer hours"
         )
     start = 0
     for name, number in parts.items():

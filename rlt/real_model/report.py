@@ -76,8 +76,9 @@ def write_report(folder: Path, sizes: Sizes) -> Path:
 
 
 NO_TEACHER = (
-    "The student is the model as it was fetched. Without a teacher, r_KL is the student's surprise at the explanation. "
-    "An explanation that only announces the answer makes the answer likely (r_SS); what it costs is in r_KL."
+    "The student is the model as it was fetched. Without a teacher, r_KL is the student's "
+    "surprise at the explanation. An explanation that only announces the answer makes the answer likely "
+    "(r_SS); what it costs is in r_KL."
 )
 WITH_TEACHER = (
     "As RL pays it: r_KL compares the teacher after the warm-up, which reads the solution, with the student."
@@ -97,8 +98,9 @@ def what_was_done(folder: Path, sizes: Sizes) -> Section:
         for step in json.loads(path.read_text())["steps"] if path.is_file() else []:
             rows.append(step_row(Path(step["directory"]), step["name"]))
     said = "\n".join(
-        f"{call.started} to {call.ended or '?'}: `{call.command}` at commit {call.commit}, {call.cpus} CPU cores, GPUs: "
-        f"{', '.join(call.gpus) or 'none'}; load {', '.join(map(str, call.load))} at start, between and at the end."
+        f"{call.started} to {call.ended or '?'}: `{call.command}` at commit {call.commit}, {call.cpus} "
+        f"CPU cores, GPUs: {', '.join(call.gpus) or 'none'}; load {', '.join(map(str, call.load))} at the "
+        "start, between and at the end."
         for call in read_calls(folder)
     )
     return Section("What was done", f"{said}\n\n{sizes}", rows)
@@ -148,7 +150,7 @@ def course_of_rl(run: Path) -> Section:
         ]
         if all(ends):
             rows.append([name, *(f"{fmean(end):.3f}" for end in ends)])
-    said = f"{len(metrics)} steps of RL. The problems of the first and the last steps are others: see what is held out."
+    said = f"{len(metrics)} steps of RL. First and last steps have different problems: see what is held out."
     return Section("RL", said, rows)
 
 
@@ -202,9 +204,10 @@ def ranks_section(found: Sequence[Rank]) -> Section:
         for name in TEXTS
     )
     text = (
-        "One student of each rank, started from the base; its gain is the log-likelihood per token that it gives to "
-        "people's working and to the solution of held-out problems, above the base's. Rank correlation (Spearman) of "
-        f"reward and gain over {len(found)} ranks: {said}. With four ranks it describes, and tests nothing."
+        "One student of each rank, started from the base; its gain is the log-likelihood per token that it "
+        "gives to people's working and to the solution of held-out problems, above the base's. Rank "
+        f"correlation (Spearman) of reward and gain over {len(found)} ranks: {said}. With four ranks it "
+        "describes, and tests nothing."
     )
     return Section("Does the reward order students?", text, rows)
 

@@ -1,6 +1,7 @@
 """What the runs of a folder show, read from their files: kinds of explanations, before and after RL, ranks.
 
-Every interval is over problems: the samples of one problem are averaged first, and differences are paired by problem.
+Every interval is over problems: the samples of one problem are averaged first, and differences are paired
+by problem.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ TEXTS: dict[str, Measure] = {
     "working": lambda row: -row["breakdown"]["r_kl_mean"],
     "solution": lambda row: row["breakdown"]["r_ss_mean"],
 }
-"""The texts whose likelihood under a student is measured: without a teacher r_KL is the student's surprise."""
+"""The texts whose likelihood under a student counts: without a teacher r_KL is its surprise."""
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -90,14 +91,15 @@ def read_rows(path: Path) -> list[Row]:
     if unscored := [row for row in rows if row["score"] is None]:
         row = unscored[0]
         raise DataError(
-            f"{path}: explanation {row['sample_index']} of problem {row['problem_id']} has no score ({row['why']}), so "
-            "means over problems would not be comparable: give problems that fit the model's context"
+            f"{path}: explanation {row['sample_index']} of problem {row['problem_id']} has no score "
+            f"({row['why']}), so means over problems would not be comparable: give problems that "
+            "fit the context"
         )
     return rows
 
 
 def kinds(rows: Sequence[Row]) -> list[Kind]:
-    """Return what the student makes of each kind; a row's place among its problem's explanations is its kind."""
+    """Return what the student makes of each kind; a row's sample_index is its kind."""
     by_kind: dict[int, dict[str, Row]] = defaultdict(dict)
     for row in rows:
         by_kind[row["sample_index"]][row["problem_id"]] = row
