@@ -25,7 +25,7 @@ LAYERS = (
     ("data", "rewards", "generation"),
     ("trainers", "traces", "evaluation", "reporting"),
     ("stages", "quickstart", "launch"),
-    ("pipeline", "lineage", "status", "migrate", "differences", "regrade"),
+    ("pipeline", "lineage", "status", "migrate", "differences", "regrade", "real_model"),
     ("cli",),
     ("__main__",),
 )
