@@ -34,7 +34,8 @@ SHOWN = 5
 """Held-out problems whose explanations are printed: the first ones."""
 _ENDS = 3
 """Steps averaged at either end of RL."""
-_STEPS = ("kinds", "teacher_sft", "kinds_teacher", "teacher_rl")
+_RULE = "──"
+"""What the line over each printed explanation begins with."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def write_report(folder: Path, sizes: Sizes) -> Path:
         before, after = (read_rows(measures / f"scores_{when}/scores.jsonl") for when in ("before", "after"))
         sections += [
             held_out_section(changes(before, after)),
-            Section("One explanation, token by token", f"{measures / 'tokens/traces.html'}"),
+            tokens_section(measures),
             side_by_side(before, after),
             ranks_section(ranks(measures)),
         ]
@@ -175,6 +176,18 @@ def change_cells(name: str, change: Change) -> list[str]:
     ]
 
 
+def tokens_section(measures: Path) -> Section:
+    """Return what show_traces has printed of the first held-out problem's explanations after RL."""
+    lines = (measures / "logs/tokens.log").read_text(encoding="utf-8").split("\n")
+    start = next((i for i, line in enumerate(lines) if line.startswith(_RULE)), len(lines))
+    end = next((i for i, line in enumerate(lines) if i > start and line.startswith(_RULE)), len(lines))
+    text = (
+        "The first held-out problem, explained by the teacher after RL. In colours, and with its second "
+        f"explanation: {measures / 'tokens/traces.html'}."
+    )
+    return Section("One explanation, token by token", text, (), [("", "\n".join(lines[start:end]).strip())])
+
+
 def side_by_side(before: Sequence[Row], after: Sequence[Row]) -> Section:
     """Return the first explanation of the first held-out problems, by both teachers."""
     blocks = []
@@ -217,7 +230,8 @@ def _markdown(section: Section) -> str:
     if section.table:
         parts.append(markdown(section.table).rstrip())
     for caption, block in section.blocks:
-        parts.append(f"**{caption}**")
+        if caption:
+            parts.append(f"**{caption}**")
         if block:
             parts.append(f"```\n{block.replace('```', '` ` `')}\n```")
     return "\n\n".join(parts) + "\n"
@@ -229,5 +243,6 @@ def _html(section: Section) -> str:
     if section.table:
         parts.append(html_table(section.table))
     for caption, block in section.blocks:
-        parts.append(f"<p><b>{escaped(caption)}</b></p>" + (f"<pre>{escaped(block)}</pre>" if block else ""))
+        parts.append(f"<p><b>{escaped(caption)}</b></p>" if caption else "")
+        parts.append(f"<pre>{escaped(block)}</pre>" if block else "")
     return "\n".join(parts)

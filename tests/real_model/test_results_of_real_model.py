@@ -7,27 +7,10 @@ import math
 from pathlib import Path
 
 import pytest
+from scored_rows import row, write_rows
 
 from rlt.errors import DataError
 from rlt.real_model.results import by_problem, changes, kinds, rank_correlation, ranks, read_rows
-
-
-def row(
-    problem: str, sample: int, r_ss: float, r_kl: float, explanation: str = "It is 72.", **changed
-) -> dict:
-    return {
-        "problem_id": problem,
-        "sample_index": sample,
-        "question": "How many clips?",
-        "solution": "72",
-        "explanation": explanation,
-        "num_tokens": 5,
-        "well_formed": True,
-        "score": r_ss - r_kl,
-        "breakdown": {"r_ss": r_ss, "r_kl": r_kl, "r_ss_mean": r_ss, "r_kl_mean": r_kl / 3},
-        "why": None,
-        **changed,
-    }
 
 
 def test_the_answer_alone_has_the_higher_r_ss_and_the_lower_reward():
@@ -76,15 +59,13 @@ def test_a_measure_that_is_not_defined_leaves_its_problem_out():
 
 
 def test_ranks_by_hand(tmp_path):
-    def write(name: str, rows: list[dict]) -> None:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("".join(json.dumps(one) + "\n" for one in rows))
-
-    write("likelihood_base/scores.jsonl", [row("a", 0, -3.0, 6.0), row("b", 0, -5.0, 9.0)])
+    write_rows(tmp_path / "likelihood_base/scores.jsonl", [row("a", 0, -3.0, 6.0), row("b", 0, -5.0, 9.0)])
     for rank in (1, 2, 3, 4):
         traces = [{"score": -rank, "selected": True}, {"score": -99, "selected": False}]
-        write(f"rank_{rank}/traces.jsonl", traces)
-        write(f"likelihood_{rank}/scores.jsonl", [row("a", 0, -rank, 3.0), row("b", 0, -rank, 6.0)])
+        write_rows(tmp_path / f"rank_{rank}/traces.jsonl", traces)
+        write_rows(
+            tmp_path / f"likelihood_{rank}/scores.jsonl", [row("a", 0, -rank, 3.0), row("b", 0, -rank, 6.0)]
+        )
     found = ranks(tmp_path)
     assert [one.reward for one in found] == [-1, -2, -3, -4]
     assert found[0].gains["solution"].mean == pytest.approx(3.0)  # -1 - (-4)
