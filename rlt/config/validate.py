@@ -27,6 +27,7 @@ from rlt.config.check_infer import check_infer
 from rlt.config.check_traces import check_plan, check_select, check_sources
 from rlt.config.check_trainer import check_trainer
 from rlt.config.files import LAYOUT_FILE, check_files, context_length
+from rlt.config.judges import pays_likelihood
 from rlt.config.schema import (
     DATASET_PROMPT,
     FILE_PROMPT,
@@ -38,7 +39,7 @@ from rlt.config.schema import (
     stage_of,
 )
 from rlt.config.server_key import check_server_key
-from rlt.config.students import FIRST, all_students, check_students
+from rlt.config.students import FIRST, all_students, check_students, refuse_own_student
 from rlt.config.tree import get
 from rlt.errors import ConfigError
 
@@ -238,6 +239,11 @@ def _check_generation(config: Config) -> None:
     _check_addresses("generation.servers", generation.servers)
 
 
+def _check_sources(config: Config) -> None:
+    refuse_own_student(config)
+    check_sources(config)
+
+
 def _check_components(config: Config) -> None:
     check_components(config)
     _check_addresses("reward.answers.servers", config.reward.answers.servers)
@@ -279,7 +285,7 @@ def _check_servers(config: Config, around: Surroundings) -> None:
 
 def _check_lengths(config: Config) -> None:
     context = context_length(config.model_name_or_path) if config.model_name_or_path else None
-    students = all_students(config) if stage_of(config).scores else []
+    students = all_students(config) if pays_likelihood(config) else []
     check_lengths(config, context, {s.model: context_length(s.model) for s in students})
 
 
@@ -357,7 +363,7 @@ CHECKS: dict[str, Callable[[Config, Surroundings], None]] = {
             "select": check_select,
             "server_key": check_server_key,
             "show": _check_show,
-            "sources": check_sources,
+            "sources": _check_sources,
             "student": _check_student,
             "trainer": check_trainer,
         }.items()

@@ -18,6 +18,7 @@ from typing import Any
 from rlt.config.bounds import check_bounds
 from rlt.config.checkpoints import named_checkpoint
 from rlt.config.files import LAYOUT_FILE, prompt_is_here
+from rlt.config.judges import reads_student_model
 from rlt.config.original.skythought import is_skythought
 from rlt.config.schema import TEXT_PROMPT, Config, stage_of
 from rlt.config.tree import get, rows
@@ -111,7 +112,7 @@ def owners_of(config: Config, read: Read = find_layout) -> Iterator[Owner]:
         else:
             layout = read(model, config.model.revision)
             yield Owner("model_name_or_path", model, role, setting, layout)
-    counts = stage.reads("student_model") and (config.stage != "select_traces" or config.select.max_length)
+    counts = reads_student_model(config) and (config.stage != "select_traces" or config.select.max_length)
     if counts and config.student_model:
         layout = read(config.student_model, None)
         yield Owner("student_model", config.student_model, "student", STUDENT, layout)
@@ -229,7 +230,7 @@ class _Adoption:
         if owner.role != "teacher" or owner.layout is None or owner.layout.student_prompt is None:
             return
         if not stage_of(self._config).reads(STUDENT) or not (
-            owner.is_checkpoint or not stage_of(self._config).reads("student_model")
+            owner.is_checkpoint or not reads_student_model(self._config)
         ):
             return
         own = owner.layout.student_prompt
