@@ -14,9 +14,9 @@ from functools import partial
 
 from rlt.config.files import is_here, prompt_is_here
 from rlt.config.judges import own_student, pays_likelihood, reads_student_model
+from rlt.config.rules.lengths import check_lengths
 from rlt.config.schema import LIKELIHOOD, Config
 from rlt.config.students import all_students
-from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths
 from rlt.data.systems import require_systems
