@@ -16,6 +16,7 @@ from typing import Any
 
 from rlt.config.bounds import check_bounds
 from rlt.config.files import LAYOUT_FILE, prompt_is_here
+from rlt.config.judges import reads_student_model
 from rlt.config.original.skythought import is_skythought
 from rlt.config.schema import TEXT_PROMPT, Config, stage_of
 from rlt.config.tree import get, rows
@@ -159,7 +160,7 @@ class _Adoption:
         if owner.role != "teacher" or owner.layout is None or owner.layout.student_prompt is None:
             return
         if not stage_of(self._config).reads(STUDENT) or not (
-            owner.is_checkpoint or not stage_of(self._config).reads("student_model")
+            owner.is_checkpoint or not reads_student_model(self._config)
         ):
             return
         own = owner.layout.student_prompt

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlt.config.checkpoints import named_checkpoint
+from rlt.config.judges import reads_student_model
 from rlt.config.schema import Config, stage_of
 from rlt.data.model_layout import ModelLayout, find_layout, read_layout
 
@@ -60,7 +61,7 @@ def owners_of(config: Config, read: Read = find_layout) -> Iterator[Owner]:
         else:
             layout = read(model, config.model.revision)
             yield Owner("model_name_or_path", model, role, setting, layout)
-    counts = stage.reads("student_model") and (config.stage != "select_traces" or config.select.max_length)
+    counts = reads_student_model(config) and (config.stage != "select_traces" or config.select.max_length)
     if counts and config.student_model:
         layout = read(config.student_model, None)
         yield Owner("student_model", config.student_model, "student", STUDENT, layout)

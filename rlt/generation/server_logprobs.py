@@ -52,6 +52,9 @@ class ServerLogprobs:
     flight, `key` what the servers demand, by default that of the environment.
     """
 
+    version = 0
+    """It never changes."""
+
     def __init__(self, addresses: Sequence[str], *, timeout: float, key: str | None = None) -> None:
         self._pool = VLLMPool(addresses, timeout=timeout, key=key, requests_per_server=BATCHES_PER_SERVER)
         self._temperature: float | None = None

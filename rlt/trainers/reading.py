@@ -128,7 +128,7 @@ class ReadOnce(NarrowPasses):
         policy: Sequence[Tensor | None] = [None] * len(rows)
         reference: Sequence[Tensor | None] = [None] * len(rows)
         if "reference" in self._asked_for:
-            with self.meter.span("reference"), self._reference_model() as model:
+            with self.meter.span("reference"), self.reference_model() as model:
                 reference = self.logprobs(model, requests, runs)
         with self.meter.span("reward"):
             if self.reads_policy or "policy" in self._asked_for:
@@ -144,7 +144,7 @@ class ReadOnce(NarrowPasses):
             return self.logprobs(self.model, requests, runs)
 
     @contextmanager
-    def _reference_model(self) -> Iterator[Any]:
+    def reference_model(self) -> Iterator[Any]:
         """Open the reference: a model of its own, or the policy without its adapters."""
         if self.ref_model is not None:
             yield self.ref_model

@@ -128,7 +128,8 @@ def words(work, tiny_teacher, tiny_student, toy_problems):
             *of_student,
             *watched(work),
             *compared,
-            "correctness.grader=math",
+            *("correctness.grader=math", "correctness.likelihood_weight=0.5"),
+            *(f"student_model={tiny_student}", "reward.dtype=float32"),
         ],
         "collect_traces": collect_words(
             tiny_teacher, toy_problems, output, "generation.backend=transformers", "data.subset.n=2", *cleaned
