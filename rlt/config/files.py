@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlt.config.checkpoints import LAST_FILE, is_whole, last_whole
+from rlt.config.judges import reads_student_model
 from rlt.config.schema import DATA_SUFFIXES, DATASET_PROMPT, PACKED_SUFFIXES, Config, stage_of
 from rlt.config.weight_files import check_weights
 from rlt.errors import ConfigError
@@ -61,8 +62,11 @@ def _data_of(config: Config) -> Iterator[tuple[str, str]]:
 def models_of(config: Config) -> dict[str, str]:
     """Return the models that a stage reads, by their settings."""
     stage = stage_of(config)
-    read = [name for name in ("model_name_or_path", "student_model") if stage.reads(name)]
-    models = {name: model for name in read if (model := getattr(config, name))}
+    models = {}
+    if stage.reads("model_name_or_path") and config.model_name_or_path:
+        models["model_name_or_path"] = config.model_name_or_path
+    if reads_student_model(config) and config.student_model:
+        models["student_model"] = config.student_model
     if stage.reads("reward.students"):
         models |= {f"reward.students.{s.name}.model": s.model for s in config.reward.students}
     return models

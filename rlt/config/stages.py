@@ -138,15 +138,18 @@ _ASKING = (
     *("evaluate.option_order", "evaluate.unfinished", "evaluate.extraction", "evaluate.grading_seconds"),
 )
 _WHILE_TRAINING = (*_ASKING, "evaluate.during_training")
-_LIKELIHOOD = (
-    *("student_model", "answer_log_prob_coeff", "kl_penalty_reward_coeff", "layout.student_prompt"),
-    *("reward.student_temperature", "reward.answer_reductions", "reward.kl_reductions"),
-    "reward.solution_span",
-    *("reward.answer_transform", "reward.kl_transform", "reward.answer_clip", "reward.kl_clip"),
+_SOLUTION_SCORE = (
+    *("student_model", "answer_log_prob_coeff", "layout.student_prompt"),
+    *("reward.student_temperature", "reward.answer_reductions", "reward.solution_span"),
+    *("reward.answer_transform", "reward.answer_clip", "reward.answer_length_norm"),
     *("reward.answer_baseline", "reward.answer_result_transform", "reward.answer_result_clip"),
-    *("reward.kl_estimator", "reward.missing_tag_penalty", "reward.text_after_tag_penalty"),
-    *("reward.empty_explanation_divergence", "reward.placement", "reward.servers", "reward.dtype"),
-    *("reward.tokens_per_batch", "reward.students", "reward.combine"),
+    *("reward.missing_tag_penalty", "reward.placement", "reward.dtype", "reward.tokens_per_batch"),
+)
+"""r_SS, and the student that gives it."""
+_LIKELIHOOD = (
+    *(*_SOLUTION_SCORE, "kl_penalty_reward_coeff", "reward.kl_reductions"),
+    *("reward.kl_transform", "reward.kl_clip", "reward.kl_estimator", "reward.text_after_tag_penalty"),
+    *("reward.empty_explanation_divergence", "reward.servers", "reward.students", "reward.combine"),
 )
 _SCORING = (
     *(*_RUN, *_DATASET, *_MODEL, *_LIKELIHOOD, *_SERVERS),
@@ -163,8 +166,8 @@ _NEEDS_MODEL = (
 )
 _NEEDS_STUDENT = (
     "student_model",
-    ", but {stage} is paid by a frozen student: give a model's folder or a Hub name (null "
-    "meant, in the original release, the reference model: give model_name_or_path's value, which is frozen).",
+    ", but {stage} is paid by a student: give a model's folder or a Hub name, which is frozen (null "
+    "meant, in the original release, the reference model of an RL run: that is student_model=reference).",
 )
 _RESUMES = ("resume_from", "it resumes by itself in the same output_dir")
 _KEEPS_LONG = ("data.on_long_row", "traces that are too long are marked, and kept")
@@ -186,7 +189,7 @@ STAGES: dict[str, Stage] = {
         settings=(
             *(*_TRAINING, *_RL, *_LIKELIHOOD, "layout.teacher_prompt", "generation.stop_at_tag"),
             *("reward.teacher_logprobs", "reward.verify_server", "reward.length", "reward.copy"),
-            *("reward.answers", "reward.functions"),
+            *("reward.answers", "reward.functions", "reward.answer_group"),
             *("monitors.max_solution_copied", "monitors.max_solution_first", "monitors.max_missing_tag"),
             *("monitors.max_kl_share", "monitors.min_kl_share"),
         ),
@@ -261,10 +264,10 @@ STAGES: dict[str, Stage] = {
         ),
     ),
     "student_rl": Stage(
-        "trains a student by RL with a grader's verdicts",
+        "trains a student by RL with a grader's verdicts, or with the solution's likelihood",
         settings=(
-            *(*_TRAINING, *_RL, *_WHILE_TRAINING, "correctness", "layout.student_prompt"),
-            "monitors.max_malformed",
+            *(*_TRAINING, *_RL, *_WHILE_TRAINING, "correctness", *_SOLUTION_SCORE),
+            *("reward.answer_group", "monitors.max_malformed"),
         ),
         needs=(_NEEDS_MODEL,),
         checks=(
@@ -275,7 +278,7 @@ STAGES: dict[str, Stage] = {
         trains=True,
         generates=True,
         rehearses=True,
-        notes=(_NO_TAG, ("student_model", "a grader pays, as `correctness` says")),
+        notes=(_NO_TAG,),
     ),
     "infer": Stage(
         "asks a student one question, or a teacher for one explanation, in this process",

@@ -23,6 +23,7 @@ from rlt.config.overrides import literal, quoted
 from rlt.config.rules.lengths import check_lengths
 from rlt.config.schema import Config, StudentSettings, stage_of
 from rlt.config.stages import names
+from rlt.config.students import FIRST, frozen_students
 from rlt.data.lengths import LAST_TOKENS
 from rlt.data.load import require_full_step
 from rlt.device_plan import Plan
@@ -163,9 +164,8 @@ def write_models(config: Config, plan: Plan, folder: Path) -> dict[str, Shrunk]:
 def models_of(config: Config) -> dict[str, str]:
     """Return the models of a stage: `model`, `student`, and further students by `student-NAME`."""
     found = {"model": config.model_name_or_path}
-    if stage_of(config).scores:
-        found["student"] = config.student_model
-        found |= {f"student-{student.name}": student.model for student in config.reward.students}
+    for student in frozen_students(config):
+        found["student" if student.name == FIRST else f"student-{student.name}"] = student.model
     return {name: model for name, model in found.items() if model}
 
 

@@ -17,7 +17,7 @@ import functools
 import logging
 import math
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,6 +52,11 @@ class Request:
 
 class LogprobModel(Protocol):
     """Something that knows the log-probabilities of given tokens: a model here, or one behind a server."""
+
+    @property
+    def version(self) -> Hashable:
+        """What changes whenever the weights do; always the same for a frozen model."""
+        ...
 
     def logprobs(
         self,

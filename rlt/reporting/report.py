@@ -8,6 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from rlt.reporting.card import moving_student
 from rlt.reporting.curves import draw_panel, panels_of
 from rlt.reporting.outcome import Paired, sentences, times
 from rlt.reporting.page import escaped, figure
@@ -38,7 +41,11 @@ def write_report(run_dir: str | Path, paired: Paired) -> Path:
     metrics_path = run_dir / METRICS_NAME
     rows = read_metrics(metrics_path) if metrics_path.exists() else []
     last_step = max((row["step"] for row in rows), default=None)
+    config_path = run_dir / "config.yaml"
+    config = yaml.safe_load(config_path.read_text(encoding="utf-8")) if config_path.exists() else {}
+    moved = moving_student(config or {})
     sections = [
+        *([f"<p>{escaped(moved)}</p>"] if moved else []),
         *(f"<p>{escaped(sentence)}</p>" for sentence in sentences(run_dir, run, rows, paired)),
         _summary(rows),
         _plots(rows),
@@ -48,7 +55,7 @@ def write_report(run_dir: str | Path, paired: Paired) -> Path:
         to_run_again(run),
         inputs(run),
         versions(run),
-        configuration(run_dir / "config.yaml"),
+        configuration(config_path),
     ]
     return write_run_page(run_dir, run, sections, note="" if last_step is None else f"{last_step} steps")
 

@@ -301,6 +301,12 @@ class StudentLikelihood:
         if spec is None:
             estimator = "k1" if self.teacher is not None else "student_nll"
             spec = replace(RewardSpec.from_config(Config()), kl_estimator=estimator)
+        if spec.group != "none" and PartialState().num_processes > 1:
+            raise ModelError(
+                f"group={spec.group} compares the explanations of a problem, which may be on several "
+                "processes, and a reward function sees those of its own: train in one process, with the "
+                "stage teacher_rl, or with group=none"
+            )
         if spec.needs_teacher and self.teacher is None:
             raise ModelError(
                 f"kl_estimator={spec.kl_estimator} reads a teacher's log-probabilities and there is no "

@@ -17,8 +17,10 @@ from typing import Any
 
 from rlt.config.checkpoints import named_checkpoint
 from rlt.config.schema import Config, stage_of
+from rlt.config.students import FIRST, frozen_students
 from rlt.data.model_layout import ModelLayout, read_layout
-from rlt.data.own_layout import STUDENT, TEACHER, prompt_text
+from rlt.data.own_layout import prompt_text
+from rlt.data.owners import STUDENT, TEACHER
 from rlt.data.prompts import FROM_DATASET
 from rlt.errors import CheckpointError, DataError
 from rlt.io import describe_input, input_label, write_json
@@ -85,9 +87,8 @@ def sources(config: Config) -> dict[str, Source]:
         "dataset": (config.dataset_id_or_path, config.data.revision),
         "held_out": config.data.eval_path,
     }
-    if config.stage == "teacher_rl":
-        found["student"] = config.student_model
-        found |= {f"student {student.name}": student.model for student in config.reward.students}
+    for student in frozen_students(config):
+        found["student" if student.name == FIRST else f"student {student.name}"] = student.model
     return {role: source for role, source in found.items() if source}
 
 

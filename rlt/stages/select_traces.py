@@ -23,7 +23,9 @@ from rlt.stages.common import is_main_process, run_directory, write_overlaps
 from rlt.stages.trace_sources import count_tokens, read_traces, source_inputs, student_lengths
 from rlt.text import markdown
 from rlt.traces.columns import score_of
+from rlt.traces.distance import MEASURES, measure_of
 from rlt.traces.select import (
+    DISTANCE_RULES,
     IN_BENCHMARK,
     REPEATS,
     SCORE_RULES,
@@ -59,6 +61,8 @@ def run(config: Config) -> None:
         traces, num_skipped = read_traces(config, check)
         if config.select.rule in SCORE_RULES:
             require_scores(traces, config)
+        if config.select.rule in DISTANCE_RULES:
+            require_distances(traces, config)
         tokens = (
             [length.total for length in count_tokens(lengths, traces)] if lengths else [None] * len(traces)
         )
@@ -124,6 +128,16 @@ def require_scores(traces: Sequence[Trace], config: Config) -> None:
         )
 
 
+def require_distances(traces: Sequence[Trace], config: Config) -> None:
+    """Raise DataError where a rule that reads how far the student is from a trace finds nothing of it."""
+    if measure_of(traces) is None:
+        raise DataError(
+            f"{config.dataset_id_or_path} tells of no one measure for all traces how far the student is from "
+            f"them ({' or '.join(MEASURES)} in `breakdown`), which select.rule={config.select.rule} goes by: "
+            "score all of them anew, in one way (run_cfg=score_traces), then select from scores.jsonl"
+        )
+
+
 def selection_report(summary: Mapping[str, Any], config: Config) -> str:
     """Return what was chosen and what was skipped, as Markdown."""
     without = summary["problems_without_selection"]
@@ -141,4 +155,14 @@ def selection_report(summary: Mapping[str, Any], config: Config) -> str:
         why = [["skipped, because", "explanations", "of problems"]]
         why += [[reason, f"{n['traces']}", f"{n['problems']}"] for reason, n in summary["dropped"].items()]
         text += f"\n{markdown(why)}"
+    if far := summary["distance"]:
+        rows = [[f"{far['measure']}, nats a token", "explanations", "mean", "lowest", "highest"]]
+        rows += [[name, *map(_number, far[name].values())] for name in ("read", "selected")]
+        text += (
+            f"\nDistance from the student: {MEASURES[far['measure']]}, mean of a trace.\n\n{markdown(rows)}"
+        )
     return text
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

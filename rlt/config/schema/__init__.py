@@ -43,6 +43,8 @@ from rlt.config.schema.layout import (
 from rlt.config.schema.model import LoraSettings, ModelSettings
 from rlt.config.schema.programs import OPERATIONS, CountdownSettings, InferSettings, PipelineSettings
 from rlt.config.schema.reward import (
+    LIKELIHOOD,
+    OWN_STUDENTS,
     REDUCTIONS,
     SOLUTION_SPANS,
     TRANSFORMS,
@@ -76,12 +78,14 @@ __all__ = [
     "DATA_SUFFIXES",
     "FILE_PROMPT",
     "GPU_KINDS",
+    "LIKELIHOOD",
     "LOCAL_TASK",
     "MOST_OPTIONS",
     "NO_DATASET",
     "OPERATIONS",
     "OPTIONAL_FIELDS",
     "ORIGINAL_PROMPT",
+    "OWN_STUDENTS",
     "PACKED_SUFFIXES",
     "PLAIN_SAMPLING",
     "PROMPT_KEYWORDS",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rlt.config.schema.setting import setting
 
-SELECTION_RULES = ("none", "first", "best", "shortest", "random", "rank")
+SELECTION_RULES = ("none", "first", "best", "shortest", "random", "rank", "nearest", "farthest")
 
 
 @dataclass
@@ -75,7 +75,8 @@ class SelectSettings:
     rule: str = setting(
         "none",
         "none: all; of each problem: the first that is well-formed, the best by score, the shortest, a "
-        "random one, or (rank) all whose rank by score lies in rank_bucket",
+        "random one, all whose rank by score lies in rank_bucket (rank), or the one that the student is "
+        "nearest to or farthest from, as score_traces measures it",
         choices=SELECTION_RULES,
     )
     max_length: int | None = setting(
