@@ -138,8 +138,8 @@ def _introduction(run_dir: Path, run: dict[str, Any], config: dict[str, Any]) ->
     if stage == "student_rl" and _pays_likelihood(config):
         what = _BY_LIKELIHOOD
     text = f"# {run_dir.resolve().name}\n\nThis is {what}\nTrained with the Python package `rlt`."
-    if said := moving_student(config):
-        text += f"\n\n{said}"
+    if warning := moving_student(config):
+        text += f"\n\n{warning}"
     if run.get("status") != "finished":
         text += f"\n\n**The run has not finished: its status is {run.get('status')}.**"
     return text

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stage_runs import (
+from helpers.stage_runs import (
     eval_rows,
     interrupted_copy,
     largest_difference,
