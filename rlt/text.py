@@ -43,11 +43,11 @@ def markdown(rows: Rows, *, padded: bool = True) -> str:
     right = [is_right(rows, i) for i in range(len(widths))]
     rule = [f"{'-' * (max(w, 3) - 1)}:" if r else "-" * max(w, 3) for w, r in zip(widths, right, strict=True)]
     lines = [cells[0], rule, *cells[1:]]
-    padded = (
+    aligned = (
         (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True))
         for line in lines
     )
-    return "".join(f"| {' | '.join(line)} |\n" for line in padded)
+    return "".join(f"| {' | '.join(line)} |\n" for line in aligned)
 
 
 def is_right(rows: Rows, column: int) -> bool:

@@ -4,18 +4,19 @@ set -uo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: scripts/test.sh [fast | all] [PYTEST ARGUMENT …]
+usage: scripts/test.sh [fast | all | network] [PYTEST ARGUMENT …]
 
 Sets up .venv, then runs ruff, pyright, shellcheck and pytest; every one of them runs, and the exit
 code is 0 only if all passed. `fast` leaves out tests that are slow or start a vLLM server; `all` takes
-those in that run for minutes each, which are left out otherwise. Tests that need a GPU, vLLM or the Hub
-are left out where there is none.
+those in that run for minutes each, which are left out otherwise. Tests that need a GPU or vLLM are left
+out where there is none. Tests that fetch models or data are always left out, so that nothing is downloaded
+unasked: `network` runs them, and them alone (100 MB and half an hour).
 TEXT
 }
 
 case "${1:-}" in -h | --help) usage && exit 0 ;; esac
 extent=usual
-if [[ "${1:-}" == fast || "${1:-}" == all ]]; then
+if [[ "${1:-}" == fast || "${1:-}" == all || "${1:-}" == network ]]; then
     extent="$1"
     shift
 fi
@@ -42,14 +43,19 @@ selection="" # pytest's -m
 leave_out() { selection="${selection:+$selection and }not $1"; }
 has_vllm() { python -c "import importlib.util as u, sys; sys.exit(u.find_spec('vllm') is None)"; }
 has_hub() { python -c 'import socket; socket.create_connection(("huggingface.co", 443), timeout=3)' 2>/dev/null; }
-if [[ "$extent" != all ]]; then leave_out long; fi
+if [[ "$extent" == network ]]; then
+    selection=network
+else
+    leave_out network
+    echo "== tests that fetch something are left out: scripts/test.sh network runs them"
+fi
+if [[ "$extent" != all && "$extent" != network ]]; then leave_out long; fi
 if [[ "$extent" == fast ]]; then leave_out slow; fi
 if [[ "$extent" == fast ]] || ! has_vllm; then leave_out vllm; fi
 gpus="$(python -m rlt.devices 2>&1)" || failed+=(gpus)
 echo "== gpus: $gpus"
 if [[ "$gpus" != "torch can use "[1-9]* ]]; then leave_out gpu; fi
 if [[ -n "${HF_HUB_OFFLINE:-}" ]] || ! has_hub; then
-    leave_out network
     export HF_HUB_OFFLINE=1 # nothing waits for a Hub that is not there
 fi
 # A test file stays in one process, which shares its models and servers; four processes fit into 24 GiB.

@@ -8,64 +8,29 @@ own; what is typed must be it, or is refused.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rlt.config.bounds import check_bounds
-from rlt.config.checkpoints import named_checkpoint
 from rlt.config.files import LAYOUT_FILE, prompt_is_here
 from rlt.config.judges import reads_student_model
 from rlt.config.original.skythought import is_skythought
 from rlt.config.schema import TEXT_PROMPT, Config, stage_of
 from rlt.config.tree import get, rows
-from rlt.data.model_layout import ModelLayout, digest, find_layout, read_layout
+from rlt.data.model_layout import ModelLayout, digest, find_layout
+from rlt.data.owners import STUDENT, TAGS, TEACHER, Owner, owners_of
 from rlt.data.prompts import FROM_DATASET, student_prompt, teacher_prompt
 from rlt.errors import ConfigError
 from rlt.formats.tags import tag_style
 
 logger = logging.getLogger(__name__)
-TAGS, TEACHER, STUDENT = "layout.tags", "layout.teacher_prompt", "layout.student_prompt"
 TURN_END = "distill.turn_end"
 SWITCHES, DATE = "layout.chat_template_kwargs", "layout.date"
 _OVERRIDE = "take layout.override=true to use it all the same"
 _ALIKE = "take models of the same tags"
-
-Read = Callable[[str, str | None], ModelLayout | None]
-"""(folder or Hub name, revision) -> the record of a model, None where it has none."""
-
-
-@dataclass(frozen=True)
-class Owner:
-    """A model of a run that tags and a prompt belong to."""
-
-    setting: str
-    """What names the model, e.g. `student_model`."""
-    model: str
-    """A folder, a Hub name, or the checkpoint that the run goes on from."""
-    role: str
-    """What the run uses it as: teacher or student."""
-    prompt_setting: str
-    layout: ModelLayout | None
-    is_checkpoint: bool = False
-    """Then a difference is for rundir/origin.py to refuse, with what else must not change."""
-
-    @property
-    def prompt(self) -> str | None:
-        """The prompt that it was trained with in this role, None where none is known."""
-        if self.layout is None:
-            return None
-        if self.role == "teacher":
-            return self.layout.teacher_prompt
-        return self.layout.student_prompt if self.layout.role == "student" else None
-
-    @property
-    def name(self) -> str:
-        """The model in the words of the configuration."""
-        return self.model if self.is_checkpoint else f"{self.setting}={self.model}"
 
 
 def adopt_layouts(
@@ -95,41 +60,6 @@ def adopt_layouts(
             "layout.override=true changes nothing: no typed tags or prompts differ from a model's own"
         )
     return config
-
-
-def owners_of(config: Config, read: Read = find_layout) -> Iterator[Owner]:
-    """Yield the models of a run with their records, the one that it trains or asks first."""
-    stage = stage_of(config)
-    if stage.model and (model := config.model_name_or_path):
-        role = stage.model
-        if role == "either":
-            role = "student" if config.infer.solution is None else "teacher"
-        setting = TEACHER if role == "teacher" else STUDENT
-        checkpoint = _goes_on_from(config)
-        if checkpoint is not None:
-            layout = read_layout(checkpoint)
-            yield Owner("resume_from", str(checkpoint), role, setting, layout, is_checkpoint=True)
-        else:
-            layout = read(model, config.model.revision)
-            yield Owner("model_name_or_path", model, role, setting, layout)
-    counts = reads_student_model(config) and (config.stage != "select_traces" or config.select.max_length)
-    if counts and config.student_model:
-        layout = read(config.student_model, None)
-        yield Owner("student_model", config.student_model, "student", STUDENT, layout)
-    if stage.reads("reward.students"):
-        for student in config.reward.students:
-            place = f"reward.students.{student.name}"
-            yield Owner(
-                f"{place}.model", student.model, "student", f"{place}.prompt", read(student.model, None)
-            )
-
-
-def _goes_on_from(config: Config) -> Path | None:
-    """Return the checkpoint of a training that goes on; None where it starts anew."""
-    if not stage_of(config).trains:
-        return None
-    checkpoint = named_checkpoint(config.resume_from, Path(config.output_dir))
-    return checkpoint if checkpoint is not None and checkpoint.is_dir() else None
 
 
 class _Adoption:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from rlt.generation.drift import Drift, engine_drift, rounding_limit
-from rlt.generation.vllm_pool import CONTROL_TIMEOUT, UNLIMITED, VLLMPool
+from rlt.generation.server_checks import CONTROL_TIMEOUT
+from rlt.generation.vllm_pool import UNLIMITED, VLLMPool
 from rlt.generation.vllm_server import VLLMServer, finite_logprobs, server_log_path
 from rlt.models.logprobs import Request
 from rlt.models.passes import split_runs
@@ -63,7 +64,7 @@ class ServerLogprobs:
 
         Raises GenerationError unless every server answers and holds its model at this temperature.
         """
-        contexts = self._pool.on_all("check", lambda server: _check(server, temperature))
+        contexts = self._pool.on_all("check", lambda server: check_server(server, temperature))
         self._temperature = temperature
         return min((context for context in contexts if context is not None), default=None)
 
@@ -154,7 +155,7 @@ class ServerLogprobs:
         self._pool.close()
 
 
-def _check(server: VLLMServer, temperature: float) -> int | None:
+def check_server(server: VLLMServer, temperature: float) -> int | None:
     """Return a server's context, or raise if it holds no model at this temperature.
 
     Finds the server's log where student_server.py has put it, if that is this machine.

@@ -24,8 +24,9 @@ from rlt.config.server_key import VARIABLE, find_key, refuse_open_host
 from rlt.devices import gpu_env
 from rlt.errors import GenerationError
 from rlt.generation.log_reason import quote_end, quote_log
+from rlt.generation.server_checks import CONTROL_TIMEOUT
 from rlt.generation.vllm_guard import GUARD
-from rlt.generation.vllm_pool import CONTROL_TIMEOUT, VLLMPool
+from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_server import VLLMServer, server_log_path
 from rlt.generation.vllm_worker import EXTENSION
 from rlt.launch.limits import check_limits, socket_env

@@ -22,7 +22,8 @@ from rlt.config.weight_files import NO_TENSORS
 from rlt.data.model_layout import ModelLayout, read_layout, write_layout
 from rlt.data.own_layout import layout_to_come
 from rlt.errors import ConfigError, RLTError
-from rlt.launch.main import check, compose_settled, parse
+from rlt.launch.command_line import parse
+from rlt.launch.main import check, compose_settled
 from rlt.launch.preflight import check_local_data
 from rlt.pipeline.steps import Step, read_steps, refuse_unused
 

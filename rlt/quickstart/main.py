@@ -21,7 +21,8 @@ from pathlib import Path
 
 from rlt.config.compose import compose
 from rlt.config.stages import STAGES
-from rlt.data.own_layout import STUDENT, TEACHER, prompt_text
+from rlt.data.own_layout import prompt_text
+from rlt.data.owners import STUDENT, TEACHER
 from rlt.errors import ConfigError, RLTError
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import tag_style

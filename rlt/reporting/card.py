@@ -14,7 +14,8 @@ import yaml
 from rlt.config.files import LAYOUT_FILE
 from rlt.config.schema import LIKELIHOOD, OWN_STUDENTS
 from rlt.data.model_layout import read_layout
-from rlt.data.own_layout import STUDENT, described
+from rlt.data.own_layout import described
+from rlt.data.owners import STUDENT
 from rlt.io import file_digest, write_text
 from rlt.rundir.metrics import NAME as METRICS_NAME
 from rlt.rundir.metrics import read_metrics, series

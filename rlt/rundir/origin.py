@@ -18,7 +18,8 @@ from rlt.config.checkpoints import named_checkpoint
 from rlt.config.schema import Config, stage_of
 from rlt.config.students import FIRST, frozen_students
 from rlt.data.model_layout import ModelLayout, read_layout
-from rlt.data.own_layout import STUDENT, TEACHER, prompt_text
+from rlt.data.own_layout import prompt_text
+from rlt.data.owners import STUDENT, TEACHER
 from rlt.data.prompts import FROM_DATASET
 from rlt.errors import CheckpointError, DataError
 from rlt.io import describe_input, input_label, write_json

@@ -33,9 +33,7 @@ def run(config: Config) -> None:
     """Write thought and answer, or the explanation, to stdout."""
     assert config.model_name_or_path is not None, "validate() has asked for a model"
     assert config.infer.question is not None, "validate() has asked for a question"
-    logging.getLogger().setLevel(logging.WARNING)  # nothing stands between the tokens
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    _be_quiet()
     name, settings = config.model_name_or_path, config.model
 
     # 1. Text: the prompt, and what stands for the tags.
@@ -91,6 +89,13 @@ def run(config: Config) -> None:
         stream.close()
     if completion.finish_reason == "length":
         logger.warning("cut after %d tokens: raise max_completion_length", len(completion.token_ids))
+
+
+def _be_quiet() -> None:
+    """Let nothing be written between the tokens."""
+    logging.getLogger().setLevel(logging.WARNING)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def headings(style: TurnStyle) -> dict[str, str]:

@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from rlt.config.schema import Config, StudentSettings, stage_of
 from rlt.data.model_layout import ModelLayout, find_layout
-from rlt.data.own_layout import owners_of, prompt_of_rows
+from rlt.data.own_layout import prompt_of_rows
+from rlt.data.owners import owners_of
 from rlt.data.prompts import student_prompt, teacher_prompt
 from rlt.errors import ConfigError
 from rlt.formats.chat import Chat

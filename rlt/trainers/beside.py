@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from typing_extensions import override
 
@@ -33,3 +34,20 @@ class KeepsBeside(Trainer):
         folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         on_main_process(self.accelerator, lambda: self.keep_beside(folder))
         super()._save_checkpoint(model, trial)
+
+    def keep_trained(self, saving: Callable[[], object]) -> str | None:
+        """Write a checkpoint of the last whole step, unless there is one; return where it is.
+
+        `saving` is called before the writing. Samples are drawn before anything of the next step is computed,
+        so a run that ends there goes on as if nothing had been.
+        """
+        assert self.args.output_dir is not None
+        step = self.state.global_step
+        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
+        if not step:
+            return None
+        if not on_main_process(self.accelerator, (folder / TRAINER_STATE_NAME).is_file):
+            saving()
+            self._save_checkpoint(self.model, None)
+            self.callback_handler.on_save(self.args, self.state, self.control)
+        return f"step {step} of {self.state.max_steps} is kept in {folder}: resume_from=latest goes on there"

@@ -43,6 +43,8 @@ class FiniteTraining(KeepsBeside):
         self._step_logs: Logs = {}
         self.add_callback(_Watch(self))
 
+    # transformers' replaces a loss that is no number by the mean before it is logged; ours sees each one
+    # first.
     @override
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss = super().training_step(*args, **kwargs)

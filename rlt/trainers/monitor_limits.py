@@ -72,6 +72,12 @@ def teacher_limits(settings: MonitorSettings) -> list[Limit]:
             "completions are cut by their length: raise max_completion_length, or keep them out of the loss "
             "with trainer.mask_truncated=true",
         ),
+        *_limits_of_groups(settings, stronger_kl),
+    ]
+
+
+def _limits_of_groups(settings: MonitorSettings, stronger_kl: str) -> list[Limit]:
+    return [
         Limit(
             "zero_variance",
             "max",

@@ -17,7 +17,8 @@ import rlt.launch.run as run_module
 from rlt.data.model_layout import ModelLayout, write_layout
 from rlt.errors import ConfigError, GenerationError
 from rlt.io import write_json
-from rlt.launch.main import Launch, describe, main, parse, prepare
+from rlt.launch.command_line import parse
+from rlt.launch.main import Launch, describe, main, prepare
 from rlt.launch.ports import is_free
 from rlt.launch.signals import Stopped
 

@@ -24,7 +24,8 @@ from rlt.config.overrides import CONFIG_DIR
 from rlt.config.resolve import resolve
 from rlt.config.stages import STAGES
 from rlt.config.tree import rows
-from rlt.launch.main import describe, parse, prepare
+from rlt.launch.command_line import parse
+from rlt.launch.main import describe, prepare
 from rlt.pipeline.plan import make_plan
 
 SETTINGS = [name for name, row in rows().items() if row.section is None]
