@@ -28,7 +28,7 @@ LAYERS = (
     ("forecast", "rundir"),
     ("trainers", "traces", "evaluation", "reporting"),
     ("stages", "quickstart", "launch"),
-    ("pipeline", "lineage", "status", "migrate", "differences", "regrade"),
+    ("pipeline", "lineage", "status", "migrate", "differences", "regrade", "real_model"),
     ("cli",),
     ("__main__",),
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlt.config.checkpoints import named_checkpoint
+from rlt.config.judges import reads_student_model
 from rlt.config.schema import Config, stage_of
 from rlt.data.model_layout import ModelLayout, find_layout, read_layout
 
@@ -22,7 +23,7 @@ class Owner:
     setting: str
     """What names the model, e.g. `student_model`."""
     model: str
-    """A folder, a Hub name, or the checkpoint that the run goes on from."""
+    """A folder, a Hub name, or the checkpoint that the run continues from."""
     role: str
     """What the run uses it as: teacher or student."""
     prompt_setting: str
@@ -60,7 +61,7 @@ def owners_of(config: Config, read: Read = find_layout) -> Iterator[Owner]:
         else:
             layout = read(model, config.model.revision)
             yield Owner("model_name_or_path", model, role, setting, layout)
-    counts = stage.reads("student_model") and (config.stage != "select_traces" or config.select.max_length)
+    counts = reads_student_model(config) and (config.stage != "select_traces" or config.select.max_length)
     if counts and config.student_model:
         layout = read(config.student_model, None)
         yield Owner("student_model", config.student_model, "student", STUDENT, layout)
@@ -73,7 +74,7 @@ def owners_of(config: Config, read: Read = find_layout) -> Iterator[Owner]:
 
 
 def _goes_on_from(config: Config) -> Path | None:
-    """Return the checkpoint of a training that goes on; None where it starts anew."""
+    """Return the checkpoint of a training that continues; None where it starts anew."""
     if not stage_of(config).trains:
         return None
     checkpoint = named_checkpoint(config.resume_from, Path(config.output_dir))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlt.config.schema import Config, stage_of
+from rlt.config.students import frozen_students
 from rlt.device_plan import Plan
 from rlt.forecast.hardware import gpu_kind
 from rlt.forecast.model_size import read_size
@@ -100,11 +101,11 @@ def make_forecast(config: Config, plan: Plan, num_rows: int | None) -> Forecast:
 def read_models(config: Config) -> Models:
     """Return the sizes of the policy and of the students that score beside it."""
     policy = size_of_policy(config)
-    if not stage_of(config).scores or config.reward.placement == "server":
+    students = frozen_students(config)
+    if config.reward.placement == "server":
         return Models(policy)
-    names = [config.student_model or "", *(student.model for student in config.reward.students)]
     trust = config.model.trust_remote_code
-    return Models(policy, tuple(read_size(name, trust=trust) for name in names))
+    return Models(policy, tuple(read_size(student.model, trust=trust) for student in students))
 
 
 def size_of_policy(config: Config) -> ModelSize:

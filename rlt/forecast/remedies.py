@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from rlt.config.schema import Config, stage_of
+from rlt.config.students import frozen_students
 from rlt.config.tree import get
 from rlt.device_plan import Plan
 from rlt.forecast.forecast import Forecast, Needs, needs_of
@@ -89,7 +90,7 @@ def _changes(config: Config, plan: Plan, needs: Needs) -> Iterable[Change]:
 def _for_training(config: Config, plan: Plan) -> Iterable[Change]:
     if not config.trainer.gradient_checkpointing:
         yield _set("trainer.gradient_checkpointing", True)
-    scores = stage_of(config).scores and config.reward.placement != "server"
+    scores = bool(frozen_students(config)) and config.reward.placement != "server"
     has_deepspeed = find_spec("deepspeed") is not None
     if plan.strategy not in SHARDED and has_deepspeed:
         yield _strategy("zero3")

@@ -218,7 +218,7 @@ class VLLMPool:
         """Return once one server passes `check`; each of the others is asked from the moment it does.
 
         Until then none gets more than its share, so that work is left for those that come later. ServerLost
-        after `timeout` seconds without it, from here or, later, from whoever waits for completions.
+        after `timeout` seconds without it, from here or, later, from the call that waits for completions.
         """
         coming, self.servers = self.servers, []
         first: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
@@ -236,7 +236,7 @@ class VLLMPool:
                     wait.pause()
                 self._in_flight.join(self.servers, server)
                 first.put(None)
-            except BaseException as error:  # belongs to whoever waits for the servers
+            except BaseException as error:  # raised by the call that waits for the servers
                 self._in_flight.fail(error)
                 first.put(error)
 

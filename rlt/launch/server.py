@@ -100,7 +100,7 @@ def plan_servers(
 
 
 def run_key(config: Config) -> str | None:
-    """Return the key for the servers of one run: the configured one, or a new one unless told otherwise."""
+    """Return the key for the servers of one run: the configured one, or a new one by default."""
     generation = config.generation
     return find_key(generation.api_key_file) or (None if generation.allow_open_servers else token_hex(32))
 

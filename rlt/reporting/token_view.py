@@ -1,7 +1,7 @@
 """The reward token by token, as a page and in a terminal.
 
 Solution tokens are coloured by what the explanation gained for them, explanation tokens by their divergence.
-Colours are on a fixed scale, so pages can be compared; numbers stand in each token's title and in lists of
+Colours are on a fixed scale, so pages can be compared; numbers are in each token's title and in lists of
 the extreme tokens, so nothing hangs on colour alone.
 """
 

@@ -108,8 +108,8 @@ class ReadOnce(NarrowPasses):
     # It breaks if TRL asks in another order (an assertion below) or reads the switch elsewhere.
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._values = {}
-        wanted = {"policy": self._old_logprobs_are_read, "reference": self.beta != 0.0}
-        self._asked_for = [name for name, is_read in wanted.items() if is_read]  # in TRL's order
+        read = {"policy": self._old_logprobs_are_read, "reference": self.beta != 0.0}
+        self._asked_for = [name for name, is_read in read.items() if is_read]  # in TRL's order
         corrects = self.vllm_importance_sampling_correction
         self.vllm_importance_sampling_correction = corrects and not self._corrects_in_update
         try:
@@ -128,7 +128,7 @@ class ReadOnce(NarrowPasses):
         policy: Sequence[Tensor | None] = [None] * len(rows)
         reference: Sequence[Tensor | None] = [None] * len(rows)
         if "reference" in self._asked_for:
-            with self.meter.span("reference"), self._reference_model() as model:
+            with self.meter.span("reference"), self.reference_model() as model:
                 reference = self.logprobs(model, requests, runs)
         with self.meter.span("reward"):
             if self.reads_policy or "policy" in self._asked_for:
@@ -144,7 +144,7 @@ class ReadOnce(NarrowPasses):
             return self.logprobs(self.model, requests, runs)
 
     @contextmanager
-    def _reference_model(self) -> Iterator[Any]:
+    def reference_model(self) -> Iterator[Any]:
         """Open the reference: a model of its own, or the policy without its adapters."""
         if self.ref_model is not None:
             yield self.ref_model

@@ -208,7 +208,7 @@ def _engine_flag(_: Any, __: Values) -> Meaning:
 
 
 def _offload(value: Any, values: Values) -> Meaning:
-    if not value or values.get("disable_student_offloading"):
+    if not value or values.get("disable_student_offloading") or _is_reference(values):
         return Meaning({"reward.placement": "replicated"})
     return Meaning(
         {"reward.placement": "cpu_offload"},
@@ -224,11 +224,19 @@ def _student_offload(value: Any, _: Values) -> Meaning:
 def _student(value: Any, values: Values) -> Meaning:
     if value is not None:
         return Meaning({"student_model": value})
+    if _is_reference(values):
+        return Meaning({"student_model": "reference"}, note="null was the reference model")
     return Meaning(
         {"student_model": values.get("model_name_or_path")},
-        note="null was the reference model, which moves; here it is the model at the start, which is frozen",
+        note="null was the reference model, which moves; with beta 0 there is none here, and it is the model "
+        "at the start, frozen",
         differs=bool(values.get("sync_ref_model")),
     )
+
+
+def _is_reference(values: Values) -> bool:
+    """Whether the student is the reference model of the KL term."""
+    return values.get("student_model") is None and bool(values.get("beta"))
 
 
 def _student_kwargs(value: Any, _: Values) -> Meaning:

@@ -45,7 +45,9 @@ class Config:
     )
     dataset_id_or_path: str = setting(MISSING, "the problems: a file, a folder or a Hub name")
     student_model: str | None = setting(
-        None, "teacher_rl and scoring: the frozen student that pays the reward"
+        None,
+        "the student that pays the reward: a folder or a Hub name, which is frozen; in RL also policy (the "
+        "trained model itself) or reference (the one of the KL term; null in the original release)",
     )
     learning_rate: float = setting(1e-6, "peak learning rate", gt=0)
     train_batch_size: int = setting(
