@@ -8,7 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from rlt.config.schema import Config, StudentSettings, stage_of
+from rlt.config.judges import reads_student_model
+from rlt.config.schema import Config, StudentSettings
 from rlt.data.model_layout import ModelLayout, find_layout
 from rlt.data.own_layout import prompt_of_rows
 from rlt.data.owners import owners_of
@@ -114,7 +115,7 @@ def _check_switches(config: Config, chat: Chat) -> None:
         if chat.template.names(name):
             continue
         finding = f"{chat.template.owner} reads no {name}, which `layout.chat_template_kwargs` has"
-        if not stage_of(config).reads("student_model"):
+        if not reads_student_model(config):
             raise ConfigError(f"{finding}: remove it, or write the name as the template has it.")
         logger.warning("%s, so it changes nothing there", finding)
 

@@ -89,9 +89,12 @@ def student_reward(
     voices = []
     for student in students:
         assert student.settings.temperature is not None
-        is_own = own is not None and student.settings.name == FIRST
+        if own is not None and student.settings.name == FIRST:
+            model = own
+        else:
+            model = student_model(config, student.settings.model, accelerator)
         scorer = StudentScorer(
-            own if is_own else student_model(config, student.settings.model, accelerator),
+            model,
             student.layout,
             temperature=student.settings.temperature,
             tokens_per_batch=config.reward.tokens_per_batch,

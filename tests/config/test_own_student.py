@@ -58,7 +58,11 @@ def test_own_students_and_presets_are_whole(place, changes, moving):
         ),
         (
             teacher_rl("student_model=policy", "reward.placement=zero3"),
-            "reward.placement=zero3",
+            "so reward.placement=zero3 has nothing to place: take replicated",
+        ),
+        (
+            teacher_rl("student_model=policy", "reward.placement=server"),  # and not: start servers of it
+            "so reward.placement=server has nothing to place: take replicated",
         ),
         (
             teacher_rl("student_model=policy", "reward.students=[{name: s, model: student}]"),

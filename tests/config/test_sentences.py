@@ -153,6 +153,7 @@ FOR_OTHERS = {
     "rlt/models/ids.py": "make_countdown reads no model",
     "rlt/models/scaled_head.py": "a student on a server is one of a likelihood reward",
     "rlt/models/load.py": "make_countdown loads nothing, and the others no weights",
+    "rlt/reporting/card.py": "a student that moves is one of RL",
     "rlt/reporting/outcome.py": "only trainings have this report",
     "rlt/reporting/trackers.py": "only trainings report",
     "rlt/stages/benchmarks.py": "only students are asked benchmarks",
