@@ -74,7 +74,7 @@ def owners_of(config: Config, read: Read = find_layout) -> Iterator[Owner]:
 
 
 def _goes_on_from(config: Config) -> Path | None:
-    """Return the checkpoint of a training that continues; None where it starts anew."""
+    """Return the checkpoint of a training that continues; None where it starts from the model."""
     if not stage_of(config).trains:
         return None
     checkpoint = named_checkpoint(config.resume_from, Path(config.output_dir))

@@ -1,4 +1,4 @@
-"""What to change where a run does not fit its GPUs: each suggestion is the forecast made anew with it."""
+"""What to change where a run does not fit its GPUs: each suggestion is tried by a forecast with it."""
 
 from __future__ import annotations
 

@@ -211,7 +211,7 @@ class StepTimes:
         return compute + micro_batches * (moved + summed) + 28 * trained / HOST_BANDWIDTH
 
     def _recomputes(self, tokens: int) -> bool:
-        """Whether micro-batches of rows of so many tokens compute their activations anew."""
+        """Whether micro-batches of rows of so many tokens recompute their activations."""
         trainer = self.config.trainer
         if trainer.gradient_checkpointing == "auto":
             return tokens * self.config.per_device_train_batch_size > (trainer.recompute_above or 0)

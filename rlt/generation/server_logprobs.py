@@ -2,7 +2,7 @@
 
 An engine ignores the temperature of a request where it scores a prompt. Such a server therefore holds a copy
 of the student whose LM head is divided by the temperature (rlt/launch/student_server.py writes and serves
-it), and the name that the copy is served under tells the temperature.
+it), and the name that the copy is served under contains the temperature.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def served_name(model: str, temperature: float) -> str:
 
 
 def served_temperature(name: str) -> float:
-    """Return the temperature that a served model's name tells; 1 for a model under any other name."""
+    """Return the temperature in a served model's name; 1 for a model under any other name."""
     _, marked, temperature = name.rpartition(_AT)
     try:
         return float(temperature) if marked else 1.0
@@ -123,7 +123,7 @@ class ServerLogprobs:
             if measured > limit:
                 raise server.failure(
                     f"gives log-probabilities that differ from those of {model!r} computed here by "
-                    f"{measured:.3g} {what}, where {dtype} allows {limit:g}; start it anew with `python -m "
+                    f"{measured:.3g} {what}, where {dtype} allows {limit:g}; restart it with `python -m "
                     f"rlt.launch.student_server {model} --temperature {temperature:g} --dtype {dtype}`",
                     with_log=False,
                 )
@@ -142,7 +142,7 @@ class ServerLogprobs:
                     f"agrees with {model!r} on short texts, and differs from a plain load of it by "
                     f"{drift.mean:.3g} on average in the log-probabilities of {drift.num_tokens} tokens "
                     f"after {request.positions[0]} (limit {limit:g}), as with rotary frequencies of another "
-                    "rope_theta or rope scaling; start it anew from this model's own config.json, without "
+                    "rope_theta or rope scaling; restart it from this model's own config.json, without "
                     "--hf-overrides",
                     with_log=False,
                 )

@@ -42,11 +42,11 @@ class Guard:
         atexit.register(self._close)
 
     def watch(self, pid: int) -> None:
-        """Tell the guard of a child that leads a session."""
+        """Add a child that leads a session to the guard's list."""
         self._tell(pid)
 
     def clear(self, sync_folder: Path) -> None:
-        """Tell the guard of a folder of weight syncs, which nobody needs after the launcher's children."""
+        """Add a folder of weight syncs, which nobody needs after the launcher's children."""
         self._tell(str(sync_folder))
 
     def _tell(self, what: int | str) -> None:

@@ -1,4 +1,4 @@
-"""report.html of a training run: one file that tells what it did, from what is in its directory; SFT and RL.
+"""report.html of a training run: one file with its results, from what is in its directory; SFT and RL.
 
 Plots are inline images; what comes from models, datasets and settings is escaped (page.py).
 """

@@ -1,4 +1,4 @@
-"""What one line tells of a training step. Light: no library is loaded."""
+"""A training step in one line. Light: no library is loaded."""
 
 from __future__ import annotations
 

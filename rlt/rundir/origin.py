@@ -136,8 +136,8 @@ def require_same_origin(config: Config) -> None:
     if changed:
         raise CheckpointError(
             f"the run cannot continue from {checkpoint}, because what it is made of has changed: "
-            f"{', '.join(sorted(changed))}; give what it had before, or start anew without resume_from in "
-            "another output_dir"
+            f"{', '.join(sorted(changed))}; give what it had before, or start a new run without resume_from "
+            "in another output_dir"
         )
     noted += _changed_versions(before)
     if noted:

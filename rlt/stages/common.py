@@ -145,7 +145,7 @@ def _not_written(error: Exception) -> str | None:
         return str(error.filename or "a file") if is_full else None
     if isinstance(error, SafetensorError):
         return "a model's weights" if f"os error {errno.ENOSPC}" in str(error) else None
-    # torch.save tells only that less was written than it gave
+    # torch.save reports only that less was written than it gave
     return "a checkpoint's file" if "inline_container.cc" in str(error) else None
 
 

@@ -215,7 +215,7 @@ def rounding(config: Config) -> float:
 
 
 def keep_earlier_run_apart(config: Config, checkpoint: Path | None) -> None:
-    """Make the run directory fit a run that starts at a checkpoint, or anew."""
+    """Make the run directory fit a run that starts at a checkpoint, or at the beginning."""
     if is_main_process():
         output, step = Path(config.output_dir), start_step(checkpoint)
         prepare_samples(output / "samples", step)

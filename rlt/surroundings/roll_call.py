@@ -64,7 +64,7 @@ def _require_agent(world: World, where: str, limit: float) -> None:
 
 
 def _gather(world: World, where: str, limit: float) -> None:
-    """Let the others in, tell them when all are there, and leave the port to torch."""
+    """Accept the others, send them a word when all are there, and leave the port to torch."""
     waiting = _Waiting(limit)
     here: dict[int, socket.socket] = {}
     with ExitStack() as stack:

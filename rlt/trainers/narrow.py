@@ -2,7 +2,7 @@
 
 What is overridden of TRL's trainer:
 - `_prepare_inputs` slices rows of the padded, shuffled generation batch, never columns (trl#7179). Here its
-  micro-batches are made anew, each as wide as its own rows (micro_batches.py). Where the loss is a sum over
+  micro-batches are made again, each as wide as its own rows (micro_batches.py). Where the loss is a sum over
   rows, they are dealt to processes and passes by their length; short ones are joined.
 - `training_step` would run a pass for each of a step's gradient_accumulation_steps. Here those whose rows
   have joined others are skipped.
@@ -60,7 +60,7 @@ class NarrowPasses(GRPOTrainer):
                     add_token_query(plain)
 
     # TRL's slices the padded batch of a generation, which it has shuffled, by rows. Ours lets it, then makes
-    # the slices anew and puts them where it looks next (`_buffered_inputs`). It breaks if TRL keeps them
+    # the slices again and puts them where it looks next (`_buffered_inputs`). It breaks if TRL keeps them
     # elsewhere.
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """Return the next micro-batch; of each new generation, all are first made as narrow as their rows."""

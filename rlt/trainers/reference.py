@@ -97,7 +97,7 @@ def require_reference(checkpoint: Path) -> Path:
     if not folder.is_dir():
         raise CheckpointError(
             f"checkpoint {checkpoint} holds no {FOLDER}/ folder with the moved reference model; resuming "
-            "without it would change the KL term: resume from a checkpoint that has it, or start anew "
+            "without it would change the KL term: resume from a checkpoint that has it, or start again "
             "with this checkpoint as model_name_or_path"
         )
     return folder

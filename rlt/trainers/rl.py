@@ -178,7 +178,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         sampler: Any = super()._get_train_sampler(*dataset, **named)
         return GroupSampler(sampler, self._data.places, lambda: int(self.state.epoch or 0))
 
-    # TRL's generates, scores and makes the advantages of one generation batch. Ours tells it which problems
+    # TRL's generates, scores and makes the advantages of one generation batch. Ours passes it which problems
     # its rows are (TRL knows a `prompt` and an `index` alone) and stores the samples with their advantages.
     # TRL's own `mask_truncated_completions` looks for an end-of-turn token, which a completion that was
     # stopped at its tag lacks, so the mask is made here, by finish_reason, and `num_items_in_batch` with it.
