@@ -24,8 +24,8 @@ from rlt.generation.weights import own_parameters
 Shape = tuple[int, ...]
 _NUM_NAMED = 3
 _REMEDY = (
-    "generate with generation.backend=transformers, or save the model again with save_pretrained of the class "
-    "that is trained and start from there"
+    "generate with generation.backend=transformers, or save the model again with save_pretrained of the "
+    "class that is trained and start from there"
 )
 _LAYER = re.compile(r"(?<=\.)\d+\.")
 """Where the number of a layer is in a name."""

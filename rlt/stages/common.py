@@ -45,7 +45,7 @@ from rlt.rundir.run_record import RunRecord, Source, only_run_in
 from rlt.rundir.timeline import TimelineFile
 from rlt.stages.attention import policy_attention, settle_attention
 from rlt.stages.heads import check_heads
-from rlt.stages.pause import PauseWhenTold
+from rlt.stages.pause import PauseOnRequest
 from rlt.surroundings.process_name import name_process
 from rlt.trainers.arguments import RunContext, group_limit
 from rlt.trainers.meter import MeteredTraining
@@ -262,7 +262,7 @@ class Observers(NamedTuple):
 
     phases: Phases
     """Takes what the run is doing now."""
-    pause: PauseWhenTold
+    pause: PauseOnRequest
     """Ends the stage after a training that was ended early."""
 
 
@@ -279,7 +279,7 @@ def observe(trainer: MeteredTraining, config: Config, layout: ModelLayout) -> Ob
     trainer.keep_beside = partial(_keep_beside, config, layout)
     phases = Phases(Now(config.output_dir) if is_main_process() else None)
     trainer.add_callback(phases)
-    pause = PauseWhenTold(trainer.accelerator, Path(config.output_dir), config.trainer.max_hours)
+    pause = PauseOnRequest(trainer.accelerator, Path(config.output_dir), config.trainer.max_hours)
     trainer.add_callback(pause)
     return Observers(phases, pause)
 
