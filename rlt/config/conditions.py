@@ -1,7 +1,7 @@
 """When a setting that a stage reads counts for nothing, because of the value of another one. Data alone.
 
-typed.py refuses such a setting where a user typed it. A value that says "off" (0, null, false, empty) may
-stand beside what makes it void, and so may one of a preset: both promise nothing.
+typed.py refuses such a setting where a user typed it. A value that says "off" (0, null, false, empty) is
+allowed beside what makes it void, and so is one of a preset: neither promises anything.
 
 A new condition is one entry in CONDITIONS. It holds in each stage that reads both settings.
 """
@@ -28,7 +28,7 @@ class OnlyWith:
     settings: tuple[str, ...]
     """Settings, and sections of which all is meant."""
     others: tuple[str, ...]
-    """Those that a stage does not read are left out."""
+    """Those that a stage does not read are skipped."""
     counts: Counts
     instead: tuple[str, ...]
     """For each of `others`, what to type for the setting to count."""

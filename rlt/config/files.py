@@ -217,8 +217,8 @@ def _keep_apart(output_dir: str, setting: str, model: str) -> None:
     if run == folder or (folder.is_dir() and (run in folder.parents or folder in run.parents)):
         place = "is" if run == folder else "contains" if run in folder.parents else "lies in"
         raise ConfigError(
-            f"`output_dir={output_dir}` {place} the folder of {setting}={model}, which the run would write "
-            "over: give a folder of its own."
+            f"`output_dir={output_dir}` {place} the folder of {setting}={model}, which the run would "
+            "overwrite: give another folder."
         )
 
 
@@ -233,7 +233,7 @@ def _check_resume(config: Config) -> None:
     if config.resume_from == "latest":
         if not has_checkpoint(config.output_dir):
             raise ConfigError(
-                f"`resume_from=latest` finds no whole checkpoint-N in {config.output_dir}: leave it out to "
+                f"`resume_from=latest` finds no whole checkpoint-N in {config.output_dir}: remove it to "
                 "start afresh."
             )
     elif not Path(config.resume_from).is_dir():
@@ -249,6 +249,6 @@ def _check_resume(config: Config) -> None:
     elif Path(config.resume_from).resolve().parent != Path(config.output_dir).resolve():
         raise ConfigError(
             f"`resume_from={config.resume_from}` lies outside of output_dir={config.output_dir}, and a "
-            "checkpoint's optimizer and RNG files can run code when they are read: go on in its own run "
-            "directory, or start anew with it as model_name_or_path."
+            "checkpoint's optimizer and RNG files can run code when they are read: resume in its own run "
+            "directory, or start a new run with it as model_name_or_path."
         )

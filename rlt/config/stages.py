@@ -1,11 +1,11 @@
 """The table of stages: what each one reads, needs, generates, trains and checks. Data alone, in one place.
 
-A setting that is typed and that the stage does not read is refused (typed.py), does not stand in its
+A setting that is typed and that the stage does not read is refused (typed.py), is not written to its
 config.yaml (save.py) and is not on its help page (explain.py). What it reads under a condition alone is in
 conditions.py.
 
 A new setting: add its name to one of the groups below, or to a stage's own `settings`. A section's name
-stands for all of its settings. tests/config/test_stages.py names a setting that nobody reads, and
+means all of its settings. tests/config/test_stages.py names a setting that nobody reads, and
 tests/stages/test_stage_table.py a setting that is read without being here, or here without being read.
 """
 
@@ -28,14 +28,14 @@ class Stage:
     checks: tuple[str, ...]
     """Its rules in their order, by their names in validate.py."""
     needs: tuple[tuple[str, str], ...] = ()
-    """Settings that must not be empty, each with how the sentence goes on after "`NAME` is empty"."""
+    """Settings that must not be empty, each with the rest of the sentence "`NAME` is empty …"."""
     model: str | None = None
     """Who `model_name_or_path` is: teacher or student. infer takes either; None where none is loaded."""
     trains: bool = False
     generates: bool = False
     """Its completions come from the engine of `generation`."""
     fills_context: bool = False
-    """What it generates may go on to the end of the model's context, whatever max_completion_length says."""
+    """It generates up to the end of the model's context, whatever max_completion_length is."""
     scores: bool = False
     """Frozen students judge explanations."""
     reads_traces: bool = False
@@ -169,7 +169,7 @@ _NEEDS_STUDENT = (
     ", but {stage} is paid by a student: give a model's folder or a Hub name, which is frozen (null "
     "meant, in the original release, the reference model of an RL run: that is student_model=reference).",
 )
-_GOES_ON = ("resume_from", "it goes on by itself in the same output_dir")
+_RESUMES = ("resume_from", "it resumes by itself in the same output_dir")
 _KEEPS_LONG = ("data.on_long_row", "traces that are too long are marked, and kept")
 _NO_TAG = ("generation.stop_at_tag", "the tag is a teacher's, and a student has to end its turn by itself")
 
@@ -228,7 +228,7 @@ STAGES: dict[str, Stage] = {
         model="teacher",
         generates=True,
         rehearses=True,
-        notes=(_GOES_ON,),
+        notes=(_RESUMES,),
     ),
     "student_sft": Stage(
         "fine-tunes a student on traces",
@@ -302,7 +302,7 @@ STAGES: dict[str, Stage] = {
         scores=True,
         reads_traces=True,
         rehearses=True,
-        notes=(_GOES_ON, _KEEPS_LONG),
+        notes=(_RESUMES, _KEEPS_LONG),
     ),
     "show_traces": Stage(
         "shows what each token of some explanations earned",
@@ -357,7 +357,7 @@ STAGES: dict[str, Stage] = {
         generates=True,
         fills_context=True,
         rehearses=True,
-        notes=(_GOES_ON, _NO_TAG),
+        notes=(_RESUMES, _NO_TAG),
     ),
     "pipeline": Stage(
         "runs stages one after the other",

@@ -55,14 +55,14 @@ def check_students(config: Config) -> None:
         )
     if students and config.reward.placement == "server":
         raise ConfigError(
-            "`reward.students` cannot stand behind the servers of student_model: take another "
+            "`reward.students` cannot use the servers of student_model: take another "
             "reward.placement with several students."
         )
     names = Counter([FIRST, *(student.name for student in students)])
     for student in students:
         if not _NAME.fullmatch(student.name) or names[student.name] > 1:
             raise ConfigError(
-                f"`reward.students` must give each student a name of its own, other than {FIRST}, for its "
+                f"`reward.students` must give each student its own name, other than {FIRST}, for its "
                 f"metrics, got '{student.name}'."
             )
         if config.reward.combine == "min" and student.weight != 1:

@@ -23,7 +23,7 @@ class Owner:
     setting: str
     """What names the model, e.g. `student_model`."""
     model: str
-    """A folder, a Hub name, or the checkpoint that the run goes on from."""
+    """A folder, a Hub name, or the checkpoint that the run continues from."""
     role: str
     """What the run uses it as: teacher or student."""
     prompt_setting: str
@@ -75,7 +75,7 @@ def owners_of(config: Config, read: Read = find_layout) -> Iterator[Owner]:
 
 
 def _goes_on_from(config: Config) -> Path | None:
-    """Return the checkpoint of a training that goes on; None where it starts anew."""
+    """Return the checkpoint of a training that continues; None where it starts anew."""
     if not stage_of(config).trains:
         return None
     checkpoint = named_checkpoint(config.resume_from, Path(config.output_dir))

@@ -1,10 +1,10 @@
 """How long a step takes, by a small model of the hardware.
 
 Operations over a share of the peak, bytes over a share of the bandwidth (hardware.py). Saving, evaluation,
-data and start-up are left out.
+data and start-up are not counted.
 
 Generation: a server writes all of its completions at the mean length, as many at once as fit, in turns; then
-the longest one goes on alone. With vLLM and generation.overlap the training GPUs score a turn's completions
+the longest one continues alone. With vLLM and generation.overlap the training GPUs score a turn's completions
 (students, policy, reference) while the servers write the next turn or the longest one. Before the end of the
 first turn there is nothing to score; the longest completion is scored after it has come. The update waits for
 all of it: advantages are those of whole groups. Real lengths are spread, so short rows come before the first

@@ -1,8 +1,8 @@
 """How many bytes a training GPU needs, part by part.
 
 Model states (weights, gradients, optimizer) follow DeepSpeed's own estimators. Logits exist in tiles only, in
-TRL's loss as in the scorer. Rows have their largest length, since one such batch is enough to run out. What
-students take to answer by themselves (reward.answers) is left out.
+TRL's loss as in the scorer. Rows have their largest length, since one such batch is enough to run out. The
+memory of students that answer by themselves (reward.answers) is not counted.
 """
 
 from __future__ import annotations

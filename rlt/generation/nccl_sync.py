@@ -59,7 +59,7 @@ class NCCLSync:
         try:
             self._push(weights, limit)
         except BaseException:
-            # Whatever has failed, a broadcast that nobody joins may stand on the device.
+            # Whatever has failed, a broadcast that nobody joins may be on the device.
             self._leave()
             raise
 

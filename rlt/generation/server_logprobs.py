@@ -177,7 +177,7 @@ def check_server(server: VLLMServer, temperature: float) -> int | None:
 
 
 def _length(request: Request) -> int:
-    """Return how many ids are needed: nothing after the last wanted token."""
+    """Return how many ids are needed: nothing after the last requested token."""
     return max(request.positions, default=0) + 1
 
 
@@ -201,7 +201,7 @@ def _ask(server: VLLMServer, requests: Sequence[Request], timeout: float) -> lis
 def _wanted(
     server: VLLMServer, request: Request, scored: list[dict[str, Any] | None] | None, length: int
 ) -> Tensor:
-    """Return the values of the wanted positions; each entry of `scored` maps a token id to its value."""
+    """Return the values of the requested positions; each entry of `scored` maps a token id to its value."""
     if scored is None or len(scored) != length:
         found = "no" if scored is None else str(len(scored))
         raise server.failure(f"returned {found} scores for a text of {length} tokens")

@@ -204,7 +204,7 @@ class VLLMPool:
 
     def wait_until_back(self, expected_model: str | None, timeout: float, *, quietly: bool = False) -> None:
         """Return once every server generates with the expected model; ServerLost after `timeout` seconds."""
-        start = said = running()
+        start = reported = running()
         while True:
             try:
                 self.check(expected_model, logprobs=False)
@@ -213,8 +213,8 @@ class VLLMPool:
                 now = running()
                 if now - start > timeout:
                     raise
-            if now - said > _SAY_EVERY and not quietly:
-                said = now
+            if now - reported > _SAY_EVERY and not quietly:
+                reported = now
                 logger.warning("waiting for the servers for %.0f s, at most %g s", now - start, timeout)
             time.sleep(0.5)
 
@@ -222,7 +222,7 @@ class VLLMPool:
         """Return once one server passes `check`; each of the others is asked from the moment it does.
 
         Until then none gets more than its share, so that work is left for those that come later. ServerLost
-        after `timeout` seconds without it, from here or, later, from whoever waits for completions.
+        after `timeout` seconds without it, from here or, later, from the call that waits for completions.
         """
         coming, self.servers = self.servers, []
         first: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
@@ -240,7 +240,7 @@ class VLLMPool:
                     time.sleep(0.5)
                 self._in_flight.join(self.servers, server)
                 first.put(None)
-            except BaseException as error:  # belongs to whoever waits for the servers
+            except BaseException as error:  # raised by the call that waits for the servers
                 self._in_flight.fail(error)
                 first.put(error)
 

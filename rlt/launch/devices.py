@@ -32,7 +32,7 @@ def _plan_generating(
     config: Config, gpus: tuple[str, ...], count: int | None, word: str | None, needs_servers: bool
 ) -> Plan:
     if word is not None:
-        raise ConfigError(f"`{word}` is a way to train, and {config.stage} trains nothing: leave it out.")
+        raise ConfigError(f"`{word}` is a way to train, and {config.stage} trains nothing: remove it.")
     if needs_servers:
         return plan_generation(gpus, count, config.generation.tensor_parallel)
     if config.generation.backend == "vllm":

@@ -22,13 +22,13 @@ def look_at_vllm(*, refuse: bool) -> str | None:
     """
     if importlib.util.find_spec("vllm") is not None:
         return None
-    said = (
+    sentence = (
         "generation.backend=vllm needs vLLM, which is not installed: run scripts/setup.sh, or generate in "
         "the trainer with generation.backend=transformers."
     )
     if refuse:
-        raise ConfigError(said)
-    return f"servers: {said}"
+        raise ConfigError(sentence)
+    return f"servers: {sentence}"
 
 
 def look_at_compilers(config: Config, plan: Plan, *, refuse: bool) -> str | None:

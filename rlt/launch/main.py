@@ -1,4 +1,4 @@
-"""launch.sh and launch_with_server.sh: what is typed, checked, planned and told; run.py starts it.
+"""launch.sh and launch_with_server.sh: the command line, checks, plan and messages; run.py starts it.
 
 The configuration is composed and checked, and the devices are counted, before anything starts. No file
 of cfgs/ is written. Relative paths are those of the folder the user types in.
@@ -104,7 +104,7 @@ def check_text(launch: Launch) -> int:
 
 
 def become_pipeline(line: CommandLine) -> NoReturn:
-    """Go on as train.py, which starts a launcher for each step."""
+    """Become train.py, which starts a launcher for each step."""
     given = " ".join([*map(str, line.counts), *filter(None, [line.word])])
     if given:
         key, value = ("gpus", given) if line.counts else ("strategy", line.word)
@@ -196,7 +196,7 @@ def arrange(line: CommandLine, config: Config, checked: Checked) -> Launch:
         disk,
         machines,
         line.overrides,
-        tuple(said for said in missing if said),
+        tuple(sentence for sentence in missing if sentence),
     )
 
 
@@ -212,8 +212,8 @@ def rehearse(script: str, line: CommandLine) -> int:
         logger.warning("rehearsed without GPUs: %s", unusable)
     with rehearsal(config, real.plan, present) as rehearsed:
         logger.info("# rehearsal of %s -> %s", config.stage, config.output_dir)
-        for told in rehearsed.told:
-            logger.info("#   %s", told)
+        for made_small in rehearsed.report:
+            logger.info("#   %s", made_small)
         small = replace(line, overrides=(*line.overrides, *rehearsed.words))
         settings = compose_settled(small, launched=True)
         plan = rehearsed.plan

@@ -1,7 +1,7 @@
 """Run stages one after the other, each by its own launcher in a process of its own; nothing is loaded here.
 
-A step that stands is skipped, one that was interrupted goes on, and one whose settings, inputs or code have
-changed runs again; what it made before is kept beside it.
+A step that is still valid is skipped, one that was interrupted continues, and one whose settings, inputs or
+code have changed runs again; what it made before is kept beside it.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Pipeline:
                 reason = f" ({outcome.error})" if outcome.error else ""
                 raise RLTError(
                     f"step `{planned.name}` ended with exit code {outcome.exit_code}{reason}; its log is "
-                    f"{self._log(planned)}, and the same command goes on from there"
+                    f"{self._log(planned)}, and the same command continues from there"
                 )
         self._write("finished")
 
@@ -195,5 +195,5 @@ def _error_of(directory: Path, log: Path) -> str | None:
     if recorded or not log.is_file():
         return recorded
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    told = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
-    return told[-1] if told else None
+    errors = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    return errors[-1] if errors else None

@@ -81,7 +81,7 @@ class Result:
 
 
 def run(options: Options) -> Result:
-    """Return what came of one seed, having done everything that leads there."""
+    """Run the quickstart for one seed and return its result."""
     directory = options.output / f"seed_{options.seed}"
     backend = choose_backend(options.backend)
     seconds: dict[str, float] = {}
@@ -109,18 +109,18 @@ def run(options: Options) -> Result:
     with _timed("traces and students", seconds):
         run_stage(["./launch.sh", STUDENTS, *common, *of_students], directory / "students/logs")
 
-    # 5. What came of it.
+    # 5. The results.
     by_step = evaluations(directory / "teacher_rl")
     result = Result(compare(by_step), read_students(directory / "students"))
     metrics = read_metrics(directory / "teacher_rl/metrics.jsonl")
     plot = write_plot(directory / "quickstart.png", result.teacher, result.students, by_step, metrics)
     tables = (table(result.teacher), students_table(result.students))
     shown = example(by_step)
-    said = f"{summary(result.teacher)}\n\n{students_summary(result.students)}"
+    verdicts = f"{summary(result.teacher)}\n\n{students_summary(result.students)}"
     write_json(directory / RESULT, asdict(result) | {"is_real": result.is_real})
-    write_text(directory / "quickstart.md", "\n\n".join([*tables, said, f"```\n{shown}\n```\n"]))
+    write_text(directory / "quickstart.md", "\n\n".join([*tables, verdicts, f"```\n{shown}\n```\n"]))
     spent = ", ".join(f"{what} {time_:.0f} s" for what, time_ in seconds.items())
-    _say(*tables, shown, said, f"plot: {plot}\ntime: {spent}")
+    _say(*tables, shown, verdicts, f"plot: {plot}\ntime: {spent}")
     return result
 
 

@@ -1,6 +1,6 @@
 """What the quickstart shows: the same held-out problems before and after RL, as table, plot and JSON.
 
-Everything is read from the RL run's directory, so the report can be made again at any time. Leaves out
+Everything is read from the RL run's directory, so the report can be made again at any time. Not included:
 judging a real teacher: the kinds of explanation exist in the toy world only.
 """
 
@@ -22,7 +22,7 @@ from rlt.text import markdown, printable
 
 Row = dict[str, Any]
 RESULT = "quickstart.json"
-"""The file in a seed's folder that says what came of it."""
+"""The file in a seed's folder with its results."""
 
 MEASURES: dict[str, Callable[[Row], float]] = {
     "reward": lambda row: row["reward"],
@@ -149,11 +149,12 @@ def example(by_step: Mapping[int, list[Row]]) -> str:
 def summary(comparison: Comparison) -> str:
     """Return one sentence: whether the explanations have become better, and what says so."""
     closed, r_ss = comparison.changes["closes its tag"], comparison.changes["r_SS"]
-    said = (
+    summary = (
         f"the warm-up teacher closed its tag in {percent(closed.before)} of its explanations, and r_SS "
         f"changed by {r_ss.difference} (paired over {comparison.num_problems} held-out problems, "
         f"{comparison.num_samples} samples each)"
     )
     if comparison.is_real:
-        return f"The explanations became better: {said}."
-    return f"An improvement is NOT shown: {said}; it needs {percent(LEAST_CLOSED)} and an interval above 0."
+        return f"The explanations became better: {summary}."
+    needed = f"it needs {percent(LEAST_CLOSED)} and an interval above 0"
+    return f"An improvement is NOT shown: {summary}; {needed}."

@@ -76,7 +76,7 @@ def _pip(*words: str) -> None:
         code = None
     if code:
         raise ModelError(
-            f"pip could not fetch {words[-1]} (above is what it said): check the network, or give a "
+            f"pip could not fetch {words[-1]} (its output is above): check the network, or give a "
             "model's folder with --model"
         )
 

@@ -3,7 +3,7 @@
     python -m rlt real-model 3 results/real_model --data gsm8k_train.jsonl
 
 FOLDER holds `model/`, `problems/`, `sizes.json`, the run directories of two pipelines (`training/`,
-`measures/`), `calls.jsonl`, and `report.md` and `.html`. The same command goes on where it stopped.
+`measures/`), `calls.jsonl`, and `report.md` and `.html`. The same command continues where it stopped.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def run_pipeline(words: Sequence[str], backend: Backend, *, may_pause: bool = Fa
     env = {**os.environ, **({"CUDA_VISIBLE_DEVICES": ""} if is_on_cpu else {})}
     code = run_to_end([str(PROJECT / "launch.sh"), *words], _LONGEST, env=env)
     if code == Paused.exit_code and may_pause:
-        logger.info("RL has used its share of the hours; a later call with the same FOLDER goes on with it")
+        logger.info("RL has used its share of the hours; a later call with the same FOLDER continues with it")
     elif code:
         raise RLTError(f"./launch.sh {words[0]} ended with exit code {code}; its last lines say why")
 

@@ -21,7 +21,7 @@ from rlt.reporting.files import write_jsonl
 
 HUB, HUB_CONFIG = "openai/gsm8k", "main"
 KINDS = ("its own", "another row's", "vague", "the answer alone")
-"""What stands at each place of a row's `explanations` in kinds.jsonl."""
+"""What is at each place of a row's `explanations` in kinds.jsonl."""
 VAGUE = "Let us read the question carefully, think about it step by step, and work the answer out."
 MOST_CHARACTERS = 260
 """Of a question, and of its working: about 65 tokens each. Longer rows take time that two cores lack."""

@@ -1,4 +1,4 @@
-"""report.md and report.html of a folder: what was done there, what came of it, and texts to judge by eye."""
+"""report.md and report.html of a folder: what was done there, the results, and texts to judge by eye."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _RULE = "──"
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what stands under it, in this order."""
+    """A heading with what is under it, in this order."""
 
     title: str
     text: str
@@ -98,13 +98,13 @@ def what_was_done(folder: Path, sizes: Sizes) -> Section:
         path = folder / pipeline / "pipeline.json"
         for step in json.loads(path.read_text())["steps"] if path.is_file() else []:
             rows.append(step_row(Path(step["directory"]), step["name"]))
-    said = "\n".join(
+    text = "\n".join(
         f"{call.started} to {call.ended or '?'}: `{call.command}` at commit {call.commit}, {call.cpus} "
         f"CPU cores, GPUs: {', '.join(call.gpus) or 'none'}; load {', '.join(map(str, call.load))} at the "
         "start, between and at the end."
         for call in read_calls(folder)
     )
-    return Section("What was done", f"{said}\n\n{sizes}", rows)
+    return Section("What was done", f"{text}\n\n{sizes}", rows)
 
 
 def step_row(run: Path, name: str) -> list[str]:
@@ -151,8 +151,8 @@ def course_of_rl(run: Path) -> Section:
         ]
         if all(ends):
             rows.append([name, *(f"{fmean(end):.3f}" for end in ends)])
-    said = f"{len(metrics)} steps of RL. First and last steps have different problems: see what is held out."
-    return Section("RL", said, rows)
+    text = f"{len(metrics)} steps of RL. First and last steps have different problems: see what is held out."
+    return Section("RL", text, rows)
 
 
 def held_out_section(found: dict[str, Change]) -> Section:
@@ -212,14 +212,14 @@ def ranks_section(found: Sequence[Rank]) -> Section:
         [str(one.rank), f"{one.reward:+.3f}", *(str(one.gains[name]) for name in TEXTS)] for one in found
     ]
     rewards = [one.reward for one in found]
-    said = ", ".join(
+    text = ", ".join(
         f"{rank_correlation(rewards, [one.gains[name].mean for one in found]):+.2f} ({name})"
         for name in TEXTS
     )
     text = (
         "One student of each rank, started from the base; its gain is the log-likelihood per token that it "
         "gives to people's working and to the solution of held-out problems, above the base's. Rank "
-        f"correlation (Spearman) of reward and gain over {len(found)} ranks: {said}. With four ranks it "
+        f"correlation (Spearman) of reward and gain over {len(found)} ranks: {text}. With four ranks it "
         "describes, and tests nothing."
     )
     return Section("Does the reward order students?", text, rows)

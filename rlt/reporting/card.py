@@ -99,7 +99,7 @@ def write_card(run_dir: str | Path, *, license_id: str | None = None) -> Path:
 
 
 def front_matter(run: dict[str, Any], license_id: str | None = None) -> dict[str, Any]:
-    """Return the card's metadata. Base model and data stand there only when they are on the Hub."""
+    """Return the card's metadata. Base model and data are there only when they are on the Hub."""
     fields: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
@@ -138,8 +138,8 @@ def _introduction(run_dir: Path, run: dict[str, Any], config: dict[str, Any]) ->
     if stage == "student_rl" and _pays_likelihood(config):
         what = _BY_LIKELIHOOD
     text = f"# {run_dir.resolve().name}\n\nThis is {what}\nTrained with the Python package `rlt`."
-    if said := moving_student(config):
-        text += f"\n\n{said}"
+    if warning := moving_student(config):
+        text += f"\n\n{warning}"
     if run.get("status") != "finished":
         text += f"\n\n**The run has not finished: its status is {run.get('status')}.**"
     return text
@@ -207,21 +207,21 @@ def prompts_section(run: dict[str, Any], layout: Path | None = None) -> str:
 
 def _trained_on(run: dict[str, Any]) -> str:
     """Return the section about the traces of a student: whose, how many, how long, and where it stops."""
-    told = run.get("trained_on")
-    if not told:
+    counts = run.get("trained_on")
+    if not counts:
         return ""
     data = run.get("inputs", {}).get("dataset", {})
-    teachers = ", ".join(f"{name} ({count:,})" for name, count in told["teachers"].items())
+    teachers = ", ".join(f"{name} ({count:,})" for name, count in counts["teachers"].items())
     facts = [
-        ("traces", f"{told['traces']:,} from {in_words(data)}"),
+        ("traces", f"{counts['traces']:,} from {in_words(data)}"),
         ("written by", teachers or "not recorded in the data"),
         (
-            "left out",
-            f"{run.get('skipped', 0):,} (see skipped_rows.jsonl), {told['not_selected']:,} not selected",
+            "skipped",
+            f"{run.get('skipped', 0):,} (see skipped_rows.jsonl), {counts['not_selected']:,} not selected",
         ),
-        ("malformed", f"{told['malformed']:,}"),
-        ("tokens", f"{told['tokens']:,} an epoch, {told['tokens_in_the_loss']:,} of them in the loss"),
-        ("its turn ends with", f"`{told['turn_end']}`, in {told['with_an_end']:,} of the traces"),
+        ("malformed", f"{counts['malformed']:,}"),
+        ("tokens", f"{counts['tokens']:,} an epoch, {counts['tokens_in_the_loss']:,} of them in the loss"),
+        ("its turn ends with", f"`{counts['turn_end']}`, in {counts['with_an_end']:,} of the traces"),
     ]
     return "## Trained on\n\n" + markdown_table(("", ""), facts)
 

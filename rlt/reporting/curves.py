@@ -2,7 +2,7 @@
 
 A panel is drawn when a run has one of its metrics, so SFT and RL runs share the list. Held-out points are
 dots, with a bar from `eval_X_low` to `eval_X_high` where these are logged. A value that was not finite is a
-red cross on the lower edge: it is never left out silently.
+red cross on the lower edge: it is never dropped silently.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """report.html of an evaluation, from what is in its run directory: numbers, plots, tables, and some answers.
 
-A question that samples.jsonl leaves out is private: of its answers, which may quote it, no text is shown.
+A question that samples.jsonl does not hold is private: of its answers, which may quote it, no text is shown.
 """
 
 from __future__ import annotations

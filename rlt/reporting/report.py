@@ -143,7 +143,7 @@ def _samples(folder: Path, last_step: int | None) -> str:
 
 
 def _reward(row: dict[str, Any]) -> float:
-    """Return the reward that samples are ordered by; one without a number stands last."""
+    """Return the reward that samples are ordered by; one without a number comes last."""
     reward = row.get("reward")
     return reward if isinstance(reward, int | float) and reward == reward else float("-inf")
 

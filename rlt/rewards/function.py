@@ -155,10 +155,10 @@ class StudentLikelihood:
                 f"`teacher_tokenizer` is {given.name_or_path!r}, and the trainer samples with the tokenizer "
                 f"{writer.tokenizer.name_or_path!r}, which is another one: leave `teacher_tokenizer` out"
             )
-        wanted = self._teacher_temperature
-        if wanted is not None and wanted != writer.temperature:
+        expected = self._teacher_temperature
+        if expected is not None and expected != writer.temperature:
             raise ModelError(
-                f"`teacher_temperature` is {wanted}, and the trainer samples at {writer.temperature}, where "
+                f"`teacher_temperature` is {expected} and the trainer samples at {writer.temperature}, where "
                 "the divergence is to be measured: leave `teacher_temperature` out"
             )
         self._write_with(writer)
@@ -202,7 +202,7 @@ class StudentLikelihood:
     ) -> list[float | None]:
         """Return a reward per completion, as TRL asks for; None where a model gave no number.
 
-        Reads the columns `solution` and `question` (for messages, the last user turn stands for a missing
+        Reads the columns `solution` and `question` (for messages, the last user turn replaces a missing
         `question`). With `completion_ids` the very tokens that were sampled are scored. Every part of the
         score is logged through `log_metric`, and the share of rows that are too long for the student.
         """

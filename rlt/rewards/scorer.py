@@ -217,7 +217,7 @@ class StudentScorer:
 
 
 def _request(prefix: list[int], explanation: Sequence[int], suffix: Suffix) -> Request:
-    """Return the student's sequence; wanted are first the explanation's tokens, then the solution's."""
+    """Return the student's sequence; it requests the explanation's tokens, then the solution's."""
     start = len(prefix)
     end = start + len(explanation)
     solution = range(end + suffix.solution.start, end + suffix.solution.stop)

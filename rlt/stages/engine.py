@@ -91,6 +91,6 @@ def check_servers(pool: VLLMPool, config: Config, *, logprobs: bool = True) -> N
         pool.check(config.model_name_or_path, sequence_length(config), logprobs=logprobs)
     except GenerationError as error:
         raise GenerationError(
-            f"{error}; `generation.servers` has to name running servers: leave it out and start "
+            f"{error}; `generation.servers` has to name running servers: remove it and start "
             "through launch.sh, which starts them"
         ) from error

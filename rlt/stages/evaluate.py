@@ -186,7 +186,7 @@ def open_graders(config: Config) -> GradingPool:
 def longest_first(samples: Sequence[EvalSample]) -> list[EvalSample]:
     """Return the samples in the order to draw them: a long one that starts last is waited for alone.
 
-    In batches those of about one length stand together, with little padding.
+    Batches hold answers of about one length, with little padding.
     """
     return sorted(samples, key=lambda sample: -len(sample.prompt_ids))
 
@@ -357,7 +357,7 @@ def hand_in(score: RunningScore, sample: EvalSample, row: Mapping[str, Any]) -> 
 
 
 def sample_row(sample: EvalSample, drawn: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
-    """Return the row of an answer in samples.jsonl; the question is left out where it is private."""
+    """Return the row of an answer in samples.jsonl; the question is skipped where it is private."""
     asked, item = sample.asked, sample.asked.item
     return {
         **dict(zip(FIELDS, sample.key, strict=True)),

@@ -36,7 +36,7 @@ def run(config: Config) -> None:
     _be_quiet()
     name, settings = config.model_name_or_path, config.model
 
-    # 1. Text: the prompt, and what stands for the tags.
+    # 1. Text: the prompt, and what replaces the tags.
     tokenizer = load_tokenizer(name, revision=settings.revision, trust=settings.trust_remote_code)
     tags = tag_style(config.layout.tags)
     layout: StudentLayout | TeacherLayout
@@ -99,7 +99,7 @@ def _be_quiet() -> None:
 
 
 def headings(style: TurnStyle) -> dict[str, str]:
-    """Return what stands for each tag in the output."""
+    """Return what replaces each tag in the output."""
     tags, native = style.tags, style.native
     opens = {tags.solution.open: "Answer", tags.explanation.open: "Explanation"}
     thought = {tags.thought.open: "Thought", native.open: "Thought"}

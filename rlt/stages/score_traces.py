@@ -140,7 +140,7 @@ def manifest(
     """Return everything that a score depends on."""
     models = {role: describe_input(of) for role, of in inputs.items() if of and role != "dataset"}
     reward = {k: v for k, v in asdict(config.reward).items() if k not in _SAME_NUMBERS}
-    if config.reward.solution_span == "content":  # nothing is said of it in folders older than the setting
+    if config.reward.solution_span == "content":  # folders older than the setting do not record it
         del reward["solution_span"]
     return {
         "traces": traces_digest(traces),

@@ -1,4 +1,4 @@
-"""Choose the explanations that students are trained on, and report what was left out and why: no models."""
+"""Choose the explanations that students are trained on, and report what was skipped and why: no models."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def run(config: Config) -> None:
 
 
 def refusals(traces: Sequence[Trace], overlaps: Found, config: Config) -> dict[int, Decision]:
-    """Return the decision about each trace that is left out for the text that it shares, by its place."""
+    """Return the decision about each trace that is skipped for the text that it shares, by its place."""
     refused = {}
     if config.data.deduplicate == "drop":
         for place, first in overlaps.repeats.items():
@@ -139,20 +139,20 @@ def require_distances(traces: Sequence[Trace], config: Config) -> None:
 
 
 def selection_report(summary: Mapping[str, Any], config: Config) -> str:
-    """Return what was chosen and what was left out, as Markdown."""
+    """Return what was chosen and what was skipped, as Markdown."""
     without = summary["problems_without_selection"]
     served = summary["problems"] - without
     counts = [
         ["", "explanations", "problems"],
         ["read", f"{summary['traces']}", f"{summary['problems']}"],
         ["selected", f"{summary['selected']}", f"{served}"],
-        ["left out", f"{summary['traces'] - summary['selected']}", f"{without}"],
+        ["skipped", f"{summary['traces'] - summary['selected']}", f"{without}"],
     ]
     text = f"# Selection: {config.select.rule}\n\n{markdown(counts)}"
     if summary["selected_not_well_formed"]:
         text += f"\n{summary['selected_not_well_formed']} of the selected are not well-formed.\n"
     if summary["dropped"]:
-        why = [["left out, because", "explanations", "of problems"]]
+        why = [["skipped, because", "explanations", "of problems"]]
         why += [[reason, f"{n['traces']}", f"{n['problems']}"] for reason, n in summary["dropped"].items()]
         text += f"\n{markdown(why)}"
     if far := summary["distance"]:

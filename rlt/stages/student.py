@@ -44,7 +44,7 @@ def read_students(
 ) -> list[StudentText]:
     """Return the students, student_model first; logs how their tokenizers compare with the teacher's.
 
-    Without a teacher the explanations are in student_model's tokens. `here_alone` leaves out students that
+    Without a teacher the explanations are in student_model's tokens. `here_alone` skips students that
     are not on this machine.
     """
     tags = tag_style(config.layout.tags)

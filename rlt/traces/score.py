@@ -43,7 +43,7 @@ class Size:
 class TraceReader:
     """Traces as token sequences of a teacher and of students.
 
-    `teacher` lays out the prompt of a frozen teacher. Without one the first student's tokenizer stands for
+    `teacher` lays out the prompt of a frozen teacher. Without one the first student's tokenizer is used for
     the one that wrote the explanations.
     """
 

@@ -1,4 +1,4 @@
-"""Choose the explanations that students are trained on, and say why every other one was left out. Pure.
+"""Choose the explanations that students are trained on, and say why every other one was skipped. Pure.
 
 Which explanation of a problem wins, ties and fallbacks are decided in rank.py: a rule only says by which
 number explanations are ranked. Nothing depends on the order of the traces.

@@ -10,7 +10,7 @@ from rlt.config.schema import MonitorSettings
 
 @dataclass(frozen=True)
 class Limit:
-    """A monitor's value above or below which a line of advice is said, once."""
+    """A monitor's value above or below which a line of advice is logged, once."""
 
     monitor: str
     side: str

@@ -108,8 +108,8 @@ class ReadOnce(NarrowPasses):
     # It breaks if TRL asks in another order (an assertion below) or reads the switch elsewhere.
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._values = {}
-        wanted = {"policy": self._old_logprobs_are_read, "reference": self.beta != 0.0}
-        self._asked_for = [name for name, is_read in wanted.items() if is_read]  # in TRL's order
+        read = {"policy": self._old_logprobs_are_read, "reference": self.beta != 0.0}
+        self._asked_for = [name for name, is_read in read.items() if is_read]  # in TRL's order
         corrects = self.vllm_importance_sampling_correction
         self.vllm_importance_sampling_correction = corrects and not self._corrects_in_update
         try:

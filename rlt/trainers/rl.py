@@ -77,7 +77,7 @@ class RLParts:
 
 
 class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
-    """Trains a policy by RL; a subclass says what a completion earns and what is told of it."""
+    """Trains a policy by RL; subclasses implement `score` (the reward) and `tell` (the logged columns)."""
 
     limits: ClassVar[LimitsOf]
     """What the monitors warn of."""
@@ -245,7 +245,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
     def answer(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
     ) -> list[Completion]:
-        """Return one completion of the current policy per row, drawn as told; every process calls it."""
+        """Return one completion of the current policy per row, sampled as asked; every process calls it."""
         completions = self.sample(prompts, seeds, 1, "eval", sampling)
         self._metrics["eval"].clear()
         return completions
@@ -396,4 +396,4 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         super()._save_checkpoint(model, trial)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Write none: TRL's would stand beside each checkpoint, and the stage writes the run's card."""
+        """Write none: TRL's would be beside each checkpoint, and the stage writes the run's card."""

@@ -51,7 +51,7 @@ class RLData:
 
     @property
     def places(self) -> Places:
-        """Where the problems to train on stand in their dataset."""
+        """Where the problems to train on are in their dataset."""
         return self.train_places or all_of(len(self.train))
 
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from forecast_runs import configured
+from helpers.forecast_runs import configured
 
 from rlt.device_plan import Plan
 from rlt.errors import ConfigError

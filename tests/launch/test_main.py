@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_models import fake_model
+from helpers.fake_models import fake_model
 
 import rlt.launch.main as main_module
 import rlt.launch.run as run_module

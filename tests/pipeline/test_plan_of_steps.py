@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fake_models import fake_model
+from helpers.fake_models import fake_model
 
 from rlt.config.compose import compose
 from rlt.config.overrides import CONFIG_DIR

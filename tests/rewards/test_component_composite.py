@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from rewards_cases import closed
+from helpers.rewards_cases import closed
 from test_scorer import World, completion_ids, make_world, one_student, problem_of
 
 from rlt.errors import DataError

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from component_cases import explained
+from helpers.component_cases import explained
 
 from rlt.errors import ConfigError, DataError
 from rlt.rewards.components.functions import RewardFunction

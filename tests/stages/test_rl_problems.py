@@ -1,4 +1,4 @@
-"""From rows to the prompts of RL: what is left out and why, and that nothing a row brings is lost."""
+"""From rows to the prompts of RL: what is skipped and why, and that nothing a row brings is lost."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from moments import Moment, run_until_killed
+from helpers.moments import Moment, run_until_killed
+from helpers.stage_runs import run_here, run_processes, succeed
 from pyarrow import parquet
-from stage_runs import run_here, run_processes, succeed
 
 from rlt.errors import CheckpointError, DataError
 from rlt.rewards import StudentLikelihood

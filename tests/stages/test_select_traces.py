@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.stage_runs import ROOT, run_command, run_here, succeed
 from pyarrow import parquet
-from stage_runs import ROOT, run_command, run_here, succeed
 
 from rlt.errors import DataError
 from rlt.records import problem_id

@@ -15,9 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from collect_runs import collect_words
 from config_recorder import PROJECT, Recorder, recording
-from stage_runs import later_win, rl_words, run_here, sft_words, student_words
+from helpers.collect_runs import collect_words
+from helpers.stage_runs import later_win, rl_words, run_here, sft_words, student_words
 
 from rlt.config.compose import compose
 from rlt.config.overrides import CONFIG_DIR

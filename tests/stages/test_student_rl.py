@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stage_runs import (
+from helpers.stage_runs import (
     eval_rows,
     interrupted_copy,
     largest_difference,
@@ -173,7 +173,7 @@ def test_the_run_directory(run: Path, tiny_tokenizer):
     steps = train_rows(run)
     assert {"monitor/malformed", "monitor/zero_variance", "monitor/length_ratio"} <= steps[1].keys()
     assert not {"monitor/kl_share", "monitor/missing_tag", "monitor/solution_first"} & steps[1].keys()
-    # It goes on to end its turn with the token that it was fine-tuned to end it with.
+    # It continues to end its turn with the token that it was fine-tuned to end it with.
     saved = json.loads((run / "generation_config.json").read_text())
     assert saved["eos_token_id"][0] == tiny_tokenizer.convert_tokens_to_ids("<|endoftext|>")
     assert (run / "checkpoint-8" / "reference").is_dir()

@@ -24,7 +24,7 @@ PUBLISHED_STUDENTS = (
     "SakanaAI/RLT-7B",
     "SakanaAI/RLT-32B",
 )
-"""Students trained under a system prompt that is data, not ours to word (method section 2)."""
+"""Students trained with a system prompt that is data and must not be reworded (method section 2)."""
 
 
 def check_student(config: Config) -> None:

@@ -28,7 +28,7 @@ def check_sources(config: Config) -> None:
         if Path(source).exists() and output in (Path(source).resolve(), Path(source).resolve().parent):
             raise ConfigError(
                 f"`output_dir={config.output_dir}` is the folder of {setting}={source}, where the run could "
-                "write over what it reads: give a folder of its own."
+                "overwrite what it reads: give another folder."
             )
 
 

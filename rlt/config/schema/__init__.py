@@ -2,7 +2,7 @@
 
 The root (root.py) holds what people type; each section below it holds the rest of one concern and maps to
 one folder of `cfgs/`. YAML files only override. `validate.py` holds the rules between settings; bounds of a
-single setting stand here. OmegaConf turns these classes into a closed schema, so an unknown key fails at
+single setting are here.  OmegaConf turns these classes into a closed schema, so an unknown key fails at
 composition. Nothing here imports torch.
 """
 

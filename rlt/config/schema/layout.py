@@ -24,7 +24,7 @@ class LayoutSettings:
     tags: str = setting(
         "bespoke",
         "tags around a student's thought and solution: bespoke, r1, or native, which writes both as the "
-        "student's own chat template does; a teacher's tags are ours with all of them",
+        "student's own chat template does; a teacher's tags are the same with all of them",
         choices=("bespoke", "r1", "native"),
     )
     teacher_prompt: str = setting(

@@ -56,5 +56,5 @@ class PipelineSettings:
         "run files with this before their name are taken where there are some: quickstart_ is the toy world",
     )
     ignore_code: bool = setting(
-        False, "let finished steps stand although the code has changed since; else they run again"
+        False, "keep finished steps although the code has changed since; else they run again"
     )

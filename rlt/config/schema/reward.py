@@ -30,7 +30,7 @@ class LengthSettings:
 
 @dataclass
 class CopySettings:
-    """Solution-copy penalty: the share of the solution's n-word sequences that stand in the explanation."""
+    """Solution-copy penalty: the share of the solution's n-word sequences found in the explanation."""
 
     weight: float = setting(0.0, "subtracted where all of the solution is copied; 0 is off", ge=0)
     n: int = setting(8, "words of a sequence; a shorter solution costs nothing", gt=0)
@@ -125,7 +125,7 @@ class RewardSettings:
     )
     teacher_logprobs: str = setting(
         "policy",
-        "whose log-probabilities stand for the teacher: the trainer's policy or the engine's samples",
+        "where the teacher's log-probabilities come from: the trainer's policy or the engine's samples",
         choices=("policy", "engine"),
     )
     missing_tag_penalty: float = setting(1.0, "subtracted when the closing explanation tag is missing", ge=0)
@@ -172,7 +172,7 @@ class CorrectnessSettings:
         1.0, "reward of a right answer; with grader likelihood, what one unit of r_SS is worth", gt=0
     )
     format_weight: float = setting(
-        0.1, "reward of a wrong answer whose thought and solution stand in the student's tags", ge=0
+        0.1, "reward of a wrong answer whose thought and solution are in the student's tags", ge=0
     )
     grader: str = setting(
         "math",

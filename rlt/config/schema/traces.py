@@ -19,7 +19,7 @@ class CollectSettings:
     )
     only: str | None = setting(
         None,
-        "a .jsonl file with `problem_id`, and `sample_index` where a certain one is wanted: collect for "
+        "a .jsonl file with `problem_id`, and `sample_index` to choose one sample: collect for "
         "these problems alone; null: for all",
     )
     requests_per_server: int = setting(
@@ -111,6 +111,6 @@ class DistillSettings:
     malformed: str = setting(
         "keep",
         "traces that are marked as malformed, are empty, or hold tags of the student's layout: train on "
-        "them as they are, or leave them out",
+        "them as they are, or remove them",
         choices=("keep", "drop"),
     )

@@ -9,7 +9,7 @@ explanation, as student_model reads it), and the columns of the dataset under th
 row lacks one. It gets what its parameters name, and everything if it takes `**kwargs`. It returns one number
 or None per row; a row with None has no reward.
 
-A path is code that runs with the user's rights. It stands in the resolved configuration of the run.
+A path is code that runs with the user's rights. It is in the resolved configuration of the run.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class RewardFunction:
 
 
 def _columns(problem: Problem) -> dict[str, Any]:
-    """Return a problem's columns; those that it lacks are left out."""
+    """Return a problem's columns; those that it lacks are skipped."""
     known = {name: getattr(problem, name) for name in ("answer", "reasoning_trace", "system")}
     return {**problem.extra, **{name: value for name, value in known.items() if value is not None}}
 

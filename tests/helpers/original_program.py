@@ -1,4 +1,4 @@
-"""Parts of SakanaAI/RLT as they stand in a checkout, for tests that compare with them; nothing is copied.
+"""Parts of SakanaAI/RLT as they are in a checkout, for tests that compare with them; nothing is copied.
 
 Its packages import vLLM, Ray and more, so single modules are loaded, and of the trainer one class.
 """

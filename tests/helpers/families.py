@@ -30,7 +30,7 @@ class Family:
     key: str | None = None
     """The key of a message whose thought the template renders."""
     record: tuple[str, str] | None = None
-    """What stands before a thought and between it and the answer, where the template drops thoughts."""
+    """What is before a thought and between it and the answer, where the template drops thoughts."""
     state: str = "absent"
     """What the generation prompt has done with the thought: absent, opened or emptied."""
     has_system: bool = True

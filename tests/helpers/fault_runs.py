@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 import requests
-from launchers import PATIENCE, Launcher
 
+from helpers.launchers import PATIENCE, Launcher
 from rlt.config.server_key import VARIABLE
 from rlt.status.look import look
 

@@ -76,7 +76,7 @@ class Launcher:
         return [process for process in self.descendants() if status(process) == psutil.STATUS_STOPPED]
 
     def wait_until_held(self) -> psutil.Process:
-        """Return the process that has stopped itself at its `Moment` (tests/stages/moments.py)."""
+        """Return the process that has stopped itself at its `Moment` (tests/helpers/moments.py)."""
         self.wait_for("the moment", lambda: bool(self.held()))
         (process,) = self.held()
         return process

@@ -67,7 +67,7 @@ def run_until_killed(words: Sequence[str], moment: Moment) -> None:
 
 
 def is_pending(pid: int, number: int) -> bool:
-    """Whether a signal waits for a stopped process to go on."""
+    """Whether a signal waits for a stopped process to continue."""
     told = Path(f"/proc/{pid}/status").read_text()
     masks = re.findall(r"^(?:SigPnd|ShdPnd):\s*([0-9a-f]+)$", told, re.MULTILINE)
     return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)

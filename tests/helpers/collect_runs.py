@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from moments import Moment, run_until_killed
-from stage_runs import later_win
+from helpers.moments import Moment, run_until_killed
+from helpers.stage_runs import later_win
 
 NUM_PROBLEMS = 30
 
