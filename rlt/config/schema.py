@@ -213,6 +213,11 @@ class LayoutSettings:
         {},
         "switches of chat templates, e.g. {enable_thinking: false}; they hold wherever a chat is written",
     )
+    show_solution: bool = setting(
+        True,
+        "the teacher's prompt holds the solution; false leaves it out, a control: what is the solution worth "
+        "to a teacher? A model does not carry it, so it is typed wherever such a teacher is used",
+    )
     date: str = setting(
         TEMPLATE_DATE, "the day, as YYYY-MM-DD, that is given to chat templates that write the date"
     )
@@ -884,6 +889,11 @@ class PipelineSettings:
     prefix: str | None = setting(
         None,
         "run files with this before their name are taken where there are some: quickstart_ is the toy world",
+    )
+    fork: bool = setting(
+        False,
+        "load the libraries once and fork for each step that is one process on a CPU without servers, which "
+        "saves tiny models most of their time",
     )
     ignore_code: bool = setting(
         False, "let finished steps stand although the code has changed since; else they run again"
