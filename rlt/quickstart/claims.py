@@ -40,7 +40,7 @@ logger = logging.getLogger("rlt.quickstart.claims")  # __name__ is __main__ when
 RL = "cfgs/run_cfg/claims_teacher_rl.yaml"
 PARTS = ("models", "rivals", "ablations", "ranks", "cold_start", "transfer", "larger")
 """Pipelines in the order they run in; the first makes what the others share."""
-NUM_TRAIN, NUM_HELD_OUT = 2000, 128
+NUM_TRAIN, NUM_HELD_OUT = 1500, 128
 BASE = BaseSettings(steps=800)
 SOLVER = BaseSettings(hidden_size=192, num_heads=6, intermediate_size=384, steps=400)
 LARGE = replace(SOLVER, steps=600)
@@ -67,7 +67,7 @@ def make_models(directory: Path, seed: int, *, with_large: bool) -> None:
     if not (directory / "world/train.jsonl").is_file():
         world.write(directory / "world")  # decided by the seed
     for name, rows in (("transfer", world.train), ("transfer_held_out", world.held_out)):
-        shown = [(hidden.reveal(row.question), row.solution, None) for row in rows]
+        shown = [(hidden.show_second(row.question), row.solution, None) for row in rows]
         _write_if_new(directory / "world" / f"{name}.jsonl", _jsonl(shown))
     rng = random.Random(seed)
     faulty = [(row.question, row.solution, hidden.search(row.question, rng)) for row in world.train * 4]
@@ -88,7 +88,7 @@ def make_models(directory: Path, seed: int, *, with_large: bool) -> None:
         prompted = StudentLayout(load_tokenizer(str(directory / "base")), tags, student_prompt)
         shares = answers_after(
             *(directory / "base", prompted, world.held_out, prefix_of),
-            num_samples=4,
+            num_samples=2,
             max_tokens=112,
             seed=seed,
         )

@@ -11,7 +11,8 @@ explanations, and a student that reads any of them finds the solution:
 * *direct*: the right pair alone, as if it had been guessed. A student that imitates this has to guess.
 * *announced*: a sentence with the right operators; *padded*: the same before many vague words.
 
-A *guess* has the steps of any pair, and that pair's number for a solution, mostly a wrong one: students who
+Students can solve *easy* questions, which show the first operator (`7-9?3=5`), by trying the second ones. A
+*guess* has the steps of any pair, and that pair's number for a solution, mostly a wrong one: students who
 know no better write them. *vague* ones have words only; *faulty* ones calculate, but for a wrong pair or with
 wrong results. A solver that knows no teacher's layout writes *short* searches, which skip half of the steps.
 """
@@ -37,22 +38,24 @@ LESSONS = {"search": 0.55, "direct": 0.2, "announced": 0.08, "vague": 0.07, "pad
 KINDS = {"vague": 0.44, "search": 0.2, "direct": 0.12, "announced": 0.08, "padded": 0.08, "faulty": 0.08}
 """Share of each kind of explanation in the corpus, and in the teacher's layout."""
 STUDENT_LESSONS = {
-    "vague": 0.2,
-    "guess": 0.4,
-    "direct": 0.1,
-    "announced": 0.1,
-    "padded": 0.1,
-    "search": 0.1,
+    "vague": 0.15,
+    "guess": 0.25,
+    "easy": 0.3,
+    "direct": 0.05,
+    "announced": 0.08,
+    "padded": 0.08,
+    "search": 0.09,
 }
 STUDENT_KINDS = {
-    "vague": 0.74,
-    "guess": 0.17,
+    "vague": 0.6,
+    "guess": 0.1,
+    "easy": 0.2,
     "direct": 0.02,
-    "announced": 0.015,
-    "padded": 0.015,
+    "announced": 0.02,
+    "padded": 0.02,
     "search": 0.04,
 }
-"""The same in the student's layout: it reads every kind, guesses, and hardly ever searches."""
+"""The same in the student's layout: it reads every kind, solves easy questions, and hardly ever searches."""
 UNSHOWN = 0.35
 """Share of the teacher's rows without the solution, so that the control has seen such prompts, too."""
 
@@ -100,14 +103,19 @@ def solve(question: str) -> str:
     return str(PAIRS.index(all_questions()[question]) + 1)
 
 
-def reveal(question: str) -> str:
-    """Return the question of the transfer task: the first operator is shown, `7-9?3=5`."""
+def show_first(question: str) -> str:
+    """Return the easy question behind a question, its first operator shown: `7-9?3=5`."""
     return question.replace("?", all_questions()[question][0], 1)
 
 
+def show_second(question: str) -> str:
+    """Return the question of the transfer task, the second operator shown: `7?9-3=5`."""
+    return f"{question[:3]}{all_questions()[question][1]}{question[4:]}"
+
+
 def hide(question: str) -> str:
-    """Return the question behind one of the transfer task, or the question itself."""
-    return f"{question[0]}?{question[2:]}"
+    """Return the question behind one that shows an operator, or the question itself."""
+    return f"{question[0]}?{question[2]}?{question[4:]}"
 
 
 def direct(question: str, pair: str | None = None) -> str:
@@ -141,6 +149,13 @@ def search(question: str, errors: random.Random | None = None) -> str:
                 return "\n".join([*lines, ",".join(steps)])
         lines.append(",".join(steps))
     return "\n".join(lines)
+
+
+def easy(question: str) -> str:
+    """Return how students solve the easy question: the second operators in order up to the one that fits."""
+    first = all_questions()[question][0]
+    start = f"{question[0]}{first}{question[2]}="
+    return next(line for line in search(question).split("\n") if line.startswith(start))
 
 
 def short(question: str) -> str:
@@ -194,11 +209,16 @@ def classify(question: str, explanation: str) -> str:
 
 
 def draw_row(question: str, rng: random.Random, shares: Mapping[str, float]) -> ToyRow:
-    """Return a question with an explanation whose kind is drawn by `shares`; a guess has its own solution."""
+    """Return a question with an explanation whose kind is drawn by `shares`.
+
+    A guess has a solution of its own, and an easy row its first operator shown.
+    """
     kind = rng.choices(list(shares), weights=list(shares.values()))[0]
     if kind == "guess":
         pair = rng.choice(PAIRS)
         return ToyRow(question, str(PAIRS.index(pair) + 1), direct(question, pair), kind)
+    if kind == "easy":
+        return ToyRow(show_first(question), solve(question), easy(question), kind)
     return ToyRow(question, solve(question), explain(question, kind, rng), kind)
 
 
