@@ -63,13 +63,13 @@ def run(config: Config, words: Sequence[str], *, dry_run: bool = False) -> None:
     """
     dirs = read(words).config_dirs
     plan = make_plan(config, dirs)
-    ignore_code = config.pipeline.ignore_code
+    ignore_code, fork = config.pipeline.ignore_code, config.pipeline.fork
     if dry_run:
         sys.stdout.write(describe(plan, ignore_code=ignore_code))
         return
     output = Path(config.output_dir)
     with only_run_in(output):
-        pipeline = Pipeline(plan, output, ignore_code=ignore_code, fork=config.pipeline.fork)
+        pipeline = Pipeline(plan, output, ignore_code=ignore_code, fork=fork)
         stop_on_signals()
         try:
             pipeline.run()
