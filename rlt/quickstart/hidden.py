@@ -7,7 +7,7 @@ so on to `**`, which is 9. A guess is right in 1 of 9 cases.
 A pair is hard to find at a glance, and easy to write once the solution is known. So there are several right
 explanations, and a student that reads any of them finds the solution:
 
-* *search*: the pairs in order, each step calculated, up to the first that fits. A student can learn to do it.
+* *search*: the pairs in order, results beside the target, up to the one that fits. A student can learn it.
 * *direct*: the right pair alone, as if it had been guessed. A student that imitates this has to guess.
 * *announced*: a sentence with the right operators; *padded*: the same before many vague words.
 
@@ -47,13 +47,13 @@ STUDENT_LESSONS = {
     "search": 0.09,
 }
 STUDENT_KINDS = {
-    "vague": 0.6,
+    "vague": 0.62,
     "guess": 0.1,
     "easy": 0.2,
     "direct": 0.02,
     "announced": 0.02,
     "padded": 0.02,
-    "search": 0.04,
+    "search": 0.02,
 }
 """The same in the student's layout: it reads every kind, solves easy questions, and hardly ever searches."""
 UNSHOWN = 0.35
@@ -129,6 +129,9 @@ def direct(question: str, pair: str | None = None) -> str:
 def search(question: str, errors: random.Random | None = None) -> str:
     """Return the pairs in their order up to the one that fits, a line for each first operator.
 
+    Each result stands beside the target: whether two neighbours are the same is a thing that a tiny model
+    learns, and whether a result is the question's last digit is not (docs/claims.md).
+
     With `errors` results are wrong now and then, and the end comes anywhere.
     """
     a, b, c, target = parts(question)
@@ -143,7 +146,7 @@ def search(question: str, errors: random.Random | None = None) -> str:
             steps_left -= 1
             if errors and errors.random() < _WRONG_RESULT:
                 result = (result + errors.randrange(1, 10)) % 10
-            steps.append(f"{value}{second}{c}={result}")
+            steps.append(f"{value}{second}{c}={result}:{target}")
             is_last = steps_left <= 0 if errors else result == target
             if is_last:
                 return "\n".join([*lines, ",".join(steps)])
@@ -163,7 +166,8 @@ def short(question: str) -> str:
     lines = []
     for line in search(question).split("\n"):
         first, *others = line.split(",")
-        lines.append(f"{first}:{''.join(step[-1] for step in others)}")
+        results = "".join(step.partition("=")[2][0] for step in others)
+        lines.append(f"{first}:{results}")
     return "\n".join(lines)
 
 
