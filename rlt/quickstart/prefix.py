@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase, set_seed
@@ -34,32 +35,34 @@ def answers_after(
     seed: int,
 ) -> Shares:
     """Return each question's share of right answers, the thought beginning with `prefix(question)`."""
-    model = load_model(str(model_path), dtype="float32")
-    tokenizer = layout.tokenizer
-    found: Shares = {}
-    set_seed(seed)
+    model: Any = load_model(str(model_path), dtype="float32")
+    prompts = []
     for row in rows:
-        prompt = layout.prefix_ids(Problem("", row.question, row.solution))
-        prompt = prompt + tokenizer.encode(prefix(row.question), add_special_tokens=False)
-        ids_BT = torch.tensor([prompt] * num_samples)
-        written_BT = model.generate(
-            input_ids=ids_BT,
-            attention_mask=torch.ones_like(ids_BT),
-            max_new_tokens=max_tokens,
-            do_sample=True,
-            temperature=TEMPERATURE,
-            top_k=0,
-            top_p=1.0,
-        )[:, len(prompt) :]
-        found[row.question] = fmean(_is_right(tokenizer, ids_T.tolist(), layout, row) for ids_T in written_BT)
+        opened = layout.prefix_ids(Problem("", row.question, row.solution))
+        begun = layout.tokenizer.encode(prefix(row.question), add_special_tokens=False)
+        prompts += [opened + begun] * num_samples
+    assert len({len(prompt) for prompt in prompts}) == 1, "a toy world's questions are equally long"
+    ids_BT = torch.tensor(prompts)
+    set_seed(seed)
+    written_BT = model.generate(
+        input_ids=ids_BT,
+        attention_mask=torch.ones_like(ids_BT),
+        max_new_tokens=max_tokens,
+        do_sample=True,
+        temperature=TEMPERATURE,
+        top_k=0,
+        top_p=1.0,
+    )[:, ids_BT.shape[1] :].tolist()
+    found: Shares = {}
+    for number, row in enumerate(rows):
+        answers = written_BT[number * num_samples : (number + 1) * num_samples]
+        found[row.question] = fmean(_is_right(layout.tokenizer, ids, layout, row) for ids in answers)
     return found
 
 
-def _is_right(
-    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], layout: StudentLayout, row: ToyRow
-) -> bool:
+def _is_right(tokenizer: PreTrainedTokenizerBase, ids: list[int], layout: StudentLayout, row: ToyRow) -> bool:
     """Whether the first solution of an answer, between its tags, is the row's."""
     tag = layout.tags.solution
-    _, _, rest = tokenizer.decode(ids).partition(tag.open)
+    _, _, rest = str(tokenizer.decode(ids)).partition(tag.open)
     solution, close, _ = rest.partition(tag.close)
     return bool(close) and solution.strip() == row.solution
