@@ -89,7 +89,7 @@ def make_models(directory: Path, seed: int, *, with_large: bool) -> None:
         shares = answers_after(
             *(directory / "base", prompted, world.held_out, prefix_of),
             num_samples=2,
-            max_tokens=128,
+            max_tokens=144,
             seed=seed,
         )
         write_json(directory / PREFIX, shares)

@@ -30,7 +30,8 @@ from rlt.quickstart.hidden import (
 
 QUESTION = "7?9?3=5"
 # 7+9 = 16 -> 6: 6+3 = 9, 6-3 = 3, 6*3 = 18 -> 8;  7-9 = -2 -> 8: 8+3 = 11 -> 1, 8-3 = 5, the target
-SEARCH = "7+9=6,6+3=9:5,6-3=3:5,6*3=8:5\n7-9=8,8+3=1:5,8-3=5:5"
+# the target taken away: 9-5 = 4, 3-5 = -2 -> 8, 8-5 = 3, 1-5 = -4 -> 6, 5-5 = 0, the end
+SEARCH = "7+9=6,6+3=9-5=4,6-3=3-5=8,6*3=8-5=3\n7-9=8,8+3=1-5=6,8-3=5-5=0"
 
 
 def test_a_worked_question():
@@ -40,7 +41,7 @@ def test_a_worked_question():
     assert direct(QUESTION, "*+") == "7*9=3,3+3=6"  # 63 -> 3
     assert short(QUESTION) == "7+9=6:938\n7-9=8:15"
     assert announced(QUESTION) == "The signs are - and -."
-    assert easy(QUESTION) == "7-9=8,8+3=1:5,8-3=5:5"
+    assert easy(QUESTION) == "7-9=8,8+3=1-5=6,8-3=5-5=0"
     assert (show_first(QUESTION), show_second(QUESTION)) == ("7-9?3=5", "7?9-3=5")
     assert hide("7-9?3=5") == hide("7?9-3=5") == hide(QUESTION) == QUESTION
 
