@@ -126,7 +126,7 @@ def test_a_set_up_for_gpus_ends_with_a_look_at_them(project):
     asked = setup(project, "--cuda")
     assert asked.returncode == 1
     assert asked.stderr.startswith("setup: torch cannot use GPU 0: torch ")
-    chosen = setup(project)  # the quickstart goes on with the CPU
+    chosen = setup(project)  # the quickstart continues with the CPU
     assert chosen.returncode == 0
     assert "is ready (cuda)\nsetup: torch cannot use GPU 0: torch " in chosen.stdout
     (project / "bin" / "nvidia-smi").unlink()  # a node without GPUs, where one may set up all the same

@@ -9,9 +9,9 @@ import logging
 import os
 from copy import deepcopy
 
-from rlt.config.check_benchmarks import plain_task
 from rlt.config.files import has_checkpoint
 from rlt.config.prompts import source_file, with_home
+from rlt.config.rules.benchmarks import plain_task
 from rlt.config.schema import PROMPT_KEYWORDS, Config, stage_of
 from rlt.config.tree import get
 
@@ -23,7 +23,7 @@ _PATHS = (
     "generation.api_key_file",
 )
 _WRITTEN = ("results_dir", "output_dir", "resume_from", "generation.sync_dir", "generation.api_key_file")
-"""Of these, the places that a run writes to or goes on from, and the key, which is no input."""
+"""Of these, the places that a run writes to or resumes from, and the key, which is no input."""
 
 
 def resolve(config: Config) -> Config:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from rlt.config.original.prompt import COMMIT, REPOSITORY
 from rlt.differences.compare import Difference
 from rlt.differences.records import DELIBERATE, NO_SWITCH, RENAMED, UNKNOWN
+from rlt.text import markdown as table
 
 COLUMNS = 80
 COMMAND = "python -m rlt.differences --markdown"
@@ -24,7 +25,8 @@ of SakanaAI/RLT at {commit}, with the libraries that it ran with. What is in no 
 `python -m rlt.differences --against DIR` compares with a checkout instead. (Written by
 `{command}`.)
 
-- `python -m rlt.migrate FILE.yaml` writes a run file of the original in our words, and says what it left out.
+- `python -m rlt.migrate FILE.yaml` translates a run file of the original, and lists what it could not
+translate.
 - The released teacher prompt, byte for byte:
   `git clone {repository} DIR && git -C DIR checkout {commit}`, then
   `layout.teacher_prompt=original:DIR`. Its text is read, nothing of the checkout is run.
@@ -48,8 +50,8 @@ def markdown(rows: Sequence[Difference]) -> str:
     parts = [_HEAD.format(command=COMMAND, repository=REPOSITORY, commit=COMMIT)]
     for title, of_kind in _parts(rows):
         parts.append(f"## {title}\n")
-        parts += _table(of_kind) if _is_full(of_kind[0]) else _narrow(of_kind)
-        parts.append("")
+        cells = _table(of_kind) if _is_full(of_kind[0]) else _narrow(of_kind)
+        parts.append(table(cells, padded=False))
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
@@ -66,11 +68,8 @@ def _is_full(row: Difference) -> bool:
     return row.kind != RENAMED and row.has_counterpart
 
 
-def _table(rows: Sequence[Difference]) -> list[str]:
-    lines = [
-        "| setting or behaviour | stage | kind | there | here | for the original's way |",
-        "|---|---|---|---|---|---|",
-    ]
+def _table(rows: Sequence[Difference]) -> list[list[str]]:
+    lines = [["setting or behaviour", "stage", "kind", "there", "here", "for the original's way"]]
     for row in rows:
         is_setting = " " not in row.name
         name, there, here = (
@@ -80,16 +79,16 @@ def _table(rows: Sequence[Difference]) -> list[str]:
         )
         here = f"{here}: {row.why}" if row.why else here
         switch = row.switch if row.switch == NO_SWITCH else _code(row.switch)
-        lines.append(f"| {name} | {', '.join(row.stages)} | {row.kind} | {there} | {here} | {switch} |")
+        lines.append([name, ", ".join(row.stages), row.kind, there, here, switch])
     return lines
 
 
-def _narrow(rows: Sequence[Difference]) -> list[str]:
-    """Return a table of keys that have another name here, or none; there is no switch to name."""
-    lines = ["| there | stage | kind | here |", "|---|---|---|---|"]
+def _narrow(rows: Sequence[Difference]) -> list[list[str]]:
+    """Return rows of keys that have another name here, or none; there is no switch to name."""
+    lines = [["there", "stage", "kind", "here"]]
     for row in rows:
         here = _code(row.here) if row.kind == RENAMED else row.here
-        lines.append(f"| `{row.name}: {row.there}` | {', '.join(row.stages)} | {row.kind} | {here} |")
+        lines.append([f"`{row.name}: {row.there}`", ", ".join(row.stages), row.kind, here])
     return lines
 
 
@@ -106,15 +105,15 @@ def _short(row: Difference) -> str:
 
 def _entry(row: Difference) -> str:
     lines = [f"  {row.name} ({', '.join(row.stages)})"]
-    for label, said in (("there", row.there), ("here", row.here), ("why", row.why), ("switch", row.switch)):
-        if said:
-            lines += _wrapped(said, f"    {label:<7}", " " * 11)
+    for label, text in (("there", row.there), ("here", row.here), ("why", row.why), ("switch", row.switch)):
+        if text:
+            lines += _wrapped(text, f"    {label:<7}", " " * 11)
     return "\n".join(lines)
 
 
-def _wrapped(said: str, first: str, rest: str) -> list[str]:
+def _wrapped(text: str, first: str, rest: str) -> list[str]:
     return textwrap.wrap(
-        said,
+        text,
         COLUMNS,
         initial_indent=first,
         subsequent_indent=rest,

@@ -1,4 +1,4 @@
-"""Where question, solution and explanation stand in the teacher's and the student's text, in token ids.
+"""Where question, solution and explanation are in the teacher's and the student's text, in token ids.
 
 Teacher: system, question | <solution> s </solution> <explanation> t </explanation>
 Student: system, question | <thought> t </thought> <solution> s </solution>
@@ -45,7 +45,7 @@ class Turn:
     completion_ids: list[int]
     """Thought and solution with their tags, and the token that ends the turn."""
     explanation: slice
-    """Where the explanation stands in the completion, its closing padding included."""
+    """Where the explanation is in the completion, its closing padding included."""
 
 
 class TeacherLayout:

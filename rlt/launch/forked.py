@@ -28,8 +28,8 @@ from rlt.launch.main import parse, prepare
 from rlt.launch.preflight import prepare_directory
 from rlt.launch.run import Launch
 from rlt.launch.training import DRAIN_TIMEOUT, copy_output
-from rlt.reporting.run_record import COMMAND_VARIABLE
-from rlt.reporting.stop_file import LAUNCHED_VARIABLE
+from rlt.rundir.run_record import COMMAND_VARIABLE
+from rlt.rundir.stop_file import LAUNCHED_VARIABLE
 from rlt.surroundings.clock import since_boot
 
 _LIBRARIES = (

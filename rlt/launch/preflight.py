@@ -1,4 +1,4 @@
-"""What is known in seconds, and would otherwise be told by the training, minutes after servers started."""
+"""Checks that take seconds and that the training would otherwise fail on, minutes after servers started."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rlt.data.load import load_eval_problems, load_problems
 from rlt.data.systems import require_systems
 from rlt.data.traces import load_traces
 from rlt.formats.tags import tag_style
-from rlt.reporting.run_record import cannot_write, finish_abandoned, only_run_in
+from rlt.rundir.run_record import cannot_write, finish_abandoned, only_run_in
 from rlt.traces.training import load_eval_traces, load_training_traces
 
 

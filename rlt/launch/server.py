@@ -24,8 +24,9 @@ from rlt.config.server_key import VARIABLE, find_key, refuse_open_host
 from rlt.devices import gpu_env
 from rlt.errors import GenerationError
 from rlt.generation.log_reason import quote_end, quote_log
+from rlt.generation.server_checks import CONTROL_TIMEOUT
 from rlt.generation.vllm_guard import GUARD
-from rlt.generation.vllm_pool import CONTROL_TIMEOUT, VLLMPool
+from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_server import VLLMServer, server_log_path
 from rlt.generation.vllm_worker import EXTENSION
 from rlt.launch.limits import check_limits, socket_env
@@ -99,7 +100,7 @@ def plan_servers(
 
 
 def run_key(config: Config) -> str | None:
-    """Return the key for the servers of one run: the configured one, or a new one unless told otherwise."""
+    """Return the key for the servers of one run: the configured one, or a new one by default."""
     generation = config.generation
     return find_key(generation.api_key_file) or (None if generation.allow_open_servers else token_hex(32))
 
@@ -203,7 +204,7 @@ class ServerProcess:
     def wait_until_ready(self, deadline: float, abandoned: Callable[[], bool], config: Config) -> None:
         """Return once the server is healthy and has generated a token; `deadline` in seconds of `running`."""
         index, start = self.plan.index, running()
-        said = start
+        reported = start
         client = VLLMServer(self.address)
         while True:
             self.check()
@@ -218,8 +219,8 @@ class ServerProcess:
             if now > deadline:
                 waited = f"{now - start:.0f} s (generation.startup_timeout)"
                 raise self._failure(f"was not healthy within {waited}")
-            if now - said > PROGRESS_EVERY:
-                said = now
+            if now - reported > PROGRESS_EVERY:
+                reported = now
                 logger.info("  server %d: loading for %.0f s", index, now - start)
             time.sleep(0.5)
         logger.info("  server %d: healthy after %.0f s, first token …", index, running() - start)

@@ -68,7 +68,7 @@ def copy_output(source: int, log: IO[bytes], console: int | None) -> None:
                 try:
                     chunk = chunk[os.write(console, chunk) :]
                 except OSError:
-                    console = None  # whoever watched has gone; the log goes on, and so does the training
+                    console = None  # the terminal is closed; the log and the training continue
 
 
 def _read(source: int) -> bytes:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from rlt.config.parser import Parser
 from rlt.errors import DataError
+from rlt.io import describe_input
 from rlt.lineage.chain import history
 from rlt.lineage.runs import Run, Runs
 from rlt.lineage.text import history_text, trace_text
 from rlt.lineage.trace import find_traces, trace_lineage, with_index
-from rlt.reporting.inputs import describe_input
 from rlt.surroundings.leaving import run_command
 
 
@@ -39,14 +39,14 @@ def main(words: Sequence[str]) -> int:
     typed = parser.parse_args(words)
     runs = Runs(typed.folders)
     if Path(typed.what).exists():
-        told = history(run_behind(Path(typed.what), runs), runs)
-        text = history_text(told)
+        found_out = history(run_behind(Path(typed.what), runs), runs)
+        text = history_text(found_out)
     else:
         problem, index = read_id(typed.what)
         found = find_traces(problem, None, runs)
-        told = [trace_lineage(rows, runs, found) for rows in with_index(found, index)]
-        text = "\n".join(map(trace_text, told))
-    sys.stdout.write(json.dumps(told, indent=2, ensure_ascii=False) + "\n" if typed.json else text)
+        found_out = [trace_lineage(rows, runs, found) for rows in with_index(found, index)]
+        text = "\n".join(map(trace_text, found_out))
+    sys.stdout.write(json.dumps(found_out, indent=2, ensure_ascii=False) + "\n" if typed.json else text)
     return 0
 
 

@@ -1,6 +1,6 @@
 """The run directories under some folders, and which of them wrote a given content.
 
-Content decides, not the path that a run was told: directories may have been moved, renamed, or set aside.
+Content decides, not the path that a run was given: directories may have been moved, renamed, or set aside.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rlt.errors import DataError
-from rlt.reporting.inputs import describe_input, folder_files
-from rlt.reporting.run_record import NAME, REHEARSAL, read_run
+from rlt.io import describe_input, folder_files
+from rlt.rundir.run_record import NAME, REHEARSAL, read_run
 
 _CHECKPOINTS = "checkpoint-*"
 

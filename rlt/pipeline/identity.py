@@ -15,14 +15,14 @@ from rlt.config.resolve import input_paths
 from rlt.config.save import load_config
 from rlt.config.schema import Config
 from rlt.errors import ConfigError
-from rlt.reporting.inputs import describe_input
-from rlt.reporting.run_record import source_digest
+from rlt.io import describe_input
+from rlt.rundir.run_record import source_digest
 
 SAVED_CONFIG = "config.yaml"
 
 
 def changes(directory: Path, run: Mapping[str, Any], config: Config, *, ignore_code: bool) -> list[str]:
-    """Return what differs between the run of a directory and a step, a few words each; none if it stands.
+    """Return what differs between the run of a directory and a step, a few words each; none if nothing does.
 
     `run` is the directory's run.json; `config` is the step's, resolved.
     """

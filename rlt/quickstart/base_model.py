@@ -4,7 +4,7 @@ Both layouts, because the method needs a teacher that can calculate and a studen
 that has only seen the student's layout calculates wrongly as a teacher, and RL then rightly prefers vague
 words. The same base becomes the teacher (after its warm-up) and stays the frozen student.
 
-Leaves out everything a real pre-training needs: data loading, checkpoints, several processes.
+It lacks everything a real pre-training needs: data loading, checkpoints, several processes.
 """
 
 from __future__ import annotations

@@ -20,10 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from rlt.config.compose import compose
-from rlt.data.own_layout import STUDENT, TEACHER, prompt_text
+from rlt.data.own_layout import prompt_text
+from rlt.data.owners import STUDENT, TEACHER
 from rlt.errors import RLTError
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import tag_style
+from rlt.io import write_json, write_text
 from rlt.models.load import load_tokenizer
 from rlt.quickstart import hidden
 from rlt.quickstart.base_model import BaseSettings, Corpus, Sample, make_base
@@ -32,7 +34,6 @@ from rlt.quickstart.prefix import answers_after
 from rlt.quickstart.stages import interrupt_on_sigterm, run_stage
 from rlt.quickstart.tokenizer import build_tokenizer
 from rlt.records import problem_id
-from rlt.reporting.files import write_json, write_text
 from rlt.reporting.progress import setup_logging
 
 logger = logging.getLogger("rlt.quickstart.claims")  # __name__ is __main__ when it is run

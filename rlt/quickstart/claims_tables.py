@@ -16,9 +16,9 @@ from typing import Any
 
 from rlt.evaluation.intervals import Interval, mean_interval, paired_interval
 from rlt.evaluation.runs import read_shares
+from rlt.io import write_json, write_text
 from rlt.quickstart import hidden
 from rlt.quickstart.report import markdown_table, percent, percent_interval
-from rlt.reporting.files import write_json, write_text
 
 PREFIX = "prefix.json"
 """In a seed's folder: the base's shares of right answers with the beginning of its thought given."""

@@ -1,6 +1,6 @@
 """What the quickstart shows: the same held-out problems before and after RL, as table, plot and JSON.
 
-Everything is read from the RL run's directory, so the report can be made again at any time. Leaves out
+Everything is read from the RL run's directory, so the report can be made again at any time. Not included:
 judging a real teacher: the kinds of explanation exist in the toy world only.
 """
 
@@ -16,14 +16,14 @@ from typing import Any
 
 from rlt.errors import DataError
 from rlt.evaluation.intervals import Interval, paired_interval
+from rlt.io import write_text
 from rlt.quickstart.world import classify
-from rlt.reporting.console import printable
-from rlt.reporting.files import write_text
-from rlt.reporting.samples import read_samples, sample_files
+from rlt.rundir.samples import read_samples, sample_files
+from rlt.text import markdown, printable
 
 Row = dict[str, Any]
 RESULT = "quickstart.json"
-"""The file in a seed's folder that says what came of it."""
+"""The file in a seed's folder with its results."""
 
 MEASURES: dict[str, Callable[[Row], float]] = {
     "reward": lambda row: row["reward"],
@@ -115,7 +115,7 @@ def table(comparison: Comparison) -> str:
     """Return the comparison as a markdown table."""
     lines = [("held out", "before RL", "after RL", "change [95 % interval]")]
     lines += [change_cells(name, change) for name, change in comparison.changes.items()]
-    return markdown_table(lines)
+    return markdown(lines).rstrip()
 
 
 def change_cells(name: str, change: Change) -> tuple[str, str, str, str]:
@@ -123,17 +123,6 @@ def change_cells(name: str, change: Change) -> tuple[str, str, str, str]:
     if name.startswith("r"):
         return name, f"{change.before:+.3f}", f"{change.after:+.3f}", str(change.difference)
     return name, percent(change.before), percent(change.after), percent_interval(change.difference)
-
-
-def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """Return lines of cells (the first is the head) as markdown, aligned for a terminal, too."""
-    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
-    rows = []
-    for line in lines:
-        cells = [f"{cell:>{width}}" for cell, width in zip(line[1:], others, strict=True)]
-        rows.append(f"| {' | '.join([line[0].ljust(first), *cells])} |")
-    ruler = "|".join([f":{'-' * (first + 1)}", *(f"{'-' * (width + 1)}:" for width in others)])
-    return "\n".join([rows[0], f"|{ruler}|", *rows[1:]])
 
 
 def percent(share: float) -> str:
@@ -179,11 +168,12 @@ def add_to_card(run: Path) -> None:
 def summary(comparison: Comparison) -> str:
     """Return one sentence: whether the explanations have become better, and what says so."""
     closed, r_ss = comparison.changes["closes its tag"], comparison.changes["r_SS"]
-    said = (
+    summary = (
         f"the warm-up teacher closed its tag in {percent(closed.before)} of its explanations, and r_SS "
         f"changed by {r_ss.difference} (paired over {comparison.num_problems} held-out problems, "
         f"{comparison.num_samples} samples each)"
     )
     if comparison.is_real:
-        return f"The explanations became better: {said}."
-    return f"An improvement is NOT shown: {said}; it needs {percent(LEAST_CLOSED)} and an interval above 0."
+        return f"The explanations became better: {summary}."
+    needed = f"it needs {percent(LEAST_CLOSED)} and an interval above 0"
+    return f"An improvement is NOT shown: {summary}; {needed}."

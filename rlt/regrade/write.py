@@ -14,16 +14,16 @@ from rlt.evaluation.verdicts import GradingPool, Ungraded
 from rlt.formats.answer import read_answer
 from rlt.formats.tags import TagStyle
 from rlt.formats.turns import turn_style
+from rlt.io import write_json, write_jsonl, write_text
 from rlt.records import problem_id
 from rlt.regrade.sample import Sample, kind_of
 from rlt.reporting.evaluation_page import Results, write_evaluation_page
 from rlt.reporting.evaluation_plots import Accuracy, draw_accuracies
-from rlt.reporting.files import write_json, write_jsonl, write_text
-from rlt.reporting.run_record import RunRecord, code_version, library_versions
-from rlt.reporting.tables import markdown
+from rlt.rundir.run_record import RunRecord, code_version, library_versions
 from rlt.tasks.benchmarks.catalog import BENCHMARKS
 from rlt.tasks.extraction import ORDERS
 from rlt.tasks.math_grader import MathGrader
+from rlt.text import markdown
 
 NO_LAYOUT = "not one thought and one solution in their tags"
 UNKNOWN = "unknown"
@@ -62,17 +62,17 @@ def write_evaluation(samples: Sequence[Sample], files: Sequence[Path], output: P
         manifest |= {"code": code_version(), "libraries": library_versions()}
         write_json(output / "manifest.json", manifest)
         model = f"Samples of {', '.join(path.name for path in files)}, graded again"
-        said = [
+        remarks = [
             f"Answers are read by the rules `{grading.extraction}`; nothing was generated.",
             *_sentences(numbers),
         ]
-        page = [f"# {model}", " ".join(said), markdown(results(numbers)).strip()]
+        page = [f"# {model}", " ".join(remarks), markdown(results(numbers)).strip()]
         if len(groups := by_group(numbers)) > 1:
             page += ["## By groups of problems", markdown(groups).strip()]
         write_text(output / "summary.md", "\n\n".join(page) + "\n")
         record.update(results=numbers)
     plot = draw_accuracies("graded again", [_line(task, of_task) for task, of_task in numbers.items()])
-    shown = Results(model, " ".join(said), results(numbers), [plot], by_group(numbers))
+    shown = Results(model, " ".join(remarks), results(numbers), [plot], by_group(numbers))
     write_evaluation_page(output, shown, _REPORTED)
     return (output / "summary.md").read_text(encoding="utf-8")
 

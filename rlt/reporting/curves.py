@@ -2,7 +2,7 @@
 
 A panel is drawn when a run has one of its metrics, so SFT and RL runs share the list. Held-out points are
 dots, with a bar from `eval_X_low` to `eval_X_high` where these are logged. A value that was not finite is a
-red cross on the lower edge: it is never left out silently.
+red cross on the lower edge: it is never dropped silently.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rlt.config.schema import BENCHMARKS, LOCAL_TASK
-from rlt.reporting.metrics import series
+from rlt.rundir.metrics import series
 from rlt.surroundings.timeline import PHASES
 
 COLORS = ("#1f5fa8", "#c2571a", "#2d8050", "#7d4fa3", "#8a8a8a", "#d9a441", "#00838f", "#a0305a")
@@ -41,7 +41,11 @@ _COMPONENT = "component/"
 PANELS = (
     Panel("reward", ("reward",), "mean over the batch; of explanations it is r_ss - r_kl + format"),
     Panel("right answers", ("correct",), "share of completions that a grader takes for right"),
-    Panel("r_ss", ("r_ss",), "how likely the student finds the solution; higher is better"),
+    Panel(
+        "r_ss",
+        ("r_ss", "r_ss_alone"),
+        "how likely the student finds the solution; higher is better; alone: before it is compared in groups",
+    ),
     Panel("r_kl", ("r_kl",), "how unnatural the student finds the explanation; lower is better"),
     Panel("hardest tokens", ("r_ss_min", "r_kl_max"), "the worst token of solution and explanation"),
     Panel("spread in a group", ("reward_std", "frac_reward_zero_std"), "no spread, no signal"),

@@ -1,4 +1,4 @@
-"""Entries of a page that are looked at one by one, with filters. Without scripts all stand one after another.
+"""Entries of a page that are looked at one by one, with filters. Without scripts all are shown in order.
 
 Every entry is in the page as escaped HTML from the start: the script only hides and shows, and reads no text.
 """

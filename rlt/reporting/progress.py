@@ -19,7 +19,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
 from typing_extensions import override
 
-from rlt.reporting.line import duration, metrics_text, times_text
+from rlt.rundir.line import metrics_text, times_text
+from rlt.text import duration
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class SampleProgress:
     """Lines that say how far a collection of samples is, and what is wrong with them.
 
     The time left goes by tokens: what is not done yet of a task will be as long as what is, on average. It is
-    not told before as many are done as are drawn at once, and some of every task: the first to end are the
+    not shown before as many are done as are drawn at once, and some of every task: the first to end are the
     shortest, and another task's may be ten times as long.
     """
 

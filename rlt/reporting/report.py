@@ -8,19 +8,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlt.reporting.console import shorten_middle
+import yaml
+
+from rlt.reporting.card import moving_student
 from rlt.reporting.curves import draw_panel, panels_of
-from rlt.reporting.metrics import NAME as METRICS_NAME
-from rlt.reporting.metrics import read_metrics, series
 from rlt.reporting.outcome import Paired, sentences, times
 from rlt.reporting.page import escaped, figure
-from rlt.reporting.processes import gpus_of_servers
 from rlt.reporting.run_page import configuration, inputs, to_run_again, versions, write_run_page
-from rlt.reporting.run_record import read_run
-from rlt.reporting.samples import SCORE_KEYS, TEXTS, read_samples, sample_files
 from rlt.reporting.tables import html_table
-from rlt.reporting.timeline import NAME as TIMELINE_NAME
-from rlt.reporting.timeline import draw_timeline, median_step, read_timelines
+from rlt.reporting.timeline_plot import draw_timeline, median_step
+from rlt.rundir.metrics import NAME as METRICS_NAME
+from rlt.rundir.metrics import read_metrics, series
+from rlt.rundir.processes import gpus_of_servers
+from rlt.rundir.run_record import read_run
+from rlt.rundir.samples import SCORE_KEYS, TEXTS, read_samples, sample_files
+from rlt.rundir.timeline import NAME as TIMELINE_NAME
+from rlt.rundir.timeline import read_timelines
+from rlt.text import shorten_middle
 
 _NUM_SAMPLES = 3
 _ENDS = 5
@@ -37,7 +41,11 @@ def write_report(run_dir: str | Path, paired: Paired) -> Path:
     metrics_path = run_dir / METRICS_NAME
     rows = read_metrics(metrics_path) if metrics_path.exists() else []
     last_step = max((row["step"] for row in rows), default=None)
+    config_path = run_dir / "config.yaml"
+    config = yaml.safe_load(config_path.read_text(encoding="utf-8")) if config_path.exists() else {}
+    moved = moving_student(config or {})
     sections = [
+        *([f"<p>{escaped(moved)}</p>"] if moved else []),
         *(f"<p>{escaped(sentence)}</p>" for sentence in sentences(run_dir, run, rows, paired)),
         _summary(rows),
         _plots(rows),
@@ -47,7 +55,7 @@ def write_report(run_dir: str | Path, paired: Paired) -> Path:
         to_run_again(run),
         inputs(run),
         versions(run),
-        configuration(run_dir / "config.yaml"),
+        configuration(config_path),
     ]
     return write_run_page(run_dir, run, sections, note="" if last_step is None else f"{last_step} steps")
 
@@ -135,7 +143,7 @@ def _samples(folder: Path, last_step: int | None) -> str:
 
 
 def _reward(row: dict[str, Any]) -> float:
-    """Return the reward that samples are ordered by; one without a number stands last."""
+    """Return the reward that samples are ordered by; one without a number comes last."""
     reward = row.get("reward")
     return reward if isinstance(reward, int | float) and reward == reward else float("-inf")
 

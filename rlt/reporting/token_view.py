@@ -1,7 +1,7 @@
 """The reward token by token, as a page and in a terminal.
 
 Solution tokens are coloured by what the explanation gained for them, explanation tokens by their divergence.
-Colours are on a fixed scale, so pages can be compared; numbers stand in each token's title and in lists of
+Colours are on a fixed scale, so pages can be compared; numbers are in each token's title and in lists of
 the extreme tokens, so nothing hangs on colour alone.
 """
 
@@ -15,10 +15,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from rlt.reporting.console import printable, shorten_middle
-from rlt.reporting.files import write_text
+from rlt.io import write_text
 from rlt.reporting.page import escaped, html_page
 from rlt.rewards.look import ExplanationToken, SolutionToken, TokenView
+from rlt.text import printable, shorten_middle
 
 FULL_COLOUR = 5.0
 """Nats at which a colour is at its strongest."""
@@ -57,7 +57,7 @@ def write_token_page(path: Path, heading: str, shown: Sequence[Shown]) -> Path:
         "<p>Solution tokens: blue where the explanation made them likelier to the student, orange where less "
         "likely. Explanation tokens: orange where the teacher finds them likelier than the student does "
         "(without a teacher: where the student is surprised), blue where the student would rather have "
-        f"said them. Full colour at {FULL_COLOUR:g} nats.</p>"
+        f"sampled them. Full colour at {FULL_COLOUR:g} nats.</p>"
     )
     body = [f"<h1>{escaped(heading)}</h1>", about, f"<nav>{links}</nav>"]
     body += [_section(index, item) for index, item in enumerate(shown)]

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from transformers import Trainer
 
-from rlt.config.check_during_training import check_answers_fit
+from rlt.config.rules.during_training import check_answers_fit
 from rlt.config.schema import LOCAL_TASK, NO_DATASET, PLAIN_SAMPLING, Config, SubsetSettings, stage_of
 from rlt.errors import DataError
 from rlt.evaluation.grading import RunningScore
@@ -29,9 +29,9 @@ from rlt.formats.layout import StudentLayout
 from rlt.generation.collective import on_main_process
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
+from rlt.io import set_aside, write_json, write_jsonl
 from rlt.records import Completion, Problem
-from rlt.reporting.files import set_aside, write_json, write_jsonl
-from rlt.reporting.run_record import Source
+from rlt.rundir.run_record import Source
 from rlt.stages.common import is_main_process
 from rlt.stages.engine import make_sampling
 from rlt.stages.evaluate import ask, manifest, open_graders, origins, read_sample, sample_row, task_input
@@ -69,8 +69,8 @@ class Benchmarks:
         drawn = gather_object([(s.key, c) for s, c in zip(mine, completions, strict=True)])
         numbers = on_main_process(accelerator, lambda: self._grade(dict(drawn), step))
         seconds = time.perf_counter() - start
-        told = "; ".join(line_of(task, of_task) for task, of_task in numbers.items())
-        logger.info("step %d: %s (%.1f s)", step, told, seconds)
+        accuracies = "; ".join(line_of(task, of_task) for task, of_task in numbers.items())
+        logger.info("step %d: %s (%.1f s)", step, accuracies, seconds)
         metrics = {k: v for task, of_task in numbers.items() for k, v in metrics_of(task, of_task).items()}
         return {**metrics, "time/benchmarks": seconds}
 
@@ -180,7 +180,7 @@ def own_prompt(layout: StudentLayout, problems: Iterable[Problem]) -> StudentLay
     if len(prompts) != 1:
         raise DataError(
             f"the training rows have {len(prompts)} different system prompts, so it is open which one the "
-            "benchmarks should be asked under: give layout.student_prompt=file:PATH, or leave out "
+            "benchmarks should be asked under: give layout.student_prompt=file:PATH, or remove "
             "evaluate.during_training"
         )
     return layout.under(prompts.pop())

@@ -13,26 +13,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rlt.config.rules.lengths import check_lengths
 from rlt.config.schema import Config
-from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
 from rlt.data.load import load_problems
 from rlt.data.prompts import student_prompt
-from rlt.data.wanted import read_wanted, take_wanted
+from rlt.data.requested import read_requested, take_requested
 from rlt.formats.layout import StudentMessages, TeacherLayout
 from rlt.formats.tags import tag_style
 from rlt.generation.types import Sampling
+from rlt.io import describe_input, input_label, write_jsonl
 from rlt.models.frozen import scoring_accelerator
 from rlt.models.load import load_context, load_eos_ids, load_tokenizer
 from rlt.records import Problem
 from rlt.reporting.dataset_card import write_traces_card
-from rlt.reporting.files import write_jsonl, write_text
 from rlt.reporting.hub import upload_dataset
-from rlt.reporting.inputs import describe_input, input_label
 from rlt.reporting.progress import SampleProgress
-from rlt.reporting.run_record import Source
-from rlt.reporting.samples import write_samples
+from rlt.rundir.run_record import Source
+from rlt.rundir.samples import write_samples
 from rlt.stages.clean import clean_problems
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool
@@ -47,7 +46,15 @@ from rlt.stages.sampling import (
     still_to_draw,
     units_of,
 )
-from rlt.traces.collect import Prompted, Sample, Wanted, plan_samples, read_sample, samples_digest, summarize
+from rlt.traces.collect import (
+    Prompted,
+    Requested,
+    Sample,
+    plan_samples,
+    read_sample,
+    samples_digest,
+    summarize,
+)
 from rlt.traces.journal import Journal
 from rlt.traces.table import as_columns, collected_row
 
@@ -79,16 +86,16 @@ def run(config: Config) -> None:
         sampling = make_sampling(config, sorted(stop_ids))
 
         # 2. Samples: so many of each row that fits.
-        wanted = read_wanted(config.collect.only) if config.collect.only else None
-        rows = prompted_rows(config, layout, messages, wanted)
+        requested = read_requested(config.collect.only) if config.collect.only else None
+        rows = prompted_rows(config, layout, messages, requested)
         num_skipped = write_skipped(config, rows)
         collect = config.collect
-        samples = plan_samples(rows.values, collect.num_samples, collect.first_sample_index, wanted)
+        samples = plan_samples(rows.values, collect.num_samples, collect.first_sample_index, requested)
 
         # 3. What an earlier run has left to draw.
         size = 1 if pool else collect.samples_per_chunk
         units = units_of(samples, size)
-        journal = Journal(output / "samples", keys_of(units), write_text)
+        journal = Journal(output / "samples", keys_of(units))
         described = describe_input(teacher)
         todo = still_to_draw(journal, units, lambda: manifest(config, described, layout, sampling, samples))
 
@@ -128,12 +135,12 @@ def read_layouts(config: Config) -> tuple[TeacherLayout, StudentMessages]:
 
 
 def prompted_rows(
-    config: Config, layout: TeacherLayout, messages: StudentMessages, wanted: Wanted | None
+    config: Config, layout: TeacherLayout, messages: StudentMessages, requested: Requested | None
 ) -> KeptRows[Prompted]:
     """Return the rows whose prompts fit; logs how long they are."""
     problems = load_problems(config.data, config.dataset_id_or_path, layout.tags, need_trace=False)
-    if wanted is not None:
-        problems = take_wanted(problems, list(wanted), str(config.collect.only))
+    if requested is not None:
+        problems = take_requested(problems, list(requested), str(config.collect.only))
     problems = clean_problems(problems, config)
 
     def lay_out(problem: Problem) -> Prompted:

@@ -18,13 +18,14 @@ from typing import Any
 
 from rlt.config.files import sequence_length
 from rlt.config.original.skythought import LIBRARIES, grader_paths, grader_versions, is_skythought
+from rlt.config.rules.lengths import check_lengths
 from rlt.config.schema import LOCAL_TASK, Config, SubsetSettings
 from rlt.config.server_key import find_key
-from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
 from rlt.data.load import take_subset
-from rlt.data.own_layout import STUDENT, prompt_text
+from rlt.data.own_layout import prompt_text
+from rlt.data.owners import STUDENT
 from rlt.evaluation.grading import RunningScore
 from rlt.evaluation.items import (
     Asked,
@@ -46,14 +47,12 @@ from rlt.formats.layout import StudentLayout
 from rlt.generation.openai_pool import WITHHELD, OpenAIPool, Texts
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
+from rlt.io import describe_input, input_label, write_json, write_jsonl, write_text
 from rlt.models.frozen import scoring_accelerator
 from rlt.models.load import load_context, load_eos_ids, load_tokenizer
 from rlt.records import Completion
-from rlt.reporting.files import write_json, write_jsonl, write_text
-from rlt.reporting.inputs import describe_input, input_label
 from rlt.reporting.progress import SampleProgress
-from rlt.reporting.run_record import Source, code_version, library_versions
-from rlt.reporting.tables import markdown
+from rlt.rundir.run_record import Source, code_version, library_versions
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool
 from rlt.stages.evaluation_report import evaluation_report
@@ -106,7 +105,7 @@ def run(config: Config) -> None:
         pool = open_pool(config, layout)
         size = 1 if pool else evaluate.samples_per_chunk
         units = units_of(longest_first(samples), size)
-        journal = Journal(output / "samples", keys_of(units), write_text, "answers", FIELDS)
+        journal = Journal(output / "samples", keys_of(units), "answers", FIELDS)
         described = describe_input((name, revision))
         facts = manifest(config, described, layout, sampling, tables, times)
         if isinstance(pool, OpenAIPool):
@@ -137,9 +136,8 @@ def run(config: Config) -> None:
         if is_main_process():
             graded = (sample_row(s, journal.rows[s.key], verdicts[s.key]) for s in samples)
             write_jsonl(output / "samples.jsonl", graded)
-            asked = facts.get("generation.api_model")
             whole = {**facts, **origins(config, facts, sources, pool)}
-            numbers = write_numbers(config, sampling, input_label(described), whole, asked)
+            numbers = write_numbers(config, sampling, input_label(described), whole)
             write_json(output / "manifest.json", whole)
             record.update(results=numbers, skipped=num_skipped)
 
@@ -188,7 +186,7 @@ def open_graders(config: Config) -> GradingPool:
 def longest_first(samples: Sequence[EvalSample]) -> list[EvalSample]:
     """Return the samples in the order to draw them: a long one that starts last is waited for alone.
 
-    In batches those of about one length stand together, with little padding.
+    Batches hold answers of about one length, with little padding.
     """
     return sorted(samples, key=lambda sample: -len(sample.prompt_ids))
 
@@ -204,17 +202,11 @@ def clock(
 
 
 def write_numbers(
-    config: Config,
-    sampling: Sampling,
-    model: str,
-    manifest: Mapping[str, Any],
-    asked: list[str] | None = None,
+    config: Config, sampling: Sampling, model: str, manifest: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the numbers of samples.jsonl, written to summary.json and, as a table, to summary.md.
-
-    `asked` are the names by which other people's servers were asked.
-    """
+    """Return the numbers of samples.jsonl, written to summary.json and, as a table, to summary.md."""
     output = Path(config.output_dir)
+    asked: list[str] | None = manifest.get("generation.api_model")  # of other people's servers
     with (
         (output / "samples.jsonl").open(encoding="utf-8") as lines,
         MathGrader(config.evaluate.grading_seconds) as grader,
@@ -229,7 +221,7 @@ def write_numbers(
         model = f"{model}, asked as {', '.join(asked)}"
     if is_skythought(prompt_text(config, STUDENT)):
         model = f"{model}, under SkyThought's own system prompt"
-    page = summary_page(numbers, model, facts, markdown=markdown, reference=config.evaluate.reference)
+    page = summary_page(numbers, model, facts, reference=config.evaluate.reference)
     write_text(output / "summary.md", page)
     logger.info("%s", page)
     return numbers
@@ -365,7 +357,7 @@ def hand_in(score: RunningScore, sample: EvalSample, row: Mapping[str, Any]) -> 
 
 
 def sample_row(sample: EvalSample, drawn: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
-    """Return the row of an answer in samples.jsonl; the question is left out where it is private."""
+    """Return the row of an answer in samples.jsonl; the question is skipped where it is private."""
     asked, item = sample.asked, sample.asked.item
     return {
         **dict(zip(FIELDS, sample.key, strict=True)),

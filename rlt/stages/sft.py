@@ -14,8 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from rlt.config.schema import Config
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LAST_TOKENS, LengthRule, fit_lengths, keep_shortest
-from rlt.reporting.console import shorten_middle
-from rlt.reporting.run_record import RunRecord
+from rlt.rundir.run_record import RunRecord
 from rlt.stages.benchmarks import Benchmarks, watch_benchmarks
 from rlt.stages.common import (
     is_main_process,
@@ -26,6 +25,7 @@ from rlt.stages.common import (
     start_step,
     tidy_checkpoints,
 )
+from rlt.text import shorten_middle
 from rlt.trainers.arguments import sft_arguments
 from rlt.trainers.engine import answers_of
 from rlt.trainers.epochs import train
@@ -78,7 +78,7 @@ def fit_rows(rows: KeptRows[T], lay_out: Callable[[T], Target], config: Config) 
 def sft_data(
     rows: KeptRows[Row], eval_rows: KeptRows[Row] | None, checkpoint: Path | None, record: RunRecord
 ) -> SFTData:
-    """Return the rows of a run, in the order that it goes on in."""
+    """Return the rows of a run, in the order that it continues in."""
     held_out = eval_rows.values if eval_rows else None
     return SFTData(rows.values, held_out, places_of(rows, checkpoint, record))
 

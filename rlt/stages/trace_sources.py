@@ -10,7 +10,7 @@ from rlt.data.traces import ExplainedRow, join_traces, load_traces, number_trace
 from rlt.formats.tags import tag_style
 from rlt.models.load import load_tokenizer
 from rlt.records import Problem, Trace
-from rlt.reporting.run_record import Source
+from rlt.rundir.run_record import Source
 from rlt.stages.common import progress, write_skipped
 from rlt.stages.layouts import student_layout
 from rlt.traces.columns import is_fallback
@@ -24,7 +24,7 @@ def source_inputs(config: Config) -> dict[str, Source | None]:
 
 
 def read_traces(config: Config, check: Callable[[Problem], object]) -> tuple[list[Trace], int]:
-    """Return the traces of all sources, and how many rows were left out; `check` refuses problems.
+    """Return the traces of all sources, and how many rows were skipped; `check` refuses problems.
 
     Of the settings of `data`, those that name a version or a part of dataset_id_or_path hold for it alone.
     """

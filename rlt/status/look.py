@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import socket
 import time
 from collections.abc import Iterable, Mapping
@@ -23,13 +22,14 @@ import psutil
 import yaml
 
 from rlt.errors import DataError
-from rlt.reporting.now import NAME as NOW
-from rlt.reporting.now import seconds_in_phase
-from rlt.reporting.processes import NAME as PROCESSES
-from rlt.reporting.processes import OF_OTHERS, is_alive
-from rlt.reporting.redact import redact
-from rlt.reporting.run_record import NAME as RUN
-from rlt.reporting.run_record import read_run
+from rlt.io import read_tail
+from rlt.rundir.now import NAME as NOW
+from rlt.rundir.now import seconds_in_phase
+from rlt.rundir.processes import NAME as PROCESSES
+from rlt.rundir.processes import OF_OTHERS, is_alive
+from rlt.rundir.run_record import NAME as RUN
+from rlt.rundir.run_record import read_run
+from rlt.text import redact, without_colour
 
 PIPELINE = "pipeline.json"
 METRICS = "metrics.jsonl"
@@ -39,11 +39,10 @@ _RECENT_STEPS = 10
 """The rate is that of so many steps."""
 _DEPTH = 3
 """How far below a folder runs are looked for."""
-_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SERVERS = ("generation.servers", "reward.servers", "reward.answers.servers")
 
-Told = dict[str, Any]
+Status = dict[str, Any]
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -64,8 +63,8 @@ def find_runs(folder: Path) -> list[Path]:
     return sorted({path for path in found if path.parent not in pipelines}, key=_changed, reverse=True)
 
 
-def look(directory: Path) -> Told:
-    """Return what the run in a directory is doing; None stands for what is not known."""
+def look(directory: Path) -> Status:
+    """Return what the run in a directory is doing; None means unknown."""
     if (directory / PIPELINE).is_file():
         return _look_at_pipeline(directory)
     run = read_run(directory) if (directory / RUN).is_file() else {}
@@ -82,7 +81,7 @@ def look(directory: Path) -> Told:
     doing = None
     if now and state != "starting":
         doing = {"phase": now["phase"], "seconds": seconds_in_phase(now)}
-    told: Told = {
+    status: Status = {
         "directory": str(directory),
         "stage": run.get("stage"),
         "state": state,
@@ -99,8 +98,8 @@ def look(directory: Path) -> Told:
         "servers": [],
     }
     if is_on:
-        told["servers"] = _servers(directory, told["processes"])
-    return told
+        status["servers"] = _servers(directory, status["processes"])
+    return status
 
 
 def _is_run(folder: Path) -> bool:
@@ -112,10 +111,10 @@ def _changed(directory: Path) -> float:
     return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
 
 
-def _look_at_pipeline(directory: Path) -> Told:
+def _look_at_pipeline(directory: Path) -> Status:
     record = _read_json(directory / PIPELINE)
     steps = record.get("steps", [])
-    told: Told = {
+    status: Status = {
         "directory": str(directory),
         "stage": "pipeline",
         "state": record.get("status"),
@@ -132,8 +131,8 @@ def _look_at_pipeline(directory: Path) -> Told:
             step["now"] = look(place)
     lives = any(step.get("now", {}).get("state") in ("running", "starting") for step in running)
     if record.get("status") == "running" and not lives and not _is_held(directory):
-        told["state"] = "interrupted"
-    return told
+        status["state"] = "interrupted"
+    return status
 
 
 def _is_held(directory: Path) -> bool:
@@ -157,7 +156,7 @@ def _state(run: Mapping[str, Any], launch: Mapping[str, Any], launcher_lives: bo
     return "interrupted" if is_here else "starting"
 
 
-def _processes(directory: Path, run: Mapping[str, Any], launch: Mapping[str, Any]) -> list[Told]:
+def _processes(directory: Path, run: Mapping[str, Any], launch: Mapping[str, Any]) -> list[Status]:
     """Return the run's processes: those of the launchers, or the one that run.json names.
 
     Whether one of another machine is alive is not known: None.
@@ -172,14 +171,14 @@ def _processes(directory: Path, run: Mapping[str, Any], launch: Mapping[str, Any
     process = run.get("process", {})
     if not found and process:
         found = [(process, {"name": run.get("stage"), "pid": process["pid"]})]
-    told = []
+    status = []
     for record, described in found:
         log = Path(described["log"]) if described.get("log") else None
         if log and not log.is_file():
             log = directory / "logs" / log.name  # the folder was given relative to another one
         is_here = record.get("host") == socket.gethostname()
         alive = is_alive(described) if is_here else None
-        told.append(
+        status.append(
             {
                 **{key: described.get(key) for key in ("name", "pid", "address")},
                 "host": record.get("host"),
@@ -190,10 +189,10 @@ def _processes(directory: Path, run: Mapping[str, Any], launch: Mapping[str, Any
                 "children": _children(described["pid"]) if alive and described["name"] != "launcher" else [],
             }
         )
-    return told
+    return status
 
 
-def _children(pid: int) -> list[Told]:
+def _children(pid: int) -> list[Status]:
     """Return the processes below one that have a name of their own: ranks, engines."""
     found = []
     with suppress(psutil.Error):
@@ -205,7 +204,7 @@ def _children(pid: int) -> list[Told]:
     return found
 
 
-def _servers(directory: Path, processes: Iterable[Mapping[str, Any]]) -> list[Told]:
+def _servers(directory: Path, processes: Iterable[Mapping[str, Any]]) -> list[Status]:
     """Return every server of the run, started or only named, and whether it answers."""
     addresses = dict.fromkeys(p["address"] for p in processes if p["address"])
     addresses |= dict.fromkeys(_named_servers(directory / "config.yaml"))
@@ -246,13 +245,13 @@ def _named_servers(path: Path) -> list[str]:
     return found
 
 
-def training_rows(path: Path, tail_bytes: int | None = None) -> list[Told]:
+def training_rows(path: Path, tail_bytes: int | None = None) -> list[Status]:
     """Return the lines of training metrics, oldest first, of the file's end alone if `tail_bytes` says so.
 
     A line that is still being written is skipped.
     """
     rows = []
-    for line in _tail(path, tail_bytes).split("\n")[:-1]:
+    for line in read_tail(path, tail_bytes).split("\n")[:-1]:
         with suppress(ValueError):
             row = json.loads(line)
             if isinstance(row, dict) and {"step", "time", "loss"} <= row.keys():
@@ -260,15 +259,15 @@ def training_rows(path: Path, tail_bytes: int | None = None) -> list[Told]:
     return rows
 
 
-def _pace(rows: list[Told]) -> float | None:
+def _pace(rows: list[Status]) -> float | None:
     """Return seconds per step over the last steps."""
     if len(rows) < 2 or rows[-1]["step"] <= rows[0]["step"]:
         return None
     return (rows[-1]["time"] - rows[0]["time"]) / (rows[-1]["step"] - rows[0]["step"])
 
 
-def _left(pace: float | None, rows: list[Told], of: int | None, directory: Path) -> float | None:
-    """Return the seconds that are left, less those since the last step was told."""
+def _left(pace: float | None, rows: list[Status], of: int | None, directory: Path) -> float | None:
+    """Return the seconds that are left, less those since the last logged step."""
     if pace is None or of is None:
         return None
     since = time.time() - (directory / METRICS).stat().st_mtime
@@ -277,25 +276,12 @@ def _left(pace: float | None, rows: list[Told], of: int | None, directory: Path)
 
 def _last_line(path: Path) -> str | None:
     """Return the last line of a log, without colours and secrets, as a terminal would show it."""
-    lines = _COLOUR.sub("", _tail(path)).replace("\r", "\n").split("\n")
+    lines = without_colour(read_tail(path, _TAIL_BYTES)).replace("\r", "\n").split("\n")
     return next((redact(line.strip()) for line in reversed(lines) if line.strip()), None)
 
 
-def _tail(path: Path, tail_bytes: int | None = _TAIL_BYTES) -> str:
-    """Return the last whole lines of a file, or all of it; nothing where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            start = 0 if tail_bytes is None else max(0, size - tail_bytes)
-            file.seek(start)
-            text = file.read().decode("utf-8", errors="replace")
-    except OSError:
-        return ""
-    return text.partition("\n")[2] if start else text
-
-
-def _read_json(path: Path) -> Told:
-    """Return a file's object, an empty one where there is none; files of ours are never half written."""
+def _read_json(path: Path) -> Status:
+    """Return a file's object, an empty one where there is none; run files are never half written."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -9,7 +9,7 @@ from copy import deepcopy
 from itertools import accumulate
 
 import pytest
-from formats_text import HARD, adversarial, benign, hostile
+from helpers.formats_text import HARD, adversarial, benign, hostile
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from transformers import AddedToken, ByT5Tokenizer
@@ -423,7 +423,7 @@ CLOSE = BESPOKE.explanation.close
         (["Four.", "<|endoftext|>"], "Four.", False, False),
         (["Four"], "Four", False, False),  # cut by length
         (["Four <|end_of_expl"], "Four <|end_of_expl", False, False),  # cut inside the tag
-        (["Fo", "<|im_end|>", "ur", CLOSE], "Fo", False, False),  # the tag stands outside the turn
+        (["Fo", "<|im_end|>", "ur", CLOSE], "Fo", False, False),  # the tag is outside the turn
         (["Fo", "<|im_start|>", "ur", CLOSE, "<|im_end|>"], "Fo", False, False),
         ([CLOSE, "<|im_end|>"], "", True, False),
         (["<|im_end|>"], "", False, False),

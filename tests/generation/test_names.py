@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import requests
 import torch
-from generation_server import running_server
-from generation_tiny import tiny_tokenizer
+from helpers.generation_server import running_server
+from helpers.generation_tiny import tiny_tokenizer
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -25,9 +25,9 @@ from transformers import (
 )
 
 from rlt.errors import ModelError
+from rlt.generation.checkpoint_sync import CheckpointSync
 from rlt.generation.names import served_names
 from rlt.generation.vllm_pool import VLLMPool
-from rlt.generation.weight_sync import CheckpointSync
 from rlt.generation.weights import model_weights
 from rlt.models.checkpoint_tensors import checkpoint_tensors
 

@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_models import fake_model
+from helpers.fake_models import fake_model
 
 from rlt.config.compose import compose
 from rlt.config.overrides import CONFIG_DIR
 from rlt.config.resolve import resolve
 from rlt.config.save import save_config
+from rlt.io import file_digest
 from rlt.pipeline.decide import Decision, decide
 from rlt.pipeline.plan import PlannedStep, make_plan
-from rlt.reporting.inputs import file_digest
-from rlt.reporting.run_record import RunRecord
+from rlt.rundir.run_record import RunRecord
 
 RUN = Path("out/student_sft")
 RUN_FILE = """\
@@ -116,7 +116,7 @@ def test_what_failed_goes_on_although_the_code_was_mended(run):
     checkpoint.mkdir()
     assert not decided().from_checkpoint  # not whole
     (checkpoint / "trainer_state.json").write_text("{}")
-    assert decided().text.startswith("goes on from its last checkpoint: ")
+    assert decided().text.startswith("continues from its last checkpoint: ")
     assert decided("seed=7") == Decision(True, "seed was 42 and is 7", aside=True)  # of another run
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from moments import Moment, is_pending
+from helpers.moments import Moment, is_pending
 
 from rlt.errors import Paused
-from rlt.reporting.inputs import describe_input
-from rlt.reporting.run_record import read_run
+from rlt.io import describe_input
+from rlt.rundir.run_record import read_run
 
 ROOT = Path(__file__).parents[2]
 ENV = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
@@ -194,7 +194,7 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(chain, tiny_student
 
     done = launch(*words)
     assert done.returncode == 0, done.stderr
-    assert "student goes on from its last checkpoint: the last run is interrupted" in done.stderr
+    assert "student continues from its last checkpoint: the last run is interrupted" in done.stderr
     run = read_run(tmp_path / "out/student")
     assert (run["status"], run["earlier"][0]["status"]) == ("finished", "interrupted")
     steps = [json.loads(line)["step"] for line in (tmp_path / "out/student/metrics.jsonl").open()]

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from collect_runs import (
+from helpers.collect_runs import (
     NUM_PROBLEMS,
     collect_words,
     journal_rows,
@@ -16,15 +16,15 @@ from collect_runs import (
     lines_of,
     problem_file,
 )
+from helpers.stage_runs import run_here, run_processes, succeed
 from pyarrow import parquet
-from stage_runs import run_here, run_processes, succeed
 
 from rlt.config.schema import DataSettings
 from rlt.data.load import load_problems
 from rlt.data.traces import load_traces, number_traces
 from rlt.errors import CheckpointError, DataError
 from rlt.formats.tags import TAG_STYLES
-from rlt.reporting.run_record import read_run
+from rlt.rundir.run_record import read_run
 
 STAGE = "collect_traces"
 CHUNK = 2

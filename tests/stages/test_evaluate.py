@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collect_runs import killed_at
-from skythought_stand_in import stand_in
-from stage_runs import later_win, run_here, run_processes, succeed
+from helpers.collect_runs import killed_at
+from helpers.skythought_stand_in import stand_in
+from helpers.stage_runs import later_win, run_here, run_processes, succeed
 
 from rlt.errors import CheckpointError, DataError
 from rlt.reporting.page import escaped
-from rlt.reporting.run_record import read_run
+from rlt.rundir.run_record import read_run
 
 STAGE = "evaluate"
 NUM_ROWS = 12

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from stage_runs import ROOT, run_command, run_here, succeed
+from helpers.stage_runs import ROOT, run_command, run_here, succeed
 
 from rlt.records import problem_id
-from rlt.reporting.run_record import read_run
+from rlt.rundir.run_record import read_run
 
 STAGE = "plan_traces"
 BUDGET, CUTOFFS = 3000, [1500, 6000]

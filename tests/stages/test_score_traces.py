@@ -7,13 +7,13 @@ import signal
 from pathlib import Path
 
 import pytest
-from moments import Moment, run_until_killed
+from helpers.moments import Moment, run_until_killed
+from helpers.stage_runs import run_here, run_processes, succeed
 from pyarrow import parquet
-from stage_runs import run_here, run_processes, succeed
 
 from rlt.errors import CheckpointError, DataError
-from rlt.reporting.run_record import read_run
 from rlt.rewards import StudentLikelihood
+from rlt.rundir.run_record import read_run
 
 STAGE = "score_traces"
 ROWS_PER_SHARD = 4

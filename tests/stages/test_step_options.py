@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from stage_runs import rl_words, run_here, train_rows, weights
+from helpers.stage_runs import rl_words, run_here, train_rows, weights
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 from rlt.errors import GenerationError
-from rlt.reporting.samples import read_samples
+from rlt.rundir.samples import read_samples
 from rlt.trainers.reading import ReadOnce
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from stage_runs import (
+from helpers.stage_runs import (
     ROOT,
     count_differences,
     eval_rows,
@@ -29,12 +28,13 @@ from stage_runs import (
     train_rows,
     weights,
 )
+from safetensors.torch import load_file, save_file
 
 from rlt.config.compose import compose
 from rlt.errors import CheckpointError, DataError, ModelError, Paused
-from rlt.reporting.run_record import read_run
-from rlt.reporting.samples import read_samples, sample_files
-from rlt.reporting.timeline import read_timelines
+from rlt.rundir.run_record import read_run
+from rlt.rundir.samples import read_samples, sample_files
+from rlt.rundir.timeline import read_timelines
 from rlt.stages.common import resume_point
 
 

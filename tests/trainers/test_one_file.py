@@ -15,14 +15,14 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
+from helpers.stage_runs import rl_words, run_here, weights
 from recorded_step import RecordingTrainer
-from stage_runs import rl_words, run_here, weights
 from test_update import LEARNING_RATE, nearby  # noqa: F401 - a fixture
 
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.records import Problem
-from rlt.reporting.samples import read_samples
+from rlt.rundir.samples import read_samples
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "examples" / "rlt_in_one_file.py"
 TEACHER, STUDENT = "Explain the solution.", "Think and then solve."

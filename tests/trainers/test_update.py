@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
+from helpers.stage_runs import eval_rows, mix, rl_words, run_here, run_processes, succeed, train_rows, weights
 from recorded_step import RecordingTrainer
-from stage_runs import eval_rows, mix, rl_words, run_here, run_processes, succeed, train_rows, weights
 
-from rlt.reporting.samples import read_samples
+from rlt.rundir.samples import read_samples
 
 pytestmark = pytest.mark.slow
 LEARNING_RATE = 1e-3
