@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from rlt.io import write_text
 from rlt.real_model.calls import read_calls
 from rlt.real_model.results import (
     SHARES,
@@ -24,11 +25,11 @@ from rlt.real_model.results import (
     read_rows,
 )
 from rlt.real_model.sizes import Sizes
-from rlt.reporting.files import write_text
-from rlt.reporting.metrics import read_metrics
 from rlt.reporting.page import escaped, html_page
-from rlt.reporting.run_record import read_run
-from rlt.reporting.tables import Rows, html_table, markdown
+from rlt.reporting.tables import html_table
+from rlt.rundir.metrics import read_metrics
+from rlt.rundir.run_record import read_run
+from rlt.text import Rows, markdown
 
 SHOWN = 5
 """Held-out problems whose explanations are printed: the first ones."""

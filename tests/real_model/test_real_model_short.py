@@ -13,9 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from rlt.reporting.metrics import read_metrics
 
 from rlt.real_model.convert import LOSS, loss_of
+from rlt.rundir.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
