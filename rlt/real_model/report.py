@@ -58,9 +58,6 @@ def write_report(folder: Path, sizes: Sizes) -> Path:
         kinds_section(
             "Four kinds of explanations, read by the base", NO_TEACHER, kinds_of(training / "kinds")
         ),
-        kinds_section(
-            "The same with the warmed-up teacher", WITH_TEACHER, kinds_of(training / "kinds_teacher")
-        ),
         course_of_rl(training / "teacher_rl"),
     ]
     if sizes.students:
@@ -70,6 +67,11 @@ def write_report(folder: Path, sizes: Sizes) -> Path:
             tokens_section(measures),
             side_by_side(before, after),
             ranks_section(ranks(measures)),
+            kinds_section(
+                "The four kinds with the warmed-up teacher",
+                WITH_TEACHER,
+                kinds_of(measures / "kinds_teacher"),
+            ),
         ]
     title = "The method on a real language model: SmolLM2-135M-Instruct and GSM8K"
     page = html_page(title, [f"<h1>{escaped(title)}</h1>", *map(_html, sections)])
