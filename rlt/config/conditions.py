@@ -285,6 +285,8 @@ CONDITIONS: tuple[OnlyWith, ...] = (
         stages=("select_traces",),
     ),
     _with(("show.best", "show.worst"), "show.rows", _off, "show.rows=[]"),
-    _if_on(("layout.teacher_prompt", "generation.stop_at_tag"), "infer.solution", '"42"'),
+    _if_on(
+        ("layout.teacher_prompt", "layout.show_solution", "generation.stop_at_tag"), "infer.solution", '"42"'
+    ),
     _with(("layout.student_prompt",), "infer.solution", _off, "infer.solution=null"),
 )

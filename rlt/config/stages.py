@@ -153,7 +153,8 @@ _LIKELIHOOD = (
 )
 _SCORING = (
     *(*_RUN, *_DATASET, *_MODEL, *_LIKELIHOOD, *_SERVERS),
-    *(*_LAYOUT, "layout.teacher_prompt", "layout.override", "temperature", "reward.verify_server"),
+    *(*_LAYOUT, "layout.teacher_prompt", "layout.show_solution", "layout.override"),
+    *("temperature", "reward.verify_server"),
 )
 _TRACE_FILES = (
     *(*_RUN, *_DATASET, "traces", "score.fallback_index", "student_model", "model.trust_remote_code"),
@@ -176,7 +177,9 @@ _NO_TAG = ("generation.stop_at_tag", "the tag is a teacher's, and a student has 
 STAGES: dict[str, Stage] = {
     "teacher_sft": Stage(
         "warm-up: fine-tunes a teacher on reasoning traces in its own layout",
-        settings=(*_TRAINING, *_SFT, "layout.teacher_prompt", "data.missing_trace"),
+        settings=(
+            *(*_TRAINING, *_SFT, "layout.teacher_prompt", "layout.show_solution", "data.missing_trace"),
+        ),
         needs=(_NEEDS_MODEL,),
         checks=("bounds", "attention", "batch", "trainer", "greedy", "data", "files", "lengths"),
         model="teacher",
@@ -187,7 +190,8 @@ STAGES: dict[str, Stage] = {
     "teacher_rl": Stage(
         "trains a teacher by RL with the reward of frozen students",
         settings=(
-            *(*_TRAINING, *_RL, *_LIKELIHOOD, "layout.teacher_prompt", "generation.stop_at_tag"),
+            *(*_TRAINING, *_RL, *_LIKELIHOOD, "layout.teacher_prompt", "layout.show_solution"),
+            "generation.stop_at_tag",
             *("reward.teacher_logprobs", "reward.verify_server", "reward.length", "reward.copy"),
             *("reward.answers", "reward.functions", "reward.answer_group"),
             *("monitors.max_solution_copied", "monitors.max_solution_first", "monitors.max_missing_tag"),

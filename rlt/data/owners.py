@@ -62,6 +62,7 @@ def owners_of(config: Config, read: Read = find_layout) -> Iterator[Owner]:
             layout = read(model, config.model.revision)
             yield Owner("model_name_or_path", model, role, setting, layout)
     counts = reads_student_model(config) and (config.stage != "select_traces" or config.select.max_length)
+    counts = counts and config.stage != "student_rl"  # a copy reads the policy's text, in its layout
     if counts and config.student_model:
         layout = read(config.student_model, None)
         yield Owner("student_model", config.student_model, "student", STUDENT, layout)

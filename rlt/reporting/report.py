@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from rlt.pages import Figure
+from rlt.reporting.card import moving_student
 from rlt.reporting.curves import draw_panel, panels_of
 from rlt.reporting.outcome import Paired, sentences, times
 from rlt.reporting.run_page import write_run_page
@@ -38,12 +41,15 @@ def write_report(run_dir: str | Path, paired: Paired) -> Path:
     metrics_path = run_dir / METRICS_NAME
     rows = read_metrics(metrics_path) if metrics_path.exists() else []
     last_step = max((row["step"] for row in rows), default=None)
+    config_path = run_dir / "config.yaml"
+    config = yaml.safe_load(config_path.read_text(encoding="utf-8")) if config_path.exists() else {}
+    moved = moving_student(config or {})
     return write_run_page(
         run_dir,
         run,
         "training.html.j2",
         note="" if last_step is None else f"{last_step} steps",
-        sentences=sentences(run_dir, run, rows, paired),
+        sentences=[*([moved] if moved else []), *sentences(run_dir, run, rows, paired)],
         summary=_summary(rows),
         ends=_ENDS,
         curves=[Figure(draw_panel(rows, panel), panel.title, panel.note) for panel in panels_of(rows)],

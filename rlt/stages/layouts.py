@@ -29,7 +29,10 @@ def teacher_layout(config: Config, tokenizer: PreTrainedTokenizerBase) -> Teache
     """Return how the teacher of a run is asked."""
     tags, model, revision = tag_style(config.layout.tags), config.model_name_or_path, config.model.revision
     template = template_settings(config, model, revision)
-    layout = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags), template)
+    layout = TeacherLayout(
+        *(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags), template),
+        show_solution=config.layout.show_solution,
+    )
     _check_switches(config, layout.chat)
     _tell_of_older_prompts(layout, model, revision)
     return layout
