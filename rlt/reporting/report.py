@@ -48,7 +48,7 @@ def write_report(run_dir: str | Path, paired: Paired) -> Path:
         run_dir,
         run,
         "training.html.j2",
-        note="" if last_step is None else f"{last_step} steps",
+        note="" if last_step is None else f"{last_step} step{'' if last_step == 1 else 's'}",
         sentences=[*([moved] if moved else []), *sentences(run_dir, run, rows, paired)],
         summary=_summary(rows),
         ends=_ENDS,
