@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from rlt.devices import on_gpu
 from rlt.errors import ConfigError
 from rlt.models.load import load_model
-from rlt.models.logprobs import Request, add_token_query, token_logprobs
+from rlt.models.logprobs import Extra, Request, add_token_query, own_head, token_logprobs, token_values
+from rlt.models.own_head import OwnHead
 from rlt.models.zero_init import buffers_left_alone, warn_of_rounded_parameters
 
 
@@ -51,6 +52,34 @@ class FrozenModel:
                 runs=runs,
                 agree=agree if self.collective else (lambda count: count),
             )
+
+    def values(
+        self,
+        requests: list[Request],
+        extra: Extra | None,
+        *,
+        temperature: float,
+        tokens_per_batch: int,
+        runs: Sequence[int] | None = None,
+        agree: Callable[[int], int] = lambda count: count,
+    ) -> list[tuple[torch.Tensor, ...]]:
+        """Return what is read at each request's positions (see `token_values`)."""
+        with self.in_place() as module:
+            return token_values(
+                module,
+                requests,
+                extra,
+                temperature=temperature,
+                tokens_per_batch=tokens_per_batch,
+                device=self._device,
+                runs=runs,
+                agree=agree if self.collective else (lambda count: count),
+            )
+
+    @property
+    def head(self) -> OwnHead:
+        """From its hidden states to its logits; the first call is collective where it is sharded."""
+        return own_head(getattr(self._module, "module", self._module), self._device)
 
     @contextmanager
     def in_place(self) -> Iterator[Any]:
