@@ -24,7 +24,7 @@ from rlt.config.typed import chosen_settings
 from rlt.config.validate import validate
 from rlt.data.own_layout import adopt_layouts
 from rlt.errors import ConfigError, Paused, RLTError
-from rlt.reporting.stop_file import LAUNCHED_VARIABLE
+from rlt.rundir.stop_file import LAUNCHED_VARIABLE
 from rlt.surroundings.last_words import let_first_end
 from rlt.surroundings.place import settle
 from rlt.surroundings.roll_call import meet_processes
@@ -62,7 +62,7 @@ def run(config: Config, options: argparse.Namespace, overrides: Sequence[str]) -
 
 def check_text(config: Config) -> None:
     """Read what a training would, tokenizers and rows, and raise what it would; load no model."""
-    import_module("rlt.reporting.origin").require_same_origin(config)
+    import_module("rlt.rundir.origin").require_same_origin(config)
     elsewhere = [name for name in reads(config) if not is_here(name)]
     told = "not looked into, as it is not on this machine: %s"
     if len(elsewhere) == len(reads(config)):

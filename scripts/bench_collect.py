@@ -32,7 +32,6 @@ from rlt.generation.types import Sampling
 from rlt.launch.server import running_servers
 from rlt.quickstart.tokenizer import build_tokenizer
 from rlt.quickstart.world import make_world, vocabulary
-from rlt.reporting.files import write_text
 from rlt.reporting.progress import SampleProgress
 from rlt.stages.collect_traces import prompted_rows, read_layouts
 from rlt.stages.engine import make_sampling, server_pool
@@ -66,7 +65,7 @@ def main() -> None:
                 pool.reset_prefix_cache()
                 start = time.perf_counter()
                 todo = {i: [sample] for i, sample in enumerate(samples)}
-                journal = Journal(Path(folder) / str(turn), [[s.key] for s in samples], write_text)
+                journal = Journal(Path(folder) / str(turn), [[s.key] for s in samples])
                 clock = SampleProgress([], len(samples), options.in_flight, every=3600)
                 drawn = from_servers(pool, sampling, config.seed, todo)
                 save(drawn, todo, journal, partial(read_sample, layout=layout), clock)

@@ -29,8 +29,8 @@ from typing import Any
 
 import torch
 
-from rlt.launch import hardware
-from rlt.launch.hardware import GIB
+from rlt.forecast import hardware
+from rlt.forecast.hardware import GIB
 from rlt.surroundings.gpus import GPU, recognise
 
 Line = dict[str, Any]
@@ -183,7 +183,7 @@ def why_not(constant: str, gpu: GPU) -> str:
 
 def print_constants(found: dict[str, list[float]], gpu: GPU, *, tiny: bool) -> None:
     """Print each constant, what was measured, and the verdict."""
-    print(f"\nconstants of rlt/launch/hardware.py on {gpu.name} (kept within {TOLERANCE:.0%})")
+    print(f"\nconstants of rlt/forecast/hardware.py on {gpu.name} (kept within {TOLERANCE:.0%})")
     rows = [("constant", "assumed", "measured", "verdict")]
     for name, measured in {**found, **{name: [] for name in NOT_HERE}}.items():
         assumed = float(getattr(hardware, name))

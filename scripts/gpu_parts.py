@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlt.launch.activations import Numbers, training_activations
-from rlt.launch.hardware import GIB
-from rlt.launch.model_size import PUBLISHED
+from rlt.forecast.activations import Numbers, training_activations
+from rlt.forecast.hardware import GIB
+from rlt.forecast.model_size import PUBLISHED
 from rlt.models.size import Decoder
 
 Line = dict[str, Any]

@@ -24,8 +24,8 @@ from rlt.devices import (
     visible_gpus,
 )
 from rlt.errors import ConfigError
-from rlt.launch.forecast import NoForecast
-from rlt.launch.hardware import gpu_kind
+from rlt.forecast.forecast import NoForecast
+from rlt.forecast.hardware import gpu_kind
 from rlt.launch.main import main
 from rlt.quickstart.stages import choose_backend
 

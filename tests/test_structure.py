@@ -18,11 +18,13 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    ("errors",),
+    ("errors", "io", "text"),
     ("records", "devices", "surroundings"),
+    ("device_plan",),
     ("config",),
     ("formats", "models", "tasks"),
     ("data", "rewards", "generation"),
+    ("forecast", "rundir"),
     ("trainers", "traces", "evaluation", "reporting"),
     ("stages", "quickstart", "launch"),
     ("pipeline", "lineage", "status", "migrate", "differences", "regrade"),
@@ -154,7 +156,7 @@ def test_hydra_and_omegaconf_stay_in_the_configuration():
 
 def test_configuration_imports_nothing_heavy():
     for path in SOURCES:
-        if area(path) in ("errors", "records", "config"):
+        if area(path) in ("errors", "io", "text", "records", "config"):
             heavy = {"torch", "transformers", "trl", "datasets", "accelerate", "numpy"}
             assert not roots(path) & heavy, path
 

@@ -15,10 +15,9 @@ import psutil
 from rlt.config.parser import Parser
 from rlt.devices import query_nvidia_smi
 from rlt.errors import RLTError, first_line
-from rlt.reporting.redact import redact
-from rlt.reporting.run_record import code_version, library_versions
+from rlt.rundir.run_record import code_version, library_versions
+from rlt.text import gib, redact
 
-_GIB = 1 << 30
 _PREFIXES = (
     "CUDA_",
     "NCCL_",
@@ -52,7 +51,7 @@ def facts() -> dict[str, str]:
         "rlt": f"{code['package']} ({commit}; sources {code['sha256'][:12]})",
         "system": platform.platform(),
         "processor": f"{platform.machine()}, {os.cpu_count()} cores, {len(os.sched_getaffinity(0))} usable",
-        "memory": f"{memory.total / _GIB:.1f} GiB, {memory.available / _GIB:.1f} GiB available",
+        "memory": f"{gib(memory.total)} GiB, {gib(memory.available)} GiB available",
         "GPUs": gpus(),
         **library_versions(),
         **{name: redact(f"{name}={value}").partition("=")[2] for name, value in variables().items()},

@@ -12,12 +12,13 @@ from inspect import cleandoc
 
 from rlt.config.stages import STAGES
 from rlt.config.tree import Row, record_of, rows
+from rlt.text import markdown
 
 _HEAD = """\
 # Settings
 
 Every setting with its type, default, bounds and the stages that read it. This page is generated from
-`rlt/config/schema.py` by `python -m rlt.config.reference`; edit the schema, not the page.
+`rlt/config/schema/` by `python -m rlt.config.reference`; edit the schema, not the page.
 
 - On the command line: `KEY=VALUE`, for example `trainer.save_steps=50` or `reward.answer_clip=[-20,0]`.
 - In a run file: nested YAML (`trainer: {{save_steps: 50}}`); the sections below are the first level.
@@ -72,19 +73,18 @@ def _head(name: str, record: type) -> str:
 
 
 def _table(settings: Iterable[Row], read_as: str | None = None) -> str:
-    lines = ["| setting | type | default | meaning | stages |", "|:--|:--|:--|:--|:--|"]
-    return "\n".join([*lines, *(_line(row, read_as or row.name) for row in settings)])
+    head = ["setting", "type", "default", "meaning", "stages"]
+    return markdown([head, *(_cells(row, read_as or row.name) for row in settings)], padded=False).rstrip()
 
 
-def _line(row: Row, read_as: str) -> str:
+def _cells(row: Row, read_as: str) -> list[str]:
     """Return the row of a table; `read_as` is the setting that stages read it by."""
     default = "required" if row.default == "???" else f"`{_value(row.default)}`"
     rules = [f"{_SIGNS[name]} {bound:.12g}" for name, bound in row.bounds.items()]
     if row.choices:
         rules = [f"one of `{'`, `'.join(row.choices)}`"]
     meaning = "; ".join([row.doc, *rules])
-    cells = [f"`{row.name}`", row.type_name, default, meaning, _stages(read_as)]
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return [f"`{row.name}`", row.type_name, default, meaning, _stages(read_as)]
 
 
 def _value(value: object) -> str:

@@ -9,9 +9,9 @@ import logging
 import os
 from copy import deepcopy
 
-from rlt.config.check_benchmarks import plain_task
 from rlt.config.files import has_checkpoint
 from rlt.config.prompts import source_file, with_home
+from rlt.config.rules.benchmarks import plain_task
 from rlt.config.schema import PROMPT_KEYWORDS, Config, stage_of
 from rlt.config.tree import get
 

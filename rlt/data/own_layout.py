@@ -50,7 +50,7 @@ class Owner:
     prompt_setting: str
     layout: ModelLayout | None
     is_checkpoint: bool = False
-    """Then a difference is for reporting/origin.py to refuse, with what else must not change."""
+    """Then a difference is for rundir/origin.py to refuse, with what else must not change."""
 
     @property
     def prompt(self) -> str | None:

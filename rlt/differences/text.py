@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from rlt.config.original.prompt import COMMIT, REPOSITORY
 from rlt.differences.compare import Difference
 from rlt.differences.records import DELIBERATE, NO_SWITCH, RENAMED, UNKNOWN
+from rlt.text import markdown as table
 
 COLUMNS = 80
 COMMAND = "python -m rlt.differences --markdown"
@@ -48,8 +49,8 @@ def markdown(rows: Sequence[Difference]) -> str:
     parts = [_HEAD.format(command=COMMAND, repository=REPOSITORY, commit=COMMIT)]
     for title, of_kind in _parts(rows):
         parts.append(f"## {title}\n")
-        parts += _table(of_kind) if _is_full(of_kind[0]) else _narrow(of_kind)
-        parts.append("")
+        cells = _table(of_kind) if _is_full(of_kind[0]) else _narrow(of_kind)
+        parts.append(table(cells, padded=False))
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
@@ -66,11 +67,8 @@ def _is_full(row: Difference) -> bool:
     return row.kind != RENAMED and row.has_counterpart
 
 
-def _table(rows: Sequence[Difference]) -> list[str]:
-    lines = [
-        "| setting or behaviour | stage | kind | there | here | for the original's way |",
-        "|---|---|---|---|---|---|",
-    ]
+def _table(rows: Sequence[Difference]) -> list[list[str]]:
+    lines = [["setting or behaviour", "stage", "kind", "there", "here", "for the original's way"]]
     for row in rows:
         is_setting = " " not in row.name
         name, there, here = (
@@ -80,16 +78,16 @@ def _table(rows: Sequence[Difference]) -> list[str]:
         )
         here = f"{here}: {row.why}" if row.why else here
         switch = row.switch if row.switch == NO_SWITCH else _code(row.switch)
-        lines.append(f"| {name} | {', '.join(row.stages)} | {row.kind} | {there} | {here} | {switch} |")
+        lines.append([name, ", ".join(row.stages), row.kind, there, here, switch])
     return lines
 
 
-def _narrow(rows: Sequence[Difference]) -> list[str]:
-    """Return a table of keys that have another name here, or none; there is no switch to name."""
-    lines = ["| there | stage | kind | here |", "|---|---|---|---|"]
+def _narrow(rows: Sequence[Difference]) -> list[list[str]]:
+    """Return rows of keys that have another name here, or none; there is no switch to name."""
+    lines = [["there", "stage", "kind", "here"]]
     for row in rows:
         here = _code(row.here) if row.kind == RENAMED else row.here
-        lines.append(f"| `{row.name}: {row.there}` | {', '.join(row.stages)} | {row.kind} | {here} |")
+        lines.append([f"`{row.name}: {row.there}`", ", ".join(row.stages), row.kind, here])
     return lines
 
 

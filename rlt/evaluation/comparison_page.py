@@ -9,6 +9,7 @@ from statistics import fmean
 from rlt.evaluation.intervals import share_interval
 from rlt.evaluation.paired import Paired
 from rlt.evaluation.runs import Model
+from rlt.text import markdown
 
 Table = list[list[str]]
 _WIDTH, _LEFT, _LINE = 720, 250, 26
@@ -102,13 +103,17 @@ def markdown_page(
     with_problems: bool,
 ) -> str:
     """Return the tables and sentences as Markdown."""
-    parts = [_markdown(accuracies(models)), _markdown(differences(pairs)), "\n".join(sentences(pairs))]
+    parts = [
+        markdown(accuracies(models)).rstrip(),
+        markdown(differences(pairs)).rstrip(),
+        "\n".join(sentences(pairs)),
+    ]
     if groups:
-        parts += ["## By groups of problems", _markdown(differences(groups))]
+        parts += ["## By groups of problems", markdown(differences(groups)).rstrip()]
         parts += ["\n".join(sentences(groups, "comparisons of groups"))]
     if with_problems:
         rows = by_problem(models)
-        parts += ["## Problems on which the models differ", _markdown(rows) if rows[1:] else _NONE]
+        parts += ["## Problems on which the models differ", markdown(rows).rstrip() if rows[1:] else _NONE]
     if found := notes(models, protocol_differs):
         parts.append("\n".join(found))
     return "\n\n".join(parts) + "\n"
@@ -177,13 +182,6 @@ def _picture(pairs: Sequence[Paired]) -> str:
         f'intervals" font-size="12" font-family="sans-serif">'
         f'<path d="M{x(0)} 0V{base}" stroke="#999" stroke-dasharray="3 3"/>{"".join(lines())}{ticks}</svg>'
     )
-
-
-def _markdown(table: Table) -> str:
-    head, *rows = table
-    marks = ["---", "---", *["--:"] * (len(head) - 2)]
-    clean = [[cell.replace("|", "/") for cell in row] for row in (head, marks, *rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in clean)
 
 
 def _html(table: Table) -> str:

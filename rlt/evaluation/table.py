@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlt.evaluation.protocol import told
 from rlt.evaluation.published import PUBLISHED, TASKS, TRUST, unlike
+from rlt.text import markdown
 
 Summary = Mapping[str, Mapping[str, Any]]
 Rows = list[list[str]]
-Markdown = Callable[[Rows], str]
 
 
-def summary_page(
-    summary: Summary, model: str, facts: Mapping[str, Any], *, markdown: Markdown, reference: bool
-) -> str:
-    """Return summary.md; `markdown` makes a table of rows, `reference` adds what others have published.
+def summary_page(summary: Summary, model: str, facts: Mapping[str, Any], *, reference: bool) -> str:
+    """Return summary.md; `reference` adds what others have published.
 
     `facts` are what summary.json says besides the tasks.
     """

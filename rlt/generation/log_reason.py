@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlt.generation.log_remedies import remedy_of
+from rlt.text import without_colour
 
 LOG_LINES = 15
 _LOG_BYTES = 1 << 20
@@ -19,7 +20,6 @@ _LENGTH = 300
 """Characters of a quoted message: vLLM lists its 300 architectures in one."""
 _KILLED = 137
 """The exit code after SIGKILL, as a shell shows it."""
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ROUTINE = re.compile(
     r'HTTP/1\.\d" [24]\d\d |Avg prompt throughput'
     r"|^nanobind: |^ - (leaked|\.\.\. skipped)|refleaks\.html|resource_tracker"  # after the real last words
@@ -136,7 +136,7 @@ def _read(path: Path) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    return "\n" * skipped + _COLOUR.sub("", text)  # so that lines keep their numbers
+    return "\n" * skipped + without_colour(text)  # so that lines keep their numbers
 
 
 def _unreadable(path: Path) -> str | None:

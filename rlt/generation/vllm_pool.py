@@ -1,6 +1,6 @@
 """Generation with any number of running vLLM servers: the `Generator` of real training.
 
-Starting and ending servers is the launcher's work, weights are pushed by weight_sync.py.
+Starting and ending servers is the launcher's work, weights are pushed by a WeightSync.
 """
 
 from __future__ import annotations

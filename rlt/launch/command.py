@@ -9,11 +9,11 @@ from pathlib import Path
 
 from rlt.config.allocator import allocator_env
 from rlt.config.schema import Config, stage_of
+from rlt.device_plan import Plan
 from rlt.devices import gpu_env
 from rlt.launch.machines import Machines
-from rlt.launch.plan import Plan
 from rlt.launch.server import cpu_threads
-from rlt.reporting.run_record import GPUS_VARIABLE
+from rlt.rundir.run_record import GPUS_VARIABLE
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from rlt.config.schema import Config, stage_of
+from rlt.device_plan import Plan
 from rlt.errors import ConfigError
-from rlt.launch.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import psutil
 
 from rlt.generation.sync_folder import remove_sync_folder
 from rlt.launch.descendants import GRACE, kill_living, living, wait_until
-from rlt.reporting.process_name import name_process
+from rlt.surroundings.process_name import name_process
 
 KILL_TIMEOUT = 10.0
 """Seconds that the kernel gets to end killed processes, which may have much memory to give back."""

@@ -13,7 +13,7 @@ from rlt.errors import GenerationError, TrainingStuck
 from rlt.generation.log_reason import quote_log
 from rlt.generation.vllm_server import VLLMServer
 from rlt.launch.server import ServerProcess
-from rlt.reporting.now import LOADING, read_now
+from rlt.rundir.now import LOADING, read_now
 from rlt.surroundings.clock import running
 
 logger = logging.getLogger(__name__)

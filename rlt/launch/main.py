@@ -29,21 +29,21 @@ from rlt.config.server_key import VARIABLE
 from rlt.config.typed import chosen_settings
 from rlt.config.validate import validate
 from rlt.data.own_layout import adopt_layouts
-from rlt.devices import MIG, refuse_unusable, usable_in_rehearsal, visible_gpus
-from rlt.errors import ConfigError, RLTError
-from rlt.launch.command import PROJECT, training_command, training_env
-from rlt.launch.compilers import check_compilers
-from rlt.launch.disk import check_disk, disk_needs
-from rlt.launch.forecast import Forecast, count_steps, make_forecast, size_of_policy
-from rlt.launch.forecast_text import page
-from rlt.launch.machines import ALONE, Machines, check_machines, take_options
-from rlt.launch.plan import (
+from rlt.device_plan import (
     STRATEGIES,
     Plan,
     plan_generation,
     plan_training,
     plan_with_servers,
 )
+from rlt.devices import MIG, refuse_unusable, usable_in_rehearsal, visible_gpus
+from rlt.errors import ConfigError, RLTError
+from rlt.forecast.disk import check_disk, disk_needs
+from rlt.forecast.forecast import Forecast, count_steps, make_forecast, size_of_policy
+from rlt.forecast.page import page
+from rlt.launch.command import PROJECT, training_command, training_env
+from rlt.launch.compilers import check_compilers
+from rlt.launch.machines import ALONE, Machines, check_machines, take_options
 from rlt.launch.ports import free_ports
 from rlt.launch.preflight import check_local_data, prepare_directory
 from rlt.launch.rehearse import FLAG, refuse_rehearsal, rehearsal, results
@@ -52,8 +52,8 @@ from rlt.launch.server import ServerPlan, plan_servers, run_key
 from rlt.launch.signals import Stopped
 from rlt.launch.versions import untested_versions
 from rlt.models.size import NoForecast
-from rlt.reporting.origin import require_same_origin
-from rlt.reporting.run_record import COMMAND_VARIABLE
+from rlt.rundir.origin import require_same_origin
+from rlt.rundir.run_record import COMMAND_VARIABLE
 from rlt.surroundings.place import settle
 from rlt.surroundings.world import PROCESSES_VARIABLE, forget_processes, refuse_many_launchers
 

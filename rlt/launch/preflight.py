@@ -9,7 +9,7 @@ from rlt.data.load import load_eval_problems, load_problems
 from rlt.data.systems import require_systems
 from rlt.data.traces import load_traces
 from rlt.formats.tags import tag_style
-from rlt.reporting.run_record import cannot_write, finish_abandoned, only_run_in
+from rlt.rundir.run_record import cannot_write, finish_abandoned, only_run_in
 from rlt.traces.training import load_eval_traces, load_training_traces
 
 

@@ -20,15 +20,15 @@ from safetensors import SafetensorError
 
 from rlt.config.attention import needs_gpu, not_provided
 from rlt.config.overrides import literal, quoted
+from rlt.config.rules.lengths import check_lengths
 from rlt.config.schema import Config, StudentSettings, stage_of
 from rlt.config.stages import names
-from rlt.config.validate import check_lengths
 from rlt.data.lengths import LAST_TOKENS
 from rlt.data.load import require_full_step
+from rlt.device_plan import Plan
 from rlt.errors import ConfigError
-from rlt.launch.plan import Plan
-from rlt.reporting.run_record import REHEARSAL, cannot_write, only_run_in, read_run
-from rlt.reporting.tables import markdown
+from rlt.rundir.run_record import REHEARSAL, cannot_write, only_run_in, read_run
+from rlt.text import markdown
 
 if TYPE_CHECKING:
     from rlt.models.tiny import Shrunk

@@ -12,28 +12,26 @@ from functools import partial
 from pathlib import Path
 
 from rlt.config.schema import Config, stage_of
+from rlt.device_plan import Plan
 from rlt.devices import VARIABLE as GPUS_VARIABLE
 from rlt.errors import Paused, RLTError
+from rlt.forecast.forecast import Forecast
+from rlt.forecast.page import summary
 from rlt.generation.log_reason import quote_end
 from rlt.generation.sync_folder import remove_sync_folder, sync_folder
 from rlt.generation.vllm_server import LOADING_VARIABLE
-from rlt.launch.forecast import Forecast
-from rlt.launch.forecast_text import summary
 from rlt.launch.guard import the_guard
 from rlt.launch.health import MotionWatch
 from rlt.launch.machines import ALONE, Machines
 from rlt.launch.meeting import meet
 from rlt.launch.native_builds import remove_stale_locks
-from rlt.launch.plan import Plan
 from rlt.launch.preflight import prepare_log
 from rlt.launch.server import ServerPlan, ServerProcess, key_env, start_servers, wait_for_servers
 from rlt.launch.signals import Stopped, save_on_signals, stop_on_signals
 from rlt.launch.supervise import Limits, supervise
 from rlt.launch.training import TrainingProcess
-from rlt.reporting.process_name import name_process
-from rlt.reporting.processes import describe_process, forget_other_machines, write_processes
-from rlt.reporting.redact import redact
-from rlt.reporting.run_record import (
+from rlt.rundir.processes import describe_process, forget_other_machines, write_processes
+from rlt.rundir.run_record import (
     COMMAND_VARIABLE,
     explain_failure,
     finish_abandoned,
@@ -41,8 +39,10 @@ from rlt.reporting.run_record import (
     read_run,
     source_digest,
 )
-from rlt.reporting.stop_file import LAUNCHED_VARIABLE, forget_request
+from rlt.rundir.stop_file import LAUNCHED_VARIABLE, forget_request
 from rlt.surroundings.clock import since_boot
+from rlt.surroundings.process_name import name_process
+from rlt.text import redact
 from rlt.trainers.arguments import patience
 
 logger = logging.getLogger("rlt.launch")

@@ -27,9 +27,9 @@ from rlt.config.resolve import resolve
 from rlt.config.schema import Config, stage_of
 from rlt.config.server_key import is_loopback
 from rlt.config.validate import validate
+from rlt.device_plan import plan_generation
 from rlt.devices import refuse_unusable, visible_gpus
 from rlt.errors import ConfigError, RLTError
-from rlt.launch.plan import plan_generation
 from rlt.launch.server import ServerPlan, plan_servers, start_servers, wait_for_servers
 from rlt.launch.signals import Stopped, stop_on_signals
 from rlt.surroundings.place import settle

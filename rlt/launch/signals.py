@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from types import FrameType
 
-from rlt.reporting.stop_file import ask_to_stop
+from rlt.rundir.stop_file import ask_to_stop
 
 logger = logging.getLogger(__name__)
 

@@ -26,13 +26,12 @@ from rlt.config.server_key import VARIABLE
 from rlt.devices import named_gpus, refuse_unusable, visible_gpus
 from rlt.errors import ConfigError, ModelError, RLTError
 from rlt.generation.server_logprobs import served_name
+from rlt.io import describe_input, write_json
 from rlt.launch.ports import is_free
 from rlt.launch.server import ServerProcess, plan_servers, start_servers, wait_for_servers
 from rlt.launch.signals import Stopped, stop_on_signals
 from rlt.models.load import DTYPES, load_context
 from rlt.models.scaled_head import model_folder, write_scaled_copy
-from rlt.reporting.files import write_json
-from rlt.reporting.inputs import describe_input
 from rlt.surroundings.place import settle
 from rlt.surroundings.world import forget_processes
 

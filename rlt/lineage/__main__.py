@@ -12,11 +12,11 @@ from pathlib import Path
 
 from rlt.config.parser import Parser
 from rlt.errors import DataError
+from rlt.io import describe_input
 from rlt.lineage.chain import history
 from rlt.lineage.runs import Run, Runs
 from rlt.lineage.text import history_text, trace_text
 from rlt.lineage.trace import find_traces, trace_lineage, with_index
-from rlt.reporting.inputs import describe_input
 from rlt.surroundings.leaving import run_command
 
 

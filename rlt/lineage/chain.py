@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rlt.io import input_label
 from rlt.lineage.runs import Run, Runs
-from rlt.reporting.inputs import input_label
 
 
 def history(run: Run, runs: Runs) -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rlt.errors import DataError
-from rlt.reporting.inputs import describe_input, folder_files
-from rlt.reporting.run_record import NAME, REHEARSAL, read_run
+from rlt.io import describe_input, folder_files
+from rlt.rundir.run_record import NAME, REHEARSAL, read_run
 
 _CHECKPOINTS = "checkpoint-*"
 

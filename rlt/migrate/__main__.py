@@ -13,9 +13,9 @@ from pathlib import Path
 from rlt.config.original.run_file import read_run_file
 from rlt.config.parser import Parser
 from rlt.errors import ConfigError
+from rlt.io import write_text
 from rlt.migrate.translate import Migrated, run_folder, translate
 from rlt.migrate.write import command, not_written, parts, tried, wrapped
-from rlt.reporting.files import write_text
 from rlt.surroundings.leaving import run_command
 
 _COLUMNS = 80

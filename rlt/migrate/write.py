@@ -12,11 +12,11 @@ from typing import Any
 import yaml
 
 from rlt.config.bounds import check_bounds
-from rlt.config.check_trainer import check_trainer
 from rlt.config.compose import compose
 from rlt.config.original.prompt import COMMIT, REPOSITORY
 from rlt.config.overrides import CONFIG_DIR
 from rlt.config.resolve import resolve
+from rlt.config.rules.trainer import check_trainer
 from rlt.errors import ConfigError
 from rlt.migrate.translate import Migrated, not_in_checkout
 

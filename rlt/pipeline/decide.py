@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rlt.pipeline.identity import changes
 from rlt.pipeline.plan import PlannedStep
-from rlt.reporting.run_record import NAME, read_run
+from rlt.rundir.run_record import NAME, read_run
 
 _WHOLE_CHECKPOINT = "checkpoint-*/trainer_state.json"
 """Trainer writes this file last."""

@@ -15,8 +15,8 @@ from rlt.config.resolve import input_paths
 from rlt.config.save import load_config
 from rlt.config.schema import Config
 from rlt.errors import ConfigError
-from rlt.reporting.inputs import describe_input
-from rlt.reporting.run_record import source_digest
+from rlt.io import describe_input
+from rlt.rundir.run_record import source_digest
 
 SAVED_CONFIG = "config.yaml"
 

@@ -18,10 +18,10 @@ from statistics import StatisticsError, correlation, fmean
 
 from rlt.config.parser import Parser
 from rlt.errors import DataError
+from rlt.io import write_text
 from rlt.pipeline.run import NAME
-from rlt.reporting.files import write_text
-from rlt.reporting.tables import markdown
 from rlt.surroundings.leaving import run_command
+from rlt.text import markdown
 
 _RANK = re.compile(r"rank_(\d+)")
 

@@ -13,21 +13,20 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rlt.config.overrides import read
 from rlt.config.schema import Config
 from rlt.errors import Paused, RLTError
+from rlt.io import set_aside, write_json
 from rlt.launch.command import PROJECT
 from rlt.launch.signals import Stopped, stop_on_signals
 from rlt.launch.training import TrainingProcess
 from rlt.pipeline.decide import Decision, decide
 from rlt.pipeline.plan import PlannedStep, make_plan
-from rlt.reporting.files import set_aside, write_json
-from rlt.reporting.run_record import NAME as RUN_FILE
-from rlt.reporting.run_record import command_line, only_run_in, read_run
-from rlt.reporting.tables import markdown
+from rlt.rundir.run_record import NAME as RUN_FILE
+from rlt.rundir.run_record import command_line, only_run_in, read_run
+from rlt.text import duration, markdown, timestamp
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ class Pipeline:
         self._plan = plan
         self._output = output
         self._ignore_code = ignore_code
-        self._started = _now()
+        self._started = timestamp()
         self.outcomes = [
             Outcome(step.name, step.config.stage, str(step.directory), step.command) for step in plan
         ]
@@ -133,7 +132,7 @@ class Pipeline:
         """Return what became of each step, as Markdown."""
         rows = [["step", "stage", "status", "time", "directory"]]
         for outcome in self.outcomes:
-            spent = "" if outcome.seconds is None else _duration(outcome.seconds)
+            spent = "" if outcome.seconds is None else duration(outcome.seconds)
             rows.append([outcome.name, outcome.stage, outcome.status, spent, outcome.directory])
         return markdown(rows)
 
@@ -165,7 +164,7 @@ class Pipeline:
         record = {
             "status": status,
             "started": self._started,
-            "ended": None if status == "running" else _now(),
+            "ended": None if status == "running" else timestamp(),
             "command": command_line(),
             "steps": [asdict(outcome) for outcome in self.outcomes],
         }
@@ -198,13 +197,3 @@ def _error_of(directory: Path, log: Path) -> str | None:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     told = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
     return told[-1] if told else None
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

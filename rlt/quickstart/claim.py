@@ -20,11 +20,12 @@ from statistics import fmean
 
 from rlt.errors import RLTError
 from rlt.evaluation.intervals import Interval, mean_interval, paired_interval
-from rlt.quickstart.report import RESULT, Change, change_cells, markdown_table, percent, percent_interval
+from rlt.io import write_json, write_text
+from rlt.quickstart.report import RESULT, Change, change_cells, percent, percent_interval
 from rlt.quickstart.stages import interrupt_on_sigterm, run_to_end
 from rlt.quickstart.students import AFTER, Students
-from rlt.reporting.files import write_json, write_text
 from rlt.reporting.progress import setup_logging
+from rlt.text import markdown
 
 logger = logging.getLogger("rlt.quickstart.claim")  # __name__ is __main__ when it is run
 
@@ -118,12 +119,12 @@ def claim_text(results: Sequence[SeedResult]) -> str:
         answers.append(_student_cells(str(result.seed), result.students))
     if len(results) > 1:
         answers.append(_student_cells("mean", students_over_seeds(results)))
-    blocks = [markdown_table(lines)]
+    blocks = [markdown(lines).rstrip()]
     if len(results) > 1:
         totals = [("mean over seeds", "before RL", "after RL", "change, paired by seed [95 % interval]")]
         totals += [change_cells(name, change) for name, change in over_seeds(results).items()]
-        blocks.append(markdown_table(totals))
-    blocks.append(markdown_table(answers))
+        blocks.append(markdown(totals).rstrip())
+    blocks.append(markdown(answers).rstrip())
     real = sum(result.is_real for result in results)
     blocks.append(
         f"In {real} of {len(results)} seeds the warm-up teacher closed its tag in at least 95 % of its "

@@ -25,6 +25,7 @@ from rlt.data.own_layout import STUDENT, TEACHER, prompt_text
 from rlt.errors import ConfigError, RLTError
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import tag_style
+from rlt.io import write_json, write_text
 from rlt.quickstart.base_model import BaseSettings, Corpus, make_base
 from rlt.quickstart.plot import write_plot
 from rlt.quickstart.report import RESULT, Comparison, compare, evaluations, example, summary, table
@@ -32,9 +33,8 @@ from rlt.quickstart.stages import choose_backend, interrupt_on_sigterm, run_stag
 from rlt.quickstart.students import Students, read_students, students_summary, students_table
 from rlt.quickstart.tokenizer import build_tokenizer
 from rlt.quickstart.world import make_world, vocabulary
-from rlt.reporting.files import write_json, write_text
-from rlt.reporting.metrics import read_metrics
 from rlt.reporting.progress import setup_logging
+from rlt.rundir.metrics import read_metrics
 from rlt.surroundings.place import settle
 from rlt.surroundings.world import forget_processes
 

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rlt.evaluation.intervals import mean_interval
+from rlt.io import write_atomically
 from rlt.quickstart.report import MEASURES, Comparison, Row, by_problem
 from rlt.quickstart.students import Students
-from rlt.reporting.files import write_atomically
-from rlt.reporting.metrics import series
+from rlt.rundir.metrics import series
 
 _METRICS = {"reward": "reward", "r_SS": "r_ss", "r_KL": "r_kl"}
 _NOTES = {

@@ -17,8 +17,8 @@ from typing import Any
 from rlt.errors import DataError
 from rlt.evaluation.intervals import Interval, paired_interval
 from rlt.quickstart.world import classify
-from rlt.reporting.console import printable
-from rlt.reporting.samples import read_samples, sample_files
+from rlt.rundir.samples import read_samples, sample_files
+from rlt.text import markdown, printable
 
 Row = dict[str, Any]
 RESULT = "quickstart.json"
@@ -105,7 +105,7 @@ def table(comparison: Comparison) -> str:
     """Return the comparison as a markdown table."""
     lines = [("held out", "before RL", "after RL", "change [95 % interval]")]
     lines += [change_cells(name, change) for name, change in comparison.changes.items()]
-    return markdown_table(lines)
+    return markdown(lines).rstrip()
 
 
 def change_cells(name: str, change: Change) -> tuple[str, str, str, str]:
@@ -113,17 +113,6 @@ def change_cells(name: str, change: Change) -> tuple[str, str, str, str]:
     if name.startswith("r"):
         return name, f"{change.before:+.3f}", f"{change.after:+.3f}", str(change.difference)
     return name, percent(change.before), percent(change.after), percent_interval(change.difference)
-
-
-def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """Return lines of cells (the first is the head) as markdown, aligned for a terminal, too."""
-    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
-    rows = []
-    for line in lines:
-        cells = [f"{cell:>{width}}" for cell, width in zip(line[1:], others, strict=True)]
-        rows.append(f"| {' | '.join([line[0].ljust(first), *cells])} |")
-    ruler = "|".join([f":{'-' * (first + 1)}", *(f"{'-' * (width + 1)}:" for width in others)])
-    return "\n".join([rows[0], f"|{ruler}|", *rows[1:]])
 
 
 def percent(share: float) -> str:

@@ -14,7 +14,8 @@ from pathlib import Path
 from rlt.evaluation.intervals import Interval, paired_share_interval, share_interval
 from rlt.evaluation.paired import Shares
 from rlt.evaluation.runs import read_shares
-from rlt.quickstart.report import markdown_table, percent, percent_interval
+from rlt.quickstart.report import percent, percent_interval
+from rlt.text import markdown
 
 AFTER = "taught after RL"
 STUDENTS = {
@@ -69,7 +70,7 @@ def students_table(students: Students) -> str:
         share = f"{percent(accuracy.mean)} [{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}]"
         lead = students.lead.get(name)
         lines.append((name, share, percent_interval(lead) if lead else ""))
-    return markdown_table(lines)
+    return markdown(lines).rstrip()
 
 
 def students_summary(students: Students) -> str:

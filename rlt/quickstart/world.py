@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rlt.errors import DataError
-from rlt.reporting.files import write_text
+from rlt.io import write_text
 
 KINDS = {"good": 0.25, "vague": 0.72, "faulty": 0.03}
 """Share of each kind of explanation in the corpus."""

@@ -10,7 +10,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rlt.config.check_benchmarks import plain_task
+from rlt.config.rules.benchmarks import plain_task
 from rlt.errors import DataError
 from rlt.regrade.sample import Sample, plain_reference, texts_of
 

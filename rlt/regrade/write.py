@@ -14,16 +14,16 @@ from rlt.evaluation.verdicts import GradingPool, Ungraded
 from rlt.formats.answer import read_answer
 from rlt.formats.tags import TagStyle
 from rlt.formats.turns import turn_style
+from rlt.io import write_json, write_jsonl, write_text
 from rlt.records import problem_id
 from rlt.regrade.sample import Sample, kind_of
 from rlt.reporting.evaluation_page import Results, write_evaluation_page
 from rlt.reporting.evaluation_plots import Accuracy, draw_accuracies
-from rlt.reporting.files import write_json, write_jsonl, write_text
-from rlt.reporting.run_record import RunRecord, code_version, library_versions
-from rlt.reporting.tables import markdown
+from rlt.rundir.run_record import RunRecord, code_version, library_versions
 from rlt.tasks.benchmarks.catalog import BENCHMARKS
 from rlt.tasks.extraction import ORDERS
 from rlt.tasks.math_grader import MathGrader
+from rlt.text import markdown
 
 NO_LAYOUT = "not one thought and one solution in their tags"
 UNKNOWN = "unknown"

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
+from rlt.io import write_text
 from rlt.reporting.curves import COLORS, draw
-from rlt.reporting.files import write_text
 from rlt.reporting.page import escaped, figure, html_page
-from rlt.reporting.tables import Rows, html_table
+from rlt.reporting.tables import html_table
+from rlt.text import Rows
 
 
 def write_budget_page(

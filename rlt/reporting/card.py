@@ -14,12 +14,11 @@ import yaml
 from rlt.config.files import LAYOUT_FILE
 from rlt.data.model_layout import read_layout
 from rlt.data.own_layout import STUDENT, described
-from rlt.reporting.files import write_text
-from rlt.reporting.inputs import file_digest
-from rlt.reporting.metrics import NAME as METRICS_NAME
-from rlt.reporting.metrics import read_metrics, series
-from rlt.reporting.redact import redact, without_private_paths
-from rlt.reporting.run_record import read_run
+from rlt.io import file_digest, write_text
+from rlt.rundir.metrics import NAME as METRICS_NAME
+from rlt.rundir.metrics import read_metrics, series
+from rlt.rundir.run_record import read_run
+from rlt.text import markdown, redact, without_private_paths
 
 NAME = "README.md"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -243,6 +242,5 @@ def _licence(run: dict[str, Any], license_id: str | None) -> str:
 
 
 def markdown_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Return a Markdown table."""
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    """Return a section's table, without a line break at its end."""
+    return markdown([head, *rows], padded=False).rstrip()

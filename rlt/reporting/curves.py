@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rlt.config.schema import BENCHMARKS, LOCAL_TASK
-from rlt.reporting.metrics import series
+from rlt.rundir.metrics import series
 from rlt.surroundings.timeline import PHASES
 
 COLORS = ("#1f5fa8", "#c2571a", "#2d8050", "#7d4fa3", "#8a8a8a", "#d9a441", "#00838f", "#a0305a")

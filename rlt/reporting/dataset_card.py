@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from rlt.data.kept import REPEATED
+from rlt.io import write_text
 from rlt.reporting.card import (
     NAME,
     command_section,
@@ -20,9 +21,8 @@ from rlt.reporting.card import (
     prompts_section,
     versions_section,
 )
-from rlt.reporting.files import write_text
-from rlt.reporting.redact import redact, without_private_paths
-from rlt.reporting.run_record import read_run
+from rlt.rundir.run_record import read_run
+from rlt.text import redact, without_private_paths
 
 OVERLAP_FILE = "overlap.jsonl"
 """In a run directory: the rows that share text with a benchmark, or repeat another."""

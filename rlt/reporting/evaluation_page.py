@@ -13,13 +13,13 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from rlt.reporting.console import shorten_middle
 from rlt.reporting.evaluation_plots import CUT, OUTCOMES, RIGHT, WRONG, draw_lengths
 from rlt.reporting.page import escaped, figure
 from rlt.reporting.pager import SCRIPT, STYLE, Entry, pager
 from rlt.reporting.run_page import configuration, facts, to_run_again, versions, write_run_page
-from rlt.reporting.run_record import read_run
-from rlt.reporting.tables import Rows, html_table, named_values
+from rlt.reporting.tables import html_table, named_values
+from rlt.rundir.run_record import read_run
+from rlt.text import Rows, shorten_middle
 
 Row = Mapping[str, Any]
 LONGEST_QUESTION, LONGEST_ANSWER, LONGEST_READ = 3000, 8000, 300

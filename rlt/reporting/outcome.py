@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
-from rlt.reporting.metrics import series
-from rlt.reporting.samples import read_samples, sample_files
-from rlt.reporting.tables import Rows
+from rlt.rundir.metrics import series
+from rlt.rundir.samples import read_samples, sample_files
 from rlt.surroundings.timeline import PHASES
+from rlt.text import Rows
 
 Run = Mapping[str, Any]
 Row = Mapping[str, Any]

@@ -11,7 +11,7 @@ import html
 from collections.abc import Iterable
 from typing import Any
 
-from rlt.reporting.console import printable
+from rlt.text import printable
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c1c1c; --pale: #666; --line: #ddd; --block: #f5f5f3;

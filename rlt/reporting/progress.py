@@ -19,7 +19,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
 from typing_extensions import override
 
-from rlt.reporting.line import duration, metrics_text, times_text
+from rlt.rundir.line import metrics_text, times_text
+from rlt.text import duration
 
 log = logging.getLogger(__name__)
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlt.reporting.console import shorten_middle
 from rlt.reporting.curves import draw_panel, panels_of
-from rlt.reporting.metrics import NAME as METRICS_NAME
-from rlt.reporting.metrics import read_metrics, series
 from rlt.reporting.outcome import Paired, sentences, times
 from rlt.reporting.page import escaped, figure
-from rlt.reporting.processes import gpus_of_servers
 from rlt.reporting.run_page import configuration, inputs, to_run_again, versions, write_run_page
-from rlt.reporting.run_record import read_run
-from rlt.reporting.samples import SCORE_KEYS, TEXTS, read_samples, sample_files
 from rlt.reporting.tables import html_table
-from rlt.reporting.timeline import NAME as TIMELINE_NAME
-from rlt.reporting.timeline import draw_timeline, median_step, read_timelines
+from rlt.reporting.timeline_plot import draw_timeline, median_step
+from rlt.rundir.metrics import NAME as METRICS_NAME
+from rlt.rundir.metrics import read_metrics, series
+from rlt.rundir.processes import gpus_of_servers
+from rlt.rundir.run_record import read_run
+from rlt.rundir.samples import SCORE_KEYS, TEXTS, read_samples, sample_files
+from rlt.rundir.timeline import NAME as TIMELINE_NAME
+from rlt.rundir.timeline import read_timelines
+from rlt.text import shorten_middle
 
 _NUM_SAMPLES = 3
 _ENDS = 5

@@ -9,11 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rlt.reporting.files import write_text
+from rlt.io import write_text
 from rlt.reporting.page import escaped, html_page
-from rlt.reporting.progress import duration
-from rlt.reporting.redact import redact
 from rlt.reporting.tables import named_values
+from rlt.text import duration, redact
 
 NAME = "report.html"
 Run = dict[str, Any]

@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
-from rlt.reporting.console import printable
+from rlt.text import printable
 
 
 class TextStream:

@@ -15,10 +15,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from rlt.reporting.console import printable, shorten_middle
-from rlt.reporting.files import write_text
+from rlt.io import write_text
 from rlt.reporting.page import escaped, html_page
 from rlt.rewards.look import ExplanationToken, SolutionToken, TokenView
+from rlt.text import printable, shorten_middle
 
 FULL_COLOUR = 5.0
 """Nats at which a colour is at its strongest."""

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from transformers import Trainer
 
-from rlt.config.check_during_training import check_answers_fit
+from rlt.config.rules.during_training import check_answers_fit
 from rlt.config.schema import LOCAL_TASK, NO_DATASET, PLAIN_SAMPLING, Config, SubsetSettings, stage_of
 from rlt.errors import DataError
 from rlt.evaluation.grading import RunningScore
@@ -29,9 +29,9 @@ from rlt.formats.layout import StudentLayout
 from rlt.generation.collective import on_main_process
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
+from rlt.io import set_aside, write_json, write_jsonl
 from rlt.records import Completion, Problem
-from rlt.reporting.files import set_aside, write_json, write_jsonl
-from rlt.reporting.run_record import Source
+from rlt.rundir.run_record import Source
 from rlt.stages.common import is_main_process
 from rlt.stages.engine import make_sampling
 from rlt.stages.evaluate import ask, manifest, open_graders, origins, read_sample, sample_row, task_input

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rlt.config.rules.lengths import check_lengths
 from rlt.config.schema import Config
-from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
 from rlt.data.load import load_problems
@@ -23,16 +23,15 @@ from rlt.data.wanted import read_wanted, take_wanted
 from rlt.formats.layout import StudentMessages, TeacherLayout
 from rlt.formats.tags import tag_style
 from rlt.generation.types import Sampling
+from rlt.io import describe_input, input_label, write_jsonl
 from rlt.models.frozen import scoring_accelerator
 from rlt.models.load import load_context, load_eos_ids, load_tokenizer
 from rlt.records import Problem
 from rlt.reporting.dataset_card import write_traces_card
-from rlt.reporting.files import write_jsonl, write_text
 from rlt.reporting.hub import upload_dataset
-from rlt.reporting.inputs import describe_input, input_label
 from rlt.reporting.progress import SampleProgress
-from rlt.reporting.run_record import Source
-from rlt.reporting.samples import write_samples
+from rlt.rundir.run_record import Source
+from rlt.rundir.samples import write_samples
 from rlt.stages.clean import clean_problems
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool
@@ -88,7 +87,7 @@ def run(config: Config) -> None:
         # 3. What an earlier run has left to draw.
         size = 1 if pool else collect.samples_per_chunk
         units = units_of(samples, size)
-        journal = Journal(output / "samples", keys_of(units), write_text)
+        journal = Journal(output / "samples", keys_of(units))
         described = describe_input(teacher)
         todo = still_to_draw(journal, units, lambda: manifest(config, described, layout, sampling, samples))
 

@@ -30,23 +30,23 @@ from rlt.data.own_layout import used_prompts
 from rlt.devices import on_gpu
 from rlt.errors import CheckpointError, ConfigError, RLTError
 from rlt.evaluation.intervals import paired_interval
+from rlt.io import set_aside, write_text
 from rlt.models.process_groups import limit_new_groups
 from rlt.reporting.card import write_card
 from rlt.reporting.dataset_card import OVERLAP_FILE
-from rlt.reporting.files import set_aside, write_text
-from rlt.reporting.metrics import MetricsFile
-from rlt.reporting.now import LOADING, Now
-from rlt.reporting.origin import DATASET, ROW_ORDER, require_same_origin, row_order, write_origin
-from rlt.reporting.phases import Phases
-from rlt.reporting.process_name import name_process
 from rlt.reporting.progress import install_progress, setup_logging
 from rlt.reporting.report import write_report
-from rlt.reporting.run_record import RunRecord, Source, only_run_in
-from rlt.reporting.timeline import TimelineFile
 from rlt.reporting.trackers import resolve_report_to
+from rlt.rundir.metrics import MetricsFile
+from rlt.rundir.now import LOADING, Now
+from rlt.rundir.origin import DATASET, ROW_ORDER, require_same_origin, row_order, write_origin
+from rlt.rundir.phases import Phases
+from rlt.rundir.run_record import RunRecord, Source, only_run_in
+from rlt.rundir.timeline import TimelineFile
 from rlt.stages.attention import policy_attention, settle_attention
 from rlt.stages.heads import check_heads
 from rlt.stages.pause import PauseWhenTold
+from rlt.surroundings.process_name import name_process
 from rlt.trainers.arguments import RunContext, group_limit
 from rlt.trainers.meter import MeteredTraining
 from rlt.trainers.order import Places, all_of

@@ -18,9 +18,9 @@ from typing import Any
 
 from rlt.config.files import sequence_length
 from rlt.config.original.skythought import LIBRARIES, grader_paths, grader_versions, is_skythought
+from rlt.config.rules.lengths import check_lengths
 from rlt.config.schema import LOCAL_TASK, Config, SubsetSettings
 from rlt.config.server_key import find_key
-from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
 from rlt.data.load import take_subset
@@ -46,14 +46,12 @@ from rlt.formats.layout import StudentLayout
 from rlt.generation.openai_pool import WITHHELD, OpenAIPool, Texts
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
+from rlt.io import describe_input, input_label, write_json, write_jsonl, write_text
 from rlt.models.frozen import scoring_accelerator
 from rlt.models.load import load_context, load_eos_ids, load_tokenizer
 from rlt.records import Completion
-from rlt.reporting.files import write_json, write_jsonl, write_text
-from rlt.reporting.inputs import describe_input, input_label
 from rlt.reporting.progress import SampleProgress
-from rlt.reporting.run_record import Source, code_version, library_versions
-from rlt.reporting.tables import markdown
+from rlt.rundir.run_record import Source, code_version, library_versions
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool
 from rlt.stages.evaluation_report import evaluation_report
@@ -106,7 +104,7 @@ def run(config: Config) -> None:
         pool = open_pool(config, layout)
         size = 1 if pool else evaluate.samples_per_chunk
         units = units_of(longest_first(samples), size)
-        journal = Journal(output / "samples", keys_of(units), write_text, "answers", FIELDS)
+        journal = Journal(output / "samples", keys_of(units), "answers", FIELDS)
         described = describe_input((name, revision))
         facts = manifest(config, described, layout, sampling, tables, times)
         if isinstance(pool, OpenAIPool):
@@ -229,7 +227,7 @@ def write_numbers(
         model = f"{model}, asked as {', '.join(asked)}"
     if is_skythought(prompt_text(config, STUDENT)):
         model = f"{model}, under SkyThought's own system prompt"
-    page = summary_page(numbers, model, facts, markdown=markdown, reference=config.evaluate.reference)
+    page = summary_page(numbers, model, facts, reference=config.evaluate.reference)
     write_text(output / "summary.md", page)
     logger.info("%s", page)
     return numbers

@@ -11,10 +11,10 @@ from rlt.config.schema import EvaluateSettings
 from rlt.evaluation.protocol import told
 from rlt.evaluation.published import PUBLISHED, unlike
 from rlt.evaluation.table import beside_published, by_group, has_published, how_measured, legend, results
+from rlt.io import input_label
 from rlt.reporting.evaluation_page import Results, write_evaluation_page
 from rlt.reporting.evaluation_plots import Accuracy, draw_accuracies
-from rlt.reporting.inputs import input_label
-from rlt.reporting.run_record import read_run
+from rlt.rundir.run_record import read_run
 
 Numbers = Mapping[str, Any]
 """Those of one task in summary.json."""

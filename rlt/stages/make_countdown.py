@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlt.config.schema import Config, CountdownSettings
-from rlt.reporting.files import write_jsonl
+from rlt.io import write_jsonl
 from rlt.stages.common import is_main_process, run_directory
 from rlt.tasks.countdown_problems import QUESTION, Difficulty, make_problems
 

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from rlt.errors import Paused
 from rlt.generation.collective import on_main_process
-from rlt.reporting.stop_file import LAUNCHED_VARIABLE, asked_to_stop, forget_request
+from rlt.rundir.stop_file import LAUNCHED_VARIABLE, asked_to_stop, forget_request
 from rlt.surroundings.clock import running, since_boot
 
 

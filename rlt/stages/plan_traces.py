@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rlt.config.schema import Config
+from rlt.io import write_json, write_jsonl, write_text
 from rlt.reporting.budget_page import draw_lengths, write_budget_page
-from rlt.reporting.files import write_json, write_jsonl, write_text
-from rlt.reporting.tables import markdown
 from rlt.stages.common import is_main_process, run_directory
 from rlt.stages.trace_sources import count_tokens, read_traces, source_inputs, student_lengths
+from rlt.text import markdown
 from rlt.traces.budget import Plan, make_plan, plan_tables, recollect_rows
 
 logger = logging.getLogger(__name__)

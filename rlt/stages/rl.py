@@ -15,18 +15,18 @@ from rlt.config.schema import PLAIN_SAMPLING, Config, stage_of
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import keep_shortest
 from rlt.data.load import count_overlap, require_full_step
+from rlt.generation.choose_sync import make_weight_sync
 from rlt.generation.collective import on_main_process
 from rlt.generation.drift import rounding_limit
 from rlt.generation.names import served_names
 from rlt.generation.sync_folder import sync_folder
 from rlt.generation.vllm_pool import VLLMPool
-from rlt.generation.weight_sync import make_weight_sync
 from rlt.generation.weights import model_weights
 from rlt.models.checkpoint_tensors import checkpoint_tensors
 from rlt.models.passes import joined_tokens
 from rlt.models.plain import PlainModel
-from rlt.reporting.run_record import RunRecord
-from rlt.reporting.samples import format_sample, prepare_samples, write_samples
+from rlt.rundir.run_record import RunRecord
+from rlt.rundir.samples import format_sample, prepare_samples, write_samples
 from rlt.stages.common import (
     is_main_process,
     observe,

@@ -20,16 +20,15 @@ from rlt.config.schema import Config
 from rlt.data.lengths import keep_shortest
 from rlt.data.traces import ExplainedRow, load_traces, number_traces
 from rlt.formats.layout import StudentLayout
+from rlt.io import describe_input, write_json, write_jsonl, write_text
 from rlt.models.frozen import load_frozen, scoring_accelerator
 from rlt.models.gather import max_over_processes
 from rlt.models.load import load_context, load_tokenizer
 from rlt.records import Problem, Trace
 from rlt.reporting.dataset_card import write_scores_card
-from rlt.reporting.files import write_json, write_jsonl, write_text
-from rlt.reporting.inputs import describe_input
 from rlt.reporting.progress import TokenProgress
-from rlt.reporting.run_record import RunRecord, Source
-from rlt.reporting.samples import write_samples
+from rlt.rundir.run_record import RunRecord, Source
+from rlt.rundir.samples import write_samples
 from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
 from rlt.stages.layouts import teacher_layout
 from rlt.stages.student import read_students, student_inputs, student_reward
@@ -40,7 +39,8 @@ from rlt.stages.student_check import (
     verify_sharded_teacher,
     verify_student_servers,
 )
-from rlt.traces.rank import markdown_table, rank_traces, summarize
+from rlt.text import markdown
+from rlt.traces.rank import bucket_rows, rank_traces, summarize
 from rlt.traces.score import FrozenTeacher, Size, TraceReader, TraceScorer, why_not
 from rlt.traces.shards import Shards, traces_digest
 from rlt.traces.table import as_columns, trace_row
@@ -76,7 +76,7 @@ def run(config: Config) -> None:
 
         # 3. What an earlier run has left to do.
         output = Path(config.output_dir)
-        shards = Shards(output / "scores", traces, config.score.rows_per_shard, write_text)
+        shards = Shards(output / "scores", traces, config.score.rows_per_shard)
         pending: list[Any] = [None]
         if is_main_process():
             pending = [shards.open(manifest(config, reader, traces, inputs))]
@@ -233,7 +233,7 @@ def write_scores(
     write_jsonl(output / "scores.jsonl", rows)
     write_samples(output, "scores", as_columns(rows))
     summary = summarize(traces, rows, config.score.rank_buckets)
-    table = markdown_table(summary["buckets"])
+    table = markdown(bucket_rows(summary["buckets"]))
     write_json(output / "ranks.json", summary)
     write_text(output / "ranks.md", table)
     logger.info("%d of %d traces have a score; by rank:\n%s", summary["scored"], summary["traces"], table)

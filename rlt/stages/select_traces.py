@@ -14,14 +14,14 @@ from rlt.data.prompts import student_prompt
 from rlt.errors import DataError
 from rlt.formats.layout import student_messages
 from rlt.formats.tags import tag_style
+from rlt.io import write_jsonl, write_text
 from rlt.records import Problem, Trace
 from rlt.reporting.dataset_card import overlap_text, write_selection_card
-from rlt.reporting.files import write_jsonl, write_text
-from rlt.reporting.samples import write_samples
-from rlt.reporting.tables import markdown
+from rlt.rundir.samples import write_samples
 from rlt.stages.clean import Found, find_overlaps, trace_text
 from rlt.stages.common import is_main_process, run_directory, write_overlaps
 from rlt.stages.trace_sources import count_tokens, read_traces, source_inputs, student_lengths
+from rlt.text import markdown
 from rlt.traces.columns import score_of
 from rlt.traces.select import (
     IN_BENCHMARK,

@@ -14,8 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from rlt.config.schema import Config
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LAST_TOKENS, LengthRule, fit_lengths, keep_shortest
-from rlt.reporting.console import shorten_middle
-from rlt.reporting.run_record import RunRecord
+from rlt.rundir.run_record import RunRecord
 from rlt.stages.benchmarks import Benchmarks, watch_benchmarks
 from rlt.stages.common import (
     is_main_process,
@@ -26,6 +25,7 @@ from rlt.stages.common import (
     start_step,
     tidy_checkpoints,
 )
+from rlt.text import shorten_middle
 from rlt.trainers.arguments import sft_arguments
 from rlt.trainers.engine import answers_of
 from rlt.trainers.epochs import train

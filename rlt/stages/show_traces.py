@@ -15,9 +15,9 @@ from rlt.data.traces import load_traces, number_traces
 from rlt.errors import DataError
 from rlt.models.frozen import scoring_accelerator
 from rlt.records import Trace
-from rlt.reporting.run_record import Source
 from rlt.reporting.token_view import Shown, print_token_view, write_token_page
 from rlt.rewards.look import look
+from rlt.rundir.run_record import Source
 from rlt.stages.common import is_main_process, run_directory, write_skipped
 from rlt.stages.score_traces import checked, make_scorer, reasons, student_check, trace_reader
 from rlt.stages.student import student_inputs

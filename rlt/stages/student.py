@@ -15,11 +15,11 @@ from rlt.formats.compare import compare_tokenizers
 from rlt.formats.encode import TokenBytes
 from rlt.formats.tags import tag_style
 from rlt.models.load import load_tokenizer
-from rlt.reporting.run_record import Source
 from rlt.rewards.formula import RewardSpec
 from rlt.rewards.likelihood import LikelihoodReward, WeightedStudent
 from rlt.rewards.scorer import StudentScorer
 from rlt.rewards.student import StudentText
+from rlt.rundir.run_record import Source
 from rlt.stages.layouts import judge_layout
 from rlt.stages.student_placement import student_context, student_model
 

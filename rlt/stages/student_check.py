@@ -35,9 +35,9 @@ from rlt.models.plain import (
     score_plainly,
 )
 from rlt.records import Problem
-from rlt.reporting.run_record import RunRecord
 from rlt.rewards.likelihood import LikelihoodReward
 from rlt.rewards.student import StudentText
+from rlt.rundir.run_record import RunRecord
 from rlt.stages.student_placement import student_servers
 
 logger = logging.getLogger(__name__)

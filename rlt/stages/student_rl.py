@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from rlt.config.files import is_here, prompt_is_here
+from rlt.config.rules.lengths import check_lengths
 from rlt.config.schema import Config
-from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths
 from rlt.data.systems import require_systems

@@ -10,8 +10,8 @@ import logging
 from pathlib import Path
 
 from rlt.config.files import is_here
+from rlt.config.rules.lengths import check_lengths
 from rlt.config.schema import Config
-from rlt.config.validate import check_lengths
 from rlt.data.kept import KeptRows
 from rlt.data.load import count_overlap
 from rlt.formats.layout import TeacherLayout

@@ -10,7 +10,7 @@ from rlt.data.traces import ExplainedRow, join_traces, load_traces, number_trace
 from rlt.formats.tags import tag_style
 from rlt.models.load import load_tokenizer
 from rlt.records import Problem, Trace
-from rlt.reporting.run_record import Source
+from rlt.rundir.run_record import Source
 from rlt.stages.common import progress, write_skipped
 from rlt.stages.layouts import student_layout
 from rlt.traces.columns import is_fallback

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import socket
 import time
 from collections.abc import Iterable, Mapping
@@ -23,13 +22,14 @@ import psutil
 import yaml
 
 from rlt.errors import DataError
-from rlt.reporting.now import NAME as NOW
-from rlt.reporting.now import seconds_in_phase
-from rlt.reporting.processes import NAME as PROCESSES
-from rlt.reporting.processes import OF_OTHERS, is_alive
-from rlt.reporting.redact import redact
-from rlt.reporting.run_record import NAME as RUN
-from rlt.reporting.run_record import read_run
+from rlt.io import read_tail
+from rlt.rundir.now import NAME as NOW
+from rlt.rundir.now import seconds_in_phase
+from rlt.rundir.processes import NAME as PROCESSES
+from rlt.rundir.processes import OF_OTHERS, is_alive
+from rlt.rundir.run_record import NAME as RUN
+from rlt.rundir.run_record import read_run
+from rlt.text import redact, without_colour
 
 PIPELINE = "pipeline.json"
 METRICS = "metrics.jsonl"
@@ -39,7 +39,6 @@ _RECENT_STEPS = 10
 """The rate is that of so many steps."""
 _DEPTH = 3
 """How far below a folder runs are looked for."""
-_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SERVERS = ("generation.servers", "reward.servers", "reward.answers.servers")
 
@@ -252,7 +251,7 @@ def training_rows(path: Path, tail_bytes: int | None = None) -> list[Told]:
     A line that is still being written is skipped.
     """
     rows = []
-    for line in _tail(path, tail_bytes).split("\n")[:-1]:
+    for line in read_tail(path, tail_bytes).split("\n")[:-1]:
         with suppress(ValueError):
             row = json.loads(line)
             if isinstance(row, dict) and {"step", "time", "loss"} <= row.keys():
@@ -277,21 +276,8 @@ def _left(pace: float | None, rows: list[Told], of: int | None, directory: Path)
 
 def _last_line(path: Path) -> str | None:
     """Return the last line of a log, without colours and secrets, as a terminal would show it."""
-    lines = _COLOUR.sub("", _tail(path)).replace("\r", "\n").split("\n")
+    lines = without_colour(read_tail(path, _TAIL_BYTES)).replace("\r", "\n").split("\n")
     return next((redact(line.strip()) for line in reversed(lines) if line.strip()), None)
-
-
-def _tail(path: Path, tail_bytes: int | None = _TAIL_BYTES) -> str:
-    """Return the last whole lines of a file, or all of it; nothing where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            start = 0 if tail_bytes is None else max(0, size - tail_bytes)
-            file.seek(start)
-            text = file.read().decode("utf-8", errors="replace")
-    except OSError:
-        return ""
-    return text.partition("\n")[2] if start else text
 
 
 def _read_json(path: Path) -> Told:

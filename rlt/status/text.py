@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlt.reporting.line import duration, metrics_text, times_text
-from rlt.reporting.tables import markdown
+from rlt.rundir.line import metrics_text, times_text
+from rlt.text import duration, markdown
 
 _LONGEST_LINE = 100
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rlt.config.parser import Parser
 from rlt.errors import DataError
-from rlt.reporting.line import LINE_KEYS, metrics_text
+from rlt.rundir.line import LINE_KEYS, metrics_text
 from rlt.status.look import METRICS, find_runs, look, training_rows
 from rlt.status.text import run_text
 

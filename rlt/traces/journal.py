@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rlt.traces.manifest import Write, open_manifest
+from rlt.io import write_text
+from rlt.traces.manifest import open_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +30,12 @@ Append = Callable[[Sequence[Mapping[str, Any]]], None]
 
 
 class Journal:
-    """The samples of one folder, `what` they are called. `write` is passed in by the stage."""
+    """The samples of one folder, `what` they are called."""
 
     def __init__(
         self,
         directory: Path,
         units: Sequence[Sequence[Key]],
-        write: Write,
         what: str = "explanations",
         fields: Sequence[str] = FIELDS,
     ) -> None:
@@ -45,11 +45,10 @@ class Journal:
         self.rows: dict[Key, dict[str, Any]] = {}
         """Every finished sample."""
         self._units = units
-        self._write = write
 
     def open(self, manifest: Mapping[str, Any]) -> list[int]:
         """Return the units that are still to be drawn; raises CheckpointError in another run's folder."""
-        open_manifest(self.path.parent, manifest, self._write, self.what)
+        open_manifest(self.path.parent, manifest, self.what)
         text = self.path.read_bytes() if self.path.is_file() else b""
         *lines, torn = text.split(b"\n")
         found: dict[Key, tuple[bytes, dict[str, Any]]] = {}
@@ -64,7 +63,7 @@ class Journal:
         if kept != text:
             dropped = len(lines) + bool(torn) - len(self.rows)
             logger.warning("%s: %d lines of unfinished work are dropped", self.path, dropped)
-            self._write(self.path, kept.decode())
+            write_text(self.path, kept.decode())
         return pending
 
     @contextmanager

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rlt.errors import CheckpointError
+from rlt.io import write_text
 
 NAME = "manifest.json"
-Write = Callable[[Path, str], object]
-"""Writes a text file whole or not at all."""
 
 
-def open_manifest(directory: Path, manifest: Mapping[str, Any], write: Write, what: str) -> None:
+def open_manifest(directory: Path, manifest: Mapping[str, Any], what: str) -> None:
     """Write a folder's manifest; raises CheckpointError where another one stands there already.
 
     `what` is what the folder holds, for the message. It names the first difference in the manifest's order.
     """
     path = directory / NAME
     if not path.is_file():
-        write(path, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        write_text(path, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
         return
     remedy = f"give another output_dir, or remove {directory}"
     try:

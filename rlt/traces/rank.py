@@ -98,15 +98,15 @@ def summarize(traces: Sequence[Trace], rows: Sequence[dict[str, Any]], num_bucke
     }
 
 
-def markdown_table(buckets: Sequence[dict[str, Any]]) -> str:
-    """Return the buckets as a Markdown table, the best ranks first."""
-    lines = ["| rank | traces | score | r_SS | r_KL | tokens |", "|---|--:|--:|--:|--:|--:|"]
+def bucket_rows(buckets: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Return the buckets as rows of a table, the best ranks first."""
+    rows = [["rank", "traces", "score", "r_SS", "r_KL", "tokens"]]
     for b in buckets:
         one = b["first_rank"] == b["last_rank"]
         ranks = f"{b['first_rank']}" if one else f"{b['first_rank']}-{b['last_rank']}"
-        numbers = " | ".join(f"{b[name]:.4g}" for name in ("score", "r_ss", "r_kl", "num_tokens"))
-        lines.append(f"| {ranks} | {b['count']} | {numbers} |")
-    return "\n".join(lines) + "\n"
+        numbers = (f"{b[name]:.4g}" for name in ("score", "r_ss", "r_kl", "num_tokens"))
+        rows.append([ranks, str(b["count"]), *numbers])
+    return rows
 
 
 def _number(score: float | None) -> float:

@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from rlt.errors import CheckpointError
+from rlt.io import write_text
 from rlt.records import Trace
-from rlt.traces.manifest import Write, open_manifest
+from rlt.traces.manifest import open_manifest
 
 logger = logging.getLogger(__name__)
 
 
 class Shards:
-    """The shards of one folder. `write` is passed in by the stage."""
+    """The shards of one folder."""
 
-    def __init__(self, directory: Path, traces: Sequence[Trace], rows_per_shard: int, write: Write) -> None:
+    def __init__(self, directory: Path, traces: Sequence[Trace], rows_per_shard: int) -> None:
         self._directory = directory
-        self._write = write
         starts = range(0, len(traces), rows_per_shard)
         self.parts = [range(start, min(start + rows_per_shard, len(traces))) for start in starts]
         """Which traces each shard holds."""
@@ -33,7 +33,7 @@ class Shards:
 
     def open(self, manifest: Mapping[str, Any]) -> list[int]:
         """Return the shards that are still to be scored; raises CheckpointError in another run's folder."""
-        open_manifest(self._directory, manifest, self._write, "scores")
+        open_manifest(self._directory, manifest, "scores")
         return [index for index in range(len(self.parts)) if self.read(index) is None]
 
     def read(self, index: int) -> list[dict[str, Any]] | None:
@@ -54,7 +54,7 @@ class Shards:
     def write(self, index: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write one shard."""
         lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-        self._write(self._path(index), "".join(lines))
+        write_text(self._path(index), "".join(lines))
 
     def read_all(self) -> list[dict[str, Any]]:
         """Return the rows of all shards, in the order of the traces."""

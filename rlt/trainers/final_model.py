@@ -18,9 +18,9 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from rlt.data.model_layout import ModelLayout, write_layout
 from rlt.errors import CheckpointError
+from rlt.generation.checkpoint_sync import MAX_SHARD_BYTES, write_checkpoint
 from rlt.generation.collective import consume_on_main_process
 from rlt.generation.names import Names
-from rlt.generation.weight_sync import MAX_SHARD_BYTES, write_checkpoint
 from rlt.generation.weights import model_weights
 
 

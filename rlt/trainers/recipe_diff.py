@@ -18,6 +18,7 @@ from rlt.config.compose import compose
 from rlt.config.resolve import resolve
 from rlt.config.schema import DATASET_PROMPT, ORIGINAL_PROMPT, Config, stage_of
 from rlt.surroundings.leaving import run_command
+from rlt.text import markdown
 from rlt.trainers.arguments import RunContext, grpo_arguments, sft_arguments
 
 _NOT_RECIPE = {
@@ -53,11 +54,9 @@ def differences(config: Config) -> list[tuple[str, Any, Any]]:
 
 
 def as_table(rows: list[tuple[str, Any, Any]]) -> str:
-    """Return the differences as aligned text."""
-    cells = [("setting", "recipe", "installed TRL default")] + [(n, str(r), str(d)) for n, r, d in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(3)]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]
-    return "\n".join([lines[0], "-" * (sum(widths) + 4), *lines[1:]]) + "\n"
+    """Return the differences as a table."""
+    cells = [(name, str(recipe), str(default)) for name, recipe, default in rows]
+    return markdown([("setting", "recipe", "installed TRL default"), *cells])
 
 
 def prompt_lines(config: Config) -> list[str]:

@@ -18,8 +18,8 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlt.errors import CheckpointError
+from rlt.generation.checkpoint_sync import MAX_SHARD_BYTES, write_checkpoint
 from rlt.generation.collective import consume_on_main_process
-from rlt.generation.weight_sync import MAX_SHARD_BYTES, write_checkpoint
 from rlt.models.gather import gathered
 
 FOLDER = "reference"

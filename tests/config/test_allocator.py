@@ -7,8 +7,8 @@ import pytest
 
 from rlt.config.allocator import VARIABLES, allocator_env
 from rlt.config.compose import compose
+from rlt.device_plan import Plan
 from rlt.launch.command import training_env
-from rlt.launch.plan import Plan
 from rlt.launch.server import server_env
 
 EXPANDABLE = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}

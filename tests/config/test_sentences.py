@@ -163,7 +163,7 @@ FOR_OTHERS = {
     "rlt/trainers/drift_log.py": "student_rl has no limit that ends a run",
     **{f"rlt/generation/{name}.py": SERVERS for name in ("log_remedies", "nccl_group", "nccl_sync")},
     **{f"rlt/generation/{name}.py": SERVERS for name in ("names", "openai_pool", "openai_server", "silence")},
-    **{f"rlt/generation/{name}.py": SERVERS for name in ("vllm_pool", "vllm_server", "weight_sync")},
+    **{f"rlt/generation/{name}.py": SERVERS for name in ("vllm_pool", "vllm_server", "checkpoint_sync")},
     "rlt/stages/engine.py": SERVERS,
     "rlt/trainers/finite.py": "only trainings come there; the others know the name of a trainer's type",
 }

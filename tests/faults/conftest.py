@@ -15,7 +15,7 @@ from fault_runs import LONG, SPLIT
 from launch_models import write_model
 from launchers import Launcher
 
-from rlt.reporting.tables import markdown
+from rlt.text import markdown
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

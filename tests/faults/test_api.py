@@ -14,7 +14,7 @@ from openai_fake import Fake, Reply, running_fake, text
 from stage_runs import run_here
 
 from rlt.errors import GenerationError
-from rlt.reporting.run_record import read_run
+from rlt.rundir.run_record import read_run
 
 NUM_PROBLEMS = 8
 SPOILT = (1, 4, 6)

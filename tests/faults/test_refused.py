@@ -17,7 +17,7 @@ from stage_runs import later_win, run_here
 
 from rlt.errors import RLTError
 from rlt.launch.main import main
-from rlt.reporting.run_record import only_run_in
+from rlt.rundir.run_record import only_run_in
 
 
 def scenario(what: str, *words: str, code: int, says: str):

@@ -16,9 +16,9 @@ from generation_tiny import save_tiny, tiny_model
 from rlt.config.compose import compose
 from rlt.config.server_key import VARIABLE
 from rlt.errors import GenerationError
+from rlt.generation.checkpoint_sync import CheckpointSync
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
-from rlt.generation.weight_sync import CheckpointSync
 from rlt.generation.weights import model_weights
 from rlt.launch.descendants import living
 from rlt.launch.server import running_servers

@@ -25,9 +25,9 @@ from transformers import (
 )
 
 from rlt.errors import ModelError
+from rlt.generation.checkpoint_sync import CheckpointSync
 from rlt.generation.names import served_names
 from rlt.generation.vllm_pool import VLLMPool
-from rlt.generation.weight_sync import CheckpointSync
 from rlt.generation.weights import model_weights
 from rlt.models.checkpoint_tensors import checkpoint_tensors
 

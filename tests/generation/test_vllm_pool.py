@@ -25,13 +25,13 @@ from generation_tiny import tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 from rlt.errors import GenerationError, ServerLost
+from rlt.generation.checkpoint_sync import CheckpointSync
 from rlt.generation.log_reason import log_tail
 from rlt.generation.silence import tokens_written
 from rlt.generation.transformers_backend import TransformersGenerator
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_server import VLLMServer
-from rlt.generation.weight_sync import CheckpointSync
 from rlt.generation.weights import model_weights
 from rlt.records import Completion
 

@@ -17,13 +17,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rlt.errors import GenerationError
+from rlt.generation.checkpoint_sync import CheckpointSync, write_checkpoint
+from rlt.generation.choose_sync import make_weight_sync
 from rlt.generation.drift import engine_drift
 from rlt.generation.nccl_group import NCCLGroup
 from rlt.generation.nccl_sync import NCCLSync, address_towards, chunked, exchange, init_infos
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_server import VLLMServer
-from rlt.generation.weight_sync import CheckpointSync, check_names, make_weight_sync, write_checkpoint
+from rlt.generation.weight_sync import check_names
 from rlt.generation.weights import model_weights, plain_name
 
 PROMPT = [5, 6, 7]

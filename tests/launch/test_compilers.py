@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from forecast_runs import configured
 
+from rlt.device_plan import Plan
 from rlt.errors import ConfigError
 from rlt.launch.compilers import check_compilers
 from rlt.launch.main import look_at_compilers
-from rlt.launch.plan import Plan
 
 ON_GPUS = Plan((), ("0", "1"), 2, "zero3")
 WITH_SERVER = Plan((("0",),), ("1",), 1, "zero3")

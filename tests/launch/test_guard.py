@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rlt.generation.checkpoint_sync import CheckpointSync
 from rlt.generation.sync_folder import sync_folder
-from rlt.generation.weight_sync import CheckpointSync
 
 LAUNCHER = """
 import signal, sys

@@ -12,11 +12,11 @@ from launchers import Launcher
 from stage_runs import largest_difference, rows, sft_words, weights
 
 import rlt.launch.meeting as meeting_module
+from rlt.device_plan import plan_training
 from rlt.errors import ConfigError, MachineLost, RLTError
 from rlt.launch.machines import ALONE, Machines, take_options
 from rlt.launch.main import parse, prepare
 from rlt.launch.meeting import Meeting, meet
-from rlt.launch.plan import plan_training
 from rlt.launch.ports import is_free
 from rlt.status.look import look
 

@@ -16,10 +16,10 @@ import rlt.launch.main as main_module
 import rlt.launch.run as run_module
 from rlt.data.model_layout import ModelLayout, write_layout
 from rlt.errors import ConfigError, GenerationError
+from rlt.io import write_json
 from rlt.launch.main import Launch, describe, main, parse, prepare
 from rlt.launch.ports import is_free
 from rlt.launch.signals import Stopped
-from rlt.reporting.files import write_json
 
 PROJECT = Path(__file__).parents[2]
 EIGHT_GPUS = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}

@@ -17,9 +17,10 @@ from rlt.config.compose import compose
 from rlt.config.resolve import resolve
 from rlt.config.schema import Config
 from rlt.config.validate import validate
+from rlt.device_plan import Plan
 from rlt.errors import ConfigError, DataError, GenerationError
+from rlt.io import write_json
 from rlt.launch.main import Launch, main
-from rlt.launch.plan import Plan
 from rlt.launch.rehearse import (
     FLAG,
     Rehearsal,
@@ -32,8 +33,7 @@ from rlt.launch.rehearse import (
     size_words,
     small_batch,
 )
-from rlt.reporting.files import write_json
-from rlt.reporting.run_record import only_run_in
+from rlt.rundir.run_record import only_run_in
 
 PROJECT = Path(__file__).parents[2]
 MODEL = "model_name_or_path=Qwen/Qwen2.5-7B-Instruct"

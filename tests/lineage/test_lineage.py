@@ -15,7 +15,7 @@ from rlt.lineage.__main__ import main
 from rlt.lineage.runs import Runs
 from rlt.lineage.trace import find_traces, trace_lineage
 from rlt.records import problem_id
-from rlt.reporting.run_record import RunRecord
+from rlt.rundir.run_record import RunRecord
 from rlt.surroundings.leaving import run_command
 
 ID = problem_id("1+1?", "2")

@@ -12,10 +12,10 @@ from rlt.config.compose import compose
 from rlt.config.overrides import CONFIG_DIR
 from rlt.config.resolve import resolve
 from rlt.config.save import save_config
+from rlt.io import file_digest
 from rlt.pipeline.decide import Decision, decide
 from rlt.pipeline.plan import PlannedStep, make_plan
-from rlt.reporting.inputs import file_digest
-from rlt.reporting.run_record import RunRecord
+from rlt.rundir.run_record import RunRecord
 
 RUN = Path("out/student_sft")
 RUN_FILE = """\

@@ -19,8 +19,8 @@ import yaml
 from moments import Moment, is_pending
 
 from rlt.errors import Paused
-from rlt.reporting.inputs import describe_input
-from rlt.reporting.run_record import read_run
+from rlt.io import describe_input
+from rlt.rundir.run_record import read_run
 
 ROOT = Path(__file__).parents[2]
 ENV = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}

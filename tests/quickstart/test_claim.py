@@ -6,10 +6,10 @@ from dataclasses import asdict
 import pytest
 
 from rlt.evaluation.intervals import Interval
+from rlt.io import write_json
 from rlt.quickstart.claim import claim_text, over_seeds, read_result, run_claim, students_over_seeds
 from rlt.quickstart.report import MEASURES, Change, Comparison
 from rlt.quickstart.students import compare_students
-from rlt.reporting.files import write_json
 
 
 @pytest.fixture

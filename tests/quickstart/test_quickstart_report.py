@@ -7,9 +7,9 @@ import pytest
 
 from rlt.errors import DataError
 from rlt.quickstart.plot import write_plot
-from rlt.quickstart.report import compare, evaluations, example, markdown_table, summary, table
+from rlt.quickstart.report import compare, evaluations, example, summary, table
 from rlt.quickstart.students import STUDENTS, compare_students
-from rlt.reporting.samples import write_samples
+from rlt.rundir.samples import write_samples
 
 GOOD, VAGUE = "2+3=5\n5*4=0", "The rest is clear."
 
@@ -111,12 +111,6 @@ def test_the_example_is_the_median_problem(run_dir):
         "    2+3=5",
         "    5*4=0",
     ]
-
-
-def test_a_table_is_aligned_markdown():
-    assert markdown_table([("a", "value"), ("longer", "1")]) == (
-        "| a      | value |\n|:-------|------:|\n| longer |     1 |"
-    )
 
 
 def test_the_table_shows_shares_in_percent(run_dir):

@@ -10,10 +10,10 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, Trainer, TrainingArguments
 
 from rlt.evaluation.intervals import paired_interval
-from rlt.reporting.metrics import metrics_row
 from rlt.reporting.report import write_report
-from rlt.reporting.run_record import COMMAND_VARIABLE, RunRecord
-from rlt.reporting.samples import step_name, write_samples
+from rlt.rundir.metrics import metrics_row
+from rlt.rundir.run_record import COMMAND_VARIABLE, RunRecord
+from rlt.rundir.samples import step_name, write_samples
 
 
 class Line(PreTrainedModel):

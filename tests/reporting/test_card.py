@@ -4,7 +4,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from rlt.reporting.card import write_card
-from rlt.reporting.run_record import RunRecord
+from rlt.rundir.run_record import RunRecord
 
 
 def test_the_card_is_a_valid_card_with_the_facts_of_the_run(rl_run):

@@ -11,7 +11,7 @@ from page_tags import parse
 
 from rlt.reporting.evaluation_page import Counted, Results, choose, write_evaluation_page
 from rlt.reporting.evaluation_plots import Accuracy, draw_accuracies, draw_lengths
-from rlt.reporting.run_record import RunRecord
+from rlt.rundir.run_record import RunRecord
 
 RIGHT = {"correct": True, "correct_skythought": True, "finish_reason": "stop", "rule": "last boxed"}
 WRONG = {**RIGHT, "correct": False, "correct_skythought": False}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rlt.errors import DataError
-from rlt.reporting.metrics import MetricsFile, metrics_row, prepare_metrics, read_metrics, series
+from rlt.rundir.metrics import MetricsFile, metrics_row, prepare_metrics, read_metrics, series
 
 
 def test_row_keeps_floats_and_never_turns_nan_into_a_number():

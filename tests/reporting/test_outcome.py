@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rlt.evaluation.intervals import paired_interval
-from rlt.reporting.metrics import metrics_row
 from rlt.reporting.outcome import by_problem, sentences, times
-from rlt.reporting.samples import write_samples
+from rlt.rundir.metrics import metrics_row
+from rlt.rundir.samples import write_samples
 
 RUN = {
     "stage": "teacher_rl",

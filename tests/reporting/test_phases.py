@@ -10,8 +10,8 @@ import time
 
 from transformers import IntervalStrategy
 
-from rlt.reporting.now import NAME, Now, read_now
-from rlt.reporting.phases import Phases
+from rlt.rundir.now import NAME, Now, read_now
+from rlt.rundir.phases import Phases
 
 
 def test_the_phases_of_a_training(make_trainer, tmp_path):
@@ -46,7 +46,7 @@ def test_the_phases_of_a_training(make_trainer, tmp_path):
 
 
 def test_the_same_phase_is_not_written_at_every_fast_step(tmp_path, monkeypatch):
-    monkeypatch.setattr("rlt.reporting.now._REPEAT_AFTER", 1000.0)  # so that 50 steps are fast anywhere
+    monkeypatch.setattr("rlt.rundir.now._REPEAT_AFTER", 1000.0)  # so that 50 steps are fast anywhere
     now = Now(tmp_path)
     for step in range(50):
         now.enter("updating", step, 50)
@@ -55,7 +55,7 @@ def test_the_same_phase_is_not_written_at_every_fast_step(tmp_path, monkeypatch)
 
 def test_whoever_goes_on_with_the_file_adds_to_what_was_spent(tmp_path, monkeypatch):
     clock = iter((100.0, 107.5, 110.0, 111.0, 115.0))
-    monkeypatch.setattr("rlt.reporting.now.since_boot", lambda: next(clock))
+    monkeypatch.setattr("rlt.rundir.now.since_boot", lambda: next(clock))
     begun = Now(tmp_path)
     begun.clear()
     begun.enter("loading")  # at 100
@@ -86,6 +86,6 @@ def test_what_is_not_written_any_more_is_not_left_to_be_misread(tmp_path, monkey
     def full(path, value):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("rlt.reporting.now.write_json", full)
+    monkeypatch.setattr("rlt.rundir.now.write_json", full)
     now.enter("updating")
     assert read_now(tmp_path) is None

@@ -9,9 +9,9 @@ from page_tags import parse
 from rlt.errors import DataError
 from rlt.evaluation.intervals import paired_interval
 from rlt.reporting.curves import Panel, draw_panel, panels_of, running_mean
-from rlt.reporting.metrics import metrics_row
 from rlt.reporting.report import write_report
-from rlt.reporting.run_record import RunRecord
+from rlt.rundir.metrics import metrics_row
+from rlt.rundir.run_record import RunRecord
 
 
 def test_the_report_of_an_rl_run_is_whole_and_loads_nothing(rl_report):

@@ -1,6 +1,7 @@
 """Tables line up, escape what they hold, and put numbers on the right."""
 
-from rlt.reporting.tables import html_table, markdown
+from rlt.reporting.tables import html_table
+from rlt.text import markdown
 
 ROWS = [["rule", "rows", "share"], ["a|b", "7", "5.0 %"], ["<b>", "12", "95.0 %"]]
 

@@ -12,9 +12,10 @@ from transformers import TrainerState
 
 from rlt.errors import DataError
 from rlt.evaluation.intervals import paired_interval
-from rlt.reporting.processes import describe_process, gpus_of_servers, write_processes
 from rlt.reporting.report import write_report
-from rlt.reporting.timeline import TimelineFile, _place, draw_timeline, median_step, read_timelines
+from rlt.reporting.timeline_plot import _place, draw_timeline, median_step
+from rlt.rundir.processes import describe_process, gpus_of_servers, write_processes
+from rlt.rundir.timeline import TimelineFile, read_timelines
 from rlt.surroundings.timeline import Span, Timeline
 
 

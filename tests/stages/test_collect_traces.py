@@ -24,7 +24,7 @@ from rlt.data.load import load_problems
 from rlt.data.traces import load_traces, number_traces
 from rlt.errors import CheckpointError, DataError
 from rlt.formats.tags import TAG_STYLES
-from rlt.reporting.run_record import read_run
+from rlt.rundir.run_record import read_run
 
 STAGE = "collect_traces"
 CHUNK = 2

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from rlt.config.compose import compose
 from rlt.data.kept import BadRow, KeptRows
 from rlt.errors import CheckpointError, ConfigError, DataError
-from rlt.reporting.run_record import COMMAND_VARIABLE, read_run
+from rlt.rundir.run_record import COMMAND_VARIABLE, read_run
 from rlt.stages.common import places_of, resume_point, run_directory, start_step, write_skipped
 from rlt.trainers.order import Places, all_of
 

@@ -10,7 +10,7 @@ import pytest
 from stage_runs import eval_rows, rl_words, run_here, train_rows
 
 from rlt.errors import ConfigError, DataError
-from rlt.reporting.samples import read_samples
+from rlt.rundir.samples import read_samples
 
 pytestmark = pytest.mark.slow
 FUNCTION = """

@@ -16,7 +16,7 @@ from stage_runs import later_win, run_here, run_processes, succeed
 
 from rlt.errors import CheckpointError, DataError
 from rlt.reporting.page import escaped
-from rlt.reporting.run_record import read_run
+from rlt.rundir.run_record import read_run
 
 STAGE = "evaluate"
 NUM_ROWS = 12

@@ -21,7 +21,7 @@ from rlt.data.own_layout import adopt_layouts, prompt_text
 from rlt.errors import CheckpointError, ConfigError, DataError
 from rlt.pipeline.decide import decide
 from rlt.pipeline.plan import make_plan
-from rlt.reporting.origin import require_same_origin
+from rlt.rundir.origin import require_same_origin
 
 pytestmark = pytest.mark.slow
 PROMPT = "Explain it, with a literal \\n\\n and a space at the end. "

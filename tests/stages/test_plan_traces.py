@@ -12,7 +12,7 @@ import pytest
 from stage_runs import ROOT, run_command, run_here, succeed
 
 from rlt.records import problem_id
-from rlt.reporting.run_record import read_run
+from rlt.rundir.run_record import read_run
 
 STAGE = "plan_traces"
 BUDGET, CUTOFFS = 3000, [1500, 6000]

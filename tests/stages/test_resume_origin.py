@@ -10,7 +10,7 @@ import pytest
 from stage_runs import rl_words, run_here, sft_words, student_words
 
 from rlt.errors import CheckpointError
-from rlt.reporting.origin import NAME
+from rlt.rundir.origin import NAME
 
 pytestmark = pytest.mark.slow
 ONE_STEP = ("trainer.max_steps=1", "trainer.save_steps=1")

@@ -12,8 +12,8 @@ from pyarrow import parquet
 from stage_runs import run_here, run_processes, succeed
 
 from rlt.errors import CheckpointError, DataError
-from rlt.reporting.run_record import read_run
 from rlt.rewards import StudentLikelihood
+from rlt.rundir.run_record import read_run
 
 STAGE = "score_traces"
 ROWS_PER_SHARD = 4

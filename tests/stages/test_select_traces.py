@@ -13,7 +13,7 @@ from stage_runs import ROOT, run_command, run_here, succeed
 
 from rlt.errors import DataError
 from rlt.records import problem_id
-from rlt.reporting.run_record import read_run
+from rlt.rundir.run_record import read_run
 
 STAGE = "select_traces"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from stage_runs import rl_words, run_here, train_rows
 
-from rlt.reporting.samples import read_samples
+from rlt.rundir.samples import read_samples
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from stage_runs import rl_words, run_here, train_rows, weights
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 from rlt.errors import GenerationError
-from rlt.reporting.samples import read_samples
+from rlt.rundir.samples import read_samples
 from rlt.trainers.reading import ReadOnce
 
 pytestmark = pytest.mark.slow

@@ -19,10 +19,10 @@ from stage_runs import (
 from test_teacher_rl_run import nan_student
 
 from rlt.config.save import load_config
-from rlt.launch.disk import disk_needs
-from rlt.launch.model_size import read_size
-from rlt.reporting.samples import read_samples
-from rlt.reporting.timeline import read_timelines
+from rlt.forecast.disk import disk_needs
+from rlt.forecast.model_size import read_size
+from rlt.rundir.samples import read_samples
+from rlt.rundir.timeline import read_timelines
 
 pytestmark = pytest.mark.slow
 FIRST_STEP = ("reward", "reward_std", "r_ss", "r_kl", "format", "explanation_tokens", "num_tokens")

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from rlt.errors import ModelError
 from rlt.models.frozen import FrozenModel, load_whole
 from rlt.models.plain import PlainModel
-from rlt.reporting.run_record import RunRecord
+from rlt.rundir.run_record import RunRecord
 from rlt.stages.student_check import Processes, Sharded, StudentCheck, texts, verify_sharded
 
 CPU = torch.device("cpu")

@@ -24,7 +24,7 @@ from rlt.config.schema import DataSettings
 from rlt.data.traces import load_traces, number_traces
 from rlt.errors import DataError
 from rlt.formats.tags import TAG_STYLES
-from rlt.reporting.samples import read_samples, sample_files
+from rlt.rundir.samples import read_samples, sample_files
 from rlt.traces.columns import is_well_formed, score_of
 
 pytestmark = pytest.mark.slow

@@ -32,9 +32,9 @@ from stage_runs import (
 
 from rlt.config.compose import compose
 from rlt.errors import CheckpointError, DataError, ModelError, Paused
-from rlt.reporting.run_record import read_run
-from rlt.reporting.samples import read_samples, sample_files
-from rlt.reporting.timeline import read_timelines
+from rlt.rundir.run_record import read_run
+from rlt.rundir.samples import read_samples, sample_files
+from rlt.rundir.timeline import read_timelines
 from rlt.stages.common import resume_point
 
 

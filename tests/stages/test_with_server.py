@@ -12,7 +12,7 @@ import pytest
 from stage_runs import ROOT, rows, run_command, run_here, succeed, train_rows, weights
 
 from rlt.launch.descendants import MARK, living
-from rlt.reporting.timeline import read_timelines
+from rlt.rundir.timeline import read_timelines
 from rlt.surroundings.timeline import WAIT
 from rlt.trainers import early
 from rlt.trainers.reading import ReadOnce

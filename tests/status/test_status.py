@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from rlt.reporting.files import write_json
-from rlt.reporting.now import Now
-from rlt.reporting.processes import describe_process, write_processes
+from rlt.io import write_json
+from rlt.rundir.now import Now
+from rlt.rundir.processes import describe_process, write_processes
 from rlt.status.__main__ import main
 from rlt.status.look import look
 from rlt.surroundings.leaving import run_command

@@ -15,9 +15,9 @@ from rlt.generation.parallel import run_all
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_server import VLLMServer
+from rlt.io import write_json
 from rlt.launch.descendants import wait_until
 from rlt.launch.health import MotionWatch
-from rlt.reporting.files import write_json
 from rlt.surroundings.clock import running, since_boot
 from rlt.tasks.grading_child import GradingChild
 

@@ -19,10 +19,10 @@ import psutil
 import pytest
 
 from rlt.errors import TrainingStuck
+from rlt.io import write_json
 from rlt.launch.health import MotionWatch
-from rlt.reporting.files import write_json
-from rlt.reporting.now import Now, read_now, seconds_in_phase
-from rlt.reporting.processes import describe_process, is_alive
+from rlt.rundir.now import Now, read_now, seconds_in_phase
+from rlt.rundir.processes import describe_process, is_alive
 from rlt.surroundings.clock import running, since_boot, start_of
 
 WATCHERS = ("clock", "silence", "request", "threads", "motion", "grading", "grace")

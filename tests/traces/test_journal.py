@@ -5,7 +5,6 @@ import json
 import pytest
 
 from rlt.errors import CheckpointError
-from rlt.reporting.files import write_text
 from rlt.traces.journal import Journal
 
 UNITS = [[("p", 0), ("p", 1)], [("q", 0), ("q", 1)], [("r", 0)]]
@@ -13,7 +12,7 @@ MANIFEST = {"seed": 1, "temperature": 0.7, "samples": "abc"}
 
 
 def journal(tmp_path):
-    return Journal(tmp_path / "samples", UNITS, write_text)
+    return Journal(tmp_path / "samples", UNITS)
 
 
 def rows(unit):
@@ -33,16 +32,16 @@ def test_samples_may_be_known_by_more_fields(tmp_path):
     """The same problem in two tasks: what is done for one is not done for the other."""
     units = [[("a", "p", 0)], [("b", "p", 0)]]
     fields = ("task", "problem_id", "sample_index")
-    first = Journal(tmp_path, units, write_text, "answers", fields)
+    first = Journal(tmp_path, units, "answers", fields)
     first.open(MANIFEST)
     row = {"task": "b", "problem_id": "p", "sample_index": 0}
     with first.appending() as append:
         append([row])
-    again = Journal(tmp_path, units, write_text, "answers", fields)
+    again = Journal(tmp_path, units, "answers", fields)
     assert again.open(MANIFEST) == [0]
     assert again.rows == {("b", "p", 0): row}
     with pytest.raises(CheckpointError, match="holds answers of another run"):
-        Journal(tmp_path, units, write_text, "answers", fields).open({**MANIFEST, "seed": 2})
+        Journal(tmp_path, units, "answers", fields).open({**MANIFEST, "seed": 2})
 
 
 def test_what_is_finished_is_not_pending(tmp_path):

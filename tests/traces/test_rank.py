@@ -3,7 +3,7 @@
 import pytest
 
 from rlt.records import Problem, Trace
-from rlt.traces.rank import markdown_table, rank_buckets, rank_traces, summarize
+from rlt.traces.rank import bucket_rows, rank_buckets, rank_traces, summarize
 
 
 def traces(*fallbacks: bool, problem: str = "p", start: int = 0) -> list[Trace]:
@@ -95,7 +95,7 @@ def test_summary_and_table():
     summary = summarize(traces(False, False), rows, 4)
     assert (summary["problems"], summary["traces"], summary["scored"], summary["selected"]) == (1, 2, 1, 1)
     assert summary["problems_without_selection"] == 0
-    assert markdown_table(summary["buckets"]).splitlines()[2] == "| 1 | 1 | -1 | 0 | 1 | 10 |"
+    assert bucket_rows(summary["buckets"])[1] == ["1", "1", "-1", "0", "1", "10"]
     assert summarize(traces(False), [row(1, None, 5)], 4)["buckets"] == []
 
 

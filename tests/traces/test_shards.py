@@ -4,7 +4,6 @@ import pytest
 
 from rlt.errors import CheckpointError
 from rlt.records import Problem, Trace
-from rlt.reporting.files import write_text
 from rlt.traces.shards import Shards, traces_digest
 
 TRACES = [Trace(Problem("p", "q", "s"), i, f"t{i}") for i in range(5)]
@@ -12,7 +11,7 @@ MANIFEST = {"traces": traces_digest(TRACES), "reward.student_temperature": 0.7}
 
 
 def shards(tmp_path):
-    return Shards(tmp_path / "scores", TRACES, 2, write_text)
+    return Shards(tmp_path / "scores", TRACES, 2)
 
 
 def rows(part):

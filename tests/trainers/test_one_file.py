@@ -22,7 +22,7 @@ from test_update import LEARNING_RATE, nearby  # noqa: F401 - a fixture
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.records import Problem
-from rlt.reporting.samples import read_samples
+from rlt.rundir.samples import read_samples
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "examples" / "rlt_in_one_file.py"
 TEACHER, STUDENT = "Explain the solution.", "Think and then solve."

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
 from recorded_step import RecordingTrainer
 from stage_runs import eval_rows, mix, rl_words, run_here, run_processes, succeed, train_rows, weights
 
-from rlt.reporting.samples import read_samples
+from rlt.rundir.samples import read_samples
 
 pytestmark = pytest.mark.slow
 LEARNING_RATE = 1e-3

@@ -1,0 +1,100 @@
+"""now.json: what a training run is doing at this moment, for people who look (`python -m rlt.status`).
+
+`{"phase", "since", "step", "of", "written", "spent", "boot", "entered"}`: seconds since 1970, and `entered`,
+which no step of the wall clock moves, since the boot named by `boot`; `step` is the one under way, and
+`spent` how long each phase before this one took. A run reads it for `spent` alone. It goes with a run that
+finished; of any other it says what it was doing last.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rlt.io import write_json
+from rlt.surroundings.clock import boot, since_boot
+
+log = logging.getLogger(__name__)
+
+NAME = "now.json"
+LOADING = "loading"
+"""The phase before the first step."""
+_REPEAT_AFTER = 1.0
+"""Seconds before the same phase of a later step is written: fast steps must not wait for a file."""
+
+
+class Now:
+    """The now.json of a run directory, written by the main process."""
+
+    def __init__(self, directory: str | Path) -> None:
+        self._path = Path(directory) / NAME
+        self._written = 0.0
+        self._is_on = True
+        earlier = read_now(Path(directory)) or {}  # of this run: whoever began it has left its file
+        self._phase = str(earlier.get("phase", ""))
+        is_here = earlier.get("boot") == boot()
+        self._entered = float(earlier["entered"]) if is_here else since_boot() if earlier else 0.0
+        self._since = float(earlier.get("since", 0.0))
+        self._spent: dict[str, float] = earlier.get("spent", {})
+
+    def enter(self, phase: str, step: int | None = None, of: int | None = None) -> None:
+        """Write what begins now; a disk that takes no more ends the telling, not the run."""
+        if not self._is_on:
+            return
+        now = since_boot()
+        if phase != self._phase:
+            self._spent = self.spent(now)
+            self._phase, self._entered, self._since = phase, now, time.time()
+        elif now - self._written < _REPEAT_AFTER:
+            return
+        self._written = now
+        told = {
+            "phase": phase,
+            "since": round(self._since, 2),
+            "step": step,
+            "of": of,
+            "written": round(time.time(), 2),
+            "spent": self._spent,
+            "boot": boot(),
+            "entered": round(self._entered, 2),
+        }
+        try:
+            write_json(self._path, told)
+        except OSError as error:
+            log.warning("%s is not written any more (%s)", self._path, error.strerror)
+            self._is_on = False
+            with suppress(OSError):  # whoever reads it would take the run to stand still
+                self._path.unlink()
+
+    def spent(self, until: float | None = None) -> dict[str, float]:
+        """Return the seconds of each phase so far, in the order in which they were entered first."""
+        if not self._phase:
+            return {}
+        last = (since_boot() if until is None else until) - self._entered
+        return {**self._spent, self._phase: round(self._spent.get(self._phase, 0.0) + last, 2)}
+
+    def clear(self) -> None:
+        """Remove the file, of an earlier run or of one that has nothing left to do."""
+        self._path.unlink(missing_ok=True)
+        self._phase, self._spent = "", {}
+
+
+def read_now(directory: Path) -> dict[str, Any] | None:
+    """Return what a run has told last, None where there is nothing, or nothing that can be read."""
+    try:
+        told = json.loads((directory / NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    known = {"phase", "since", "step", "written", "spent"}
+    return told if isinstance(told, dict) and known <= told.keys() else None
+
+
+def seconds_in_phase(told: dict[str, Any]) -> float:
+    """Return how long the phase has lasted that was told; by the wall clock where another machine told it."""
+    is_here = told.get("boot") == boot()
+    seconds = since_boot() - told["entered"] if is_here else time.time() - told["since"]
+    return round(max(seconds, 0.0), 1)
