@@ -16,6 +16,7 @@ from packaging.specifiers import SpecifierSet
 
 from rlt.config.schema import Config, stage_of
 from rlt.config.students import all_students
+from rlt.config.teacher import teacher_name, teacher_revision
 from rlt.errors import ConfigError
 
 FLASH = "flash_attention_2"
@@ -122,3 +123,6 @@ def loaded_models(config: Config) -> Iterator[LoadedModel]:
     if stage.scores and config.student_model and config.reward.placement != "server":
         for student in all_students(config):
             yield LoadedModel(student.model, "reward.dtype", config.reward.dtype)
+    teacher = teacher_name(config) if stage.is_judged else None
+    if teacher is not None and config.opd.placement != "server":
+        yield LoadedModel(teacher, "opd.dtype", config.opd.dtype, teacher_revision(config))

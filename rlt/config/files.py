@@ -23,6 +23,7 @@ _EARLIER = {
     "collect_traces": ("teacher_rl", "teacher_rl", "teacher_rl"),
     "evaluate": ("student_sft", "student_sft", "student_sft"),
     "student_rl": ("student_sft", "student_sft", "student_sft"),
+    "student_opd": ("student_sft", "student_sft", "student_sft"),
 }
 """By stage: the folder of its default model, the run file that writes it, and how that is called."""
 _HUB_NAME = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
@@ -61,7 +62,7 @@ def _data_of(config: Config) -> Iterator[tuple[str, str]]:
 def models_of(config: Config) -> dict[str, str]:
     """Return the models that a stage reads, by their settings."""
     stage = stage_of(config)
-    read = [name for name in ("model_name_or_path", "student_model") if stage.reads(name)]
+    read = [name for name in ("model_name_or_path", "student_model", "teacher_model") if stage.reads(name)]
     models = {name: model for name in read if (model := getattr(config, name))}
     if stage.reads("reward.students"):
         models |= {f"reward.students.{s.name}.model": s.model for s in config.reward.students}
@@ -98,6 +99,8 @@ def is_here(name: str | None) -> bool:
 
 def _loads_weights(config: Config, setting: str) -> bool:
     """Whether the model of a setting is loaded from here, and not by a server of somebody else's."""
+    if setting == "teacher_model":
+        return config.opd.placement != "server"
     if setting != "model_name_or_path":
         return config.reward.placement != "server"
     stage = stage_of(config)

@@ -23,7 +23,10 @@ def tokens_per_pass(config: Config) -> int:
     What a pass with gradients may hold, one without holds easily; nor do they hold less than the students'.
     """
     with_gradients = tokens_with_gradients(config)
-    return max(with_gradients, config.reward.tokens_per_batch) if stage_of(config).scores else with_gradients
+    stage = stage_of(config)
+    if stage.scores:
+        return max(with_gradients, config.reward.tokens_per_batch)
+    return max(with_gradients, config.opd.tokens_per_batch) if stage.is_judged else with_gradients
 
 
 def rows_per_pass(config: Config) -> int:

@@ -111,6 +111,8 @@ def owners_of(config: Config, read: Read = find_layout) -> Iterator[Owner]:
         else:
             layout = read(model, config.model.revision)
             yield Owner("model_name_or_path", model, role, setting, layout)
+    if stage.is_judged and config.opd.teacher == "model" and (teacher := config.teacher_model):
+        yield Owner("teacher_model", teacher, "teacher", TEACHER, read(teacher, None))
     counts = stage.reads("student_model") and (config.stage != "select_traces" or config.select.max_length)
     if counts and config.student_model:
         layout = read(config.student_model, None)

@@ -77,9 +77,14 @@ class FrozenModel:
             )
 
     @property
+    def module(self) -> nn.Module:
+        """The plain model, without the engine that shards it."""
+        return getattr(self._module, "module", self._module)
+
+    @property
     def head(self) -> OwnHead:
         """From its hidden states to its logits; the first call is collective where it is sharded."""
-        return own_head(getattr(self._module, "module", self._module), self._device)
+        return own_head(self.module, self._device)
 
     @contextmanager
     def in_place(self) -> Iterator[Any]:

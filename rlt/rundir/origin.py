@@ -40,6 +40,8 @@ def fixed_traits(config: Config) -> dict[str, Any]:
     traits = {"stage": config.stage, "LoRA": shape if lora.rank else "off"}
     if stage_of(config).is_rl and trainer.beta:
         traits["reference"] = "moving" if trainer.ref_sync_steps else "fixed"
+    if config.stage == "student_opd":
+        traits["teacher"] = config.opd.teacher
     if config.stage == "teacher_rl":
         for student in config.reward.students:
             setting = f"reward.students.{student.name}.prompt"
@@ -87,6 +89,8 @@ def sources(config: Config) -> dict[str, Source]:
     if config.stage == "teacher_rl":
         found["student"] = config.student_model
         found |= {f"student {student.name}": student.model for student in config.reward.students}
+    if config.stage == "student_opd" and config.opd.teacher == "model":
+        found["teacher"] = config.teacher_model
     return {role: source for role, source in found.items() if source}
 
 

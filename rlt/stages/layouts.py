@@ -23,9 +23,13 @@ from rlt.records import Problem
 logger = logging.getLogger(__name__)
 
 
-def teacher_layout(config: Config, tokenizer: PreTrainedTokenizerBase) -> TeacherLayout:
-    """Return how the teacher of a run is asked."""
-    tags, model, revision = tag_style(config.layout.tags), config.model_name_or_path, config.model.revision
+def teacher_layout(
+    config: Config, tokenizer: PreTrainedTokenizerBase, model: str | None = None, revision: str | None = None
+) -> TeacherLayout:
+    """Return how the teacher of a run is asked: `model`, or without one the model of the run."""
+    tags = tag_style(config.layout.tags)
+    if model is None:
+        model, revision = config.model_name_or_path, config.model.revision
     template = template_settings(config, model, revision)
     layout = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags), template)
     _check_switches(config, layout.chat)
@@ -113,7 +117,7 @@ def _check_switches(config: Config, chat: Chat) -> None:
         if chat.template.names(name):
             continue
         said = f"{chat.template.owner} reads no {name}, which `layout.chat_template_kwargs` has"
-        if not stage_of(config).reads("student_model"):
+        if not (stage_of(config).reads("student_model") or stage_of(config).reads("teacher_model")):
             raise ConfigError(f"{said}: remove it, or write the name as the template has it.")
         logger.warning("%s, so it changes nothing there", said)
 

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from rlt.generation.server_logprobs import ServerLogprobs
+from rlt.models.distributions import TopTokens
 from rlt.models.frozen import FrozenModel
 from rlt.models.logprobs import Extra, Request, own_head
 from rlt.models.own_head import OwnHead
@@ -67,6 +69,31 @@ class FrozenTeacher:
     def in_place(self) -> AbstractContextManager[Any]:
         """Keep it on its device."""
         return self.model.in_place()
+
+
+class ServerTeacher:
+    """A model behind servers, which give probabilities and no hidden states."""
+
+    def __init__(self, servers: ServerLogprobs, *, temperature: float, tokens_per_batch: int) -> None:
+        self._servers = servers
+        self._how: dict[str, Any] = {"temperature": temperature, "tokens_per_batch": tokens_per_batch}
+
+    def read(
+        self, requests: list[Request], extra: Extra | None, runs: Sequence[int]
+    ) -> list[tuple[Tensor, ...]]:
+        """Return the log-probabilities of each request's positions, and of their likeliest tokens."""
+        assert extra is None or isinstance(extra, TopTokens), "validate() has refused the whole vocabulary"
+        count = 0 if extra is None else min(extra.count, extra.vocabulary)
+        found = self._servers.top(requests, count, runs=runs, **self._how)
+        return [values if count else values[:1] for values in found]
+
+    def head(self) -> OwnHead:
+        """Not there: it stays with the servers."""
+        raise AssertionError("validate() has refused the whole vocabulary")
+
+    def in_place(self) -> AbstractContextManager[None]:
+        """Do nothing: it takes no room here."""
+        return nullcontext()
 
 
 class PolicyTeacher:

@@ -64,7 +64,9 @@ class MovingReference(TrainerCallback):
         for policy, reference in pairs:
             with gathered([policy]), gathered([reference], written=True) as writes:
                 if writes:
-                    reference.mul_(1 - self._share).add_(policy.to(reference.dtype), alpha=self._share)
+                    reference.mul_(1 - self._share).add_(
+                        policy.to(reference.device, reference.dtype), alpha=self._share
+                    )
 
     def save(self, checkpoint: Path) -> None:
         """Write the reference's weights into a checkpoint; collective under ZeRO-3."""

@@ -46,9 +46,6 @@ from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.reference import MovingReference
 from rlt.trainers.rl import RLTrainer
 
-LOSS_TYPES = ("grpo", "dapo")
-"""Reductions of a divergence: a mean over rows of means over tokens, or over all tokens of a step."""
-
 
 @dataclass(frozen=True)
 class Objective:
@@ -272,7 +269,8 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
         objective = self.objective
         assert objective.divergence is not None
         if objective.support == "top_k":
-            targets = TopTargets(first, second, is_whole=objective.top_k >= objective.vocabulary)
+            ids = _renamed(second, self.places.renamed)
+            targets = TopTargets(first, ids, is_whole=objective.top_k >= objective.vocabulary)
         else:
             targets = WholeTargets(
                 first, second, self.teacher.head(), objective.temperature, self.places.renamed
@@ -294,7 +292,7 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
         return loss + self._reduced(divergence_BC * mask_BC, mask_BC, inputs)
 
     def _reduced(self, values_BC: Tensor, mask_BC: Tensor, inputs: dict[str, Any]) -> Tensor:
-        """Return per-token values as TRL reduces its own under the same loss_type (LOSS_TYPES)."""
+        """Return per-token values as TRL reduces its own under the same loss_type (OPD_LOSS_TYPES)."""
         passes = self.current_gradient_accumulation_steps
         if self.loss_type == "dapo":
             args: Any = self.args
@@ -326,6 +324,14 @@ def _view(num_tokens: int, place: Place, values: tuple[Tensor, ...]) -> View:
     picked = torch.tensor(rows, dtype=torch.long)
     distributions = tuple(column[picked] for column in values[1:])
     return View(num_tokens, chunk_C, teacher_C, torch.tensor(tokens, dtype=torch.long), distributions)
+
+
+def _renamed(ids: Tensor, pair: tuple[int, int] | None) -> Tensor:
+    """Return ids in which two that mean the same have changed places."""
+    if pair is None:
+        return ids
+    theirs, ours = pair
+    return torch.where(ids == theirs, ours, torch.where(ids == ours, theirs, ids))
 
 
 def _spread(view: View, index: int, count: int) -> Tensor:

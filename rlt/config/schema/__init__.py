@@ -41,6 +41,7 @@ from rlt.config.schema.layout import (
     LayoutSettings,
 )
 from rlt.config.schema.model import LoraSettings, ModelSettings
+from rlt.config.schema.opd import OPD_LOSS_TYPES, OpdSettings
 from rlt.config.schema.programs import OPERATIONS, CountdownSettings, InferSettings, PipelineSettings
 from rlt.config.schema.reward import (
     REDUCTIONS,
@@ -79,6 +80,7 @@ __all__ = [
     "LOCAL_TASK",
     "MOST_OPTIONS",
     "NO_DATASET",
+    "OPD_LOSS_TYPES",
     "OPERATIONS",
     "OPTIONAL_FIELDS",
     "ORIGINAL_PROMPT",
@@ -118,6 +120,7 @@ __all__ = [
     "LoraSettings",
     "ModelSettings",
     "MonitorSettings",
+    "OpdSettings",
     "PipelineSettings",
     "PlanSettings",
     "RewardSettings",

@@ -13,6 +13,7 @@ from rlt.config.schema.generation import GenerationSettings
 from rlt.config.schema.hardware import HardwareSettings
 from rlt.config.schema.layout import LayoutSettings
 from rlt.config.schema.model import ModelSettings
+from rlt.config.schema.opd import OpdSettings
 from rlt.config.schema.programs import CountdownSettings, InferSettings, PipelineSettings
 from rlt.config.schema.reward import CorrectnessSettings, RewardSettings
 from rlt.config.schema.setting import setting
@@ -47,6 +48,9 @@ class Config:
     student_model: str | None = setting(
         None, "teacher_rl and scoring: the frozen student that pays the reward"
     )
+    teacher_model: str | None = setting(
+        None, "student_opd: the teacher that judges the student's tokens, e.g. one of teacher_rl"
+    )
     learning_rate: float = setting(1e-6, "peak learning rate", gt=0)
     train_batch_size: int = setting(
         16, "rows (SFT) or completions (RL) of one optimizer step, over all processes", gt=0
@@ -79,6 +83,7 @@ class Config:
     trainer: TrainerSettings = setting(TrainerSettings, "optimisation")
     reward: RewardSettings = setting(RewardSettings, "the reward of explanations")
     correctness: CorrectnessSettings = setting(CorrectnessSettings, "student_rl: the reward of answers")
+    opd: OpdSettings = setting(OpdSettings, "student_opd: the teacher, and the distance from it")
     generation: GenerationSettings = setting(GenerationSettings, "the engine")
     evaluation: EvaluationSettings = setting(EvaluationSettings, "evaluation during training")
     evaluate: EvaluateSettings = setting(EvaluateSettings, "benchmarks of a trained student")
