@@ -218,7 +218,7 @@ CONDITIONS: tuple[OnlyWith, ...] = (
     _if_one_of(("opd.servers",), "opd.placement", "server"),
     _if_one_of(("opd.verify_server",), "opd.placement", "server", "zero3"),
     _if_one_of(("opd.question",), "opd.solution_in", "question"),
-    _if_one_of(("layout.teacher_prompt",), "opd.solution_in", "explanation"),
+    _if_one_of(("layout.teacher_prompt", "opd.open_thought"), "opd.solution_in", "explanation"),
     _if_one_of(("opd.js_share",), "opd.divergence", "js"),
     _if_one_of(("opd.top_k",), "opd.support", "top_k"),
     _if_one_of(("opd.temperature",), "opd.support", "top_k", "full"),

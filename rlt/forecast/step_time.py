@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rlt.config.beside import settings_beside
 from rlt.config.lengths import rows_per_pass, tokens_with_gradients
 from rlt.config.schema import Config, RewardSettings, stage_of
 from rlt.device_plan import Plan
@@ -158,10 +159,13 @@ class StepTimes:
             # Each pass gathers the weights; of lengths that vary, a unit takes several.
             together = max(1.0, min(self._unit, BUSY_TOKENS / tokens))
             of_policy = max(of_policy, self._rows / together * self._gather)
-        if stage_of(config).scores and config.reward.placement != "server":
+        beside = settings_beside(config)
+        if beside is not None and beside.placement != "server":
             reward += sum(self._forward(student, tokens) for student in self.models.students)
         # The importance-sampling correction reads the same pass, or is made in the update.
         if stage_of(config).scores and _reads_policy(config.reward):
+            reward += of_policy
+        if stage_of(config).is_judged and beside is None:  # the policy itself, with the solution
             reward += of_policy
         return {"reward": reward, "reference": of_policy if config.trainer.beta else 0.0}
 

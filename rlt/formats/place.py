@@ -77,7 +77,9 @@ class Thought:
 class ThoughtFinder:
     """Finds the thought in a student's sampled ids."""
 
-    def __init__(self, layout: StudentLayout) -> None:
+    def __init__(self, layout: StudentLayout, *, is_opened: bool = False) -> None:
+        """`is_opened`: the prompt holds the opening, whether or not the chat template writes it."""
+        self._is_opened = is_opened or layout.style.prompt_opens
         self._style, opening = layout.style, layout.form.opening
         self._turn = Cut(layout.tokenizer, None, within=layout.style.literal)
         self._bytes = TokenBytes(layout.tokenizer)
@@ -87,7 +89,7 @@ class ThoughtFinder:
         """Return the thought; None where the completion does not begin with one by tokens of its own."""
         pieces = [self._bytes(i) for i in self._turn(completion_ids).token_ids]
         text, ends = b"".join(pieces), [0, *accumulate(map(len, pieces))]
-        start = 0 if self._style.prompt_opens else self._start(text, ends)
+        start = 0 if self._is_opened else self._start(text, ends)
         if start is None:
             return None
         close = self._style.thought.close.encode()
@@ -122,10 +124,15 @@ class ThoughtFinder:
 class ExplanationPlaces:
     """Puts a student's thought in the place of the teacher's explanation."""
 
-    def __init__(self, teacher: TeacherLayout, student: StudentLayout, *, same_ids: bool) -> None:
-        """`same_ids`: all of the student's ids stand for the same text with the teacher."""
+    def __init__(
+        self, teacher: TeacherLayout, student: StudentLayout, *, same_ids: bool, is_opened: bool = False
+    ) -> None:
+        """`same_ids`: all of the student's ids stand for the same text with the teacher.
+
+        `is_opened`: see `ThoughtFinder`.
+        """
         self._teacher = teacher
-        self._find = ThoughtFinder(student)
+        self._find = ThoughtFinder(student, is_opened=is_opened)
         self._student_bytes, self._teacher_bytes = (
             TokenBytes(student.tokenizer),
             TokenBytes(teacher.tokenizer),

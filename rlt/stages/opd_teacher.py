@@ -59,7 +59,13 @@ def read_places(config: Config, student: StudentLayout) -> tuple[Places, int]:
     if config.opd.solution_in == "question":
         return QuestionPlaces(student, config.opd.question), vocabulary
     teacher = teacher_layout(config, tokenizer, name, revision)
-    return ExplanationPlaces(teacher, student, same_ids=found.same_ids), vocabulary
+    same, opened = found.same_ids, opens_thought(config)
+    return ExplanationPlaces(teacher, student, same_ids=same, is_opened=opened), vocabulary
+
+
+def opens_thought(config: Config) -> bool:
+    """Whether the student's prompts open its thought."""
+    return config.opd.open_thought and config.opd.solution_in == "explanation"
 
 
 def _refuse_other_tokenizer(config: Config) -> None:

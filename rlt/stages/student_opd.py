@@ -37,6 +37,7 @@ from rlt.stages.opd_teacher import (
     is_served,
     make_average,
     make_teacher,
+    opens_thought,
     read_places,
     teacher_context,
     verify_teacher_servers,
@@ -172,7 +173,13 @@ def opd_parts(config: Config, text: Text, check: StudentCheck) -> OPDParts:
     )
     average = partial(make_average, config=config) if opd.teacher == "ema" else None
     teacher = partial(make_teacher, places=text.places, check=check, config=config)
-    return OPDParts(objective, text.places, teacher, average)
+    opening = opening_ids(text.layout, check.problems[0]) if opens_thought(config) else []
+    return OPDParts(objective, text.places, teacher, average, opening)
+
+
+def opening_ids(layout: StudentLayout, problem: Problem) -> list[int]:
+    """Return the ids by which a prompt opens the thought."""
+    return layout.prefix_ids(problem)[len(layout.prompt_ids(problem)) :]
 
 
 def check(config: Config) -> None:
@@ -205,7 +212,8 @@ def prompted_problems(
     problems = require_systems(problems, config)
 
     def lay_out(problem: Problem) -> tuple[PromptedProblem, int]:
-        prompt = layout.prompt_ids(problem) if layout else []
+        ask = layout and (layout.prefix_ids if opens_thought(config) else layout.prompt_ids)
+        prompt = ask(problem) if ask else []
         return PromptedProblem(problem, prompt), len(places.prompt_ids(problem)) if places else 0
 
     laid_out = problems.lay_out(lay_out, config.data, partial(progress, what="tokenising"))

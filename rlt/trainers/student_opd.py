@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -31,7 +31,7 @@ from torch.nn.utils.rnn import pad_sequence
 from rlt.formats.layout import StudentLayout
 from rlt.formats.leakage import copied_share, states_first
 from rlt.formats.place import Place, Places
-from rlt.formats.reply import ReplyReader
+from rlt.formats.reply import Reply, ReplyReader
 from rlt.generation.collective import on_every_process
 from rlt.models.distributions import HiddenStates, TopTokens
 from rlt.models.logprobs import Extra, Request
@@ -78,6 +78,8 @@ class OPDParts:
     make_teacher: Callable[[StudentOPDTrainer], Teacher]
     make_average: Callable[[StudentOPDTrainer], MovingReference] | None = None
     """For a teacher that follows the student; called after `make_teacher`."""
+    opening_ids: Sequence[int] = ()
+    """What the prompts open a thought with, where the student does not do it."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
     def __init__(self, *args: Any, opd: OPDParts, **kwargs: Any) -> None:
         """The other arguments are those of `RLTrainer`."""
         super().__init__(*args, **kwargs)
-        self.read_reply = ReplyReader(self.layout.tokenizer, self.layout.style)
+        self._reply = ReplyReader(self.layout.tokenizer, self.layout.style)
+        self._opening = tuple(opd.opening_ids)
         self.objective, self.places = opd.objective, opd.places
         self.rows_travel = self.objective.support == "sampled"  # the teacher's distributions stay
         self._views: list[View] = []
@@ -169,6 +172,10 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
             self._score(item, completion, view)
             for item, completion, view in zip(items, completions, measured, strict=True)
         ]
+
+    def read_reply(self, completion: Completion) -> Reply:
+        """Return thought and answer of a completion, with what its prompt has opened."""
+        return self._reply(replace(completion, token_ids=(*self._opening, *completion.token_ids)))
 
     def _score(self, item: PromptedProblem, completion: Completion, view: View) -> Score:  # noqa: ARG002
         inside_C = view.chunk_C >= 0

@@ -39,6 +39,11 @@ class OpdSettings:
         "words, and answer as if you had found it yourself.",
         "opd.solution_in=question: the teacher's user turn, with {question} and {solution} where they go",
     )
+    open_thought: bool = setting(
+        False,
+        "opd.solution_in=explanation: the student's prompt opens the thought, for students that do not do so "
+        "by themselves; when it is evaluated, nobody opens it",
+    )
     support: str = setting(
         "sampled",
         "tokens of the vocabulary that a divergence counts: the sampled one alone (a policy gradient that "
