@@ -119,7 +119,7 @@ def scoring_accelerator() -> Accelerator:
     return accelerator
 
 
-def load_frozen(
+def load_frozen(  # noqa: PLR0913 - options by keyword
     name: str,
     *,
     placement: str,
@@ -128,11 +128,12 @@ def load_frozen(
     accelerator: Accelerator,
     revision: str | None = None,
     trust: bool = False,
+    setting: str = "reward.placement",
 ) -> FrozenModel:
-    """Return a frozen causal model on the accelerator's device, placed as asked."""
+    """Return a frozen causal model on the accelerator's device, placed as asked by `setting`."""
     if placement == "zero3":
         how: dict[str, Any] = {"attn_implementation": attn_implementation, "revision": revision}
-        return _sharded(lambda: load_model(name, dtype=dtype, trust=trust, **how), accelerator)
+        return _sharded(lambda: load_model(name, dtype=dtype, trust=trust, **how), accelerator, setting)
     device = accelerator.device
     rests_on_cpu = placement == "cpu_offload" and device.type != "cpu"
     place = torch.device("cpu") if rests_on_cpu else device
@@ -177,18 +178,18 @@ def load_whole(
     return model
 
 
-def _sharded(load: Callable[[], PreTrainedModel], accelerator: Accelerator) -> FrozenModel:
+def _sharded(load: Callable[[], PreTrainedModel], accelerator: Accelerator, setting: str) -> FrozenModel:
     plugin = accelerator.state.deepspeed_plugin
     if plugin is None or plugin.zero_stage != 3:
         raise ConfigError(
-            "reward.placement=zero3 needs a run under DeepSpeed ZeRO-3; start it with launch.sh without "
+            f"{setting}=zero3 needs a run under DeepSpeed ZeRO-3; start it with launch.sh without "
             "zero1, zero2 or ddp, or choose replicated or cpu_offload"
         )
     from trl.models.utils import prepare_deepspeed
 
     with buffers_left_alone():
         model = load()
-    warn_of_rounded_parameters(model, "reward.placement=replicated or cpu_offload")
+    warn_of_rounded_parameters(model, f"{setting}=replicated or cpu_offload")
     add_token_query(model)
     model.requires_grad_(False)
     engine = prepare_deepspeed(model, accelerator)

@@ -134,6 +134,7 @@ def make_teacher(
         accelerator=trainer.accelerator,
         revision=teacher_revision(config),
         trust=config.model.trust_remote_code,
+        setting="opd.placement",
     )
     agree = trainer.max_over_processes
     if opd.verify_server:

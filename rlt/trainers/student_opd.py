@@ -37,9 +37,9 @@ from rlt.models.distributions import HiddenStates, TopTokens
 from rlt.models.logprobs import Extra, Request
 from rlt.records import Completion, Problem, Score
 from rlt.trainers.divergence import sampled_advantage
-from rlt.trainers.monitor_limits import opd_limits
 from rlt.trainers.narrow import SHARE, SIZE
 from rlt.trainers.opd_head import Against, Divergence, TopTargets, WholeTargets, add_divergence
+from rlt.trainers.opd_limits import opd_limits
 from rlt.trainers.opd_teacher import Teacher
 from rlt.trainers.own_loss import IGNORED
 from rlt.trainers.prompted import PromptedProblem
