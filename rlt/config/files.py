@@ -63,6 +63,8 @@ def models_of(config: Config) -> dict[str, str]:
     """Return the models that a stage reads, by their settings."""
     stage = stage_of(config)
     read = [name for name in ("model_name_or_path", "student_model", "teacher_model") if stage.reads(name)]
+    if stage.is_judged and config.opd.teacher != "model":
+        read.remove("teacher_model")
     models = {name: model for name in read if (model := getattr(config, name))}
     if stage.reads("reward.students"):
         models |= {f"reward.students.{s.name}.model": s.model for s in config.reward.students}

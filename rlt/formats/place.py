@@ -83,6 +83,7 @@ class ThoughtFinder:
         self._style, opening = layout.style, layout.form.opening
         self._turn = Cut(layout.tokenizer, None, within=layout.style.literal)
         self._bytes = TokenBytes(layout.tokenizer)
+        self._num_ids = _num_ids(layout)
         self._padding = len(opening) - len(opening.rstrip())
 
     def __call__(self, completion_ids: Sequence[int]) -> Thought | None:
@@ -96,9 +97,8 @@ class ThoughtFinder:
         at = text.find(close, ends[start])
         if at < 0:
             stop = len(pieces)
-            return Thought(
-                slice(start, stop), slice(stop, stop), slice(stop, min(stop + 1, len(completion_ids)))
-            )
+            has_control = stop < len(completion_ids) and completion_ids[stop] < self._num_ids
+            return Thought(slice(start, stop), slice(stop, stop), slice(stop, stop + has_control))
         stop = max(i for i, end in enumerate(ends) if end <= at)
         after = next(i for i, end in enumerate(ends) if end >= at + len(close))
         is_exact = ends[stop] == at
@@ -211,11 +211,13 @@ class QuestionPlaces:
         """`text` holds {question} and {solution}."""
         self._student = student
         self._text = text
+        self._num_ids = _num_ids(student)
 
     def __call__(self, problem: Problem, completion_ids: Sequence[int]) -> Place:
         """Return the place of a completion."""
         prompt = self.prompt_ids(problem)
-        return Place([*prompt, *completion_ids], _one_by_one(0, len(prompt), len(completion_ids)))
+        known = list(takewhile(lambda token: token < self._num_ids, completion_ids))
+        return Place([*prompt, *known], _one_by_one(0, len(prompt), len(known)))
 
     def prompt_ids(self, problem: Problem) -> list[int]:
         """Return what the teacher is asked with."""
@@ -226,6 +228,11 @@ class QuestionPlaces:
 
 def _tag_ids(layout: TeacherLayout | StudentLayout, tag: str) -> list[int]:
     return encode(layout.tokenizer, [Piece(tag, trusted=True)]).ids
+
+
+def _num_ids(layout: StudentLayout) -> int:
+    """Return how many ids are tokens; a table of embeddings may have more rows, which can be sampled."""
+    return max(layout.tokenizer.get_vocab().values()) + 1
 
 
 def _one_by_one(start: int, offset: int, count: int) -> list[Chunk]:

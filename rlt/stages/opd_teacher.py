@@ -53,9 +53,11 @@ def read_places(config: Config, student: StudentLayout) -> tuple[Places, int]:
     found = compare_tokenizers(student.tokenizer, tokenizer, tag_style(config.layout.tags))
     if not found.same_ids:
         _refuse_other_tokenizer(config)
-        for finding in found.findings:
-            logger.info("teacher %s: %s", name, finding)
-    vocabulary = min(len(student.tokenizer), len(tokenizer))
+        logger.info(
+            "teacher %s has another tokenizer than the student: they are compared over common boundaries of text",
+            name,
+        )
+    vocabulary = min(max(t.get_vocab().values()) + 1 for t in (student.tokenizer, tokenizer))
     if config.opd.solution_in == "question":
         return QuestionPlaces(student, config.opd.question), vocabulary
     teacher = teacher_layout(config, tokenizer, name, revision)

@@ -150,9 +150,8 @@ def test_the_likeliest_tokens_are_those_of_the_model(server: ServerLogprobs, loc
     served = ServerTeacher(server, temperature=0.7, tokens_per_batch=4096)
     here = FrozenTeacher(local, temperature=0.7, tokens_per_batch=4096, agree=lambda count: count)
     for ours, theirs in zip(served.read(requests, extra, [6]), here.read(requests, extra, [6]), strict=True):
-        assert (
-            [column.shape for column in ours] == [column.shape for column in theirs] == [(7,), (7, 5), (7, 5)]
-        )
+        assert [column.shape for column in ours] == [(7,), (7, 5), (7, 5)]
+        assert [column.shape for column in theirs] == [(7,), (7, 5), (7, 5)]
         assert torch.equal(ours[2], theirs[2])
         assert (ours[0] - theirs[0]).abs().max() < 1e-4
         assert (ours[1] - theirs[1]).abs().max() < 1e-4
