@@ -14,7 +14,7 @@ done
 here="$(CDPATH='' cd -P -- "$(dirname -- "$source")" && pwd)"
 python="$here/.venv/bin/python"
 [[ -x "$python" ]] || python="$(command -v python3)" || { echo "no Python here: run $here/scripts/setup.sh first." >&2; exit 1; }
-# Modules come from this checkout, and not from the current folder, which an empty entry would stand for.
+# Modules come from this checkout, and not from the current folder, which an empty entry would mean.
 rest=":${PYTHONPATH:-}:"
 while [[ "$rest" == *::* ]]; do rest="${rest//::/:}"; done
 rest="${rest#:}"

@@ -64,9 +64,9 @@ def check_text(config: Config) -> None:
     """Read what a training would, tokenizers and rows, and raise what it would; load no model."""
     import_module("rlt.rundir.origin").require_same_origin(config)
     elsewhere = [name for name in reads(config) if not is_here(name)]
-    told = "not looked into, as it is not on this machine: %s"
+    unchecked = "not checked, because not on this machine: %s"
     if len(elsewhere) == len(reads(config)):
-        logging.info(told, ", ".join(elsewhere))
+        logging.info(unchecked, ", ".join(elsewhere))
         return
     import_module("rlt.reporting.progress").setup_logging(0)
     import_module("rlt.stages.attention").check_attention(config)
@@ -74,7 +74,7 @@ def check_text(config: Config) -> None:
     import_module(f"rlt.stages.{config.stage}").check(config)
     logger = logging.getLogger("rlt")
     if elsewhere:
-        logger.info(f"{told}; what is here is as %s needs it", ", ".join(elsewhere), config.stage)
+        logger.info(f"{unchecked}; what is here is as %s needs it", ", ".join(elsewhere), config.stage)
     else:
         logger.info("tokenizers, templates and rows are as %s needs them", config.stage)
 

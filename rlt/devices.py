@@ -56,8 +56,8 @@ def visible_gpus(env: Mapping[str, str]) -> tuple[str, ...]:
 def named_gpus(listed: str, source: str = VARIABLE) -> tuple[str, ...]:
     """Return the GPUs that a value of CUDA_VISIBLE_DEVICES (or `source`) names, by index, UUID or MIG name.
 
-    As in CUDA, a negative number or an empty name ends the list, and so does Slurm's NoDevFiles, which stands
-    for "none". With a repeated name, or a word that names no GPU, CUDA shows none at all: a ConfigError.
+    As in CUDA, a negative number or an empty name ends the list, and so does Slurm's NoDevFiles, which means
+    "none". With a repeated name, or a word that names no GPU, CUDA shows none at all: a ConfigError.
     """
     names: list[str] = []
     for name in map(str.strip, listed.split(",")):
@@ -77,7 +77,7 @@ def named_gpus(listed: str, source: str = VARIABLE) -> tuple[str, ...]:
 
 
 def _are_the_same(name: str, other: str) -> bool:
-    """Whether two names are of one GPU; the beginning of a UUID stands for the whole."""
+    """Whether two names are of one GPU; the beginning of a UUID is enough."""
     if name.isdigit() or other.isdigit():
         return name.isdigit() and other.isdigit() and int(name) == int(other)
     return name.startswith(other) or other.startswith(name)
@@ -152,12 +152,12 @@ def _ask_nvidia_smi(*words: str) -> str:
         # Not subprocess.run, which waits for the end of what it has killed: a process that hangs in the
         # driver of a broken GPU does not end.
         raise NvidiaSmiError(f"nvidia-smi did not answer within {NVIDIA_SMI_TIMEOUT:g} s") from None
-    said = next((line.strip() for line in (answer + complaint).splitlines() if line.strip()), "")
-    if process.returncode == _NO_DEVICES or re.match("No devices (were )?found", said):
+    first = next((line.strip() for line in (answer + complaint).splitlines() if line.strip()), "")
+    if process.returncode == _NO_DEVICES or re.match("No devices (were )?found", first):
         return ""
     if process.returncode != 0:
-        said = f"says “{said}”" if said else "says nothing"
-        raise NvidiaSmiError(f"nvidia-smi fails with exit code {process.returncode} and {said}")
+        output = f"prints “{first}”" if first else "prints nothing"
+        raise NvidiaSmiError(f"nvidia-smi fails with exit code {process.returncode} and {output}")
     return answer
 
 
@@ -241,8 +241,8 @@ def refuse_unusable(gpus: Sequence[str]) -> None:
                 "`python -m rlt.devices` asks it again."
             ) from None
         if look.returncode != 0:
-            said = look.stderr.strip() or f"`python -m rlt.devices` ended with exit code {look.returncode}"
-            raise ConfigError(said.splitlines()[-1].removeprefix("error: "))
+            reason = look.stderr.strip() or f"`python -m rlt.devices` ended with exit code {look.returncode}"
+            raise ConfigError(reason.splitlines()[-1].removeprefix("error: "))
 
 
 def usable_in_rehearsal() -> tuple[tuple[str, ...], str | None]:

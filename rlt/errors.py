@@ -1,7 +1,7 @@
 """Errors that a user can act on. Each message is one sentence: what, where, the rule, the remedy.
 
 `train.py` and the launchers print the message without a traceback and leave with the class's exit code.
-Anything else that escapes is a bug of ours and keeps its traceback.
+Anything else that escapes is a bug of this project and keeps its traceback.
 """
 
 
@@ -51,9 +51,9 @@ class TrainingStuck(RLTError, RuntimeError):
 
 
 class Paused(RLTError):
-    """A run has saved a checkpoint and left before its end, as it was told to; not a failure.
+    """A run has saved a checkpoint and stopped before its end, as requested; not a failure.
 
-    The exit code is that of sysexits' EX_TEMPFAIL, by which a queue can tell that the job wants to go on.
+    The exit code is that of sysexits' EX_TEMPFAIL, which tells a queue to start the job again.
     """
 
     exit_code = 75
@@ -64,7 +64,7 @@ class ServerLost(GenerationError):
 
 
 class MachineLost(RLTError, RuntimeError):
-    """Another machine of the run has ended or did not come, and this one cannot go on alone."""
+    """Another machine of the run has ended or did not come, and this one cannot continue alone."""
 
     exit_code = 8
 

@@ -46,7 +46,7 @@ class Explanation:
     token_ids: tuple[int, ...]
     has_end_tag: bool
     text_after_end_tag: bool
-    """Something other than white space stands between the end tag and the end of the turn."""
+    """There is something other than white space between the end tag and the end of the turn."""
 
 
 @dataclass(frozen=True)

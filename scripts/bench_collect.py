@@ -155,7 +155,7 @@ def check_equal(samples: list[Sample], journal: Journal, texts: list[str], token
     """Raise unless both got the same samples: each explanation is the start of the direct caller's text."""
     for sample, text in zip(samples, texts, strict=True):
         row = journal.rows[sample.key]
-        ours = row["explanation"].rstrip("\ufffd")  # half a character at the end is told in another way
+        ours = row["explanation"].rstrip("\ufffd")  # half a character at the end is written in another way
         assert text.startswith(ours), (sample.key, ours, text, tokenizer.name_or_path)
 
 

@@ -144,7 +144,7 @@ NOT_HERE = {
 
 
 def constants(lines: list[Line], gpu: GPU) -> dict[str, list[float]]:
-    """Return what was measured for each constant of hardware.py: one value for each case that tells of it."""
+    """Return what was measured for each constant of hardware.py: one value for each case that measures it."""
     done = [line for line in lines if "seconds" in line]
     found: dict[str, list[float]] = {name: [] for name in ("COMPUTE_SHARE", "BANDWIDTH_SHARE", "EAGER_TICK")}
     if gpu.flops is not None:

@@ -72,7 +72,7 @@ def make(rng: random.Random, number: int, options: argparse.Namespace) -> tuple[
     right = rng.random() < 0.5
     kind = "algebra" if rng.random() < options.algebra else rng.choice(KINDS)
     n, other = number + 2, number + 2 if right else number + 3
-    said, reference = {
+    value, reference = {
         "whole": (f"{n:,}", f"{other}"),
         "decimal": (f"{n}.50", f"{other}.5"),
         "fraction": (rf"\dfrac{{{2 * n}}}{{{2 * n * n + 2}}}", rf"\frac{{{other}}}{{{other * other + 1}}}"),
@@ -80,7 +80,7 @@ def make(rng: random.Random, number: int, options: argparse.Namespace) -> tuple[
         "algebra": (rf"\sqrt{{{4 * n * n + 4}}}", rf"2\sqrt{{{other * other + 1}}}"),
     }[kind]
     right = right or kind == "latex"
-    return ungraded(THOUGHT * options.sentences + rf"So it is \boxed{{{said}}}.", reference), right
+    return ungraded(THOUGHT * options.sentences + rf"So it is \boxed{{{value}}}.", reference), right
 
 
 def ungraded(text: str, reference: str) -> Ungraded:

@@ -40,7 +40,7 @@ SHAPES = {
 KEY_VALUE_HEADS = {"tiny": 2, "0.5B": 2, "7B": 4}
 VOCABULARY = 152_064
 COUNTED = 0.75
-"""Share of a sequence, at its end, whose log-probabilities are wanted."""
+"""Share of a sequence, at its end, whose log-probabilities are requested."""
 
 
 def main() -> None:

@@ -64,7 +64,8 @@ from rlt.stages.teacher_rl import prompted_problems
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.engine import Rows
 from rlt.trainers.prompted import PromptedProblem
-from rlt.trainers.rl import RLData, RLParts, RLTrainer
+from rlt.trainers.rl import RLParts, RLTrainer
+from rlt.trainers.rl_parts import RLData
 from rlt.trainers.server_engine import ServerEngine
 from rlt.trainers.teacher_rl import TeacherReward, TeacherRLTrainer
 
@@ -391,7 +392,7 @@ class Steps(TrainerCallback):
             return
         split = {name.removeprefix("time/"): logs[name] for name in logs if name.startswith("time/")}
         row = {**split, "step": logs["step_time"]}
-        row.setdefault("update", row["step"] - sum(split.values()))  # TRL's own trainer tells none
+        row.setdefault("update", row["step"] - sum(split.values()))  # TRL's own trainer reports none
         row["cpu"] = self._cpu
         row["padding"] = logs.get("perf/padding", math.nan)
         row["overlap"] = (state.global_step - 1) % 2  # as InTurn has switched it

@@ -206,7 +206,7 @@ def measure_update(bench: Bench) -> None:
     """Forward, recomputation and backward of one row on an unsharded model, gradients added to older ones.
 
     The loss is taken in checkpointed tiles over all positions: the same products as in TRL's loss, whose
-    kernel is not needed here. The optimizer's step is left out.
+    kernel is not needed here. The optimizer's step is not included.
     """
     model = make_model(bench).train()
     model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -9,19 +9,60 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from helpers import late_imports, quick
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+late_imports.install()
 
 SHARED = Path(__file__).parents[1] / ".." / "shared"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the files that take minutes first: several processes then end at about the same time."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --quick."""
+    parser.addoption(
+        "--quick", action="store_true", help="only what needs seconds and no torch (tests/helpers/quick.py)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep heavy libraries out of a quick run."""
+    if config.option.quick:
+        quick.forbid()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave files that import a heavy library out of a quick run."""
+    if config.option.quick and collection_path.name.startswith("test_"):
+        return not quick.is_light(collection_path) or None
+    return None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what fetches something unless -m names it, and start the files that take minutes first.
+
+    Several processes then end at about the same time.
+    """
+    if "network" not in (config.option.markexpr or ""):
+        for item in items:
+            if item.get_closest_marker("network"):
+                item.add_marker(pytest.mark.skip(reason="it fetches something: ask for it with -m network"))
+    if config.option.quick:
+        items[:] = [item for item in items if not quick.SLOW & {mark.name for mark in item.iter_markers()}]
     weight = {item.path: 0 for item in items}
     for item in items:
         weight[item.path] += bool(item.get_closest_marker("slow")) + bool(item.get_closest_marker("vllm"))
     items.sort(key=lambda item: -weight[item.path])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Import what the test's file only named while it was collected."""
+    late_imports.resolve(item.getparent(pytest.Module).obj)
+    for plugin in item.config.pluginmanager.get_plugins():
+        file = Path(getattr(plugin, "__file__", None) or "/")
+        if file.name == "conftest.py" and file.parent in item.path.parents:
+            late_imports.resolve(plugin)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""SkyThought's own program as it stands in its package, for tests that compare with it; nothing is copied.
+"""SkyThought's own program as it is in its package, for tests that compare with it; nothing is copied.
 
 Run as a script, with the package in PYTHONPATH: reads one [task, row, turn] a line, writes [user's turn,
 verdict] of the task's own handler, made from its own file. Two things that it imports for code benchmarks are

@@ -16,14 +16,15 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from fake_models import fake_model
+from helpers.fake_models import fake_model
 from test_documents import PAGES
 
 import train
 from rlt.cli.verbs import VERBS
 from rlt.config.compose import compose
 from rlt.errors import ConfigError
-from rlt.launch.main import describe, parse, prepare
+from rlt.launch.command_line import parse
+from rlt.launch.main import describe, prepare
 
 ROOT = Path(__file__).parents[1]
 EIGHT_GPUS = "0,1,2,3,4,5,6,7"
@@ -34,6 +35,7 @@ NEEDS = {
     "the network for packages; a CPU is enough": 1,
     "the network; once, for CUDA or CPU": 1,
     "minutes": 3,
+    "the network and hours": 2,
     "vLLM and minutes": 1,
     "vLLM and a GPU": 2,
     "a GPU and eight minutes": 1,

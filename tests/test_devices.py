@@ -39,9 +39,9 @@ DRIVER_GONE = (
 MISMATCH = "Failed to initialize NVML: Driver/library version mismatch"
 LOST = "Unable to determine the device handle for GPU0000:41:00.0: Unknown Error"
 FAILURES = {
-    "exit 9": "nvidia-smi fails with exit code 9 and says nothing",
-    f'echo "{DRIVER_GONE}"; echo; exit 9': f"nvidia-smi fails with exit code 9 and says “{DRIVER_GONE}”",
-    f'echo "{MISMATCH}" >&2; exit 18': f"nvidia-smi fails with exit code 18 and says “{MISMATCH}”",
+    "exit 9": "nvidia-smi fails with exit code 9 and prints nothing",
+    f'echo "{DRIVER_GONE}"; echo; exit 9': f"nvidia-smi fails with exit code 9 and prints “{DRIVER_GONE}”",
+    f'echo "{MISMATCH}" >&2; exit 18': f"nvidia-smi fails with exit code 18 and prints “{MISMATCH}”",
     f'echo 0; echo "{LOST}"': f"nvidia-smi answers “{LOST}”",
     "exec sleep 600": "nvidia-smi did not answer within",
 }
@@ -241,8 +241,8 @@ def test_the_quickstart_goes_on_with_the_cpu_and_says_so(smi, caplog, monkeypatc
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ELSEWHERE)
     assert not choose_backend("auto").on_gpus
     told = [record.getMessage() for record in caplog.records]
-    goes_on = "the quickstart goes on with the CPU"
-    assert told[0].startswith(f"{goes_on}: nvidia-smi fails with exit code 18 and says “{MISMATCH}”")
+    goes_on = "the quickstart continues with the CPU"
+    assert told[0].startswith(f"{goes_on}: nvidia-smi fails with exit code 18 and prints “{MISMATCH}”")
     assert told[1].startswith(f"{goes_on}: torch cannot use GPU {ELSEWHERE}")
 
 

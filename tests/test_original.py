@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from original_program import line_processor, load_module, repeat_sampler, student_chats
+from helpers.original_program import line_processor, load_module, repeat_sampler, student_chats
 from trl.trainer.utils import RepeatSampler
 
 from rlt.config.compose import compose

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from packaging.specifiers import SpecifierSet
 
+from rlt.config.judges import pays_likelihood, reads_student_model
 from rlt.config.schema import Config, stage_of
 from rlt.config.students import all_students
 from rlt.config.teacher import teacher_name, teacher_revision
@@ -120,7 +121,7 @@ def loaded_models(config: Config) -> Iterator[LoadedModel]:
     if stage.model is not None and not is_served and config.model_name_or_path:
         model = config.model
         yield LoadedModel(config.model_name_or_path, "model.dtype", model.dtype, model.revision)
-    if stage.scores and config.student_model and config.reward.placement != "server":
+    if pays_likelihood(config) and reads_student_model(config) and config.reward.placement != "server":
         for student in all_students(config):
             yield LoadedModel(student.model, "reward.dtype", config.reward.dtype)
     teacher = teacher_name(config) if stage.is_judged else None

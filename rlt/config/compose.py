@@ -81,7 +81,7 @@ def _tree(line: CommandLine, look: Callable[[DictConfig], None]) -> Any:
         _explain_missing_file(error, line)
     except (HydraException, OmegaConfBaseException) as error:
         _explain(error, line)
-    except YAMLError as error:  # what our look at the files lets pass, such as a key that stands twice
+    except YAMLError as error:  # what the check of the files does not see, such as a key that occurs twice
         raise ConfigError(f"a configuration file is not valid YAML: {_one_line(error)}.") from None
 
 
@@ -165,7 +165,7 @@ def _explain(error: Exception, line: CommandLine) -> NoReturn:
     full_key = re.search(r"full_key: (\S+)", text)
     key = full_key[1].split("[")[0] if full_key else ""
     if missing := re.search(r"Interpolation key '([^']*)' not found", text):
-        # It may stand in a setting that this one refers to.
+        # It may be in a setting that this one refers to.
         key = next((w.partition("=")[0] for w in line.overrides if f"${{{missing[1]}}}" in w), key)
     where = _place(key, text, line)
     if re.search(r"Key '.*' (is )?not in", text):
@@ -177,7 +177,8 @@ def _explain(error: Exception, line: CommandLine) -> NoReturn:
         raise ConfigError(f"`override /{group[1]}` {where} names no group: {hint}.") from None
     if removed := re.search(r"Could not delete from config\. '?([\w.]+)", text):
         raise ConfigError(
-            f"`~{removed[1]}` on the command line removes nothing, as no file sets it so: leave it out."
+            f"`~{removed[1]}` on the command line removes nothing, because no file sets "
+            "that key or value: drop this word."
         ) from None
     row = find(key)
     if reason := _bad_reference(error, text, row):

@@ -1,7 +1,7 @@
 """When a setting that a stage reads counts for nothing, because of the value of another one. Data alone.
 
-typed.py refuses such a setting where a user typed it. A value that says "off" (0, null, false, empty) may
-stand beside what makes it void, and so may one of a preset: both promise nothing.
+typed.py refuses such a setting where a user typed it. A value that says "off" (0, null, false, empty) is
+allowed beside what makes it void, and so is one of a preset: neither promises anything.
 
 A new condition is one entry in CONDITIONS. It holds in each stage that reads both settings.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rlt.config.schema import BENCHMARKS, LOCAL_TASK
+from rlt.config.schema import BENCHMARKS, LIKELIHOOD, LOCAL_TASK, OWN_STUDENTS
 from rlt.config.stages import NOTHING, Stage
 
 _TASKS = {*BENCHMARKS, LOCAL_TASK}
@@ -28,7 +28,7 @@ class OnlyWith:
     settings: tuple[str, ...]
     """Settings, and sections of which all is meant."""
     others: tuple[str, ...]
-    """Those that a stage does not read are left out."""
+    """Those that a stage does not read are skipped."""
     counts: Counts
     instead: tuple[str, ...]
     """For each of `others`, what to type for the setting to count."""
@@ -65,6 +65,10 @@ def _one_of(*allowed: Any) -> Counts:
 
 def _other_than(*void: Any) -> Counts:
     return lambda _, *values: any(value not in void for value in values)
+
+
+def _likelihood_pays(_: Any, *values: Any) -> bool:
+    return any(value == LIKELIHOOD or (isinstance(value, float | int) and value > 0) for value in values)
 
 
 def _holds(item: str) -> Counts:
@@ -196,9 +200,29 @@ CONDITIONS: tuple[OnlyWith, ...] = (
         (
             *("reward.solution_span", "reward.answer_transform", "reward.answer_clip"),
             *("reward.answer_baseline", "reward.answer_result_transform", "reward.answer_result_clip"),
+            *("reward.answer_length_norm", "reward.answer_group"),
         ),
         "answer_log_prob_coeff",
         "[1,0.01]",
+    ),
+    OnlyWith(  # a grader alone reads no student
+        (*("student_model", "answer_log_prob_coeff", "reward"),),
+        ("correctness.grader", "correctness.likelihood_weight"),
+        _likelihood_pays,
+        ("correctness.grader=likelihood", "correctness.likelihood_weight=0.1"),
+        stages=("student_rl",),
+    ),
+    _with(
+        (*("correctness.likelihood_weight", "correctness.format_weight", "correctness.grading_seconds"),),
+        "correctness.grader",
+        _other_than(LIKELIHOOD),
+        "correctness.grader=math",
+    ),
+    _with(  # the trainer has placed it already
+        ("reward.dtype",),
+        "student_model",
+        _other_than(*OWN_STUDENTS),
+        "student_model=FOLDER",
     ),
     _if_on(
         ("reward.kl_transform", "reward.kl_clip", "monitors.max_kl_share", "monitors.min_kl_share"),
@@ -218,7 +242,11 @@ CONDITIONS: tuple[OnlyWith, ...] = (
     _if_one_of(("opd.servers",), "opd.placement", "server"),
     _if_one_of(("opd.verify_server",), "opd.placement", "server", "zero3"),
     _if_one_of(("opd.question",), "opd.solution_in", "question"),
-    _if_one_of(("layout.teacher_prompt", "opd.open_thought"), "opd.solution_in", "explanation"),
+    _if_one_of(
+        ("layout.teacher_prompt", "layout.show_solution", "opd.open_thought"),
+        "opd.solution_in",
+        "explanation",
+    ),
     _if_one_of(("opd.js_share",), "opd.divergence", "js"),
     _if_one_of(("opd.top_k",), "opd.support", "top_k"),
     _if_one_of(("opd.temperature",), "opd.support", "top_k", "full"),
@@ -280,6 +308,8 @@ CONDITIONS: tuple[OnlyWith, ...] = (
         stages=("select_traces",),
     ),
     _with(("show.best", "show.worst"), "show.rows", _off, "show.rows=[]"),
-    _if_on(("layout.teacher_prompt", "generation.stop_at_tag"), "infer.solution", '"42"'),
+    _if_on(
+        ("layout.teacher_prompt", "layout.show_solution", "generation.stop_at_tag"), "infer.solution", '"42"'
+    ),
     _with(("layout.student_prompt",), "infer.solution", _off, "infer.solution=null"),
 )

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlt.config.checkpoints import LAST_FILE, is_whole, last_whole
+from rlt.config.judges import reads_student_model
 from rlt.config.schema import DATA_SUFFIXES, DATASET_PROMPT, PACKED_SUFFIXES, Config, stage_of
 from rlt.config.weight_files import check_weights
 from rlt.errors import ConfigError
@@ -62,10 +63,13 @@ def _data_of(config: Config) -> Iterator[tuple[str, str]]:
 def models_of(config: Config) -> dict[str, str]:
     """Return the models that a stage reads, by their settings."""
     stage = stage_of(config)
-    read = [name for name in ("model_name_or_path", "student_model", "teacher_model") if stage.reads(name)]
-    if stage.is_judged and config.opd.teacher != "model":
-        read.remove("teacher_model")
-    models = {name: model for name in read if (model := getattr(config, name))}
+    models = {}
+    if stage.reads("model_name_or_path") and config.model_name_or_path:
+        models["model_name_or_path"] = config.model_name_or_path
+    if reads_student_model(config) and config.student_model:
+        models["student_model"] = config.student_model
+    if stage.is_judged and config.opd.teacher == "model" and config.teacher_model:
+        models["teacher_model"] = config.teacher_model
     if stage.reads("reward.students"):
         models |= {f"reward.students.{s.name}.model": s.model for s in config.reward.students}
     return models
@@ -218,8 +222,8 @@ def _keep_apart(output_dir: str, setting: str, model: str) -> None:
     if run == folder or (folder.is_dir() and (run in folder.parents or folder in run.parents)):
         place = "is" if run == folder else "contains" if run in folder.parents else "lies in"
         raise ConfigError(
-            f"`output_dir={output_dir}` {place} the folder of {setting}={model}, which the run would write "
-            "over: give a folder of its own."
+            f"`output_dir={output_dir}` {place} the folder of {setting}={model}, which the run would "
+            "overwrite: give another folder."
         )
 
 
@@ -234,7 +238,7 @@ def _check_resume(config: Config) -> None:
     if config.resume_from == "latest":
         if not has_checkpoint(config.output_dir):
             raise ConfigError(
-                f"`resume_from=latest` finds no whole checkpoint-N in {config.output_dir}: leave it out to "
+                f"`resume_from=latest` finds no whole checkpoint-N in {config.output_dir}: remove it to "
                 "start afresh."
             )
     elif not Path(config.resume_from).is_dir():
@@ -250,6 +254,6 @@ def _check_resume(config: Config) -> None:
     elif Path(config.resume_from).resolve().parent != Path(config.output_dir).resolve():
         raise ConfigError(
             f"`resume_from={config.resume_from}` lies outside of output_dir={config.output_dir}, and a "
-            "checkpoint's optimizer and RNG files can run code when they are read: go on in its own run "
-            "directory, or start anew with it as model_name_or_path."
+            "checkpoint's optimizer and RNG files can run code when they are read: resume in its own run "
+            "directory, or start a new run with it as model_name_or_path."
         )

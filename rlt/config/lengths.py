@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rlt.config.judges import pays_likelihood
 from rlt.config.schema import Config, stage_of
 
 
@@ -23,10 +24,9 @@ def tokens_per_pass(config: Config) -> int:
     What a pass with gradients may hold, one without holds easily; nor do they hold less than the students'.
     """
     with_gradients = tokens_with_gradients(config)
-    stage = stage_of(config)
-    if stage.scores:
-        return max(with_gradients, config.reward.tokens_per_batch)
-    return max(with_gradients, config.opd.tokens_per_batch) if stage.is_judged else with_gradients
+    if stage_of(config).is_judged:
+        return max(with_gradients, config.opd.tokens_per_batch)
+    return max(with_gradients, config.reward.tokens_per_batch) if pays_likelihood(config) else with_gradients
 
 
 def rows_per_pass(config: Config) -> int:

@@ -39,7 +39,7 @@ class CommandLine:
     """Hydra's view of a command line."""
 
     config_dirs: tuple[Path, ...]
-    """Folders with groups, the first one that has a file wins; ours comes last."""
+    """Folders with groups, the first one that has a file wins; this project's comes last."""
     overrides: tuple[str, ...]
     run_file: str | None
     """The name of the run file, without folder and suffix."""

@@ -34,7 +34,7 @@ _MEANT_AS_FORM = re.compile(r"(file|original|from[\s_-]?dataset)\s*[:=]\s*", re.
 
 
 def place_of(prompt: str, form: str) -> str | None:
-    """Return what stands behind a form's prefix, None for a prompt of another form."""
+    """Return what follows a form's prefix, None for a prompt of another form."""
     return prompt.removeprefix(form) if prompt.startswith(form) else None
 
 
@@ -58,7 +58,7 @@ def with_home(prompt: str) -> str:
 def check_prompt(name: str, prompt: str, setting: str | None = None) -> None:
     """Raise ConfigError for a prompt whose place does not serve, or a word that would be taken for a text.
 
-    `name` is teacher_prompt or student_prompt; `setting` where it stands, if not in `layout`.
+    `name` is teacher_prompt or student_prompt; `setting` its full name, if not in `layout`.
     """
     setting, keywords, forms = setting or f"layout.{name}", PROMPT_KEYWORDS[name], FORMS[name]
     if prompt in keywords or prompt.startswith(TEXT_PROMPT):

@@ -209,4 +209,4 @@ OTHER_FILES: dict[str, dict[str, str]] = {
     },
     "run_cfg": {"default": "an empty run file, and a run file says its stage here: take run_cfg=teacher_sft"},
 }
-"""Group files that mean something else here, and where what they set stands."""
+"""Group files that mean something else here, and the settings that replace them."""

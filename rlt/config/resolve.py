@@ -23,7 +23,7 @@ _PATHS = (
     "generation.api_key_file",
 )
 _WRITTEN = ("results_dir", "output_dir", "resume_from", "generation.sync_dir", "generation.api_key_file")
-"""Of these, the places that a run writes to or goes on from, and the key, which is no input."""
+"""Of these, the places that a run writes to or resumes from, and the key, which is no input."""
 
 
 def resolve(config: Config) -> Config:

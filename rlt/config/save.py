@@ -74,7 +74,7 @@ def _lacks(saved: DictConfig | ListConfig, name: str) -> bool:
 def load_config(path: str | Path) -> Config:
     """Return the configuration that `save_config` wrote; unknown keys and wrong types are a ConfigError.
 
-    Settings that do not stand there have their defaults: those that the stage does not read, and those that a
+    Settings that are absent there have their defaults: those that the stage does not read, and those that a
     file of an earlier version lacks. Others that it had kept of stages that do not read them do no harm.
     """
     try:

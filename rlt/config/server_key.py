@@ -1,4 +1,4 @@
-"""The key that vLLM servers demand: where it stands, and when one is needed. It never reaches a config."""
+"""The key that vLLM servers demand: where it is read from, and when it is needed. No config holds it."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def check_server_key(config: Config) -> None:
     stage = stage_of(config)
     own = (
         not stage.reads("generation.api") or generation.api == "vllm"
-    )  # of other servers it is their owner's affair who may ask them
+    )  # access control of third-party servers is out of scope
     if find_key(generation.api_key_file, own=own) or generation.allow_open_servers or not own:
         return
     for name in filter(stage.reads, _NAME_SERVERS):
         for address in filter(beyond_this_machine, get(config, name)):
             raise ConfigError(
-                f"`{name}` names {address}, which other machines reach, and there is no key, so whoever "
-                f"reaches it could run code there: start it with a key and give {_GIVE}, or set "
+                f"`{name}` names {address}, which other machines reach, and there is no key, so any "
+                f"client could run code there: start it with a key and give {_GIVE}, or set "
                 "generation.allow_open_servers=true on a network that you trust."
             )
 
@@ -92,7 +92,7 @@ def refuse_open_host(host: str, key: str | None, *, allowed: bool) -> None:
     """Raise ConfigError when a server would listen beyond this machine without a key or leave to do so."""
     if not (key or allowed or is_loopback(host)):
         raise ConfigError(
-            f"generation.host={host} can be reached from other machines, and there is no key, so whoever "
-            f"reaches a server could run code there: give {_GIVE}, keep 127.0.0.1, or set "
+            f"generation.host={host} can be reached from other machines, and there is no key, so any "
+            f"client could run code there: give {_GIVE}, keep 127.0.0.1, or set "
             "generation.allow_open_servers=true on a network that you trust."
         )

@@ -43,7 +43,7 @@ def _open(text: str) -> str:
     """Return the brackets that are opened and not closed, outside of quotes."""
     opened: list[str] = []
     quote = None
-    for sign in re.sub(r"\\.", "", text):  # what a backslash stands before is neither
+    for sign in re.sub(r"\\.", "", text):  # a sign behind a backslash is neither
         if quote or sign in "'\"":
             quote = None if sign == quote else quote or sign
         elif sign in _CLOSE:

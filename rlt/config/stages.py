@@ -1,11 +1,11 @@
 """The table of stages: what each one reads, needs, generates, trains and checks. Data alone, in one place.
 
-A setting that is typed and that the stage does not read is refused (typed.py), does not stand in its
+A setting that is typed and that the stage does not read is refused (typed.py), is not written to its
 config.yaml (save.py) and is not on its help page (explain.py). What it reads under a condition alone is in
 conditions.py.
 
 A new setting: add its name to one of the groups below, or to a stage's own `settings`. A section's name
-stands for all of its settings. tests/config/test_stages.py names a setting that nobody reads, and
+means all of its settings. tests/config/test_stages.py names a setting that nobody reads, and
 tests/stages/test_stage_table.py a setting that is read without being here, or here without being read.
 """
 
@@ -28,14 +28,14 @@ class Stage:
     checks: tuple[str, ...]
     """Its rules in their order, by their names in validate.py."""
     needs: tuple[tuple[str, str], ...] = ()
-    """Settings that must not be empty, each with how the sentence goes on after "`NAME` is empty"."""
+    """Settings that must not be empty, each with the rest of the sentence "`NAME` is empty …"."""
     model: str | None = None
     """Who `model_name_or_path` is: teacher or student. infer takes either; None where none is loaded."""
     trains: bool = False
     generates: bool = False
     """Its completions come from the engine of `generation`."""
     fills_context: bool = False
-    """What it generates may go on to the end of the model's context, whatever max_completion_length says."""
+    """It generates up to the end of the model's context, whatever max_completion_length is."""
     scores: bool = False
     """Frozen students judge explanations."""
     is_judged: bool = False
@@ -141,19 +141,23 @@ _ASKING = (
     *("evaluate.option_order", "evaluate.unfinished", "evaluate.extraction", "evaluate.grading_seconds"),
 )
 _WHILE_TRAINING = (*_ASKING, "evaluate.during_training")
-_LIKELIHOOD = (
-    *("student_model", "answer_log_prob_coeff", "kl_penalty_reward_coeff", "layout.student_prompt"),
-    *("reward.student_temperature", "reward.answer_reductions", "reward.kl_reductions"),
-    "reward.solution_span",
-    *("reward.answer_transform", "reward.kl_transform", "reward.answer_clip", "reward.kl_clip"),
+_SOLUTION_SCORE = (
+    *("student_model", "answer_log_prob_coeff", "layout.student_prompt"),
+    *("reward.student_temperature", "reward.answer_reductions", "reward.solution_span"),
+    *("reward.answer_transform", "reward.answer_clip", "reward.answer_length_norm"),
     *("reward.answer_baseline", "reward.answer_result_transform", "reward.answer_result_clip"),
-    *("reward.kl_estimator", "reward.missing_tag_penalty", "reward.text_after_tag_penalty"),
-    *("reward.empty_explanation_divergence", "reward.placement", "reward.servers", "reward.dtype"),
-    *("reward.tokens_per_batch", "reward.students", "reward.combine"),
+    *("reward.missing_tag_penalty", "reward.placement", "reward.dtype", "reward.tokens_per_batch"),
+)
+"""r_SS, and the student that gives it."""
+_LIKELIHOOD = (
+    *(*_SOLUTION_SCORE, "kl_penalty_reward_coeff", "reward.kl_reductions"),
+    *("reward.kl_transform", "reward.kl_clip", "reward.kl_estimator", "reward.text_after_tag_penalty"),
+    *("reward.empty_explanation_divergence", "reward.servers", "reward.students", "reward.combine"),
 )
 _SCORING = (
     *(*_RUN, *_DATASET, *_MODEL, *_LIKELIHOOD, *_SERVERS),
-    *(*_LAYOUT, "layout.teacher_prompt", "layout.override", "temperature", "reward.verify_server"),
+    *(*_LAYOUT, "layout.teacher_prompt", "layout.show_solution", "layout.override"),
+    *("temperature", "reward.verify_server"),
 )
 _TRACE_FILES = (
     *(*_RUN, *_DATASET, "traces", "score.fallback_index", "student_model", "model.trust_remote_code"),
@@ -166,17 +170,19 @@ _NEEDS_MODEL = (
 )
 _NEEDS_STUDENT = (
     "student_model",
-    ", but {stage} is paid by a frozen student: give a model's folder or a Hub name (null "
-    "meant, in the original release, the reference model: give model_name_or_path's value, which is frozen).",
+    ", but {stage} is paid by a student: give a model's folder or a Hub name, which is frozen (null "
+    "meant, in the original release, the reference model of an RL run: that is student_model=reference).",
 )
-_GOES_ON = ("resume_from", "it goes on by itself in the same output_dir")
+_RESUMES = ("resume_from", "it resumes by itself in the same output_dir")
 _KEEPS_LONG = ("data.on_long_row", "traces that are too long are marked, and kept")
 _NO_TAG = ("generation.stop_at_tag", "the tag is a teacher's, and a student has to end its turn by itself")
 
 STAGES: dict[str, Stage] = {
     "teacher_sft": Stage(
         "warm-up: fine-tunes a teacher on reasoning traces in its own layout",
-        settings=(*_TRAINING, *_SFT, "layout.teacher_prompt", "data.missing_trace"),
+        settings=(
+            *(*_TRAINING, *_SFT, "layout.teacher_prompt", "layout.show_solution", "data.missing_trace"),
+        ),
         needs=(_NEEDS_MODEL,),
         checks=("bounds", "attention", "batch", "trainer", "greedy", "data", "files", "lengths"),
         model="teacher",
@@ -187,9 +193,10 @@ STAGES: dict[str, Stage] = {
     "teacher_rl": Stage(
         "trains a teacher by RL with the reward of frozen students",
         settings=(
-            *(*_TRAINING, *_RL, *_LIKELIHOOD, "layout.teacher_prompt", "generation.stop_at_tag"),
+            *(*_TRAINING, *_RL, *_LIKELIHOOD, "layout.teacher_prompt", "layout.show_solution"),
+            "generation.stop_at_tag",
             *("reward.teacher_logprobs", "reward.verify_server", "reward.length", "reward.copy"),
-            *("reward.answers", "reward.functions"),
+            *("reward.answers", "reward.functions", "reward.answer_group"),
             *("monitors.max_solution_copied", "monitors.max_solution_first", "monitors.max_missing_tag"),
             *("monitors.max_kl_share", "monitors.min_kl_share"),
         ),
@@ -228,7 +235,7 @@ STAGES: dict[str, Stage] = {
         model="teacher",
         generates=True,
         rehearses=True,
-        notes=(_GOES_ON,),
+        notes=(_RESUMES,),
     ),
     "student_sft": Stage(
         "fine-tunes a student on traces",
@@ -264,10 +271,10 @@ STAGES: dict[str, Stage] = {
         ),
     ),
     "student_rl": Stage(
-        "trains a student by RL with a grader's verdicts",
+        "trains a student by RL with a grader's verdicts, or with the solution's likelihood",
         settings=(
-            *(*_TRAINING, *_RL, *_WHILE_TRAINING, "correctness", "layout.student_prompt"),
-            "monitors.max_malformed",
+            *(*_TRAINING, *_RL, *_WHILE_TRAINING, "correctness", *_SOLUTION_SCORE),
+            *("reward.answer_group", "monitors.max_malformed"),
         ),
         needs=(_NEEDS_MODEL,),
         checks=(
@@ -278,13 +285,14 @@ STAGES: dict[str, Stage] = {
         trains=True,
         generates=True,
         rehearses=True,
-        notes=(_NO_TAG, ("student_model", "a grader pays, as `correctness` says")),
+        notes=(_NO_TAG,),
     ),
     "student_opd": Stage(
         "trains a student on its own completions, towards a teacher that knows the solution",
         settings=(
             *(*_TRAINING, *_ON_POLICY, *_WHILE_TRAINING, "teacher_model", "opd", "layout.student_prompt"),
-            *("layout.teacher_prompt", "monitors.max_malformed", "monitors.max_solution_copied"),
+            *("layout.teacher_prompt", "layout.show_solution", "monitors.max_malformed"),
+            "monitors.max_solution_copied",
             "monitors.max_solution_first",
         ),
         needs=(_NEEDS_MODEL,),
@@ -324,7 +332,7 @@ STAGES: dict[str, Stage] = {
         scores=True,
         reads_traces=True,
         rehearses=True,
-        notes=(_GOES_ON, _KEEPS_LONG),
+        notes=(_RESUMES, _KEEPS_LONG),
     ),
     "show_traces": Stage(
         "shows what each token of some explanations earned",
@@ -379,7 +387,7 @@ STAGES: dict[str, Stage] = {
         generates=True,
         fills_context=True,
         rehearses=True,
-        notes=(_GOES_ON, _NO_TAG),
+        notes=(_RESUMES, _NO_TAG),
     ),
     "pipeline": Stage(
         "runs stages one after the other",

@@ -44,7 +44,7 @@ class Row:
 
     @property
     def is_open(self) -> bool:
-        """Any key may stand below this name (a plain dict)."""
+        """Any key is allowed below this name (a plain dict)."""
         return get_origin(self.type) is dict
 
     @property

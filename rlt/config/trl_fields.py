@@ -1,6 +1,6 @@
 """The arguments of TRL 1.16's SFTConfig and GRPOConfig: a wrong one fails before torch loads.
 
-`trainer_args` may name any field of its stage that no setting of ours decides. A test compares these
+`trainer_args` may name any field of its stage that no setting of this project decides. A test compares these
 names, types and choices with the installed TRL.
 """
 
@@ -169,7 +169,7 @@ OWNED: dict[str, str] = {
     "disable_tqdm": "nothing: progress is lines where there is no terminal",
     "auto_find_batch_size": "per_device_train_batch_size",
 }
-"""Fields that a setting of ours decides, at every stage -> what to use instead."""
+"""Fields that a setting of this project decides, at every stage -> what to use instead."""
 
 SFT_OWNED: dict[str, str] = OWNED | {
     "max_length": "data.max_length",
@@ -280,7 +280,7 @@ def fields_of(stage: str) -> dict[str, Any]:
 
 
 def owned_of(stage: str) -> dict[str, str]:
-    """Return the fields of a stage that settings of ours decide, with what to use instead."""
+    """Return the fields of a stage that settings of this project decide, with what to use instead."""
     return GRPO_OWNED if STAGES[stage].is_rl else SFT_OWNED
 
 

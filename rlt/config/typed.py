@@ -62,8 +62,9 @@ class Void:
 def void_settings(tree: DictConfig, line: CommandLine) -> Iterator[Void]:
     """Yield every typed setting that another one makes void.
 
-    Left out is what another setting refers to by `${NAME}`; what a shipped run file says; and a value that
-    was overridden in effect: model.lora.rank=0 on a command line switches off what a run file says of LoRA.
+    Excluded are settings that another one refers to by `${NAME}`; what a shipped run file says; and a value
+    that was overridden in effect: model.lora.rank=0 on a command line switches off what a run file says of
+    LoRA.
     """
     stage, typed = STAGES[tree.stage], typed_settings(line)
     places = [_ON_COMMAND_LINE, *(f"in {path}" for path, _ in run_files(line.run_file, line.config_dirs))]

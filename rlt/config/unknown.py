@@ -32,12 +32,12 @@ _ALIASES = {
     **dict.fromkeys(("enable_thinking", "thinking", "reasoning_effort"), "layout.chat_template_kwargs"),
     **dict.fromkeys(("prompt", "system_prompt"), "layout.teacher_prompt` or `layout.student_prompt"),
 }
-"""Names from elsewhere whose spelling is too far from ours, or near to that of something else."""
+"""Names from elsewhere whose spelling is too far from this project's, or close to that of another setting."""
 _LISTS_ALL = "`python train.py --help` lists the settings"
 
 
 def unknown_key(key: str, where: str, *, sections: bool = False) -> ConfigError:
-    """Return the error for an unknown key; `where` says where it stands, `sections` whether one may."""
+    """Return the error for an unknown key; `where` names its place, `sections` allows sections."""
     old = key.removeprefix("model_args.")
     if old in RENAMED:
         note = f" ({NOTES[old]})" if old in NOTES else ""
@@ -49,7 +49,8 @@ def unknown_key(key: str, where: str, *, sections: bool = False) -> ConfigError:
         return ConfigError(f"`{key}` {where} is not a setting: {instead(key, OWNED_SOMEWHERE)}.")
     if key in SFT_FIELDS | GRPO_FIELDS:
         return ConfigError(
-            f"`{key}` {where} is not a setting of ours but an argument of TRL: write `trainer_args.{key}`."
+            f"`{key}` {where} is an argument of TRL and not a setting of this project: "
+            f"write `trainer_args.{key}`."
         )
     nearest = nearest_key(key, sections=sections)
     hint = f"did you mean `{nearest}`? ({_LISTS_ALL}.)" if nearest else f"{_LISTS_ALL}."
@@ -102,7 +103,7 @@ def nearest_key(key: str, *, sections: bool = False) -> str | None:
         whole = SequenceMatcher(None, key.lower(), name).ratio()
         if leaf == name_leaf:
             return max(whole, _SAME_LEAF), name_section == section
-        # The last parts decide when the section was left out, or is right.
+        # The last parts decide when the section is absent or right.
         leaves = SequenceMatcher(None, leaf, name_leaf).ratio() if section in ("", name_section) else 0.0
         return max(whole, leaves), name_section == section
 

@@ -1,7 +1,7 @@
 """Whether the weights in a model's folder are all there, from the files' heads alone.
 
-A download that was cut, or left as pointers by git, would otherwise be noticed after minutes, by whoever
-loads it first.
+A download that was cut, or left as pointers by git, would otherwise be noticed after minutes, when a
+program loads it.
 """
 
 from __future__ import annotations

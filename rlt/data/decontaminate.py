@@ -2,9 +2,9 @@
 
 The method is the n-gram overlap of GPT-3 (Brown et al. 2020, arXiv 2005.14165, appendix C), which most tools
 use since: lower case, no punctuation, and a row counts as contaminated if it shares a sequence of 13 words
-with a question. A question of 8 to 12 words has to stand in the row as a whole; a shorter one has to be the
+with a question. A question of 8 to 12 words has to be in the row as a whole; a shorter one has to be the
 row's question. Two additions keep mathematics from drowning in false alarms: sequences of mostly numbers do
-not count, nor do those that stand in more than two questions of their benchmark, which are its usual wording
+not count, nor do those that are in more than two questions of their benchmark, which are its usual wording
 (GPT-3 ignores sequences that are frequent in its training data). A row whose question equals one is always
 found.
 
@@ -65,7 +65,7 @@ class Hit:
 class QuestionIndex:
     """The questions of some benchmarks, to look rows up in.
 
-    A sequence of words is looked up by a hash over numbers that stand for the words, all sequences of a text
+    A sequence of words is looked up by a hash over numbers that represent the words, all sequences of a text
     at once; what is found so is compared word by word.
     """
 
@@ -141,7 +141,7 @@ class _Question:
     words: Sequence[str]
 
     def holds(self, sequence: Sequence[str]) -> bool:
-        """Whether some words stand in the question, in this order and side by side."""
+        """Whether some words are in the question, in this order and side by side."""
         return f" {' '.join(sequence)} " in f" {' '.join(self.words)} "
 
 
@@ -167,7 +167,7 @@ def first_of_each(texts: Sequence[str]) -> dict[int, int]:
 
 
 def questions_of(path: str) -> list[str]:
-    """Return the questions of a file or folder, whichever usual column they stand in."""
+    """Return the questions of a file or folder, whichever usual column they are in."""
     table = read_rows(path)
     column = next((name for name in _QUESTION_COLUMNS if name in table.columns), None)
     turns = next((name for name in _TURN_COLUMNS if name in table.columns), None)

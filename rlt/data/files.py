@@ -38,7 +38,7 @@ class SourceRow:
     """One row of a source, or the reason why it could not be read."""
 
     number: int
-    """Where it stands, counted from 1: lines of a jsonl or csv file, rows of everything else."""
+    """Its number, counted from 1: lines of a jsonl or csv file, rows of everything else."""
     values: dict[str, Any] = field(default_factory=dict)
     fault: str | None = None
 

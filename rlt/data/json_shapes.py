@@ -19,7 +19,7 @@ _OF_A_ROW = {field for fields in REQUIRED_FIELDS.values() for field in fields}
 
 
 def rows_of(content: Any, source: object) -> list[Any]:
-    """Return the rows of a document, each whatever stands in its place."""
+    """Return the rows of a document, of whatever type each is."""
     if isinstance(content, list):
         return content
     if not isinstance(content, dict):
@@ -43,7 +43,7 @@ def _split_columns(content: Mapping[str, Any]) -> list[Any] | None:
 
 
 def _wrapped(content: Mapping[str, Any], source: object) -> list[Any] | None:
-    """Return the list of rows that stands under a key of the document."""
+    """Return the list of rows that is under a key of the document."""
     lists = {k: v for k, v in content.items() if _is_list_of(dict, v) and not _is_conversation(v)}
     facts = [value for key, value in content.items() if key not in lists]
     is_wrapper = lists.keys() <= set(_WRAPPERS) and not content.keys() & _OF_A_ROW

@@ -1,7 +1,7 @@
-"""The rows of one source on their way to a stage, with every row that was left out and why.
+"""The rows of one source on their way to a stage, with every row that was skipped and why.
 
 Each step (reading, laying out, fitting the lengths) either makes something of a row or refuses it with a
-DataError. What is refused keeps its place in the source, whatever was left out before it.
+DataError. What is refused keeps its place in the source, whatever was skipped before it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NUM_SHOWN = 5
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that was left out."""
+    """A row that was skipped."""
 
     source: str
     row: int
@@ -84,7 +84,7 @@ class KeptRows(Generic[T]):
 
     @property
     def positions(self) -> list[int]:
-        """Where each item stands among all rows of the source, counted from 0, whatever was left out."""
+        """The place of each item among all rows of the source, counted from 0, whatever was skipped."""
         place_of = {number: i for i, number in enumerate(self.numbers or range(1, self.total + 1))}
         return [place_of[number] for number in self.items]
 
@@ -99,7 +99,7 @@ class KeptRows(Generic[T]):
         return self._with(made, self.skipped)
 
     def refused(self, number: int, reason: str) -> BadRow:
-        """Return one of the rows as one that is left out."""
+        """Return one of the rows as one that is skipped."""
         source, row = self.places.get(number, (self.source, number))
         return BadRow(source, row, reason)
 

@@ -1,7 +1,7 @@
 """Length policy: which rows fit, and a report of how long they are.
 
-A row that is too long is found before any model is loaded, never in the middle of training. Whoever has the
-tokenizer says what a row's length is; nothing is encoded here.
+A row that is too long is found before any model is loaded, never in the middle of training. The caller, which
+has the tokenizer, passes a function for a row's length; nothing is encoded here.
 """
 
 from __future__ import annotations

@@ -66,12 +66,12 @@ def count_overlap(train: Iterable[Problem], held_out: Sequence[Problem]) -> int:
 
 
 def warn_of_missing_words(problems: Sequence[Problem]) -> None:
-    """Warn of solutions that are nothing but a word which may stand for a missing value."""
+    """Warn of solutions that are nothing but a word which may mean a missing value."""
     found = [problem.solution for problem in problems if problem.solution.lower() in DOUBTFUL]
     if found:
         *first, last = map(repr, dict.fromkeys(found))
         words = f"{', '.join(first)} or {last}" if first else last
-        what = "%d of %d solutions are only %s: if that stands for a missing one, leave those rows out"
+        what = "%d of %d solutions are only %s: if that means a missing one, remove those rows"
         logger.warning(what, len(found), len(problems), words)
 
 
@@ -125,8 +125,8 @@ def _with_trace(problem: Problem, data: DataSettings, tags: TagStyle) -> Problem
 def take_subset(rows: KeptRows[T], subset: SubsetSettings) -> KeptRows[T]:
     """Return `subset.n` of the items, chosen by the seed, in their old order.
 
-    The choice is among all rows of the source. In the place of each that was left out another one is drawn,
-    so that no other row of the subset depends on what was left out.
+    The choice is among all rows of the source. For each that was skipped another one is drawn,
+    so that no other row of the subset depends on what was skipped.
     """
     if subset.n is None:
         return rows

@@ -1,6 +1,6 @@
 """Whose tags and prompts a run uses: those that its models were trained with, unless the user says otherwise.
 
-`adopt_layouts` stands between composing a configuration and checking it, so that launchers, dry runs, stages,
+`adopt_layouts` is between composing a configuration and checking it, so that launchers, dry runs, stages,
 cards and saved configurations all see the prompts that are really used. What is not typed becomes the model's
 own; what is typed must be it, or is refused.
 """
@@ -8,63 +8,29 @@ own; what is typed must be it, or is refused.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rlt.config.bounds import check_bounds
-from rlt.config.checkpoints import named_checkpoint
 from rlt.config.files import LAYOUT_FILE, prompt_is_here
+from rlt.config.judges import reads_student_model
 from rlt.config.original.skythought import is_skythought
 from rlt.config.schema import TEXT_PROMPT, Config, stage_of
 from rlt.config.tree import get, rows
-from rlt.data.model_layout import ModelLayout, digest, find_layout, read_layout
+from rlt.data.model_layout import ModelLayout, digest, find_layout
+from rlt.data.owners import STUDENT, TAGS, TEACHER, Owner, owners_of
 from rlt.data.prompts import FROM_DATASET, student_prompt, teacher_prompt
 from rlt.errors import ConfigError
 from rlt.formats.tags import tag_style
 
 logger = logging.getLogger(__name__)
-TAGS, TEACHER, STUDENT = "layout.tags", "layout.teacher_prompt", "layout.student_prompt"
 TURN_END = "distill.turn_end"
 SWITCHES, DATE = "layout.chat_template_kwargs", "layout.date"
 _OVERRIDE = "take layout.override=true to use it all the same"
 _ALIKE = "take models of the same tags"
-
-Read = Callable[[str, str | None], ModelLayout | None]
-"""(folder or Hub name, revision) -> the record of a model, None where it has none."""
-
-
-@dataclass(frozen=True)
-class Owner:
-    """A model of a run that tags and a prompt belong to."""
-
-    setting: str
-    """What names the model, e.g. `student_model`."""
-    model: str
-    """A folder, a Hub name, or the checkpoint that the run goes on from."""
-    role: str
-    """What the run uses it as: teacher or student."""
-    prompt_setting: str
-    layout: ModelLayout | None
-    is_checkpoint: bool = False
-    """Then a difference is for rundir/origin.py to refuse, with what else must not change."""
-
-    @property
-    def prompt(self) -> str | None:
-        """The prompt that it was trained with in this role, None where none is known."""
-        if self.layout is None:
-            return None
-        if self.role == "teacher":
-            return self.layout.teacher_prompt
-        return self.layout.student_prompt if self.layout.role == "student" else None
-
-    @property
-    def name(self) -> str:
-        """The model in the words of the configuration."""
-        return self.model if self.is_checkpoint else f"{self.setting}={self.model}"
 
 
 def adopt_layouts(
@@ -94,43 +60,6 @@ def adopt_layouts(
             "layout.override=true changes nothing: no typed tags or prompts differ from a model's own"
         )
     return config
-
-
-def owners_of(config: Config, read: Read = find_layout) -> Iterator[Owner]:
-    """Yield the models of a run with their records, the one that it trains or asks first."""
-    stage = stage_of(config)
-    if stage.model and (model := config.model_name_or_path):
-        role = stage.model
-        if role == "either":
-            role = "student" if config.infer.solution is None else "teacher"
-        setting = TEACHER if role == "teacher" else STUDENT
-        checkpoint = _goes_on_from(config)
-        if checkpoint is not None:
-            layout = read_layout(checkpoint)
-            yield Owner("resume_from", str(checkpoint), role, setting, layout, is_checkpoint=True)
-        else:
-            layout = read(model, config.model.revision)
-            yield Owner("model_name_or_path", model, role, setting, layout)
-    if stage.is_judged and config.opd.teacher == "model" and (teacher := config.teacher_model):
-        yield Owner("teacher_model", teacher, "teacher", TEACHER, read(teacher, None))
-    counts = stage.reads("student_model") and (config.stage != "select_traces" or config.select.max_length)
-    if counts and config.student_model:
-        layout = read(config.student_model, None)
-        yield Owner("student_model", config.student_model, "student", STUDENT, layout)
-    if stage.reads("reward.students"):
-        for student in config.reward.students:
-            place = f"reward.students.{student.name}"
-            yield Owner(
-                f"{place}.model", student.model, "student", f"{place}.prompt", read(student.model, None)
-            )
-
-
-def _goes_on_from(config: Config) -> Path | None:
-    """Return the checkpoint of a training that goes on; None where it starts anew."""
-    if not stage_of(config).trains:
-        return None
-    checkpoint = named_checkpoint(config.resume_from, Path(config.output_dir))
-    return checkpoint if checkpoint is not None and checkpoint.is_dir() else None
 
 
 class _Adoption:
@@ -167,7 +96,7 @@ class _Adoption:
     def take_template(self, owner: Owner) -> None:
         """Take switches and date of a model's chat template, or raise ConfigError where others are typed.
 
-        Where models of a run differ, the first's stand in the configuration, and each is asked under its own
+        Where models of a run differ, the first's are in the configuration, and each is asked under its own
         (stages/layouts.py).
         """
         if owner.layout is None:
@@ -233,7 +162,7 @@ class _Adoption:
         if owner.setting == "teacher_model":  # it judges another student than the one that judged it
             return
         if not stage_of(self._config).reads(STUDENT) or not (
-            owner.is_checkpoint or not stage_of(self._config).reads("student_model")
+            owner.is_checkpoint or not reads_student_model(self._config)
         ):
             return
         own = owner.layout.student_prompt
@@ -284,7 +213,9 @@ class _Adoption:
             why += f" ({owner.layout.note})" if owner.layout.note else ""
         text = self._text(setting) if self._is_here(setting) else None
         what = f"{setting}={_begin(value)}" + ("" if text is None else f", sha256 {digest(text):.12s}")
-        self.say("%s, so %s under %s", why, "the run goes on" if owner.is_checkpoint else "it is asked", what)
+        self.say(
+            "%s, so %s under %s", why, "the run continues" if owner.is_checkpoint else "it is asked", what
+        )
 
     def _where(self, setting: str) -> str | None:
         """Return where the user typed a prompt, None where he did not."""
@@ -305,7 +236,7 @@ class _Adoption:
 
 
 def _is_of_its_rows(owner: Owner) -> bool:
-    """Whether a run that goes on finds its prompt in the rows, as it did before."""
+    """Whether a run that continues finds its prompt in the rows, as it did before."""
     return owner.is_checkpoint and owner.layout is not None and owner.layout.student_prompt_from_dataset
 
 

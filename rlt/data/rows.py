@@ -33,7 +33,7 @@ class RowFormat:
 
     name: str
     columns: Mapping[str, str]
-    """Our field -> their column. Optional fields without a column in the source are left out."""
+    """Our field -> their column. Optional fields without a column in the source are skipped."""
     extra_columns: tuple[str, ...]
     """The rest of their columns; every problem gets all of them, with None where a row has no value."""
     tag_match: str = "once"
@@ -72,8 +72,13 @@ def to_problem(row: Mapping[str, Any], fmt: RowFormat, tags: TagStyle) -> Proble
         system = None
     else:
         field = REQUIRED_FIELDS[fmt.name][0]
-        said = read_turns(row.get(fmt.columns[field]), _label(field, fmt), tags, fmt.tag_match)
-        system, question, trace, solution = said.system, said.question, said.thought or None, said.solution
+        turns = read_turns(row.get(fmt.columns[field]), _label(field, fmt), tags, fmt.tag_match)
+        system, question, trace, solution = (
+            turns.system,
+            turns.question,
+            turns.thought or None,
+            turns.solution,
+        )
     return Problem(
         id=problem_id(question, solution),
         question=question,

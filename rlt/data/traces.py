@@ -125,7 +125,7 @@ def join_traces(sources: Sequence[Sequence[Trace]]) -> list[Trace]:
             taken[trace.problem.id].add(index)
     if num_repeated:
         logger.warning(
-            "%d explanations stand word for word in an earlier source, too: under the same seed and "
+            "%d explanations are word for word in an earlier source, too: under the same seed and "
             "sample_index a teacher writes the same again",
             num_repeated,
         )
@@ -172,7 +172,7 @@ def _explained(
         return ExplainedRow(problem, texts, is_list=True)
     if column := columns.get("explanation"):
         text = values.get(column)
-        if "well_formed" in values:  # from collect_traces: whatever tags stand in it, it is the explanation
+        if "well_formed" in values:  # from collect_traces: whatever tags are in it, it is the explanation
             text = None if text is None else text_of(text, f"`{column}`")
         else:
             text = read_text(text, f"`{column}`")

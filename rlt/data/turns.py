@@ -1,6 +1,6 @@
 """The turns of a conversation -> question, thought and solution.
 
-A thought stands in the reply's tags, under a key of its own (`reasoning_content`, as servers send it), or in
+A thought is in the reply's tags, under a key of its own (`reasoning_content`, as servers send it), or in
 a part of its own where the content is a list of typed parts.
 """
 
@@ -34,9 +34,9 @@ class _Turn:
     role: str
     text: str
     thought: str | None
-    """What stands apart from the text; None where nothing does."""
+    """The thought if it is separate from the text, else None."""
     key: str | None
-    """Where it stands."""
+    """The key that holds it."""
 
 
 def read_turns(turns: Any, label: str, tags: TagStyle, match: str = "once") -> Conversation:
@@ -71,13 +71,13 @@ def _thought_and_solution(reply: _Turn, tags: TagStyle, match: str) -> tuple[str
 def _read_turn(turn: Any, label: str) -> _Turn:
     if not isinstance(turn, dict):
         raise DataError(f"{label} must be an object, got {type(turn).__name__}")
-    speaker, said = ("from", "value") if turn.get("from") is not None else ("role", "content")
-    if turn.get(speaker) is None or turn.get(said) is None:
+    speaker, field = ("from", "value") if turn.get("from") is not None else ("role", "content")
+    if turn.get(speaker) is None or turn.get(field) is None:
         raise DataError(f"{label} must have from and value, or role and content, got {', '.join(turn)}")
     role = ROLES.get(written_text(turn[speaker], f"the {speaker!r} of {label}"))
     if role is None:
         raise DataError(f"{label} is from {turn[speaker]!r}, must be one of {', '.join(ROLES)}")
-    text, thoughts = _read_content(turn[said], f"the {said!r} of {label}")
+    text, thoughts = _read_content(turn[field], f"the {field!r} of {label}")
     for key in THOUGHT_KEYS:
         if turn.get(key) is not None:
             thoughts[key] = written_text(turn[key], f"the {key!r} of {label}")

@@ -1,4 +1,4 @@
-"""What a value of a source means as text: a text as it stands, a number where one may be, or no text."""
+"""What a value of a source means as text: a text unchanged, a number where one may be, or no text."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The original's configuration beside our released presets: one row for each thing that is not the same.
 
-Values of the original are those of rlt/config/original/groups.py, or what Hydra composes in a checkout; ours
-are composed as for a run. Settings of ours that the original has nothing like are off, and make no row.
+Values of the original are those of rlt/config/original/groups.py, or what Hydra composes in a checkout; those
+of this project are composed as for a run. Settings that the original does not have are off and make no row.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Difference:
 
     stages: tuple[str, ...]
     name: str
-    """A key of the original, a setting of ours, or a behaviour in a few words."""
+    """A key of the original, a setting of this project, or a behaviour in a few words."""
     kind: str
     there: str
     here: str
@@ -144,9 +144,9 @@ def _says_something(key: str, value: Any, note: str | None) -> bool:
 
 def _deliberate(name: str, there: Any, here: Any) -> tuple[str, ...]:
     reason = REASONS.get(name)
-    kind, said = (DELIBERATE, reason) if reason else (UNKNOWN, Reason(""))
-    switch = said.switch or f"{name}={shown(there)}"
-    return name, kind, shown(there), shown(here), switch, said.why
+    kind, given = (DELIBERATE, reason) if reason else (UNKNOWN, Reason(""))
+    switch = given.switch or f"{name}={shown(there)}"
+    return name, kind, shown(there), shown(here), switch, given.why
 
 
 def value_of(config: Config, name: str) -> Any:

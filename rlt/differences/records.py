@@ -85,7 +85,9 @@ REASONS: dict[str, Reason] = {
     ),
     "model.attn_implementation": Reason("FlashAttention 2 where it is installed; rounding alone"),
     "model.trust_remote_code": Reason("code of a checkpoint runs only where it is asked for"),
-    "data.missing_trace": Reason("a row without reasoning_trace is a mistake until it is said to be none"),
+    "data.missing_trace": Reason(
+        "a row without reasoning_trace counts as a mistake unless the setting allows it"
+    ),
     "resume_from": Reason("a second start is not taken for the first one's continuation", "resume_from=auto"),
     "trainer.save_total_limit": Reason("a checkpoint of 7B with its optimizer takes some 100 GB"),
     "trainer_args.optim": Reason("the same update in one kernel; rounding alone"),
@@ -145,7 +147,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     ),
     Behaviour(
         "steps of an epoch whose last step is not full",
-        "left out of the count: 1,044 an epoch, 10,440 in all, for 16,710 rows on 8 GPUs",
+        "not counted: 1,044 an epoch, 10,440 in all, for 16,710 rows on 8 GPUs",
         "counted: 1,045 and 10,450; warm-up takes 523 steps in place of 522",
         "trainer.max_steps=10440",
         (SFT,),
@@ -214,7 +216,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     Behaviour(
         "requests and seeds",
         "one request for each completion, dealt to servers with the seeds 42, 43, …",
-        "one request for each problem, with a seed of its own: the samples do not depend on the servers",
+        "one request for each problem, with its own seed: the samples do not depend on the servers",
         stages=(RL,),
     ),
     Behaviour("completions kept", "a tenth, on the tracker", "all, in output_dir/samples", stages=(RL,)),

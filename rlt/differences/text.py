@@ -25,7 +25,8 @@ of SakanaAI/RLT at {commit}, with the libraries that it ran with. What is in no 
 `python -m rlt.differences --against DIR` compares with a checkout instead. (Written by
 `{command}`.)
 
-- `python -m rlt.migrate FILE.yaml` writes a run file of the original in our words, and says what it left out.
+- `python -m rlt.migrate FILE.yaml` translates a run file of the original, and lists what it could not
+translate.
 - The released teacher prompt, byte for byte:
   `git clone {repository} DIR && git -C DIR checkout {commit}`, then
   `layout.teacher_prompt=original:DIR`. Its text is read, nothing of the checkout is run.
@@ -104,15 +105,15 @@ def _short(row: Difference) -> str:
 
 def _entry(row: Difference) -> str:
     lines = [f"  {row.name} ({', '.join(row.stages)})"]
-    for label, said in (("there", row.there), ("here", row.here), ("why", row.why), ("switch", row.switch)):
-        if said:
-            lines += _wrapped(said, f"    {label:<7}", " " * 11)
+    for label, text in (("there", row.there), ("here", row.here), ("why", row.why), ("switch", row.switch)):
+        if text:
+            lines += _wrapped(text, f"    {label:<7}", " " * 11)
     return "\n".join(lines)
 
 
-def _wrapped(said: str, first: str, rest: str) -> list[str]:
+def _wrapped(text: str, first: str, rest: str) -> list[str]:
     return textwrap.wrap(
-        said,
+        text,
         COLUMNS,
         initial_indent=first,
         subsequent_indent=rest,

@@ -28,7 +28,7 @@ _FEWEST = 2
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that is said of some models."""
+    """The whole comparison of some models."""
 
     models: Sequence[Model]
     pairs: Sequence[Paired]

@@ -67,7 +67,7 @@ class RunningScore:
                 for (key, _), verdict in zip(batch, self._grade([one for _, one in batch]), strict=True):
                     self._verdicts[key] = verdict
                     self._num_right += verdict.correct
-        except BaseException as error:  # belongs to whoever asks for the verdicts
+        except BaseException as error:  # raised by the call that asks for the verdicts
             self._error = error
 
     def _next_batch(self) -> list[tuple[Key, Ungraded]] | None:

@@ -27,7 +27,7 @@ from rlt.tasks.benchmarks.task import ORDERS, Order, reader
 logger = logging.getLogger(__name__)
 
 ENOUGH, MOST_SAMPLES = 1000, 32
-"""Samples of a task of ours, and at most of one problem: about what MATH-500 and AIME get."""
+"""Samples of one task, and at most of one problem: about what MATH-500 and AIME get."""
 
 
 @dataclass(frozen=True)

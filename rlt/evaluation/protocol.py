@@ -64,7 +64,7 @@ def protocol(manifest: Facts) -> dict[str, Any] | None:
     return {"name": LIKE if differs else SKYTHOUGHT, "differs_in": differs}
 
 
-def told(facts: Facts) -> str:
+def described(facts: Facts) -> str:
     """Return in sentences what `protocol`, `prompt_source` and `second_grader` say."""
     sentences = []
     if found := facts["protocol"]:

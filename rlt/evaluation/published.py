@@ -1,4 +1,4 @@
-"""Accuracies that others have published for the models of the paper, in percent, to stand beside ours.
+"""Accuracies that others have published for the models of the paper, in percent, to be beside ours.
 
 `V` was read in a released model card, `I` comes from an independent paper that re-evaluated the released
 models (arXiv 2509.22637; 32, 2 and 8 samples a problem), `N` is what several reading notes of the paper agree

@@ -18,7 +18,7 @@ _log_gamma = np.vectorize(math.lgamma, otypes=[float])
 def beta_mass(x: ArrayLike, a: ArrayLike, b: ArrayLike) -> Floats:
     """Return the mass of beta distributions below x, by Lentz's continued fraction.
 
-    Numerical Recipes, section 6.4. The fraction converges fast below (a + 1) / (a + b + 2); above it stands
+    Numerical Recipes, section 6.4. The fraction converges fast below (a + 1) / (a + b + 2); above it is
     1 - the mass of the mirrored distribution.
     """
     x, a, b = (np.asarray(v, dtype=float) for v in np.broadcast_arrays(x, a, b))

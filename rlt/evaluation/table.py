@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlt.evaluation.protocol import told
+from rlt.evaluation.protocol import described
 from rlt.evaluation.published import PUBLISHED, TASKS, TRUST, unlike
 from rlt.text import markdown
 
@@ -20,7 +20,7 @@ def summary_page(summary: Summary, model: str, facts: Mapping[str, Any], *, refe
     """
     parts = [
         f"# {model}",
-        f"{how_measured(facts['sampling'])} {told(facts)}",
+        f"{how_measured(facts['sampling'])} {described(facts)}",
         markdown(results(summary)).strip(),
         *withheld(summary),
     ]

@@ -55,7 +55,7 @@ def disk_needs(config: Config, strategy: str, policy: ModelSize, num_steps: int 
 def check_disk(config: Config, needs: DiskNeeds) -> str:
     """Return one line that says what the run will write; ConfigError when its disk has no room for that.
 
-    What earlier checkpoints in the directory take counts as room: a resumed run goes on with them.
+    What earlier checkpoints in the directory take counts as room: a resumed run replaces them.
     """
     directory = Path(config.output_dir)
     room = shutil.disk_usage(_existing(directory)).free + _size_of_checkpoints(directory)

@@ -13,6 +13,7 @@ from typing import Any
 
 from rlt.config.beside import settings_beside
 from rlt.config.schema import Config, stage_of
+from rlt.config.students import frozen_students
 from rlt.config.teacher import teacher_name, teacher_revision
 from rlt.device_plan import Plan
 from rlt.forecast.hardware import gpu_kind
@@ -107,9 +108,9 @@ def read_models(config: Config) -> Models:
     if teacher := teacher_name(config) if stage_of(config).is_judged else None:
         revision, trust = teacher_revision(config), config.model.trust_remote_code
         return Models(policy, (read_size(teacher, revision=revision, trust=trust),))
-    names = [config.student_model or "", *(student.model for student in config.reward.students)]
+    students = frozen_students(config)
     trust = config.model.trust_remote_code
-    return Models(policy, tuple(read_size(name, trust=trust) for name in names))
+    return Models(policy, tuple(read_size(student.model, trust=trust) for student in students))
 
 
 def size_of_policy(config: Config) -> ModelSize:

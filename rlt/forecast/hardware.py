@@ -1,6 +1,6 @@
 """What the forecast of memory and time assumes of the hardware: every constant of it, with where it is from.
 
-The peaks of each kind of GPU stand in rlt/surroundings/gpus.py. The shares of them that are reached are
+The peaks of each kind of GPU are in rlt/surroundings/gpus.py. The shares of them that are reached are
 assumptions, not measurements of this project.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # so that scripts/bench_gpu.py needs no omegaconf
 
 
 DEFAULT = "h100-80g"
-"""The paper's hardware; stands in where there is no GPU to ask."""
+"""The paper's hardware; used where there is no GPU to ask."""
 
 COMPUTE_SHARE = 0.35
 """Of the peak operations, in passes over long sequences. Meta reports 0.38 to 0.43 with tuned code on H100s

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 from rlt.config.beside import section_beside, settings_beside
 from rlt.config.schema import Config, stage_of
+from rlt.config.students import frozen_students
 from rlt.config.tree import get
 from rlt.device_plan import Plan
 from rlt.forecast.forecast import Forecast, Needs, needs_of
@@ -91,7 +92,8 @@ def _for_training(config: Config, plan: Plan) -> Iterable[Change]:
     if not config.trainer.gradient_checkpointing:
         yield _set("trainer.gradient_checkpointing", True)
     beside, section = settings_beside(config), section_beside(config)
-    scores = beside is not None and beside.placement != "server"
+    has_frozen = bool(frozen_students(config)) or stage_of(config).is_judged
+    scores = has_frozen and beside is not None and beside.placement != "server"
     has_deepspeed = find_spec("deepspeed") is not None
     if plan.strategy not in SHARDED and has_deepspeed:
         yield _strategy("zero3")

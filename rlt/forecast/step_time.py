@@ -1,10 +1,10 @@
 """How long a step takes, by a small model of the hardware.
 
 Operations over a share of the peak, bytes over a share of the bandwidth (hardware.py). Saving, evaluation,
-data and start-up are left out.
+data and start-up are not counted.
 
 Generation: a server writes all of its completions at the mean length, as many at once as fit, in turns; then
-the longest one goes on alone. With vLLM and generation.overlap the training GPUs score a turn's completions
+the longest one continues alone. With vLLM and generation.overlap the training GPUs score a turn's completions
 (students, policy, reference) while the servers write the next turn or the longest one. Before the end of the
 first turn there is nothing to score; the longest completion is scored after it has come. The update waits for
 all of it: advantages are those of whole groups. Real lengths are spread, so short rows come before the first
@@ -20,6 +20,7 @@ import math
 from dataclasses import dataclass
 
 from rlt.config.beside import settings_beside
+from rlt.config.judges import own_student, pays_likelihood
 from rlt.config.lengths import rows_per_pass, tokens_with_gradients
 from rlt.config.schema import Config, RewardSettings, stage_of
 from rlt.device_plan import Plan
@@ -159,13 +160,13 @@ class StepTimes:
             # Each pass gathers the weights; of lengths that vary, a unit takes several.
             together = max(1.0, min(self._unit, BUSY_TOKENS / tokens))
             of_policy = max(of_policy, self._rows / together * self._gather)
-        beside = settings_beside(config)
-        if beside is not None and beside.placement != "server":
-            reward += sum(self._forward(student, tokens) for student in self.models.students)
+        reward += sum(self._forward(student, tokens) for student in self.models.students)
+        if pays_likelihood(config) and own_student(config):
+            reward += of_policy  # under another prompt than the one that it has written after
+        if stage_of(config).is_judged and settings_beside(config) is None:
+            reward += of_policy  # the policy itself, with the solution
         # The importance-sampling correction reads the same pass, or is made in the update.
         if stage_of(config).scores and _reads_policy(config.reward):
-            reward += of_policy
-        if stage_of(config).is_judged and beside is None:  # the policy itself, with the solution
             reward += of_policy
         return {"reward": reward, "reference": of_policy if config.trainer.beta else 0.0}
 

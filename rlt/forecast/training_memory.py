@@ -1,8 +1,8 @@
 """How many bytes a training GPU needs, part by part.
 
 Model states (weights, gradients, optimizer) follow DeepSpeed's own estimators. Logits exist in tiles only, in
-TRL's loss as in the scorer. Rows have their largest length, since one such batch is enough to run out. What
-students take to answer by themselves (reward.answers) is left out.
+TRL's loss as in the scorer. Rows have their largest length, since one such batch is enough to run out. The
+memory of students that answer by themselves (reward.answers) is not counted.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 from rlt.config.beside import role_beside, settings_beside
+from rlt.config.judges import pays_likelihood
 from rlt.config.lengths import row_length, tokens_per_pass
 from rlt.config.schema import Config, stage_of
 from rlt.forecast.activations import (
@@ -85,7 +86,7 @@ def training_memory(config: Config, strategy: str, processes: int, models: Model
         kept["reference"] = _frozen(policy.parameters * numbers.weight, strategy, processes)
         host += (strategy == "offload") * policy.parameters * numbers.weight
     beside, role = settings_beside(config), role_beside(config)
-    if beside is not None:
+    if beside is not None and models.students:
         width = bytes_of(beside.dtype)
         whole = width * sum(student.parameters for student in models.students)
         if beside.placement == "replicated":
@@ -152,7 +153,7 @@ def _phases(
     buffers = _update_buffers(config, strategy, processes, policy, numbers)
     recomputes = bool(config.trainer.gradient_checkpointing)  # auto: the longest rows do
     phases = _update(config, policy, numbers, buffers, tokens=tokens, checkpointing=recomputes)
-    if stage_of(config).scores or stage_of(config).is_judged:
+    if pays_likelihood(config) or stage_of(config).is_judged:
         phases["scoring"] = _scoring(config, strategy, models, numbers)
     if stage_of(config).is_rl and config.generation.backend == "transformers":
         phases["generating"] = {

@@ -14,7 +14,7 @@ from itertools import accumulate
 from rlt.formats.encode import Encoded
 
 Ends = list[int | None]
-"""After each token the bytes of text so far; None where no boundary can be told."""
+"""After each token the bytes of text so far; None where no boundary is known."""
 
 
 def text_and_ends(pieces: Sequence[bytes]) -> tuple[str, Ends]:

@@ -16,7 +16,7 @@ class Answer:
 
     text: str
     is_whole_turn: bool
-    """There is no solution: the whole turn stands for it."""
+    """There is no solution: the whole turn is used as one."""
     is_well_formed: bool
     """The turn is a thought and a solution in their tags, and nothing else."""
     is_unfinished: bool

@@ -133,7 +133,7 @@ class Chat:
 
 
 def thinking_chat(chat: Chat, tags: TagStyle, prompt: str, *, with_system: bool) -> Chat:
-    """Return a chat in whose prompt a thought can stand: this one, or with the template's own switch on.
+    """Return a chat in whose prompt a thought is possible: this one, or with the template's own switch on.
 
     Where the prompt holds an empty thought, none of the same tags can follow. Raises ModelError where the
     template has no switch for it, or the user has turned it off.

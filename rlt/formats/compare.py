@@ -17,7 +17,7 @@ class Comparison:
     """What was found about a teacher's and a student's tokenizer."""
 
     same_ids: bool
-    """Every token of the teacher stands for the same text under the same id with the student."""
+    """Every token id of the teacher means the same text with the student."""
     findings: tuple[str, ...]
     """One line each, for the log."""
 

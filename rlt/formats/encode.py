@@ -148,7 +148,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece])
 
 
 class TokenBytes:
-    """The bytes that each token id stands for, so that text can be found in sampled ids exactly."""
+    """The bytes of each token id, so that text can be found in sampled ids exactly."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
@@ -179,7 +179,7 @@ class TokenBytes:
 
 
 def _unicode_to_byte() -> dict[str, int]:
-    """Return the inverse of the byte-level BPE alphabet: printable Latin-1 stands for itself, the rest is
+    """Return the inverse of the byte-level BPE alphabet: printable Latin-1 is itself, the rest is
     shifted to U+0100 and up, in order."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     shifted = (b for b in range(256) if b not in printable)

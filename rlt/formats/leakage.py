@@ -1,8 +1,8 @@
-"""How much of a solution an explanation gives away as it stands, instead of leading to it. Pure text.
+"""How much of a solution an explanation gives away word for word, instead of leading to it. Pure text.
 
 Words are runs of letters, digits and underscores in lower case, so mark-up, punctuation and white space do
 not count. Which measure fits depends on the solution's length: a long solution is copied when its wording
-turns up; a short one ("72") stands in every good explanation, so what tells is whether it stands first.
+turns up; a short one ("72") is in every good explanation, so what matters is whether it comes first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WORD = re.compile(r"\w+")
 
 
 def copied_share(solution: str, explanation: str, n: int = SEQUENCE) -> float | None:
-    """Return the share of the solution's n-word sequences that stand in the explanation.
+    """Return the share of the solution's n-word sequences that are in the explanation.
 
     Each sequence counts once. None where the solution has fewer than n words. In honest reasoning traces it
     is about 0.2 for n = 8, since a derivation and its summary share phrases.
@@ -30,8 +30,8 @@ def copied_share(solution: str, explanation: str, n: int = SEQUENCE) -> float | 
 def states_first(question: str, solution: str, explanation: str) -> bool | None:
     """Return whether the explanation states a short solution within its first tenth.
 
-    None where that says nothing: the solution is long (see `copied_share`), has a single character
-    ("B", "7"), or stands in the question already.
+    None where that is meaningless: the solution is long (see `copied_share`), has a single character
+    ("B", "7"), or is in the question already.
     """
     words = _words(solution)
     sought = _spaced(words)

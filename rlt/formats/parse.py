@@ -1,7 +1,7 @@
 """Thought and solution of an assistant turn, cut out by its tags. Pure text.
 
 Only the assistant turn is read, so tags that are quoted in a question do no harm. What a turn should
-look like stands in tags.py; which column holds it is known to rlt/data.
+look like is in tags.py; which column holds it is known to rlt/data.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FIRST = "data.tag_match=first takes the first of each tag pair and ignores the 
 def parse_tagged(text: str, tags: TagStyle) -> tuple[str, str]:
     """Return (thought, solution), both stripped, of `open thought close open solution close`.
 
-    Each of the four tags stands there exactly once and in this order, with nothing but white space
+    Each of the four tags is there exactly once and in this order, with nothing but white space
     around and between the two blocks; otherwise DataError says what is wrong with which tag.
     See `parse_first` for turns that are to be read nevertheless.
     """
@@ -50,7 +50,7 @@ def parse_tagged(text: str, tags: TagStyle) -> tuple[str, str]:
 def parse_first(text: str, tags: TagStyle) -> tuple[str, str]:
     """Return (thought, solution), each the first match of its own tag pair, both stripped.
 
-    What stands elsewhere is ignored, and so is the order of the two: the reading of the original (its
+    What is elsewhere is ignored, and so is the order of the two: the reading of the original (its
     reasoning_datasets_info.py). A thought that quotes a solution's tags gives that solution.
     """
     return _first(text, tags.thought)[0], _solution(_first(text, tags.solution)[0])
@@ -67,7 +67,7 @@ def _first(text: str, tag: Tag) -> tuple[str, str]:
 def parse_think(text: str) -> tuple[str, str]:
     """Return (thought, solution) of `<think> thought </think> solution`, as R1-like models write it.
 
-    A solution that was cut off cannot be told from a whole one here: it has no closing tag.
+    A solution that was cut off looks like a whole one here: it has no closing tag.
     """
     tag = TAG_STYLES["r1"].thought
     for string in (tag.open, tag.close):
@@ -85,7 +85,7 @@ def parse_think(text: str) -> tuple[str, str]:
 def parse_native(turn: str, style: TurnStyle) -> tuple[str, str]:
     """Return (thought, answer), both stripped, of a turn whose thought is in the model's own form.
 
-    The thought's tags stand there once and in order, but for an opening that the prompt has written; nothing
+    The thought's tags are there once and in order, but for an opening that the prompt has written; nothing
     but white space comes before. The answer follows bare, or in the solution's tags of a style that has them.
     Where the prompt holds an empty thought there is none, and the answer is the turn.
     """
@@ -116,7 +116,7 @@ def parse_assistant_turn(text: str, tags: TagStyle, match: str = "once") -> tupl
 
     A dataset need not be written in the tags that the run trains with: a turn that begins with the
     opening tag of another style is read in that style; with `match` first, one that has that tag anywhere
-    and not the run's own. In the r1 style the solution may stand bare, and so do answers in data for a run of
+    and not the run's own. In the r1 style the solution may be bare, and so are answers in data for a run of
     `native`, where no model's own form is known.
     """
     tags = TAG_STYLES["r1"] if tags.is_native else tags

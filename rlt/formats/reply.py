@@ -21,7 +21,7 @@ class Reply:
     thought: str
     """Without outer white space; the whole turn where it is malformed."""
     answer: str | None
-    """What stands in the solution's tags, or bare after the thought; None where the turn is malformed."""
+    """What is in the solution's tags, or bare after the thought; None where the turn is malformed."""
     thought_tokens: int
     """Sampled tokens that begin in the thought, padding included."""
 
@@ -29,7 +29,7 @@ class Reply:
 class ReplyReader:
     """Reads a student's turn: `open thought close open answer close`, ended by the student itself.
 
-    A turn is malformed if a tag is missing, stands twice or in another order, if there is text outside of the
+    A turn is malformed if a tag is missing, occurs twice or in another order, if there is text outside of the
     tags or an empty answer (see `parse_tagged` and, for thoughts in the model's own form, `parse_native`), or
     if it was cut by its length.
     """

@@ -1,6 +1,6 @@
 """Tags around the parts of a text, and the blank lines that keep tokens from merging across them.
 
-Tags are ordinary text, not special tokens. Every content stands between two blank-line paddings
+Tags are ordinary text, not special tokens. Every content is between two blank-line paddings
 inside its tags, so no token spans a tag and its content (method section 2).
 """
 

@@ -1,6 +1,6 @@
 """What a tokenizer's chat template writes, found by rendering it. No model, no I/O.
 
-A template is asked with marks in place of texts, under the switches and on the date of `layout`; what stands
+A template is asked with marks in place of texts, under the switches and on the date of `layout`; what is
 around the marks is what it writes itself. Nothing is concluded from its source, but which switches it names.
 """
 
@@ -43,7 +43,7 @@ class TemplateSettings:
     """layout.date: the day that a template's clock shows, as YYYY-MM-DD."""
 
     def clock(self) -> Callable[[str], str]:
-        """Return what stands for transformers' `strftime_now`, which would give today's date."""
+        """Return the replacement of transformers' `strftime_now`, which would give today's date."""
         return datetime.datetime.fromisoformat(self.date).strftime
 
 
@@ -95,7 +95,7 @@ class Template:
             return None
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool, **names: Any) -> str:
-        # `strftime_now` as a name of the call stands before the global one that transformers defines
+        # `strftime_now` as a name of the call has precedence over the global one that transformers defines
         names = {"strftime_now": self.settings.clock(), **self.settings.switches, **names}
         text = self.tokenizer.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=add_generation_prompt, **names
@@ -115,7 +115,7 @@ class Template:
         return content not in self.render(chat, add_generation_prompt=True)
 
     def frame(self, *, with_system: bool) -> tuple[str, ...]:
-        """Return what stands before, between and after a prompt's texts, up to the start of the answer.
+        """Return what is before, between and after a prompt's texts, up to the start of the answer.
 
         Raises ModelError for a template that drops a text or writes it twice, or leaves a placeholder.
         """

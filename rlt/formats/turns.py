@@ -2,7 +2,7 @@
 
 A template's native form is what it writes around a message's thought and answer. Where it drops thoughts, the
 form is a record of STYLES. Where the generation prompt has opened the thought, every style continues it: the
-thought is then the model's own, and a style's tags stand around the solution alone.
+thought is then the model's own, and a style's tags are around the solution alone.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def read_turn(template: Template, prompt: str, *, with_system: bool) -> TurnText
 
 
 def _three(text: str) -> tuple[str, str, str] | None:
-    """Return what stands around thought and answer; None unless both are there, once and in this order."""
+    """Return what is around thought and answer; None unless both are there, once and in this order."""
     before, _, rest = text.partition(THOUGHT)
     between, found, after = rest.partition(ANSWER)
     return (before, between, after) if found and THOUGHT not in rest else None
@@ -127,7 +127,7 @@ def _checked(
     if not begins and not texts.is_opened and not texts.is_emptied:
         raise ModelError(
             f"{template.owner} ends prompts with {prompt!r}, but begins answers with {plain[0]!r}, so a "
-            "model would not go on as it was trained; correct the template's add_generation_prompt"
+            "model would not continue as it was trained; correct the template's add_generation_prompt"
         )
     return texts
 
@@ -157,7 +157,7 @@ class StudentForm:
 
 
 def student_form(tags: TagStyle, texts: TurnTexts, closing: str) -> StudentForm:
-    """Return how a student's turn is written in a style; `closing` stands before the end of a turn."""
+    """Return how a student's turn is written in a style; `closing` is before the end of a turn."""
     before, between, _ = texts.native
     opening = before[len(texts.prompt.rstrip()) :].removeprefix(texts.prompt[len(texts.prompt.rstrip()) :])
     if tags.is_native:

@@ -25,7 +25,7 @@ def on_main_process(accelerator: Accelerator, call: Callable[[], T]) -> T:
     """Return on every process what `call` returns on the main process.
 
     If it raises there, every process raises an error of the same class with the same message;
-    GenerationError where it is none of ours.
+    GenerationError for errors of other libraries.
     """
     meeting = Meeting(accelerator.process_index, accelerator.num_processes)
     result: Any = None
@@ -94,7 +94,7 @@ def consume_on_main_process(
         try:
             consume(weights)
         except RLTError as error:
-            # Said now: the gathers below take a while, and users want to know why nothing moves.
+            # Logged now: the gathers below take a while, and users want to know why nothing moves.
             logger.error("%s", error)
             raise
         finally:

@@ -35,7 +35,7 @@ _LINKS = (
 )
 _FINAL = re.compile(r"^(?:[\w.]+\.)?[A-Z]\w*(?::|$)|^[\w.]+(?:Error|Exception|Interrupt|Exit|Warning)\b")
 """The line that ends a traceback: the name of the exception, and what it says."""
-_SAID = re.compile(r"^(?:\S+: )?error(?: \(process \d+ on \S+\))?: |^(?=Fatal Python error: )")
+_SENTENCE = re.compile(r"^(?:\S+: )?error(?: \(process \d+ on \S+\))?: |^(?=Fatal Python error: )")
 """The line in which a program, argparse and ours among them, says its error without a traceback."""
 _FOLLOWS = re.compile(
     r"Engine core initialization failed|EngineDeadError|EngineCore encountered an issue|died unexpectedly"
@@ -58,7 +58,7 @@ class Reason:
     text: str
     """The exception's last line, without the prefixes of the log."""
     line: int
-    """Where it stands, counted from 1."""
+    """Its line number, counted from 1."""
     remedy: str | None
     """What to do about it; None where it is not one of those that are known."""
 
@@ -74,7 +74,7 @@ class _Error:
 
 
 def quote_log(path: Path, lines: int = LOG_LINES) -> str:
-    """Return how a message goes on that tells of a failure: the reason in a log and its remedy.
+    """Return the rest of a message about a failure: the reason in a log and its remedy.
 
     Where the log tells of none, its last lines.
     """
@@ -88,7 +88,7 @@ def quote_log(path: Path, lines: int = LOG_LINES) -> str:
 def quote_running(path: Path, lines: int = LOG_LINES) -> str:
     """Return `quote_log` for a server whose log says that its engine has ended, else the last lines.
 
-    A server that goes on logs errors of single requests, which are no reason for what happens later.
+    A server that continues logs errors of single requests, which are no reason for what happens later.
     """
     if _ENDED.search(_read(path)):
         return quote_log(path, lines)
@@ -128,7 +128,7 @@ def find_reason(log: str) -> Reason | None:
 
 
 def _read(path: Path) -> str:
-    """Return the end of a log; a cut first line is left out. Empty where it cannot be read."""
+    """Return the end of a log; without a cut first line. Empty where it cannot be read."""
     try:
         with path.open("rb") as file:
             start = max(0, path.stat().st_size - _LOG_BYTES)
@@ -167,7 +167,7 @@ def _errors(lines: Sequence[tuple[int, str]]) -> Iterator[_Error]:
     for kind, error in _marks(lines):
         if kind == "link" and waiting:
             chain, waiting = [*chain, waiting], None
-        elif kind in ("begin", "said") and waiting:
+        elif kind in ("begin", "sentence") and waiting:
             yield waiting
             chain, waiting = [], None
         if kind == "final" and error:
@@ -179,7 +179,7 @@ def _errors(lines: Sequence[tuple[int, str]]) -> Iterator[_Error]:
 
 
 def _marks(lines: Sequence[tuple[int, str]]) -> Iterator[tuple[str, _Error | None]]:
-    """Yield what stands in a log: where tracebacks begin and end, what links them, and single sentences."""
+    """Yield what is in a log: where tracebacks begin and end, what links them, and single sentences."""
     in_traceback = ignored = False
     for place, (number, line) in enumerate(lines):
         text, level = _bare(line)
@@ -194,8 +194,8 @@ def _marks(lines: Sequence[tuple[int, str]]) -> Iterator[tuple[str, _Error | Non
             if not ignored:
                 yield "final", _Error(_whole(text, lines[place + 1 : place + 12]), number)
             in_traceback = ignored = False
-        elif not in_traceback and _SAID.match(text):
-            yield "said", _Error(_SAID.sub("", text, count=1), number)
+        elif not in_traceback and _SENTENCE.match(text):
+            yield "sentence", _Error(_SENTENCE.sub("", text, count=1), number)
         elif not in_traceback and level == "ERROR" and _is_sentence(text):
             yield "sentence", _Error(text, number, is_sentence=True)
 
@@ -216,8 +216,8 @@ def _whole(text: str, after: Sequence[tuple[int, str]]) -> str:
     """Return an exception with the sentence that pydantic writes below it."""
     if "validation error" not in text:
         return text
-    said = next((t for _, line in after if (t := _bare(line)[0].strip()).startswith("Value error, ")), None)
-    return text if said is None else said.removeprefix("Value error, ")
+    detail = next((t for _, line in after if (t := _bare(line)[0].strip()).startswith("Value error, ")), None)
+    return text if detail is None else detail.removeprefix("Value error, ")
 
 
 def _first(errors: Sequence[_Error], error: _Error) -> int:

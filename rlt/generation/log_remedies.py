@@ -1,7 +1,7 @@
 """Known ways for a vLLM server, or a training, to fail, and the sentence that helps. Data alone.
 
 The words on the left are those of vLLM (up to 0.31), transformers, torch, safetensors and the operating
-system. The first row that matches counts, so the particular ones stand before the general ones. Settings are
+system. The first row that matches counts, so the particular ones are before the general ones. Settings are
 those that every stage with servers reads.
 """
 
@@ -100,7 +100,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     (
         r"SafetensorError|HeaderTo[ol]|InvalidHeader|MetadataIncompleteBuffer|incomplete metadata|"
         r"PytorchStreamReader|UnpicklingError|invalid load key",
-        f"a file of weights is cut, or only stands for one that git-lfs did not bring: {_MODEL_AGAIN}",
+        f"a file of weights is cut, or is a pointer that git-lfs did not replace: {_MODEL_AGAIN}",
     ),
     (
         r"Cannot find any model weights|No safetensors|no file named .*safetensors|Did not find any",

@@ -3,7 +3,7 @@
 vLLM loads new weights by the names of a checkpoint, as it did at its start: it raises for names that it does
 not know, and keeps the old weights, with no more than a line in its log, where some do not come. A trainer's
 parameters may have other names: transformers joins the experts of a mixture in one tensor, and takes a
-text-only class for a checkpoint with parts for images, whose language model stands below another prefix.
+text-only class for a checkpoint with parts for images, whose language model is below another prefix.
 Transformers knows how it has changed what it read, and can go back; where that does not give the names of
 the served checkpoint (an older layout), a prefix is looked for under which all names and shapes agree.
 """
@@ -28,7 +28,7 @@ _REMEDY = (
     "that is trained and start from there"
 )
 _LAYER = re.compile(r"(?<=\.)\d+\.")
-"""Where the number of a layer stands in a name."""
+"""Where the number of a layer is in a name."""
 _TIED_OR_CALCULATED = re.compile(r"lm_head\.weight$|rotary_emb\.inv_freq$")
 """Of a checkpoint that may hold the embedding twice, or tables that are calculated anew."""
 
@@ -119,7 +119,7 @@ def _find_prefixes(own: Mapping[str, Shape], served: Mapping[str, Shape]) -> dic
 
 
 def _of_the_language_model(names: set[str], targets: set[str], model: Any) -> Iterator[str]:
-    """Yield the names of layers beside the sent ones, but for what transformers leaves out when it loads."""
+    """Yield the names of layers beside the sent ones, but for those that transformers ignores."""
     places = tuple({key[: found.start()] for key in targets if (found := _LAYER.search(key))})
     ignored = [re.compile(rule) for rule in model._keys_to_ignore_on_load_unexpected or ()]
     for key in names:

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from rlt.generation.nccl_group import BroadcastGroup
 from rlt.generation.parallel import TimeLimit, run_all
-from rlt.generation.vllm_pool import CONTROL_TIMEOUT, VLLMPool
+from rlt.generation.server_checks import CONTROL_TIMEOUT
+from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_server import VLLMServer
 from rlt.generation.weight_sync import check_names
 
@@ -58,7 +59,7 @@ class NCCLSync:
         try:
             self._push(weights, limit)
         except BaseException:
-            # Whatever has failed, a broadcast that nobody joins may stand on the device.
+            # Whatever has failed, a broadcast that nobody joins may be on the device.
             self._leave()
             raise
 

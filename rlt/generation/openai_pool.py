@@ -33,7 +33,7 @@ MOST_STOPS = 4
 ASK_AGAIN = 2
 """Times that a prompt is asked again where there was no answer: filtered, or without text."""
 WITHHELD = (CONTENT_FILTER, EMPTY)
-"""finish_reason of a completion that stands for an answer which no try has brought."""
+"""finish_reason of a completion for a prompt that no attempt got answered."""
 GIVE_UP_AFTER = 8
 """Requests that fail one after the other, none answered in between, before no more are sent."""
 
@@ -62,7 +62,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class _Failed:
-    """A prompt that was not answered, while others go on."""
+    """A prompt that was not answered, while others continue."""
 
     error: GenerationError
 
@@ -130,17 +130,17 @@ class OpenAIPool(VLLMPool):
 
     @override
     def check_doors(self, timeout: float = 0.0) -> None:
-        """Nothing: who may ask such a server is its owner's affair, and no code of ours runs there."""
+        """Not checked: access control of third-party servers is out of scope."""
 
     @override
     def versions(self) -> list[str]:
         """Return what the servers call their models, and what could not be asked of them."""
-        said = set()
+        found = set()
         for server in self.servers:
             assert isinstance(server, OpenAIServer)
-            without = f", without {', '.join(sorted(server.left_out))}" if server.left_out else ""
-            said.add(f"OpenAI API, model {self._models.get(server.address)}{without}")
-        return sorted(said)
+            without = f", without {', '.join(sorted(server.dropped))}" if server.dropped else ""
+            found.add(f"OpenAI API, model {self._models.get(server.address)}{without}")
+        return sorted(found)
 
     @property
     def models(self) -> list[str]:

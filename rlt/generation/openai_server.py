@@ -97,7 +97,7 @@ class OpenAIServer(VLLMServer):
         super().__init__(plain, key=key, log_path=log_path)
         if beyond_this_machine(self.address):  # a company's proxy may be the only way out
             self._session.proxies.update(get_environ_proxies(self.address))
-        self.left_out: set[str] = set()
+        self.dropped: set[str] = set()
         """Of OPTIONAL, what the server does not take."""
         self._retry_seconds = retry_seconds
         self._random = random.Random()
@@ -117,7 +117,7 @@ class OpenAIServer(VLLMServer):
         Raises Refused for what the server will not do, GenerationError when it is busy for too long.
         """
         while True:
-            sent = {name: value for name, value in body.items() if name not in self.left_out}
+            sent = {name: value for name, value in body.items() if name not in self.dropped}
             try:
                 return self._patiently("POST", "/v1/completions", sent, what, timeout=timeout)
             except Refused as error:
@@ -128,8 +128,8 @@ class OpenAIServer(VLLMServer):
 
     def _leave_out(self, names: list[str], error: Refused) -> None:
         with self._lock:
-            if not self.left_out.issuperset(names):
-                self.left_out.update(names)
+            if not self.dropped.issuperset(names):
+                self.dropped.update(names)
                 logger.warning(
                     "%s: asked without %s from here on, so that its answers cannot be drawn again (%s)",
                     self.address,
@@ -281,11 +281,11 @@ def _asked_pause(response: requests.Response) -> float | None:
 
     A date is measured from the server's own, so that our clock does not matter.
     """
-    said = response.headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"\d+(\.\d+)?", said):
-        return float(said)
+    value = response.headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"\d+(\.\d+)?", value):
+        return float(value)
     try:
-        until = email.utils.parsedate_to_datetime(said)
+        until = email.utils.parsedate_to_datetime(value)
         now = email.utils.parsedate_to_datetime(response.headers.get("Date", ""))
         return max(0.0, (until - now).total_seconds())
     except (TypeError, ValueError):

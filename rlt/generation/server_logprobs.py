@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from rlt.generation.drift import Drift, engine_drift, rounding_limit
-from rlt.generation.vllm_pool import CONTROL_TIMEOUT, UNLIMITED, VLLMPool
+from rlt.generation.server_checks import CONTROL_TIMEOUT
+from rlt.generation.vllm_pool import UNLIMITED, VLLMPool
 from rlt.generation.vllm_server import VLLMServer, finite_logprobs, server_log_path
 from rlt.models.logprobs import Request
 from rlt.models.passes import split_runs
@@ -53,6 +54,9 @@ class ServerLogprobs:
     flight, `key` what the servers demand, by default that of the environment.
     """
 
+    version = 0
+    """It never changes."""
+
     def __init__(self, addresses: Sequence[str], *, timeout: float, key: str | None = None) -> None:
         self._pool = VLLMPool(addresses, timeout=timeout, key=key, requests_per_server=BATCHES_PER_SERVER)
         self._temperature: float | None = None
@@ -62,7 +66,7 @@ class ServerLogprobs:
 
         Raises GenerationError unless every server answers and holds its model at this temperature.
         """
-        contexts = self._pool.on_all("check", lambda server: _check(server, temperature))
+        contexts = self._pool.on_all("check", lambda server: check_server(server, temperature))
         self._temperature = temperature
         return min((context for context in contexts if context is not None), default=None)
 
@@ -168,7 +172,7 @@ class ServerLogprobs:
         self._pool.close()
 
 
-def _check(server: VLLMServer, temperature: float) -> int | None:
+def check_server(server: VLLMServer, temperature: float) -> int | None:
     """Return a server's context, or raise if it holds no model at this temperature.
 
     Finds the server's log where student_server.py has put it, if that is this machine.
@@ -190,7 +194,7 @@ def _check(server: VLLMServer, temperature: float) -> int | None:
 
 
 def _length(request: Request) -> int:
-    """Return how many ids are needed: nothing after the last wanted token."""
+    """Return how many ids are needed: nothing after the last requested token."""
     return max(request.positions, default=0) + 1
 
 
@@ -218,7 +222,7 @@ def _wanted(
     length: int,
     count: int,
 ) -> Scored:
-    """Return the values of the wanted positions; each entry of `scored` maps token ids to their values."""
+    """Return the values of the requested positions; each entry of `scored` maps token ids to their values."""
     if scored is None or len(scored) != length:
         found = "no" if scored is None else str(len(scored))
         raise server.failure(f"returned {found} scores for a text of {length} tokens")

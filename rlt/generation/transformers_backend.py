@@ -196,7 +196,7 @@ class _RowSampler(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(1, chosen_B1, 0.0)
 
     def _penalise_repetition(self, input_ids: Tensor, logits_BV: Tensor) -> Tensor:
-        """Return logits with the penalty on every token of prompt and completion, padding left out."""
+        """Return logits with the penalty on every token of prompt and completion, but not on padding."""
         penalty = self._sampling.repetition_penalty
         if penalty == 1.0:
             return logits_BV

@@ -7,38 +7,32 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import queue
-import resource
 import threading
-import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlt.config.server_key import beyond_this_machine
 from rlt.errors import GenerationError, ServerLost
+from rlt.generation.completions import complete
 from rlt.generation.parallel import run_all, run_each
 from rlt.generation.seeds import spread_seed
+from rlt.generation.server_checks import CONTROL_TIMEOUT, check_door, check_logprobs, check_server
 from rlt.generation.server_health import health
 from rlt.generation.silence import InFlight
+from rlt.generation.sockets import allow_sockets, require_sockets
 from rlt.generation.types import Sampling
-from rlt.generation.vllm_server import VLLMServer, finite_logprobs
+from rlt.generation.vllm_server import VLLMServer
 from rlt.records import Completion
-from rlt.surroundings.clock import running
 from rlt.surroundings.timeline import Stopwatch
+from rlt.surroundings.waiting import Wait
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 REQUESTS_PER_SERVER = 64
 """Prompts in flight per server: each brings n samples, so the engine's own queue is never empty."""
-CONTROL_TIMEOUT = 60.0
-"""Seconds for requests that compute nothing: health, model name, prefix cache."""
-_SAY_EVERY = 15.0
-_OTHER_FILES = 512
-"""Open files that are left for everything but connections."""
 UNLIMITED = 7 * 24 * 3600.0
 """Seconds that a request may take whose server is watched: its silence is limited, see silence.py."""
 
@@ -76,7 +70,7 @@ class VLLMPool:
         self._requests_per_server = requests_per_server
         self.max_requests = requests_per_server * len(self.servers)
         """Requests in flight over all servers."""
-        _require_sockets(self.max_requests, requests_setting)
+        require_sockets(self.max_requests, requests_setting)
         self._in_flight = InFlight(timeout)
         self.stopwatch = Stopwatch()
         """Records when each server has requests; of a training, its own."""
@@ -93,7 +87,7 @@ class VLLMPool:
 
         def task(prompt: list[int], seed: int) -> Callable[[], list[Completion]]:
             return lambda: self.on_idlest(
-                lambda server: _complete(server, prompt, n, sampling, seed, UNLIMITED)
+                lambda server: complete(server, prompt, n, sampling, seed, UNLIMITED)
             )
 
         tasks = [
@@ -132,12 +126,12 @@ class VLLMPool:
                 ids, own_seed = [int(t) for t in prompt], spread_seed(seed) + k
                 tasks.append((f"prompt {i}, sample {k}", partial(self._one, ids, sampling, own_seed, home)))
                 rows.append(same)
-        connections = _allow_sockets(min(len(tasks), self.max_requests * n), at_least=self.max_requests)
+        connections = allow_sockets(min(len(tasks), self.max_requests * n), at_least=self.max_requests)
         for task, completion in run_each(tasks, max_threads=connections, watch=self._in_flight):
             yield from ((row, completion) for row in rows[task] if row not in known)
 
     def _one(self, prompt: list[int], sampling: Sampling, seed: int, home: list[VLLMServer]) -> Completion:
-        return self.on_idlest(lambda server: _complete(server, prompt, 1, sampling, seed, UNLIMITED)[0], home)
+        return self.on_idlest(lambda server: complete(server, prompt, 1, sampling, seed, UNLIMITED)[0], home)
 
     def run_watched(self, tasks: Sequence[tuple[str, Callable[[], T]]]) -> list[T]:
         """Return the results of (name, call) tasks, in order, each of which asks `on_idlest`.
@@ -174,7 +168,7 @@ class VLLMPool:
 
     def draw(self, server: VLLMServer, prompt: list[int], sampling: Sampling, seed: int) -> Completion:
         """Return one completion without log-probabilities; it may wait in the server's queue."""
-        return _complete(server, prompt, 1, sampling, spread_seed(seed), UNLIMITED, logprobs=False)[0]
+        return complete(server, prompt, 1, sampling, spread_seed(seed), UNLIMITED, logprobs=False)[0]
 
     def generate_on_each(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int
@@ -183,7 +177,7 @@ class VLLMPool:
         asked = [[int(t) for t in prompt] for prompt in prompts]
 
         def ask(server: VLLMServer) -> tuple[str, list[Completion]]:
-            one = partial(_complete, server, n=1, sampling=sampling, seed=spread_seed(seed))
+            one = partial(complete, server, n=1, sampling=sampling, seed=spread_seed(seed))
             return f"the server at {server.address}", [one(ids, timeout=self.timeout)[0] for ids in asked]
 
         return self.on_all("sample", ask)
@@ -198,53 +192,51 @@ class VLLMPool:
         """
         self.on_all("check", lambda server: self.check_one(server, expected_model, min_context))
         if logprobs:
-            self.on_all("check of the log-probabilities", _check_logprobs)
+            self.on_all("check of the log-probabilities", check_logprobs)
 
     def check_one(
         self, server: VLLMServer, expected_model: str | None = None, min_context: int | None = None
     ) -> None:
         """Raise unless a server is healthy, generates a token, and serves what is expected."""
-        _check(server, expected_model, min_context, self.timeout)
+        check_server(server, expected_model, min_context, self.timeout)
 
     def wait_until_back(self, expected_model: str | None, timeout: float, *, quietly: bool = False) -> None:
         """Return once every server generates with the expected model; ServerLost after `timeout` seconds."""
-        start = said = running()
+        words = "waiting for the servers for %.0f s, at most %g s"
+        say = None if quietly else lambda _, seconds: logger.warning(words, seconds, timeout)
+        wait = Wait(timeout, every=0.5, say=say)
         while True:
             try:
                 self.check(expected_model, logprobs=False)
                 return
             except ServerLost:
-                now = running()
-                if now - start > timeout:
+                if wait.is_over:
                     raise
-            if now - said > _SAY_EVERY and not quietly:
-                said = now
-                logger.warning("waiting for the servers for %.0f s, at most %g s", now - start, timeout)
-            time.sleep(0.5)
+            wait.pause()
 
     def join_when_ready(self, check: Callable[[VLLMServer], None], timeout: float) -> None:
         """Return once one server passes `check`; each of the others is asked from the moment it does.
 
         Until then none gets more than its share, so that work is left for those that come later. ServerLost
-        after `timeout` seconds without it, from here or, later, from whoever waits for completions.
+        after `timeout` seconds without it, from here or, later, from the call that waits for completions.
         """
         coming, self.servers = self.servers, []
         first: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
         def join(server: VLLMServer) -> None:
-            start = running()
+            wait = Wait(timeout, every=0.5)
             try:
                 while True:
                     try:
                         check(server)
                         break
                     except ServerLost:
-                        if running() - start > timeout:
+                        if wait.is_over:
                             raise
-                    time.sleep(0.5)
+                    wait.pause()
                 self._in_flight.join(self.servers, server)
                 first.put(None)
-            except BaseException as error:  # belongs to whoever waits for the servers
+            except BaseException as error:  # raised by the call that waits for the servers
                 self._in_flight.fail(error)
                 first.put(error)
 
@@ -296,155 +288,3 @@ class VLLMPool:
             lane = f"server {server.address.partition('://')[2]}"
             with self.stopwatch.span(lane, "generate"):
                 return call(server)
-
-
-def check_door(server: VLLMServer, timeout: float = CONTROL_TIMEOUT) -> None:
-    """Raise if other machines reach a server that answers without a key."""
-    if beyond_this_machine(server.address) and not server.demands_key(timeout):
-        raise server.failure(
-            "answers without a key, so anyone who reaches it can run code there; start it with one, as "
-            "python -m rlt.launch.serve does, or set generation.allow_open_servers=true on a network "
-            "that you trust",
-            with_log=False,
-        )
-
-
-def _allow_sockets(wanted: int, at_least: int = 0) -> int:
-    """Return how many connections this process may have open, `wanted` if it can be.
-
-    Raises the process's own limit of open files, usually 1024, if the machine allows it. `at_least` so many
-    have been allowed before.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + _OTHER_FILES
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return wanted
-    limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    if limit > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    return max(at_least, limit - _OTHER_FILES)
-
-
-def _require_sockets(count: int, setting: str | None) -> None:
-    """Raise GenerationError where this process may not have so many connections open.
-
-    `setting` is what the stage takes the number of requests from, None where there is nothing to lower.
-    """
-    if _allow_sockets(count) < count:
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        raise GenerationError(
-            f"{count} requests at once need {count + _OTHER_FILES} open files, and this machine allows "
-            f"{hard} (ulimit -Hn): {f'lower {setting}, or ' if setting else ''}raise the limit"
-        )
-
-
-def _complete(
-    server: VLLMServer,
-    prompt: list[int],
-    n: int,
-    sampling: Sampling,
-    seed: int,
-    timeout: float,
-    *,
-    logprobs: bool = True,
-) -> list[Completion]:
-    """Return n completions of one prompt from one server."""
-    # vLLM refuses several greedy samples; they would be equal.
-    num_requested = n if sampling.temperature > 0 else 1
-    body = {
-        "prompt": prompt,
-        "n": num_requested,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": sampling.min_p,
-        "repetition_penalty": sampling.repetition_penalty,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "max_tokens": sampling.max_tokens,
-        "min_tokens": 0,
-        "stop_token_ids": list(sampling.stop_token_ids),
-        # Only the listed ids stop. With False the end-of-sequence ids of the model's folder would as well.
-        "ignore_eos": True,
-        "stop": list(sampling.stop_strings),
-        "include_stop_str_in_output": True,
-        "seed": seed,
-        "logprobs": 0 if logprobs else None,
-        "return_token_ids": True,
-        "skip_special_tokens": False,
-    }
-    what = f"prompt of {len(prompt)} tokens, n {num_requested}, max_tokens {sampling.max_tokens}"
-    answer = server.post("/v1/completions", body, timeout=timeout, what=what, retry=True)
-    with server.reading(what):
-        choices = sorted(answer["choices"], key=lambda choice: choice["index"])
-        if len(choices) != num_requested:
-            raise server.failure(f"returned {len(choices)} completions for n {num_requested} ({what})")
-        completions = [_completion(server, choice, prompt, logprobs) for choice in choices]
-    return completions if num_requested == n else completions * n
-
-
-def _completion(server: VLLMServer, choice: dict[str, Any], prompt: list[int], logprobs: bool) -> Completion:
-    """Return one choice of an answer as a record, or raise if it is not usable."""
-    if choice.get("token_ids") is None:
-        raise server.failure("returned no token ids; it is older than vLLM 0.22, and this project needs 0.29")
-    if choice.get("prompt_token_ids") not in (None, prompt):
-        raise server.failure("generated from other prompt ids than the ones sent")
-    if choice["finish_reason"] not in ("stop", "length"):
-        raise server.failure(f"ended a completion with finish_reason {choice['finish_reason']!r}")
-    token_ids = tuple(choice["token_ids"])
-    if not set(map(type, token_ids)) <= {int}:
-        raise server.failure(f"returned token ids that are no whole numbers: {token_ids!r:.80}")
-    if not logprobs:
-        return Completion(token_ids, (), choice["finish_reason"])
-    values = finite_logprobs(server, (choice.get("logprobs") or {}).get("token_logprobs"), len(token_ids))
-    return Completion(token_ids, values, choice["finish_reason"])
-
-
-def _check(server: VLLMServer, expected_model: str | None, min_context: int | None, timeout: float) -> None:
-    """Raise unless one server is healthy, generates, and serves what is expected."""
-    server.get("/health", timeout=CONTROL_TIMEOUT)
-    answer = server.get("/v1/models", timeout=CONTROL_TIMEOUT)
-    with server.reading("GET /v1/models"):
-        card = answer["data"][0]
-        if expected_model is not None and not _same_model(expected_model, card):
-            raise server.failure(
-                f"serves {card['id']!r} where {expected_model!r} is wanted; start it with that model"
-            )
-        context = card.get("max_model_len")
-        if min_context is not None and context is not None and context < min_context:
-            raise server.failure(
-                f"holds {context} tokens where prompt and completion may need {min_context}; start it with "
-                f"--max-model-len {min_context}, or lower max_prompt_length or max_completion_length"
-            )
-    _complete(server, [0], 1, Sampling(0.0, 1, ()), 0, timeout, logprobs=False)
-
-
-def _check_logprobs(server: VLLMServer) -> None:
-    """Raise if a server's log-probabilities are not those of the distribution that it samples from."""
-    mode = _logprobs_mode(server)
-    if mode is None:
-        logger.warning(
-            "the vLLM server at %s runs without VLLM_SERVER_DEV_MODE=1: whether it returns processed "
-            "log-probabilities is not known, and weights cannot be pushed to it",
-            server.address,
-        )
-    elif mode != "processed_logprobs":
-        raise server.failure(
-            f"returns {mode}, which ignore the sampling temperature; start it with "
-            "--logprobs-mode processed_logprobs"
-        )
-
-
-def _same_model(expected: str, card: dict[str, Any]) -> bool:
-    """Return whether a server's model card names the expected folder or Hub name."""
-    names = {card["id"], card.get("root")}
-    return expected in names or any(
-        name and os.path.realpath(name) == os.path.realpath(expected) for name in names
-    )
-
-
-def _logprobs_mode(server: VLLMServer) -> str | None:
-    """Return the server's setting, or None where the development endpoints are off."""
-    info = server.get("/server_info", timeout=CONTROL_TIMEOUT, missing_ok=True, config_format="json")
-    with server.reading("GET /server_info"):
-        return None if info is None else info["vllm_config"]["model_config"]["logprobs_mode"]

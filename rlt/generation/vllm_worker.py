@@ -1,9 +1,9 @@
 """What our vLLM servers add to their workers (`--worker-extension-cls`). Imported by vLLM, not by us.
 
 On a CPU vLLM 0.31 keeps packed copies of some weights. A reload renews those of the layers it loads, but for
-two. A head that is tied to the embeddings is never loaded by itself: the server would go on with the head it
-started with. And a mixture's experts are packed at the start alone: after a reload the plain weights would
-be read as if they were packed.
+two. A head that is tied to the embeddings is never loaded by itself: the server would continue with the
+head it started with. And a mixture's experts are packed at the start alone: after a reload the plain
+weights would be read as if they were packed.
 """
 
 from __future__ import annotations

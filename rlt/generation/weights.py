@@ -2,7 +2,7 @@
 
 Under ZeRO-3 each tensor is gathered alone, so no process ever holds the whole model. LoRA deltas are added
 on the way, so nothing is merged into the trained weights. Checkpoints may have other names: names.py.
-Left out: FSDP.
+Not supported: FSDP.
 """
 
 from __future__ import annotations

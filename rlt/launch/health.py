@@ -1,4 +1,4 @@
-"""What runs and does not move: servers that answer nothing, a training that stands in one phase."""
+"""What runs without progress: servers that do not answer, a training that hangs in one phase."""
 
 from __future__ import annotations
 
@@ -83,29 +83,29 @@ class MotionWatch:
         self._directory = Path(run_directory)
         self._log_path = log_path
         self._timeout = timeout
-        self._earlier = self._told = read_now(self._directory)
+        self._earlier = self._last = read_now(self._directory)
         self._since = running()
         self._next = 0.0
 
     def check(self) -> None:
-        """Raise TrainingStuck, with what the training's log says, if it stands still.
+        """Raise TrainingStuck, with the last lines of the training's log, if there is no progress.
 
         What counts is the time that passes here without a change, not the times in the file: neither a step
-        of the clock nor a suspension of this process can make a training stand still.
+        of the clock nor a suspension of this process makes a training look stuck.
         """
         now = running()
         if not self._timeout or now < self._next:
             return
         self._next = now + min(_ASK_EVERY, self._timeout / 4)
-        told = read_now(self._directory)
-        if told != self._told:
-            self._told, self._since = told, now
+        current = read_now(self._directory)
+        if current != self._last:
+            self._last, self._since = current, now
         # What an earlier run was doing is of no interest. Loading waits for downloads and for servers.
-        if told is None or told == self._earlier or told["phase"] == LOADING:
+        if current is None or current == self._earlier or current["phase"] == LOADING:
             return
         if now - self._since > self._timeout:
             raise TrainingStuck(
-                f"the training has stood in step {told['step']}, {told['phase']}, for "
-                f"{now - self._since:.0f} s (trainer.hang_timeout), and is ended; resume_from=latest "
-                f"goes on from the last checkpoint{quote_log(self._log_path, LOG_LINES)}"
+                f"the training has been in step {current['step']}, {current['phase']}, for "
+                f"{now - self._since:.0f} s (trainer.hang_timeout) and is ended; resume_from=latest "
+                f"continues from the last checkpoint{quote_log(self._log_path, LOG_LINES)}"
             )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import math
 import queue
 import secrets
 import socket
@@ -25,7 +26,7 @@ from rlt.config.server_key import is_loopback
 from rlt.errors import ConfigError, MachineLost, Paused
 from rlt.launch.machines import Machines
 from rlt.launch.training import TrainingProcess
-from rlt.surroundings.clock import running
+from rlt.surroundings.waiting import Wait, wait_until
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +36,11 @@ PATIENCE = 15.0
 """Seconds for a training to end by itself after that of another machine: its own last words tell more."""
 _SAME_DIRECTORY_TIMEOUT = 30.0
 """Seconds in which a file of machine 0 is seen by the others; network file systems remember for a while."""
-_SAY_EVERY = 15.0
 _LAST_WORDS = 5.0
 _LONGEST_LINE = 65536
 _TOKEN = ".machines"
 _WELL = (0, Paused.exit_code)
-Told = dict[str, Any]
+Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,18 @@ class Line:
         self._connection = connection
         self._file = connection.makefile("rb")
 
-    def send(self, told: Told) -> None:
-        """Send an object; whoever has gone misses it."""
+    def send(self, message: Message) -> None:
+        """Send an object; peers that have closed the connection do not get it."""
         with suppress(OSError):
-            self._connection.sendall(json.dumps(told).encode() + b"\n")
+            self._connection.sendall(json.dumps(message).encode() + b"\n")
 
-    def receive(self) -> Told | None:
+    def receive(self) -> Message | None:
         """Return the next object, None at the end of the connection and for anything else."""
         try:
-            told = json.loads(self._file.readline(_LONGEST_LINE))
+            message = json.loads(self._file.readline(_LONGEST_LINE))
         except (OSError, ValueError):
             return None
-        return told if isinstance(told, dict) else None
+        return message if isinstance(message, dict) else None
 
     def close(self) -> None:
         """End the connection, for the thread that reads it too."""
@@ -91,7 +91,7 @@ class Line:
         self._connection.close()
 
 
-Event = tuple[Line, Told | None]
+Event = tuple[Line, Message | None]
 """A line and what came over it, None when it has ended."""
 
 
@@ -129,9 +129,7 @@ class Meeting:
         while (code := training.poll()) is None:
             look()
             if failed := self.failed():
-                deadline = running() + PATIENCE
-                while training.poll() is None and running() < deadline:
-                    time.sleep(0.1)
+                wait_until(lambda: training.poll() is not None, PATIENCE)
                 if training.poll() is None:
                     raise MachineLost(f"{failed}; the training here has been ended too")
             time.sleep(0.2)
@@ -139,47 +137,47 @@ class Meeting:
         return code
 
     def agree(self, code: int) -> int:
-        """Return the exit code of this launcher after its training's, which the others are told.
+        """Return the exit code of this launcher after its training's, and send it to the others.
 
         Where all is well it is machine 0's, who alone knows whether the run is paused.
         """
         if code in _WELL and not self._machines.is_first:
-            while 0 not in self._ended:
-                self._listen()
-                time.sleep(0.1)
+            wait_until(lambda: self._has_heard_of(0), math.inf)
             first = self._ended[0]
             if first.code is None:
                 raise MachineLost(f"{first}")
             return first.code
         self.tell(code, f"its training has ended with exit code {code}")
         if code not in _WELL:
-            deadline = running() + _LAST_WORDS
-            while len(self._ended) < self._machines.count - 1 and running() < deadline:
-                self._listen()
-                time.sleep(0.1)
+            wait_until(lambda: self._has_heard_of(*range(self._machines.count)), _LAST_WORDS)
             logger.error("the training on this machine has ended with exit code %d", code)
             for ended in self._ended.values():
                 logger.error("%s", ended)
         return code
 
     def close(self) -> None:
-        """Leave; whoever has not been told how we ended takes us for lost."""
+        """Close all connections. Peers that got no exit code treat this machine as lost."""
         for line in self._lines.values():
             line.close()
+
+    def _has_heard_of(self, *machines: int) -> bool:
+        """Whether it is known of all these machines, ourselves apart, how their runs have ended."""
+        self._listen()
+        return {*machines} - {self._machines.rank} <= self._ended.keys()
 
     def _listen(self) -> None:
         """Take in what has come since the last time; machine 0 passes it on."""
         with suppress(queue.Empty):
             while True:
-                line, told = self._events.get_nowait()
+                line, message = self._events.get_nowait()
                 machine = next((m for m, known in self._lines.items() if known is line), None)
                 if machine is None:
                     continue
-                if told is None:
-                    reason = "it has gone without a word (killed, or out of reach)"
+                if message is None:
+                    reason = "it closed the connection without an exit code (killed, or unreachable)"
                     ended = Ended(machine, self._hosts[machine], None, reason)
                 else:
-                    ended = Ended(**told)
+                    ended = Ended(**message)
                 if ended.machine not in self._ended:
                     self._ended[ended.machine] = ended
                     if self._machines.is_first:
@@ -200,10 +198,7 @@ def meet(machines: Machines, directory: str, plan: Mapping[str, Any]) -> Meeting
     return _gather(machines, directory, plan) if machines.is_first else _join(machines, directory, plan)
 
 
-# ---- machine 0 ----------------------------------------------------------------------------------------
-
-
-def _gather(machines: Machines, directory: str, plan: Told) -> Meeting:
+def _gather(machines: Machines, directory: str, plan: Message) -> Meeting:
     lines: dict[int, Line] = {}
     hosts = {0: socket.gethostname()}
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -219,8 +214,8 @@ def _gather(machines: Machines, directory: str, plan: Told) -> Meeting:
             with suppress(TimeoutError):
                 _read_in_background(Line(server.accept()[0]), events)
             with suppress(queue.Empty):
-                line, told = events.get_nowait()
-                _welcome(line, told, machines, plan, lines, hosts)
+                line, message = events.get_nowait()
+                _welcome(line, message, machines, plan, lines, hosts)
             missing = [str(m) for m in range(1, machines.count) if m not in lines]
             waiting.go_on(f"machine {', '.join(missing)}")
         stack.pop_all()
@@ -232,21 +227,21 @@ def _gather(machines: Machines, directory: str, plan: Told) -> Meeting:
 
 def _welcome(
     line: Line,
-    told: Told | None,
+    message: Message | None,
     machines: Machines,
-    plan: Told,
+    plan: Message,
     lines: dict[int, Line],
     hosts: dict[int, str],
 ) -> None:
     """Take a launcher in, or let one go that has ended before all were there; refuse one of another run."""
     known = next((machine for machine, other in lines.items() if other is line), None)
-    if told is None or known is not None:
+    if message is None or known is not None:
         if known is not None:
             logger.warning("machine %d (%s) has gone again", known, hosts[known])
             del lines[known]
         line.close()
         return
-    machine, host, theirs = told.get("machine"), told.get("host"), told.get("plan")
+    machine, host, theirs = message.get("machine"), message.get("host"), message.get("plan")
     if not isinstance(machine, int) or not isinstance(theirs, dict):
         line.close()  # somebody else's program
         return
@@ -297,7 +292,7 @@ def _server(machines: Machines) -> socket.socket:
 
 
 def _warn_of_another_address(ip: str) -> None:
-    """Say so where the address of machine 0 is not one of ours; behind a translated one it need not be."""
+    """Warn if the address of machine 0 is not one of this machine, as behind address translation."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(ip, 0, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind) as probe:
@@ -309,10 +304,7 @@ def _warn_of_another_address(ip: str) -> None:
         )
 
 
-# ---- the others ---------------------------------------------------------------------------------------
-
-
-def _join(machines: Machines, directory: str, plan: Told) -> Meeting:
+def _join(machines: Machines, directory: str, plan: Message) -> Meeting:
     waiting = _Waiting(machines)
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     hello = {"machine": machines.rank, "host": socket.gethostname(), "plan": plan}
@@ -321,19 +313,19 @@ def _join(machines: Machines, directory: str, plan: Told) -> Meeting:
         if line is not None:
             _read_in_background(line, events)
             line.send(hello)
-            told = _answer(line, events, waiting)
-            if told is not None:
+            message = _answer(line, events, waiting)
+            if message is not None:
                 break
             line.close()  # machine 0 was started anew, or is that of a run which is ending
         waiting.go_on("machine 0")
-        time.sleep(0.5)
-    if "refused" in told:
+        waiting.pause("machine 0")
+    if "refused" in message:
         line.close()
-        raise ConfigError(told["refused"])
-    hosts = {int(machine): str(host) for machine, host in told["hosts"].items()}
+        raise ConfigError(message["refused"])
+    hosts = {int(machine): str(host) for machine, host in message["hosts"].items()}
     meeting = Meeting(machines, hosts, {0: line}, events)
     try:
-        _require_same_directory(directory, told["token"], hosts[0])
+        _require_same_directory(directory, message["token"], hosts[0])
     except ConfigError as error:
         meeting.tell(error.exit_code, str(error))
         meeting.close()
@@ -352,59 +344,54 @@ def _connect(machines: Machines) -> Line | None:
         return None
 
 
-def _answer(line: Line, events: queue.SimpleQueue[Event], waiting: _Waiting) -> Told | None:
+def _answer(line: Line, events: queue.SimpleQueue[Event], waiting: _Waiting) -> Message | None:
     """Return what machine 0 says, None when it leaves instead."""
     while True:
         with suppress(queue.Empty):
-            spoke, told = events.get(timeout=0.5)
+            spoke, message = events.get(timeout=0.5)
             if spoke is line:
-                return told
+                return message
         waiting.go_on("all machines")
 
 
 def _require_same_directory(directory: str, token: str, host: str) -> None:
-    deadline = running() + _SAME_DIRECTORY_TIMEOUT
+    wait = Wait(_SAME_DIRECTORY_TIMEOUT, every=0.5)
     while True:
         with suppress(OSError):
             if (Path(directory) / _TOKEN).read_text() == token:
                 return
-        if running() > deadline:
+        if wait.is_over:
             raise ConfigError(
                 f"`output_dir={directory}` on {socket.gethostname()} is not that of machine 0 ({host}): give "
                 "a folder on a file system that all machines share."
             )
-        time.sleep(0.5)
+        wait.pause()
 
 
-# ---- both ---------------------------------------------------------------------------------------------
-
-
-class _Waiting:
+class _Waiting(Wait):
     """Says now and then what is waited for, and ends the wait."""
 
     def __init__(self, machines: Machines) -> None:
-        self._where = f"{machines.ip}:{machines.port + 1}"
-        self._start = self._said = running()
+        self._where = where = f"{machines.ip}:{machines.port + 1}"
+        words = "waiting for %s at %s for %.0f s"
+        super().__init__(TIMEOUT, every=0.5, say=lambda what, so_far: logger.info(words, what, where, so_far))
 
     def go_on(self, what: str) -> None:
         """Raise MachineLost when it has taken too long."""
-        now = running()
-        if now - self._start > TIMEOUT:
+        if self.is_over:
             raise MachineLost(
                 f"{what} did not come to {self._where} within {TIMEOUT:.0f} s: start the same command there, "
                 "with its --machine_rank, and see that this port can be reached."
             )
-        if now - self._said > _SAY_EVERY:
-            self._said = now
-            logger.info("waiting for %s at %s for %.0f s", what, self._where, now - self._start)
+        self.say_so(what)
 
 
 def _read_in_background(line: Line, events: queue.SimpleQueue[Event]) -> None:
     """Put what comes over a line into the events, and None at its end."""
 
     def read() -> None:
-        while (told := line.receive()) is not None:
-            events.put((line, told))
+        while (message := line.receive()) is not None:
+            events.put((line, message))
         events.put((line, None))
 
     threading.Thread(target=read, daemon=True).start()

@@ -1,4 +1,4 @@
-"""What is known in seconds, and would otherwise be told by the training, minutes after servers started."""
+"""Checks that take seconds and that the training would otherwise fail on, minutes after servers started."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from rlt.config.overrides import literal, quoted
 from rlt.config.rules.lengths import check_lengths
 from rlt.config.schema import Config, StudentSettings, stage_of
 from rlt.config.stages import names
+from rlt.config.students import FIRST, frozen_students
 from rlt.data.lengths import LAST_TOKENS
 from rlt.data.load import require_full_step
 from rlt.device_plan import Plan
@@ -59,14 +60,14 @@ class Rehearsal:
     words: tuple[str, ...]
     """What follows the user's own words."""
     plan: Plan
-    told: tuple[str, ...]
+    report: tuple[str, ...]
     """One line each of what was made small."""
 
 
 def refuse_rehearsal(config: Config, *, dry_run: bool, num_machines: int) -> None:
     """Raise ConfigError where there is nothing to rehearse."""
     if num_machines > 1:
-        raise ConfigError(f"`{FLAG}` is for one machine: leave out --num_machines and what goes with it.")
+        raise ConfigError(f"`{FLAG}` is for one machine: remove --num_machines and its options.")
     if dry_run:
         raise ConfigError(f"--dry-run starts nothing and {FLAG} runs every phase: give one of the two.")
     if config.stage == "pipeline":
@@ -112,7 +113,7 @@ def rehearsal(config: Config, real: Plan, present: tuple[str, ...]) -> Iterator[
         }
         settings = _read(settings, config)
         words = tuple(f"{key}={value}" for key, value in settings.items())
-        yield Rehearsal(directory, words, plan, tuple(tell(config, real, plan, models, settings)))
+        yield Rehearsal(directory, words, plan, tuple(report(config, real, plan, models, settings)))
 
 
 def plan_here(real: Plan, present: tuple[str, ...], *, serves: bool) -> Plan:
@@ -164,9 +165,8 @@ def write_models(config: Config, plan: Plan, folder: Path) -> dict[str, Shrunk]:
 def models_of(config: Config) -> dict[str, str]:
     """Return the models of a stage: `model`, `student`, and further students by `student-NAME`."""
     found = {"model": config.model_name_or_path}
-    if stage_of(config).scores:
-        found["student"] = config.student_model
-        found |= {f"student-{student.name}": student.model for student in config.reward.students}
+    for student in frozen_students(config):
+        found["student" if student.name == FIRST else f"student-{student.name}"] = student.model
     if stage_of(config).is_judged and config.opd.teacher == "model":
         found["teacher"] = config.teacher_model
     return {name: model for name, model in found.items() if model}
@@ -262,9 +262,9 @@ def small_batch(config: Config, processes: int, real_processes: int) -> tuple[in
     unit = per_device * processes
     whole = config.num_generations if is_rl else config.per_device_train_batch_size * real_processes
     part = group if is_rl else unit
-    wanted = part * min(config.train_batch_size // whole, 2)
+    batch = part * min(config.train_batch_size // whole, 2)
     good = lcm(unit, group)
-    return max(ceil(wanted / good), 1) * good, per_device, group
+    return max(ceil(batch / good), 1) * good, per_device, group
 
 
 def device_words(config: Config, plan: Plan) -> Words:
@@ -288,15 +288,17 @@ def device_words(config: Config, plan: Plan) -> Words:
     return _read(words, config)
 
 
-def tell(config: Config, real: Plan, plan: Plan, models: Mapping[str, Shrunk], words: Words) -> Iterator[str]:
-    """Yield one line each of what was made small, or left out."""
+def report(
+    config: Config, real: Plan, plan: Plan, models: Mapping[str, Shrunk], words: Words
+) -> Iterator[str]:
+    """Yield one line each of what was made smaller or turned off."""
     yield "models: " + "; ".join(f"{name}: {shrunk}" for name, shrunk in models.items())
     yield "their weights are random: what rewards, accuracies and monitors say means nothing"
     stage = stage_of(config)
     if stage.generates:
         yield f"completions: {words['max_completion_length']} of {config.max_completion_length:,} tokens"
     if stage.trains:
-        yield from _tell_of_training(config, words)
+        yield from _report_training(config, words)
     else:
         yield f"rows: the {words['data.shortest']} shortest"
     if plan != real:
@@ -311,7 +313,7 @@ def tell(config: Config, real: Plan, plan: Plan, models: Mapping[str, Shrunk], w
         yield f"the run itself would not start: model.attn_implementation={attention} {reason}"
 
 
-def _tell_of_training(config: Config, words: Words) -> Iterator[str]:
+def _report_training(config: Config, words: Words) -> Iterator[str]:
     batch = f"{words['train_batch_size']} of {config.train_batch_size:,}"
     if stage_of(config).is_rl:
         group = f"{words['num_generations']} of {config.num_generations} a problem"
@@ -340,7 +342,7 @@ _IN_ITS_PLACE = (
     *("reward.placement", "reward.answers.servers", "reward.answers.weight"),
     *("model.attn_implementation", "trainer_args.use_liger_kernel"),
 )
-"""Settings that a rehearsal turns off or changes, told where they say something else."""
+"""Settings that a rehearsal turns off or changes, reported if they had another value."""
 
 
 def results(rehearsed: Rehearsal, config: Config, seconds: float, typed: str) -> str:

@@ -106,7 +106,7 @@ def run_and_record(launch: Launch) -> int:
 
 
 def run(launch: Launch) -> int:
-    """Return the training's exit code, with servers around it; nothing of ours is left behind."""
+    """Return the training's exit code, with servers around it; all processes of the run have ended then."""
     logger.info(plan_line(launch))
     for line in summary(launch.forecast) if isinstance(launch.forecast, Forecast) else ():
         logger.info("# %s", line)
@@ -181,7 +181,7 @@ def exit_code(launch: Launch, code: int) -> int:
 
 
 def run_beside_others(launch: Launch, launched: float) -> int:
-    """Return the exit code of a training on several machines, after which nothing of ours is left behind."""
+    """Return the exit code of a training on several machines, when all processes here have ended."""
     machines, directory = launch.machines, launch.config.output_dir
     if machines.is_first:
         forget_other_machines(directory)
@@ -223,7 +223,7 @@ def run_beside_others(launch: Launch, launched: float) -> int:
 
 
 def record_processes(launch: Launch, servers: Sequence[ServerProcess], training: TrainingProcess) -> None:
-    """Write which processes run, for whoever looks with `python -m rlt.status`."""
+    """Write which processes run, for `python -m rlt.status`."""
     found = []
     for server in servers:
         gpus = server.plan.env.get(GPUS_VARIABLE)

@@ -24,19 +24,20 @@ from rlt.config.server_key import VARIABLE, find_key, refuse_open_host
 from rlt.devices import gpu_env
 from rlt.errors import GenerationError
 from rlt.generation.log_reason import quote_end, quote_log
+from rlt.generation.server_checks import CONTROL_TIMEOUT
 from rlt.generation.vllm_guard import GUARD
-from rlt.generation.vllm_pool import CONTROL_TIMEOUT, VLLMPool
+from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_server import VLLMServer, server_log_path
 from rlt.generation.vllm_worker import EXTENSION
 from rlt.launch.limits import check_limits, socket_env
 from rlt.launch.ports import free_ports, ports_from
 from rlt.launch.process import Child, stop_all
 from rlt.surroundings.clock import running
+from rlt.surroundings.waiting import Wait
 
 logger = logging.getLogger(__name__)
 
 LOG_LINES = 20
-PROGRESS_EVERY = 15.0
 """Seconds between two lines that say what is waited for."""
 ENTRY_POINT = "vllm.entrypoints.launchers.api_server.entry"
 """What `python -m` serves with, in every version that pyproject.toml allows; not deprecated."""
@@ -99,7 +100,7 @@ def plan_servers(
 
 
 def run_key(config: Config) -> str | None:
-    """Return the key for the servers of one run: the configured one, or a new one unless told otherwise."""
+    """Return the key for the servers of one run: the configured one, or a new one by default."""
     generation = config.generation
     return find_key(generation.api_key_file) or (None if generation.allow_open_servers else token_hex(32))
 
@@ -202,8 +203,12 @@ class ServerProcess:
 
     def wait_until_ready(self, deadline: float, abandoned: Callable[[], bool], config: Config) -> None:
         """Return once the server is healthy and has generated a token; `deadline` in seconds of `running`."""
-        index, start = self.plan.index, running()
-        said = start
+        index = self.plan.index
+        wait = Wait(
+            deadline - running(),
+            every=0.5,
+            say=lambda _, seconds: logger.info("  server %d: loading for %.0f s", index, seconds),
+        )
         client = VLLMServer(self.address)
         while True:
             self.check()
@@ -214,15 +219,11 @@ class ServerProcess:
                 break
             except GenerationError:
                 pass  # not yet
-            now = running()
-            if now > deadline:
-                waited = f"{now - start:.0f} s (generation.startup_timeout)"
+            if wait.is_over:
+                waited = f"{wait.seconds:.0f} s (generation.startup_timeout)"
                 raise self._failure(f"was not healthy within {waited}")
-            if now - said > PROGRESS_EVERY:
-                said = now
-                logger.info("  server %d: loading for %.0f s", index, now - start)
-            time.sleep(0.5)
-        logger.info("  server %d: healthy after %.0f s, first token …", index, running() - start)
+            wait.pause()
+        logger.info("  server %d: healthy after %.0f s, first token …", index, wait.seconds)
         if self.plan.key and not client.demands_key(CONTROL_TIMEOUT):
             raise self._failure(f"answers without its key, in spite of --middleware {GUARD}")
         left = max(1.0, deadline - running())
@@ -237,7 +238,7 @@ class ServerProcess:
         finally:
             pool.close()
             client.close()
-        logger.info("  server %d: ready at %s after %.0f s", index, self.address, running() - start)
+        logger.info("  server %d: ready at %s after %.0f s", index, self.address, wait.seconds)
 
     def _failure(self, what: str, why: str | None = None) -> GenerationError:
         why = quote_log(self.log_path, LOG_LINES) if why is None else why

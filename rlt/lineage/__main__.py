@@ -39,14 +39,14 @@ def main(words: Sequence[str]) -> int:
     typed = parser.parse_args(words)
     runs = Runs(typed.folders)
     if Path(typed.what).exists():
-        told = history(run_behind(Path(typed.what), runs), runs)
-        text = history_text(told)
+        found_out = history(run_behind(Path(typed.what), runs), runs)
+        text = history_text(found_out)
     else:
         problem, index = read_id(typed.what)
         found = find_traces(problem, None, runs)
-        told = [trace_lineage(rows, runs, found) for rows in with_index(found, index)]
-        text = "\n".join(map(trace_text, told))
-    sys.stdout.write(json.dumps(told, indent=2, ensure_ascii=False) + "\n" if typed.json else text)
+        found_out = [trace_lineage(rows, runs, found) for rows in with_index(found, index)]
+        text = "\n".join(map(trace_text, found_out))
+    sys.stdout.write(json.dumps(found_out, indent=2, ensure_ascii=False) + "\n" if typed.json else text)
     return 0
 
 

@@ -11,26 +11,26 @@ from rlt.lineage.runs import Run, Runs
 
 def history(run: Run, runs: Runs) -> list[dict[str, Any]]:
     """Return the run and, after it, every run before it; each with its inputs and who wrote them."""
-    told: dict[str, dict[str, Any]] = {}
+    steps: dict[str, dict[str, Any]] = {}
     waiting = [run]
     while waiting:
         current = waiting.pop(0)
         key = str(current.directory)
-        if key in told:
+        if key in steps:
             continue
-        told[key] = {**current.summary(), "inputs": []}
+        steps[key] = {**current.summary(), "inputs": []}
         for role, described in current.inputs.items():
             source, before = input_origin(role, described, runs)
-            told[key]["inputs"].append(source)
+            steps[key]["inputs"].append(source)
             waiting += [before] if before else []
-    return list(told.values())
+    return list(steps.values())
 
 
 def input_origin(role: str, described: Mapping[str, Any], runs: Runs) -> tuple[dict[str, Any], Run | None]:
     """Return an input with the run that wrote it, or the sentence that says why none is known."""
     origin = runs.origin(described)
     recorded = described.get("folder") or described.get("file") or described.get("hub")
-    told = {
+    steps = {
         "role": role,
         "recorded": recorded,
         "label": input_label(dict(described)),
@@ -39,4 +39,4 @@ def input_origin(role: str, described: Mapping[str, Any], runs: Runs) -> tuple[d
         "run": origin.run and str(origin.run.directory),
         "end": origin.end,
     }
-    return told, origin.run
+    return steps, origin.run

@@ -1,7 +1,7 @@
 """The rows that tables hold of a problem's explanations, and which row of one table became which of another.
 
-A row is told by its table and line. Two teachers, or one teacher twice, may write the same text: such rows
-stay apart, and a table made from another one continues its rows only.
+A row is identified by its table and line. Two teachers, or one teacher twice, may write the same text: such
+rows stay apart, and a table made from another one continues its rows only.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The run directories under some folders, and which of them wrote a given content.
 
-Content decides, not the path that a run was told: directories may have been moved, renamed, or set aside.
+Content decides, not the path that a run was given: directories may have been moved, renamed, or set aside.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def _trace_lines(lineage: Mapping[str, Any]) -> Iterator[str]:
     yield "selections" if lineage["selected"] else "selections: none, so every reader takes it"
     for choice in lineage["selected"]:
         why = f": {choice['why']}" if choice["why"] else ""
-        yield _field("selected" if choice["selected"] else "left out", f"{choice['table']}{why}")
+        yield _field("selected" if choice["selected"] else "skipped", f"{choice['table']}{why}")
     yield "read by" if lineage["readers"] else "read by: no run under the given folders"
     for reader in lineage["readers"]:
         how = "trained on it" if reader["trained"] else f"not trained on it: {reader['left_out']}"

@@ -1,7 +1,7 @@
 """`python -m rlt.migrate FILE.yaml [OUT.yaml]`: a run file of SakanaAI/RLT in the words of this project.
 
-OUT is run_cfg/NAME.yaml where it is not given, and is never written over. The file says in comments what was
-left out and why, and what cannot be had here.
+OUT is run_cfg/NAME.yaml where it is not given, and is never written over. Comments in it list what was
+dropped and why, and what does not exist here.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def main(words: Sequence[str]) -> int:
 
 def summary(new: Migrated, target: Path) -> str:
     """Return what was written, what was not, and what to type next."""
-    counts = f"{len(new.settings)} settings, {len(new.left_out)} keys left out"
+    counts = f"{len(new.settings)} settings, {len(new.dropped)} keys dropped"
     lines = [f"{target}: {new.stage}, {counts}"]
-    for title, said in parts(new):
-        lines += [f"{title}:", *(line for text in said for line in wrapped(text, "  ", _COLUMNS))]
+    for title, texts in parts(new):
+        lines += [f"{title}:", *(line for text in texts for line in wrapped(text, "  ", _COLUMNS))]
     return "\n".join([*lines, "next:", f"  {command(new, target)} --dry-run"]) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""A run file of the original release -> settings of ours on top of one of our run files."""
+"""A run file of the original release -> settings of this project on top of one of its run files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Migrated:
     stage: str
     settings: dict[str, tuple[Any, str]] = field(default_factory=dict)
     """Our settings by dotted name: the value, and a comment (what it was)."""
-    left_out: dict[str, str] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
     """Keys of the file that set nothing here, and why."""
     differs: dict[str, str] = field(default_factory=dict)
     """Keys whose value cannot be had here, so that a result may differ, and what to do."""
@@ -39,11 +39,11 @@ class Migrated:
     def drop(self, name: str, why: str) -> None:
         """Take a setting out again, with the reason."""
         _, comment = self.settings.pop(name)
-        self.left_out[name if not comment else comment.removeprefix("was ")] = why
+        self.dropped[name if not comment else comment.removeprefix("was ")] = why
 
 
 def translate(old: OldRunFile) -> Migrated:
-    """Return our settings for a run file: all that stand in it, and those of its groups that differ."""
+    """Return our settings for a run file: all that it names, and those of its groups that differ."""
     new = Migrated(old.stage)
     preset = compose([f"run_cfg={old.stage}"])
     for key in old.typed:
@@ -68,13 +68,13 @@ def _take(new: Migrated, key: str, old: OldRunFile) -> None:
         return
     value = old.values[key]
     if isinstance(value, str) and "${" in value and key not in GONE:
-        new.left_out[key] = f"refers to what is not known here: {value}"
+        new.dropped[key] = f"refers to what is not known here: {value}"
         return
     meaning = meaning_of(key, old.values, stage=new.stage)
     if meaning.differs:
         new.differs[key] = meaning.note or "cannot be had here"
     elif meaning.note and not meaning.settings:
-        new.left_out[key] = meaning.note
+        new.dropped[key] = meaning.note
     for name, setting in meaning.settings.items():
         is_same = name.rpartition(".")[2] == key and setting == value
         new.settings.setdefault(name, (setting, "" if is_same else f"was {key}: {_short(value)}"))
@@ -122,7 +122,11 @@ def _prompts(old: OldRunFile) -> Iterator[tuple[str, Any, str]]:
     if old.stage != "student_sft":
         try:
             read_teacher_prompt(str(folder))
-            yield "layout.teacher_prompt", f"original:{folder}", "the released prompt; ours is `default`"
+            yield (
+                "layout.teacher_prompt",
+                f"original:{folder}",
+                "the released prompt; the default here is `default`",
+            )
         except ConfigError:
             pass  # the file is in no checkout: the header says how the prompt is taken
     if old.stage != "teacher_sft" and old.values.get("dataset_id_or_path") != STRATOS:
@@ -135,7 +139,7 @@ def _custom_rows(old: OldRunFile, new: Migrated) -> Iterator[tuple[str, Any, str
         yield "data.missing_trace", "solution", "its default for rows without reasoning_trace"
     source, _ = new.settings.get("dataset_id_or_path", (None, ""))
     if source not in (None, STRATOS):
-        new.left_out["columns"] = (
+        new.dropped["columns"] = (
             "are question, solution and reasoning_trace here; where yours has `prompt`, add data.columns="
             "{question: prompt}"
         )

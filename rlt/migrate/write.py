@@ -33,12 +33,12 @@ def tried(new: Migrated, source: Path, target: Path) -> str:
             _try(text, target.name)
             return text
         except ConfigError as error:
-            said = str(error)
-            bad = [name for name in new.settings if f"`{name}`" in said or f"`{name}=" in said]
+            message = str(error)
+            bad = [name for name in new.settings if f"`{name}`" in message or f"`{name}=" in message]
             if not bad:
                 raise
             for name in bad:
-                new.drop(name, said.rstrip("."))
+                new.drop(name, message.rstrip("."))
     raise AssertionError("each round drops a setting")
 
 
@@ -65,7 +65,7 @@ def not_written(path: Path, error: OSError) -> ConfigError:
 
 
 def to_text(new: Migrated, source: Path, target: Path) -> str:
-    """Return the run file, with its command, what differs and what was left out in comments."""
+    """Return the run file, with its command, what differs and what was dropped in comments."""
     lines = [f"# {command(new, target)}"]
     lines += wrapped(
         f"The run file {source} of SakanaAI/RLT, written by `python -m rlt.migrate`. What is not here is as "
@@ -79,9 +79,9 @@ def to_text(new: Migrated, source: Path, target: Path) -> str:
             f"git -C DIR checkout {COMMIT}, and layout.teacher_prompt=original:DIR.",
             "# ",
         )
-    for title, said in parts(new):
+    for title, texts in parts(new):
         lines += ["#", f"# {title[0].upper()}{title[1:]}:"]
-        lines += [line for text in said for line in wrapped(text, "#   ")]
+        lines += [line for text in texts for line in wrapped(text, "#   ")]
     base = yaml.safe_load((CONFIG_DIR / "run_cfg" / f"{new.stage}.yaml").read_text(encoding="utf-8"))
     lines += ["", "defaults:", *(f"  - {_yaml(entry).strip('{}')}" for entry in base.pop("defaults")), ""]
     own = {name: (value, "") for name, value in _flat(base)}
@@ -89,16 +89,16 @@ def to_text(new: Migrated, source: Path, target: Path) -> str:
 
 
 def parts(new: Migrated) -> Iterator[tuple[str, list[str]]]:
-    """Yield what is to be said of a migrated file: a title, and lines of the form KEYS: reason."""
-    for title, said in (
+    """Yield the notes on a migrated file: a title, and lines of the form KEYS: reason."""
+    for title, reasons in (
         ("not the same here", new.differs),
-        ("left out", new.left_out),
+        ("dropped", new.dropped),
         ("to know", new.notes),
     ):
         keys: dict[str, list[str]] = {}
-        for key, why in said.items():
+        for key, why in reasons.items():
             keys.setdefault(why, []).append(key)
-        if said:
+        if reasons:
             yield title, [f"{', '.join(names)}: {why}" for why, names in keys.items()]
 
 
@@ -117,7 +117,7 @@ def command(new: Migrated, target: Path) -> str:
 
 
 def wrapped(text: str, prefix: str, width: int = WIDTH) -> list[str]:
-    """Return a text in lines; those of an entry in a list stand further in from the second on."""
+    """Return a text in lines; entries of a list are indented from their second line on."""
     return textwrap.wrap(
         text,
         width,
@@ -131,12 +131,12 @@ def wrapped(text: str, prefix: str, width: int = WIDTH) -> list[str]:
 def _body(settings: dict[str, tuple[Any, str]]) -> Iterator[str]:
     """Yield the lines of the settings: those of the root first, then sections."""
     tree: dict[str, Any] = {}
-    for name, said in settings.items():
+    for name, value in settings.items():
         *sections, leaf = name.split(".")
         place = tree
         for section in sections:
             place = place.setdefault(section, {})
-        place[leaf] = said
+        place[leaf] = value
     plain = {key: value for key, value in tree.items() if isinstance(value, tuple)}
     yield from _lines(plain | {key: value for key, value in tree.items() if key not in plain})
 

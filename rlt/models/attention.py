@@ -68,7 +68,7 @@ def _no_kernel(kernel: str, model: Abilities) -> str | None:
 
 def _no_sdpa(model: Abilities) -> str | None:
     if model.softcapping:  # first: newer releases of transformers say no more than that SDPA is not supported
-        return f"SDPA would leave out the softcapping of {model.name}"
+        return f"SDPA would ignore the softcapping of {model.name}"
     if not model.sdpa:
         return f"{model.name} does not support SDPA"
     return None

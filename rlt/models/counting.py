@@ -108,7 +108,7 @@ def _caches(cache: Any, text: Any) -> Iterator[Cache]:
 
 
 def _tensors(values: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of nested lists and dictionaries, counters left out, each with the outermost name."""
+    """Yield the tensors of nested lists and dictionaries, without counters, each with the outermost name."""
     if isinstance(values, Tensor) and values.dim() > 1:
         yield name, values
     elif isinstance(values, dict):

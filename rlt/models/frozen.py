@@ -23,6 +23,9 @@ from rlt.models.zero_init import buffers_left_alone, warn_of_rounded_parameters
 class FrozenModel:
     """A model that only scores tokens. `collective` models need every rank in each forward pass."""
 
+    version = 0
+    """It never changes."""
+
     def __init__(
         self, module: nn.Module, device: torch.device, *, rests_on_cpu: bool, collective: bool
     ) -> None:

@@ -40,3 +40,12 @@ def max_over_processes(accelerator: Accelerator, value: int) -> int:
     """Return the largest of the processes' values; collective."""
     gathered: Any = accelerator.gather(torch.tensor([value], device=accelerator.device))
     return int(gathered.max())
+
+
+def rows_of_all(accelerator: Accelerator, rows: list[Any]) -> tuple[list[Any], int]:
+    """Return the rows of all processes in their order, and where this one's begin; collective."""
+    from accelerate.utils import gather_object
+
+    everywhere: list[list[Any]] = gather_object([rows])
+    first = sum(map(len, everywhere[: accelerator.process_index]))
+    return [row for of_process in everywhere for row in of_process], first

@@ -1,14 +1,14 @@
 """Log-probabilities of chosen tokens, projected only where they are asked for.
 
 A causal model gets a second way to be called: `model(input_ids=…, query=TokenQuery(…))` runs the backbone
-and projects the hidden states of the wanted positions through the LM head, in tiles, so that no
+and projects the hidden states of the requested positions through the LM head, in tiles, so that no
 batch x length x vocabulary tensor exists. It goes through the model's own `__call__`, which keeps the hooks
 of DDP and DeepSpeed ZeRO-3 working. Log-softmax is in float32 whatever the model's dtype.
 
-TRL's fused LM head does the same with Triton; this one needs no Triton, projects only the wanted positions
+TRL's fused LM head does the same with Triton; this one needs no Triton, projects only the requested positions
 on a CPU as well, and takes the temperature per call.
 
-Shapes: B sequences, T tokens, N wanted positions, V vocabulary.
+Shapes: B sequences, T tokens, N requested positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import functools
 import logging
 import math
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,7 +44,7 @@ _CPU_TOKENS = 8192
 
 @dataclass(frozen=True)
 class Request:
-    """A token sequence and the positions whose log-probability is wanted (each at least 1)."""
+    """A token sequence and the positions whose log-probability is requested (each at least 1)."""
 
     ids: Sequence[int]
     positions: Sequence[int]
@@ -52,6 +52,11 @@ class Request:
 
 class LogprobModel(Protocol):
     """Something that knows the log-probabilities of given tokens: a model here, or one behind a server."""
+
+    @property
+    def version(self) -> Hashable:
+        """What changes whenever the weights do; always the same for a frozen model."""
+        ...
 
     def logprobs(
         self,
@@ -90,7 +95,7 @@ class Extra(Protocol):
 
 
 def add_token_query(model: nn.Module) -> None:
-    """Let `model(input_ids=…, query=TokenQuery(…))` return the wanted log-probabilities, shape (N,).
+    """Let `model(input_ids=…, query=TokenQuery(…))` return the requested log-probabilities, shape (N,).
 
     A few tokens show at once how the model makes its logits (own_head.py); of a model that is sharded with
     ZeRO-3 the first query shows it. Raises ModelError where it cannot be followed. Of a model with adapters
@@ -250,9 +255,9 @@ def _tiled_logprobs(
 def _batch(
     requests: list[Request], temperature: float, device: torch.device, extra: Extra | None
 ) -> tuple[Tensor, TokenQuery]:
-    """Return right-padded ids (B, T) and the query; T ends where the last wanted token is predicted.
+    """Return right-padded ids (B, T) and the query; T ends where the last requested token is predicted.
 
-    Right padding needs no attention mask under causal attention: no wanted position sees a pad.
+    Right padding needs no attention mask under causal attention: no requested position sees a pad.
     """
     assert all(min(r.positions, default=1) >= 1 for r in requests), "nothing predicts the first token"
     needed = [r.ids[: max(r.positions, default=1)] for r in requests]

@@ -90,7 +90,7 @@ class OwnHead:
 
 
 class Sample:
-    """A few tokens with their hidden states, from which heads are told apart."""
+    """A few tokens with their hidden states, by which heads are distinguished."""
 
     def __init__(self, own: OwnHead, hidden_ND: Tensor, ids_N: Tensor) -> None:
         self.own = own

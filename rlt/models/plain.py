@@ -3,7 +3,7 @@
 ZeRO-3, an engine or a server may change what is no parameter (rotary frequencies, the attention kernel, the
 precision). What they compute is compared with this.
 
-N wanted positions.
+N requested positions.
 """
 
 from __future__ import annotations

@@ -30,15 +30,15 @@ class Decision:
         if self.aside:
             return f"runs again: {self.why}"
         return (
-            f"goes on from its last checkpoint: {self.why}" if self.from_checkpoint else f"runs: {self.why}"
+            f"continues from its last checkpoint: {self.why}" if self.from_checkpoint else f"runs: {self.why}"
         )
 
 
 def decide(planned: PlannedStep, *, ignore_code: bool) -> Decision:
     """Return what is to be done about a step, all that it reads being there.
 
-    A finished step stands while nothing that shaped it has changed. One that failed or was ended goes on
-    although the code is another one: that may be what mends it.
+    A finished step stays valid while nothing that shaped it has changed. One that failed or was ended
+    continues although the code is another one: that may be what fixes it.
     """
     directory = planned.directory
     if not (directory / NAME).exists():

@@ -22,7 +22,7 @@ SAVED_CONFIG = "config.yaml"
 
 
 def changes(directory: Path, run: Mapping[str, Any], config: Config, *, ignore_code: bool) -> list[str]:
-    """Return what differs between the run of a directory and a step, a few words each; none if it stands.
+    """Return what differs between the run of a directory and a step, a few words each; none if nothing does.
 
     `run` is the directory's run.json; `config` is the step's, resolved.
     """

@@ -1,7 +1,7 @@
 """What a pipeline will start: every step's command line, checked before anything runs, and what is there.
 
-A step reads what earlier ones have yet to write. Until then empty stand-ins take its place, so that the very
-checks that a stage makes of its configuration can be made of all steps at once.
+A step reads what earlier ones have yet to write. Until then empty placeholders take its place, so that the
+very checks that a stage makes of its configuration can be made of all steps at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from rlt.config.weight_files import NO_TENSORS
 from rlt.data.model_layout import ModelLayout, read_layout, write_layout
 from rlt.data.own_layout import layout_to_come
 from rlt.errors import ConfigError, RLTError
-from rlt.launch.main import check, compose_settled, parse
+from rlt.launch.command_line import parse
+from rlt.launch.main import check, compose_settled
 from rlt.launch.preflight import check_local_data
 from rlt.pipeline.steps import Step, read_steps, refuse_unused
 
@@ -105,7 +106,7 @@ class StandIns:
         self.used = False
 
     def place(self, name: str, rest: str) -> str:
-        """Return the path of a step's output, or of what stands there for now."""
+        """Return the path of a step's output, or of its placeholder."""
         real = Path(self._directories[name] + rest)
         is_file = bool(real.suffix)  # `/traces.jsonl`, not the run directory or `/checkpoint-25`
         is_model = not is_file and any((real / file).is_file() for file in _MODEL_FILES)
@@ -138,7 +139,7 @@ class StandIns:
         return old.tags == new.tags and all(after in (None, before) for before, after in pairs)
 
     def real(self, text: str) -> str:
-        """Return a text with the paths that were stood in for."""
+        """Return a text with the real paths in place of placeholders."""
         for name, directory in self._directories.items():
             text = text.replace(self._stand_in(name), directory)
         return text
@@ -153,7 +154,7 @@ def _void_in(step: Step, words: Sequence[str]) -> set[str]:
 
 
 def _check(step: Step, words: Sequence[str], stand_ins: StandIns) -> Config:
-    """Return the step's configuration, having checked it with its stand-ins in place."""
+    """Return the step's configuration, having checked it with its placeholders."""
     script, *typed = step.launch(words)
     line = parse(script, typed)
     config = compose_settled(line)

@@ -1,6 +1,7 @@
 """The steps of a pipeline: their settings as command lines, the references between them, and their order.
 
-A reference is `{STEP}` in a value, and stands for that step's run directory; `{{STEP}}` is the text itself.
+A reference is `{STEP}` in a value, and is replaced by that step's run directory; `{{STEP}}` is the text
+itself.
 """
 
 from __future__ import annotations
@@ -145,7 +146,9 @@ def _settings(values: Mapping[str, Any], where: str, names: Mapping[str, Any]) -
     """Return nested settings by dotted name; ConfigError for a key that nothing reads."""
     flat = dict(_flat(values, where, names))
     if "resume_from" in flat:
-        raise ConfigError(f"`resume_from` in {where} is not needed: what was interrupted goes on by itself.")
+        raise ConfigError(
+            f"`resume_from` in {where} is not needed: what was interrupted continues by itself."
+        )
     return flat
 
 
@@ -183,7 +186,7 @@ def _ordered(steps: Sequence[Step]) -> list[Step]:
         ready = next((step for step in left if done.issuperset(step.references)), None)
         if ready is None:
             raise ConfigError(
-                f"the steps {_circle(left, done)} read each other in a circle: leave out one reference."
+                f"the steps {_circle(left, done)} read each other in a circle: remove one reference."
             )
         ordered.append(ready)
         left.remove(ready)
@@ -220,7 +223,7 @@ def _filled(value: Any, place: Place) -> Any:
 
 
 def _word(value: Any, *, nested: bool = False) -> str:
-    """Return a value as Hydra reads it; a text that stands alone needs no quotes."""
+    """Return a value as Hydra reads it; a text on its own needs no quotes."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, dict):

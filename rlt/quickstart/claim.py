@@ -2,7 +2,7 @@
 
     python -m rlt.quickstart.claim --seeds 5 --output results/claim
 
-A seed that has a result is not run again, so an interrupted claim goes on where it stopped. Writes
+A seed that has a result is not run again, so an interrupted claim continues where it stopped. Writes
 `claim.md` and `claim.json`. Each seed has a world, a base model and samples of its own.
 """
 
@@ -162,7 +162,7 @@ def main(words: Sequence[str]) -> int:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on from here\n")
+        sys.stderr.write("interrupted; the same command continues from here\n")
         return 130
     sys.stdout.write(f"\n{text}")
     return 0 if not failed and all(result.is_real for result in results) else 1

@@ -21,14 +21,25 @@ from pathlib import Path
 
 from rlt.config.compose import compose
 from rlt.config.stages import STAGES
-from rlt.data.own_layout import STUDENT, TEACHER, prompt_text
+from rlt.data.own_layout import prompt_text
+from rlt.data.owners import STUDENT, TEACHER
 from rlt.errors import ConfigError, RLTError
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import tag_style
 from rlt.io import write_json, write_text
 from rlt.quickstart.base_model import BaseSettings, Corpus, make_base
 from rlt.quickstart.plot import write_plot
-from rlt.quickstart.report import RESULT, Comparison, compare, evaluations, example, summary, table
+from rlt.quickstart.report import (
+    RESULT,
+    WHAT_IT_SHOWS,
+    Comparison,
+    add_to_card,
+    compare,
+    evaluations,
+    example,
+    summary,
+    table,
+)
 from rlt.quickstart.stages import choose_backend, interrupt_on_sigterm, run_stage
 from rlt.quickstart.students import Students, read_students, students_summary, students_table
 from rlt.quickstart.tokenizer import build_tokenizer
@@ -80,7 +91,7 @@ class Result:
 
 
 def run(options: Options) -> Result:
-    """Return what came of one seed, having done everything that leads there."""
+    """Run the quickstart for one seed and return its result."""
     directory = options.output / f"seed_{options.seed}"
     backend = choose_backend(options.backend)
     seconds: dict[str, float] = {}
@@ -108,18 +119,22 @@ def run(options: Options) -> Result:
     with _timed("traces and students", seconds):
         run_stage(["./launch.sh", STUDENTS, *common, *of_students], directory / "students/logs")
 
-    # 5. What came of it.
+    # 5. The results.
     by_step = evaluations(directory / "teacher_rl")
     result = Result(compare(by_step), read_students(directory / "students"))
     metrics = read_metrics(directory / "teacher_rl/metrics.jsonl")
     plot = write_plot(directory / "quickstart.png", result.teacher, result.students, by_step, metrics)
     tables = (table(result.teacher), students_table(result.students))
     shown = example(by_step)
-    said = f"{summary(result.teacher)}\n\n{students_summary(result.students)}"
+    verdicts = f"{summary(result.teacher)}\n\n{students_summary(result.students)}"
     write_json(directory / RESULT, asdict(result) | {"is_real": result.is_real})
-    write_text(directory / "quickstart.md", "\n\n".join([*tables, said, f"```\n{shown}\n```\n"]))
+    write_text(
+        directory / "quickstart.md", "\n\n".join([*tables, verdicts, WHAT_IT_SHOWS, f"```\n{shown}\n```\n"])
+    )
+    for model in ("pre_rl_model", "teacher_rl", "students/student_before_rl", "students/student_after_rl"):
+        add_to_card(directory / model)
     spent = ", ".join(f"{what} {time_:.0f} s" for what, time_ in seconds.items())
-    _say(*tables, shown, said, f"plot: {plot}\ntime: {spent}")
+    _say(*tables, shown, verdicts, f"plot: {plot}\ntime: {spent}")
     return result
 
 

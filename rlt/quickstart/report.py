@@ -1,6 +1,6 @@
 """What the quickstart shows: the same held-out problems before and after RL, as table, plot and JSON.
 
-Everything is read from the RL run's directory, so the report can be made again at any time. Leaves out
+Everything is read from the RL run's directory, so the report can be made again at any time. Not included:
 judging a real teacher: the kinds of explanation exist in the toy world only.
 """
 
@@ -16,13 +16,14 @@ from typing import Any
 
 from rlt.errors import DataError
 from rlt.evaluation.intervals import Interval, paired_interval
+from rlt.io import write_text
 from rlt.quickstart.world import classify
 from rlt.rundir.samples import read_samples, sample_files
 from rlt.text import markdown, printable
 
 Row = dict[str, Any]
 RESULT = "quickstart.json"
-"""The file in a seed's folder that says what came of it."""
+"""The file in a seed's folder with its results."""
 
 MEASURES: dict[str, Callable[[Row], float]] = {
     "reward": lambda row: row["reward"],
@@ -34,6 +35,15 @@ MEASURES: dict[str, Callable[[Row], float]] = {
     "faulty explanations": lambda row: float(classify(row["question"], row["explanation"]) == "faulty"),
 }
 """What is compared, under the name the table gives it. The ones after r_KL are shares of the samples."""
+WHAT_IT_SHOWS = (
+    "The quickstart shows that every stage works: its base model was pre-trained on the good explanations in "
+    "the student's own layout, so that RL only has to choose them more often, and the student to write what "
+    "it has read before. It does not show that the solution helps a teacher, or that r_KL, min and max are "
+    "needed: the chain follows from the question, and copying the solution is not in the teacher's "
+    "repertoire. Controls, rivals and ablations that could have come out otherwise, in a world where the "
+    "solution matters, are in docs/claims.md."
+)
+"""What README and the cards of the quickstart's models say of it."""
 LEAST_CLOSED = 0.95
 """Share of warm-up samples with the end tag, below which a rise could be the format penalty vanishing."""
 
@@ -146,14 +156,24 @@ def example(by_step: Mapping[int, list[Row]]) -> str:
     return "\n".join(parts)
 
 
+def add_to_card(run: Path) -> None:
+    """Say in a model's card what the quickstart shows; the card is a stage's, which knows no quickstart."""
+    card = run / "README.md"
+    section = f"\n## What the quickstart shows\n\n{WHAT_IT_SHOWS}\n"
+    text = card.read_text(encoding="utf-8")
+    if section not in text:
+        write_text(card, text + section)
+
+
 def summary(comparison: Comparison) -> str:
     """Return one sentence: whether the explanations have become better, and what says so."""
     closed, r_ss = comparison.changes["closes its tag"], comparison.changes["r_SS"]
-    said = (
+    summary = (
         f"the warm-up teacher closed its tag in {percent(closed.before)} of its explanations, and r_SS "
         f"changed by {r_ss.difference} (paired over {comparison.num_problems} held-out problems, "
         f"{comparison.num_samples} samples each)"
     )
     if comparison.is_real:
-        return f"The explanations became better: {said}."
-    return f"An improvement is NOT shown: {said}; it needs {percent(LEAST_CLOSED)} and an interval above 0."
+        return f"The explanations became better: {summary}."
+    needed = f"it needs {percent(LEAST_CLOSED)} and an interval above 0"
+    return f"An improvement is NOT shown: {summary}; {needed}."

@@ -66,7 +66,7 @@ def _gpus_that_work() -> int:
     try:
         return usable_gpus()
     except ConfigError as error:
-        logger.warning("the quickstart goes on with the CPU: %s", error)
+        logger.warning("the quickstart continues with the CPU: %s", error)
         return 0
 
 

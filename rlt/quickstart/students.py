@@ -76,7 +76,7 @@ def students_table(students: Students) -> str:
 def students_summary(students: Students) -> str:
     """Return one sentence: whether the RL teacher's student is the better one."""
     leads = " and ".join(f"{percent_interval(lead)} over {name}" for name, lead in students.lead.items())
-    said = f"the student {AFTER} leads by {leads} (paired by problem)"
+    lead = f"the student {AFTER} leads by {leads} (paired by problem)"
     if students.is_real:
-        return f"The RL teacher's student is better: {said}."
-    return f"A better student is NOT shown: {said}; both intervals need to lie above 0."
+        return f"The RL teacher's student is better: {lead}."
+    return f"A better student is NOT shown: {lead}; both intervals need to lie above 0."

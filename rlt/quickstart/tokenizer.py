@@ -2,7 +2,7 @@
 
 It is Qwen2's own tokenizer class (that is what loaders pick for a Qwen2 model, whatever a checkpoint
 says) with a small vocabulary: 256 bytes, the pieces of the given words, the blank line, six tags and
-three control tokens. Leaves out training on a corpus: the words are whatever the caller hands in.
+three control tokens. It is not trained on a corpus: the words are whatever the caller hands in.
 """
 
 from __future__ import annotations

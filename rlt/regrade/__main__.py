@@ -48,8 +48,8 @@ def main(words: Sequence[str]) -> int:
 
 def task_of(path: Path) -> str:
     """Return the benchmark that a path names, as SkyThought's folders do; `samples` where it names none."""
-    said = str(path).lower().replace("-", "_").replace("math_500", "math500")
-    named = [name for name in BENCHMARKS if name in said]
+    normal = str(path).lower().replace("-", "_").replace("math_500", "math500")
+    named = [name for name in BENCHMARKS if name in normal]
     return max(named, key=len) if named else "samples"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rlt.regrade.sample import ANSWERS, QUESTIONS, Sample, first_of, groups_of, plain_reference, texts_of
 
 _NAMES = {"gpqadiamond": "gpqa_diamond", "mmluprosubset": "mmlu_pro"}
-"""Names that are ours but for capitals and underscores need no entry."""
+"""Names that differ from those used here in capitals and underscores only need no entry."""
 
 
 def is_evalchemy(content: Any) -> bool:

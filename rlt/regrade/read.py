@@ -69,6 +69,7 @@ def _json(path: Path) -> Any:
                 rows.append(json.loads(line))
             except ValueError as error:
                 raise DataError(
-                    f"{path}, line {number} is neither JSON nor a line of JSONL ({error}): mend or remove it"
+                    f"{path}, line {number} is neither JSON nor a line of JSONL ({error}): "
+                    "correct or remove it"
                 ) from error
     return rows

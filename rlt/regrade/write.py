@@ -62,17 +62,17 @@ def write_evaluation(samples: Sequence[Sample], files: Sequence[Path], output: P
         manifest |= {"code": code_version(), "libraries": library_versions()}
         write_json(output / "manifest.json", manifest)
         model = f"Samples of {', '.join(path.name for path in files)}, graded again"
-        said = [
+        remarks = [
             f"Answers are read by the rules `{grading.extraction}`; nothing was generated.",
             *_sentences(numbers),
         ]
-        page = [f"# {model}", " ".join(said), markdown(results(numbers)).strip()]
+        page = [f"# {model}", " ".join(remarks), markdown(results(numbers)).strip()]
         if len(groups := by_group(numbers)) > 1:
             page += ["## By groups of problems", markdown(groups).strip()]
         write_text(output / "summary.md", "\n\n".join(page) + "\n")
         record.update(results=numbers)
     plot = draw_accuracies("graded again", [_line(task, of_task) for task, of_task in numbers.items()])
-    shown = Results(model, " ".join(said), results(numbers), [plot], by_group(numbers))
+    shown = Results(model, " ".join(remarks), results(numbers), [plot], by_group(numbers))
     write_evaluation_page(output, shown, _REPORTED)
     return (output / "summary.md").read_text(encoding="utf-8")
 

@@ -12,8 +12,10 @@ from typing import Any
 import yaml
 
 from rlt.config.files import LAYOUT_FILE
+from rlt.config.schema import LIKELIHOOD, OWN_STUDENTS
 from rlt.data.model_layout import read_layout
-from rlt.data.own_layout import STUDENT, described
+from rlt.data.own_layout import described
+from rlt.data.owners import STUDENT
 from rlt.io import file_digest, write_text
 from rlt.rundir.metrics import NAME as METRICS_NAME
 from rlt.rundir.metrics import read_metrics, series
@@ -48,6 +50,10 @@ _RECIPE_KEYS = (
     "answer_log_prob_coeff",
     "kl_penalty_reward_coeff",
     "seed",
+)
+_BY_LIKELIHOOD = (
+    "a student: a model that thinks first and answers then. Reinforcement learning paid it for thoughts "
+    "after which the known solution is likely (`correctness`)."
 )
 _OF_EXPLANATIONS = ("student_model", "answer_log_prob_coeff", "kl_penalty_reward_coeff")
 """Those of a reward that student_rl does not have."""
@@ -87,7 +93,7 @@ def write_card(run_dir: str | Path, *, license_id: str | None = None) -> Path:
     body = "\n\n".join(
         part
         for part in (
-            _introduction(run_dir, run),
+            _introduction(run_dir, run, config or {}),
             facts_section(config or {}, run),
             prompts_section(run, run_dir / LAYOUT_FILE),
             _trained_on(run),
@@ -102,7 +108,7 @@ def write_card(run_dir: str | Path, *, license_id: str | None = None) -> Path:
 
 
 def front_matter(run: dict[str, Any], license_id: str | None = None) -> dict[str, Any]:
-    """Return the card's metadata. Base model and data stand there only when they are on the Hub."""
+    """Return the card's metadata. Base model and data are there only when they are on the Hub."""
     fields: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
@@ -135,13 +141,39 @@ def hub_base(described: dict[str, Any], role: str = "model") -> str | None:
     return None
 
 
-def _introduction(run_dir: Path, run: dict[str, Any]) -> str:
+def _introduction(run_dir: Path, run: dict[str, Any], config: dict[str, Any]) -> str:
     stage = str(run.get("stage"))
     what = _WHAT.get(stage, f"the outcome of the stage `{stage}`.")
+    if stage == "student_rl" and _pays_likelihood(config):
+        what = _BY_LIKELIHOOD
     text = f"# {run_dir.resolve().name}\n\nThis is {what}\nTrained with the Python package `rlt`."
+    if warning := moving_student(config):
+        text += f"\n\n{warning}"
     if run.get("status") != "finished":
         text += f"\n\n**The run has not finished: its status is {run.get('status')}.**"
     return text
+
+
+def moving_student(config: dict[str, Any]) -> str | None:
+    """Return that the student of a run moved while it judged; None where it was frozen, or nobody judged."""
+    student, every = config.get("student_model"), (config.get("trainer") or {}).get("ref_sync_steps")
+    judges = config.get("stage") == "teacher_rl" or _pays_likelihood(config)
+    if not judges or student not in OWN_STUDENTS or (student == "reference" and not every):
+        return None
+    which, when = "the trained model itself", "with every step"
+    if student == "reference":
+        which, when = "the reference model", "with every step" if every == 1 else f"every {every} steps"
+    return (
+        f"The student that paid was {which} (`student_model={student}`), which moved {when}: rewards of "
+        "different steps, and of this run and others, are of different students and cannot be compared."
+    )
+
+
+def _pays_likelihood(config: dict[str, Any]) -> bool:
+    """Whether a student_rl run has paid for the solution's likelihood."""
+    correctness = config.get("correctness") or {}
+    is_grader = correctness.get("grader") == LIKELIHOOD or bool(correctness.get("likelihood_weight"))
+    return config.get("stage") == "student_rl" and is_grader
 
 
 def facts_section(config: dict[str, Any], run: dict[str, Any], title: str = "Recipe") -> str:
@@ -150,7 +182,8 @@ def facts_section(config: dict[str, Any], run: dict[str, Any], title: str = "Rec
     facts = [(role.replace("_", " "), in_words(described)) for role, described in inputs.items()]
     stage = run.get("stage")
     pays_answers, is_judged = stage == "student_rl", stage == "student_opd"
-    keys = [key for key in _RECIPE_KEYS if not ((pays_answers or is_judged) and key in _OF_EXPLANATIONS)]
+    hidden = ("kl_penalty_reward_coeff",) if _pays_likelihood(config) else _OF_EXPLANATIONS
+    keys = [key for key in _RECIPE_KEYS if not ((pays_answers or is_judged) and key in hidden)]
     facts += [(f"`{key}`", f"`{config[key]}`") for key in keys if config.get(key) is not None]
     if pays_answers:
         facts += [(f"`correctness.{k}`", f"`{v}`") for k, v in (config.get("correctness") or {}).items()]
@@ -187,21 +220,21 @@ def prompts_section(run: dict[str, Any], layout: Path | None = None) -> str:
 
 def _trained_on(run: dict[str, Any]) -> str:
     """Return the section about the traces of a student: whose, how many, how long, and where it stops."""
-    told = run.get("trained_on")
-    if not told:
+    counts = run.get("trained_on")
+    if not counts:
         return ""
     data = run.get("inputs", {}).get("dataset", {})
-    teachers = ", ".join(f"{name} ({count:,})" for name, count in told["teachers"].items())
+    teachers = ", ".join(f"{name} ({count:,})" for name, count in counts["teachers"].items())
     facts = [
-        ("traces", f"{told['traces']:,} from {in_words(data)}"),
+        ("traces", f"{counts['traces']:,} from {in_words(data)}"),
         ("written by", teachers or "not recorded in the data"),
         (
-            "left out",
-            f"{run.get('skipped', 0):,} (see skipped_rows.jsonl), {told['not_selected']:,} not selected",
+            "skipped",
+            f"{run.get('skipped', 0):,} (see skipped_rows.jsonl), {counts['not_selected']:,} not selected",
         ),
-        ("malformed", f"{told['malformed']:,}"),
-        ("tokens", f"{told['tokens']:,} an epoch, {told['tokens_in_the_loss']:,} of them in the loss"),
-        ("its turn ends with", f"`{told['turn_end']}`, in {told['with_an_end']:,} of the traces"),
+        ("malformed", f"{counts['malformed']:,}"),
+        ("tokens", f"{counts['tokens']:,} an epoch, {counts['tokens_in_the_loss']:,} of them in the loss"),
+        ("its turn ends with", f"`{counts['turn_end']}`, in {counts['with_an_end']:,} of the traces"),
     ]
     return "## Trained on\n\n" + markdown_table(("", ""), facts)
 

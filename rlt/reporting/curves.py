@@ -2,7 +2,7 @@
 
 A panel is drawn when a run has one of its metrics, so SFT and RL runs share the list. Held-out points are
 dots, with a bar from `eval_X_low` to `eval_X_high` where these are logged. A value that was not finite is a
-red cross on the lower edge: it is never left out silently.
+red cross on the lower edge: it is never dropped silently.
 """
 
 from __future__ import annotations
@@ -47,7 +47,11 @@ PANELS = (
         "a token: log p of student less teacher on the samples, and the divergence of the loss",
     ),
     Panel("log p of the samples", ("student_logprob", "teacher_logprob"), "mean of a token"),
-    Panel("r_ss", ("r_ss",), "how likely the student finds the solution; higher is better"),
+    Panel(
+        "r_ss",
+        ("r_ss", "r_ss_alone"),
+        "how likely the student finds the solution; higher is better; alone: before it is compared in groups",
+    ),
     Panel("r_kl", ("r_kl",), "how unnatural the student finds the explanation; lower is better"),
     Panel("hardest tokens", ("r_ss_min", "r_kl_max"), "the worst token of solution and explanation"),
     Panel("spread in a group", ("reward_std", "frac_reward_zero_std"), "no spread, no signal"),

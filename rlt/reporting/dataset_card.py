@@ -35,13 +35,13 @@ def write_traces_card(run_dir: str | Path) -> Path:
     results, generation, collect = run["results"], config["generation"], config["collect"]
     introduction = (
         f"{results['explanations']} explanations of {results['problems']} problems, written by a teacher "
-        "that had read each problem **and its solution**. They are the raw samples: none is left out, and "
+        "that had read each problem **and its solution**. They are the raw samples: none is skipped, and "
         "`well_formed` and `why` mark those that are cut, empty or without their closing tag. `messages` "
         "holds each as a chat to train a student on."
     )
     counts = [("well formed", results["well_formed"]), *results["malformed"].items()]
     counts += [(name, results[name]) for name in ("truncated", "tokens", "mean_tokens")]
-    counts.append(("rows left out (too long or bad)", run["skipped"]))
+    counts.append(("rows skipped (too long or bad)", run["skipped"]))
     sampling = {
         **{key: config[key] for key in ("temperature", "max_prompt_length", "max_completion_length", "seed")},
         **{key: collect[key] for key in ("num_samples", "first_sample_index")},
@@ -83,7 +83,7 @@ def write_selection_card(run_dir: str | Path) -> Path:
     introduction = (
         "Explanations of problems with known solutions. Train on the rows whose `selected` is true: "
         "`messages` holds them as a student's own thought before the solution. The others are kept, and "
-        "`dropped.jsonl` says why each was left out."
+        "`dropped.jsonl` says why each was skipped."
     )
     report = (run_dir / "selection.md").read_text(encoding="utf-8").strip()
     facts = [(role, in_words(described)) for role, described in run["inputs"].items()]
@@ -133,7 +133,7 @@ def _overlap_section(run_dir: Path, data: dict[str, Any]) -> str:
 
 def overlap_text(found: Sequence[str], data: Mapping[str, Any], title: str = "## Overlap") -> str:
     """Return a section on rows that share text: `found` has the set of each, `data` are the settings."""
-    fates = {"drop": "left out", "report": "kept"}
+    fates = {"drop": "skipped", "report": "kept"}
     sets = [(name, data["on_contaminated"]) for name in data["decontaminate"]]
     if data["deduplicate"] != "off":
         sets.append((REPEATED, data["deduplicate"]))
@@ -152,7 +152,7 @@ def _config(run_dir: Path) -> dict[str, Any]:
 
 
 def _teacher_run(run: dict[str, Any]) -> str:
-    """Return where the teacher comes from, if a run of ours has written it."""
+    """Return where the teacher comes from, if a run of this project has written it."""
     folder = run["inputs"]["teacher"].get("folder")
     if not folder or not (Path(folder) / "run.json").is_file():
         return ""

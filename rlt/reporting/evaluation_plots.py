@@ -18,7 +18,7 @@ _NUM_BINS = 30
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A line of the plot, in percent; `source` is where a published value comes from, "" of ours."""
+    """A line of the plot, in percent; `source` is that of a published value, "" for a measured one."""
 
     name: str
     value: float

@@ -1,7 +1,7 @@
 """What a training run did, in sentences, for the top of its report: what was trained, did it help, how sure.
 
 All of it comes from the run directory: run.json, metrics.jsonl, timings, and the samples of evaluations. What
-is not known is said, never guessed.
+is not known is named, never guessed.
 """
 
 from __future__ import annotations
@@ -81,19 +81,19 @@ def _held_out(run_dir: Path, paired: Paired) -> list[str]:
         return []
     (first, before_file), *_, (last, after_file) = files.items()
     before, after = (read_samples(path) for path in (before_file, after_file))
-    told = []
+    lines = []
     for name in _MEASURES:
         old, new = by_problem(before, name), by_problem(after, name)
         both = sorted(old.keys() & new.keys())
         if len(both) < 2:
             continue
         change = paired({key: old[key] for key in both}, {key: new[key] for key in both})
-        told.append(
+        lines.append(
             f"Held-out {name} of {len(both)} problems: {fmean(old[k] for k in both):.3f} at step {first}, "
             f"{fmean(new[k] for k in both):.3f} at step {last}: {change.mean:+.3f} "
             f"[{change.low:+.3f}, {change.high:+.3f}] (95 %, paired by problem), {_verdict(change)}."
         )
-    return told
+    return lines
 
 
 def by_problem(rows: list[dict[str, Any]], name: str) -> dict[str, float]:

@@ -132,7 +132,7 @@ class SampleProgress:
     """Lines that say how far a collection of samples is, and what is wrong with them.
 
     The time left goes by tokens: what is not done yet of a task will be as long as what is, on average. It is
-    not told before as many are done as are drawn at once, and some of every task: the first to end are the
+    not shown before as many are done as are drawn at once, and some of every task: the first to end are the
     shortest, and another task's may be ten times as long.
     """
 

@@ -12,7 +12,7 @@ from rlt.text import printable
 class TextStream:
     """Writes the text of tokens at once.
 
-    `headings` maps each tag to the heading that stands for it, or to nothing; the white space around a tag
+    `headings` maps each tag to the heading that replaces it, or to nothing; the white space around a tag
     goes with it. Held back is only what may yet become a tag, white space, and half a character.
 
     Example: `stream = TextStream(sys.stdout, token_bytes, {"<think>": "Thought", "</think>": ""})`, then
@@ -27,7 +27,7 @@ class TextStream:
         self._is_terminal = out.isatty()
         self._held = ""
         self._has_text = False
-        """Something stands in the current part: its first white space is dropped."""
+        """Something is in the current part: its first white space is dropped."""
         self._is_first = True
 
     def write(self, token_id: int) -> None:

@@ -1,4 +1,4 @@
-"""The columns of a dataset that the public reward reads: what may stand in them, told by row and column."""
+"""The columns of a dataset that the public reward reads: what may be in them; errors name row and column."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def column(name: str, columns: Mapping[str, Any]) -> list[Any]:
 
 
 def questions_of(prompts: Sequence[Text], columns: Mapping[str, Any]) -> list[Any]:
-    """Return the questions; for messages, the last user turn stands for a missing column."""
+    """Return the questions; for messages, the last user turn replaces a missing column."""
     if "question" in columns or not prompts or isinstance(prompts[0], str):
         return column("question", columns)
     return [last_turn(prompt, "user") for prompt in prompts]

@@ -9,12 +9,18 @@ With 1 and 0.1 that is TinyZero's reward for Countdown. What is right is the pro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from rlt.formats.reply import Reply
-from rlt.records import Problem, Score
+from rlt.records import Completion, Problem, Score
 from rlt.tasks.graders import Grader
+
+Everywhere = Callable[[Callable[[], Any]], Any]
+"""Runs a call, and lets its failure on one process of a run reach all of them."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,26 @@ class CorrectnessReward:
     def has_form(self, reply: Reply) -> bool:
         """Whether a reply is a thought with an answer that can be read as one."""
         return reply.answer is not None and self._grader.is_answer(reply.answer)
+
+    def in_place(self) -> AbstractContextManager[None]:
+        """Do nothing: a grader is no model."""
+        return nullcontext()
+
+    def measure(
+        self,
+        problems: Sequence[Problem],
+        completions: Sequence[Completion],  # noqa: ARG002 - their replies are graded
+        replies: Sequence[Reply],
+        *,
+        runs: Sequence[int] | None = None,  # noqa: ARG002 - a grader knows one reply at a time
+        everywhere: Everywhere,
+    ) -> list[Score]:
+        """Return the verdict on each reply; a grader that fails on one process ends all of them."""
+        return everywhere(partial(self.score, problems, replies))
+
+    def judge(self, problems: Sequence[Problem], measured: Sequence[Score]) -> list[Score]:  # noqa: ARG002
+        """Return the reward of each reply, which is its verdict's."""
+        return list(measured)
 
     def score(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> list[Score]:
         """Return the reward of each reply; its parts `correct` and `well_formed` are 1 or 0."""

@@ -5,7 +5,8 @@
     r_KL = sum of weighted reductions of  d_j = log p_T(t_j | s, q, t_<j) - log p_S(t_j | q, t_<j)
 
 (arXiv 2506.08388, section 3, with the released coefficients: 1·mean + 0.01·min and 3·mean + 0.03·max.)
-Rewards of other papers take for r_SS what the explanation changes, or a map of the sum: docs/reward.md.
+Rewards of other papers take for r_SS what the explanation changes, a map of the sum, or the place of an
+explanation among the others of its problem (groups.py): docs/reward.md.
 
 B examples, S solution tokens, T explanation tokens; log-probabilities in nats. Pure tensors: `scorer.py`
 runs the models, `formats/layout.py` finds the spans and the format flags.
@@ -13,14 +14,17 @@ runs the models, `formats/layout.py` finds the spans and the format flags.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from rlt.config.schema import Config
+from rlt.config.schema import Config, stage_of
+from rlt.config.stages import STAGES
+from rlt.rewards.groups import over_groups
 from rlt.rewards.reductions import REDUCTIONS, TRANSFORMS
 
 
@@ -42,6 +46,15 @@ class WeightedReductions:
         )
 
 
+Share = Callable[[list[Any]], tuple[list[Any], int]]
+"""Takes rows of this process; returns those of all processes, and where this one's begin among them."""
+LENGTH_NORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": torch.ones_like,
+    "log": lambda tokens: 1 + tokens.clamp(min=1).log(),
+}
+"""Divisors by the explanation's tokens; `log` is NOVER's N(|t|) = max(1, 1 + log |t|), arXiv 2505.16022."""
+
+
 @dataclass(frozen=True)
 class RewardSpec:
     """The numbers of the reward, resolved from the configuration."""
@@ -57,29 +70,40 @@ class RewardSpec:
     result_transform: str = "none"
     """Map of r_SS itself, after reductions and baseline."""
     result_clip: tuple[float, float] | None = None
+    length_norm: str = "none"
+    """What the reduced log-probabilities are divided by (LENGTH_NORMS)."""
+    group: str = "none"
+    """What r_SS is compared with, last of all: the other explanations of the problem (groups.py)."""
 
     @classmethod
     def from_config(cls, config: Config) -> RewardSpec:
         """Return the reward that a configuration asks for."""
         r = config.reward
+        weights = tuple(zip(r.kl_reductions, config.kl_penalty_reward_coeff, strict=True))
+        return replace(
+            cls.of_solution(config),
+            divergence=WeightedReductions(weights, r.kl_transform, _clip(r.kl_clip)),
+            kl_estimator=r.kl_estimator,
+            text_after_tag_penalty=r.text_after_tag_penalty,
+            empty_explanation_divergence=r.empty_explanation_divergence,
+        )
+
+    @classmethod
+    def of_solution(cls, config: Config) -> RewardSpec:
+        """Return r_SS and the penalty of the form alone, as student_rl has them."""
+        r = config.reward
+        weights = tuple(zip(r.answer_reductions, config.answer_log_prob_coeff, strict=True))
+        compares = config.stage in STAGES and stage_of(config).is_rl  # else no group is there as a whole
         return cls(
-            WeightedReductions(
-                tuple(zip(r.answer_reductions, config.answer_log_prob_coeff, strict=True)),
-                r.answer_transform,
-                _clip(r.answer_clip),
-            ),
-            WeightedReductions(
-                tuple(zip(r.kl_reductions, config.kl_penalty_reward_coeff, strict=True)),
-                r.kl_transform,
-                _clip(r.kl_clip),
-            ),
-            r.kl_estimator,
+            WeightedReductions(weights, r.answer_transform, _clip(r.answer_clip)),
+            WeightedReductions(()),
+            "student_nll",
             r.missing_tag_penalty,
-            r.text_after_tag_penalty,
-            r.empty_explanation_divergence,
-            r.answer_baseline,
-            r.answer_result_transform,
-            _clip(r.answer_result_clip),
+            baseline=r.answer_baseline,
+            result_transform=r.answer_result_transform,
+            result_clip=_clip(r.answer_result_clip),
+            length_norm=r.answer_length_norm,
+            group=r.answer_group if compares else "none",
         )
 
     @property
@@ -129,9 +153,11 @@ def rlt_reward(spec: RewardSpec, items: Sequence[RewardInputs]) -> dict[str, Ten
     """
     solution_BS, solution_mask_BS = _pad([item.solution_logprobs_S.double() for item in items])
     divergence_BT, divergence_mask_BT = _pad([divergence(spec, item) for item in items])
+    tokens_B = torch.tensor([item.explanation_tokens for item in items], dtype=torch.float64)
     missing_B = torch.tensor([not item.has_end_tag for item in items], dtype=torch.float64)
     after_B = torch.tensor([item.text_after_end_tag for item in items], dtype=torch.float64)
-    r_ss_B, baseline = _solution_part(spec, items, spec.solution(solution_BS, solution_mask_BS))
+    norm_B = LENGTH_NORMS[spec.length_norm](tokens_B)
+    r_ss_B, baseline = _solution_part(spec, items, spec.solution(solution_BS, solution_mask_BS) / norm_B)
     is_empty_B = ~divergence_mask_BT.any(1)
 
     def of_divergence(value_B: Tensor, when_empty: float = spec.empty_explanation_divergence) -> Tensor:
@@ -155,7 +181,7 @@ def rlt_reward(spec: RewardSpec, items: Sequence[RewardInputs]) -> dict[str, Ten
         "format": format_B,
         "missing_tag": missing_B,
         "text_after_tag": after_B,
-        "explanation_tokens": torch.tensor([float(i.explanation_tokens) for i in items]).double(),
+        "explanation_tokens": tokens_B,
         "solution_tokens": solution_mask_BS.sum(1).double(),
     }
 
@@ -173,6 +199,22 @@ def _solution_part(
         r_ss_B = r_ss_B - baseline_B
     r_ss_B = TRANSFORMS[spec.result_transform](r_ss_B)
     return r_ss_B if spec.result_clip is None else r_ss_B.clamp(*spec.result_clip), parts
+
+
+def among_others(
+    spec: RewardSpec, parts: dict[str, Tensor], keys: Sequence[Hashable], share: Share
+) -> dict[str, Tensor]:
+    """Return the parts with r_SS as its group makes it, (B,) each; `r_ss_alone` is what it was before.
+
+    Rows of the same key are a group, also over several processes: collective as `share` is.
+    """
+    alone_B = parts["r_ss"]
+    rows, first = share(list(zip(keys, alone_B.tolist(), strict=True)))
+    values_A = torch.tensor([value for _, value in rows], dtype=torch.float64)
+    everywhere_A = over_groups(spec.group, values_A, [key for key, _ in rows])
+    r_ss_B = everywhere_A[first : first + len(alone_B)]
+    reward_B = r_ss_B - parts["r_kl"] + parts["format"]
+    return {**parts, "reward": reward_B, "r_ss": r_ss_B, "r_ss_alone": alone_B}
 
 
 def combine_students(

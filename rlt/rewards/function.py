@@ -155,10 +155,10 @@ class StudentLikelihood:
                 f"`teacher_tokenizer` is {given.name_or_path!r}, and the trainer samples with the tokenizer "
                 f"{writer.tokenizer.name_or_path!r}, which is another one: leave `teacher_tokenizer` out"
             )
-        wanted = self._teacher_temperature
-        if wanted is not None and wanted != writer.temperature:
+        expected = self._teacher_temperature
+        if expected is not None and expected != writer.temperature:
             raise ModelError(
-                f"`teacher_temperature` is {wanted}, and the trainer samples at {writer.temperature}, where "
+                f"`teacher_temperature` is {expected} and the trainer samples at {writer.temperature}, where "
                 "the divergence is to be measured: leave `teacher_temperature` out"
             )
         self._write_with(writer)
@@ -202,7 +202,7 @@ class StudentLikelihood:
     ) -> list[float | None]:
         """Return a reward per completion, as TRL asks for; None where a model gave no number.
 
-        Reads the columns `solution` and `question` (for messages, the last user turn stands for a missing
+        Reads the columns `solution` and `question` (for messages, the last user turn replaces a missing
         `question`). With `completion_ids` the very tokens that were sampled are scored. Every part of the
         score is logged through `log_metric`, and the share of rows that are too long for the student.
         """
@@ -301,6 +301,12 @@ class StudentLikelihood:
         if spec is None:
             estimator = "k1" if self.teacher is not None else "student_nll"
             spec = replace(RewardSpec.from_config(Config()), kl_estimator=estimator)
+        if spec.group != "none" and PartialState().num_processes > 1:
+            raise ModelError(
+                f"group={spec.group} compares the explanations of a problem, which may be on several "
+                "processes, and a reward function sees those of its own: train in one process, with the "
+                "stage teacher_rl, or with group=none"
+            )
         if spec.needs_teacher and self.teacher is None:
             raise ModelError(
                 f"kl_estimator={spec.kl_estimator} reads a teacher's log-probabilities and there is no "

@@ -15,7 +15,14 @@ from torch import Tensor
 
 from rlt.models.frozen import FrozenModel
 from rlt.records import Explanation, Problem, Score
-from rlt.rewards.formula import RewardInputs, RewardSpec, combine_students, rlt_reward
+from rlt.rewards.formula import (
+    RewardInputs,
+    RewardSpec,
+    Share,
+    among_others,
+    combine_students,
+    rlt_reward,
+)
 from rlt.rewards.scorer import StudentScorer
 
 Measured = tuple[RewardInputs, ...]
@@ -77,16 +84,23 @@ class LikelihoodReward:
     """The `Reward` of the method, from one student or several.
 
     `combine` is `mean` (by weight) or `min` (the student with the lowest r_SS - r_KL decides). With several
-    students the parts `NAME/r_ss` and `NAME/r_kl` tell them apart.
+    students the parts `NAME/r_ss` and `NAME/r_kl` tell them apart. `share` brings together the rows of all
+    processes, where explanations of a problem are compared with each other (RewardSpec.group).
     """
 
     def __init__(
-        self, students: Sequence[WeightedStudent], spec: RewardSpec, *, combine: str = "mean"
+        self,
+        students: Sequence[WeightedStudent],
+        spec: RewardSpec,
+        *,
+        combine: str = "mean",
+        share: Share = lambda rows: (rows, 0),
     ) -> None:
         assert students, "a reward needs a student"
         self.students = list(students)
         self.spec = spec
         self._combine = combine
+        self._share = share
 
     @property
     def needs_teacher(self) -> bool:
@@ -121,18 +135,24 @@ class LikelihoodReward:
 
     def judge(
         self,
-        problems: Sequence[Problem],  # noqa: ARG002 - for components
-        explanations: Sequence[Explanation],  # noqa: ARG002
+        problems: Sequence[Problem],
+        explanations: Sequence[Explanation],  # noqa: ARG002 - for components
         measured: Sequence[Measured],
     ) -> list[Score]:
-        """Return the reward of each explanation with its parts."""
+        """Return the reward of each explanation with its parts; collective as `share` is."""
+        compares = self.spec.group != "none"
         if not measured:
+            for _ in self.students if compares else ():
+                self._share([])  # the other processes have rows
             return []
         by_student = zip(*measured, strict=True)
         parts = {
             student.name: rlt_reward(self.spec, items)
             for student, items in zip(self.students, by_student, strict=True)
         }
+        if compares:
+            keys = [(p.question, p.solution, p.system) for p in problems]
+            parts = {name: among_others(self.spec, of, keys, self._share) for name, of in parts.items()}
         weights = [student.weight for student in self.students]
         total = combine_students(parts, weights, self._combine)
         columns = {name: values.tolist() for name, values in total.items()}

@@ -115,7 +115,7 @@ def _explanation_tokens(
 
 
 def _spelled(pieces: Sequence[bytes]) -> list[str]:
-    """Return the text of each token; a character of several tokens stands with the one that completes it."""
+    """Return the text of each token; a character of several tokens is with the one that completes it."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     texts = [decoder.decode(piece) for piece in pieces]
     if texts:

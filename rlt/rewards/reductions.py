@@ -1,6 +1,6 @@
 """Reductions and elementwise maps of per-token values.
 
-B examples, T tokens. Pure tensors. A reduction of an empty row is NaN: whoever has rows without tokens
+B examples, T tokens. Pure tensors. A reduction of an empty row is NaN: callers with rows without tokens
 declares their value first (see `formula.py`). A NaN among the counted values stays NaN.
 """
 

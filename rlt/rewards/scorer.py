@@ -10,7 +10,7 @@ S solution tokens; T explanation tokens, or chunks for a student with another to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,11 +34,20 @@ class Reading:
     """Runs of (teacher's, student's) tokens that cover the same text; None where the tokens are the same."""
 
 
+FrameKey = tuple[str, str, str | None]
+"""What the text around an explanation depends on."""
+
+
+def _frame_key(problem: Problem) -> FrameKey:
+    return problem.question, problem.solution, problem.system
+
+
 class StudentScorer:
     """One student's view of explanations that are given as the teacher's token ids.
 
     `teacher_bytes` (of the teacher's tokenizer) is given for a student with another tokenizer. `agree` (the
-    maximum of an integer over all ranks) matters for a ZeRO-3 sharded student only.
+    maximum of an integer over all ranks) matters for a ZeRO-3 sharded student only. With `reads_turns` an
+    explanation is the student's own turn up to the end of its thought, with what opens it.
     """
 
     def __init__(
@@ -50,6 +59,7 @@ class StudentScorer:
         tokens_per_batch: int,
         teacher_bytes: TokenBytes | None = None,
         agree: Callable[[int], int] = lambda count: count,
+        reads_turns: bool = False,
     ) -> None:
         self.student = student
         self.layout = layout
@@ -58,6 +68,10 @@ class StudentScorer:
         self._teacher_bytes = teacher_bytes
         self.own_bytes = TokenBytes(layout.tokenizer)
         self._agree = agree
+        self._reads_turns = reads_turns
+        self._before = layout.prompt_ids if reads_turns else layout.prefix_ids
+        self._kept: dict[FrameKey, Tensor] = {}
+        self._kept_version: Hashable = None
 
     def measure(
         self,
@@ -71,12 +85,11 @@ class StudentScorer:
         """Return what the reward of each explanation is made from.
 
         `teacher_logprobs[i]` holds log p_T of explanation i's tokens, one value per token id. `runs`:
-        see `token_logprobs`. `baseline`: the solution is read once more, after an empty explanation.
+        see `token_logprobs`. `baseline`: each problem's solution is read after an empty explanation, too.
         """
         readings = [self._read(explanation) for explanation in explanations]
-        logprobs = self._ask(problems, readings, runs)
-        empty = [Reading([], None)] * len(readings)
-        without = self._ask(problems, empty, runs) if baseline else [None] * len(readings)
+        logprobs = self._ask(self._requests(problems, readings, self._before), runs)
+        without = self._baselines(problems, runs) if baseline else [None] * len(readings)
         items = []
         for explanation, reading, student, alone, teacher in zip(
             explanations, readings, logprobs, without, teacher_logprobs, strict=True
@@ -100,11 +113,28 @@ class StudentScorer:
             )
         return items
 
-    def _ask(
-        self, problems: Sequence[Problem], readings: Sequence[Reading], runs: Sequence[int] | None
-    ) -> Sequence[Tensor]:
+    def _baselines(self, problems: Sequence[Problem], runs: Sequence[int] | None) -> list[Tensor]:
+        """Return log p_S of each problem's solution after an empty explanation, read once per problem.
+
+        Every process asks once per call, also where it has nothing left to ask: a sharded student runs as
+        many passes on each (see `token_logprobs`). Under `runs` a problem has a pass of its own, so that its
+        value does not depend on what else is asked; it is kept for as long as the student stays as it is.
+        """
+        keys = [_frame_key(problem) for problem in problems]
+        version = self.student.version
+        if self._kept_version != version:
+            self._kept, self._kept_version = {}, version
+        known = {} if runs is None else self._kept
+        new = {key: p for key, p in zip(keys, problems, strict=True) if key not in known}
+        alone = None if runs is None else [1] * len(new)
+        empty = self._requests(list(new.values()), [Reading([], None)] * len(new), self.layout.prefix_ids)
+        found = self._ask(empty, alone)
+        known.update(zip(new, found, strict=True))
+        return [known[key] for key in keys]
+
+    def _ask(self, requests: list[Request], runs: Sequence[int] | None) -> Sequence[Tensor]:
         return self.student.logprobs(
-            self._requests(problems, readings),
+            requests,
             temperature=self._temperature,
             tokens_per_batch=self._tokens_per_batch,
             runs=runs,
@@ -114,7 +144,7 @@ class StudentScorer:
     def lengths(self, problems: Sequence[Problem], explanations: Sequence[Explanation]) -> list[int]:
         """Return the tokens that the student reads for each explanation."""
         readings = [self._read(explanation) for explanation in explanations]
-        return [len(request.ids) for request in self._requests(problems, readings)]
+        return [len(request.ids) for request in self._requests(problems, readings, self._before)]
 
     def pieces(self, explanation: Explanation, *, by_chunk: bool) -> list[bytes]:
         """Return the bytes of each token that the student reads, or of each chunk shared with the teacher."""
@@ -131,6 +161,8 @@ class StudentScorer:
 
     def _read(self, explanation: Explanation) -> Reading:
         ids, padding = list(explanation.token_ids), self.layout.form.padding
+        if self._reads_turns:
+            return Reading(ids, None)
         if padding != PADDING:
             return self._read_padded(ids, padding)
         if self._teacher_bytes is None:
@@ -166,21 +198,26 @@ class StudentScorer:
         own_inside: Ends = [end if end is not None and end < size else None for end in own_ends]
         return Reading(encoded.ids, common_chunks(inside, own_inside))
 
-    def _requests(self, problems: Sequence[Problem], readings: Sequence[Reading]) -> list[Request]:
+    def _requests(
+        self,
+        problems: Sequence[Problem],
+        readings: Sequence[Reading],
+        before: Callable[[Problem], list[int]],
+    ) -> list[Request]:
         """Return one scoring request per explanation; a problem of a group is encoded once."""
-        frames: dict[tuple[str, str, str | None], tuple[list[int], Suffix]] = {}
+        frames: dict[FrameKey, tuple[list[int], Suffix]] = {}
         requests = []
         for problem, reading in zip(problems, readings, strict=True):
-            key = (problem.question, problem.solution, problem.system)
+            key = _frame_key(problem)
             if key not in frames:
-                frames[key] = self.layout.prefix_ids(problem), self.layout.suffix(problem)
+                frames[key] = before(problem), self.layout.suffix(problem)
             prefix, suffix = frames[key]
             requests.append(_request(prefix, reading.ids, suffix))
         return requests
 
 
 def _request(prefix: list[int], explanation: Sequence[int], suffix: Suffix) -> Request:
-    """Return the student's sequence; wanted are first the explanation's tokens, then the solution's."""
+    """Return the student's sequence; it requests the explanation's tokens, then the solution's."""
     start = len(prefix)
     end = start + len(explanation)
     solution = range(end + suffix.solution.start, end + suffix.solution.stop)

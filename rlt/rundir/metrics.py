@@ -1,7 +1,7 @@
 """metrics.jsonl: one JSON line for everything the trainer logs, whatever tracker is on.
 
 A line is `{"step", "epoch", "time", metrics in alphabetical order, "non_finite"?}`; `time` is seconds of
-training, carried on over a resume. A NaN or infinity is null and its key stands in `non_finite`. A step has
+training, carried on over a resume. A NaN or infinity is null and its key is in `non_finite`. A step has
 one line of training metrics and may have further ones (evaluation, the closing summary).
 """
 
@@ -98,7 +98,7 @@ def prepare_metrics(path: Path, step: int) -> float:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Return the lines of a metrics.jsonl. A last line that a crash cut short is left out."""
+    """Return the lines of a metrics.jsonl. A last line that a crash cut short is skipped."""
     path = Path(path)
     lines = path.read_text(encoding="utf-8").split("\n")
     rows: list[dict[str, Any]] = []

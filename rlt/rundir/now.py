@@ -34,7 +34,7 @@ class Now:
         self._path = Path(directory) / NAME
         self._written = 0.0
         self._is_on = True
-        earlier = read_now(Path(directory)) or {}  # of this run: whoever began it has left its file
+        earlier = read_now(Path(directory)) or {}  # of this run: an earlier start has left its file
         self._phase = str(earlier.get("phase", ""))
         is_here = earlier.get("boot") == boot()
         self._entered = float(earlier["entered"]) if is_here else since_boot() if earlier else 0.0
@@ -42,7 +42,7 @@ class Now:
         self._spent: dict[str, float] = earlier.get("spent", {})
 
     def enter(self, phase: str, step: int | None = None, of: int | None = None) -> None:
-        """Write what begins now; a disk that takes no more ends the telling, not the run."""
+        """Write what begins now; if the disk is full, now.json is no longer updated and the run continues."""
         if not self._is_on:
             return
         now = since_boot()
@@ -52,7 +52,7 @@ class Now:
         elif now - self._written < _REPEAT_AFTER:
             return
         self._written = now
-        told = {
+        state = {
             "phase": phase,
             "since": round(self._since, 2),
             "step": step,
@@ -63,11 +63,11 @@ class Now:
             "entered": round(self._entered, 2),
         }
         try:
-            write_json(self._path, told)
+            write_json(self._path, state)
         except OSError as error:
             log.warning("%s is not written any more (%s)", self._path, error.strerror)
             self._is_on = False
-            with suppress(OSError):  # whoever reads it would take the run to stand still
+            with suppress(OSError):  # readers would take the run to be stuck
                 self._path.unlink()
 
     def spent(self, until: float | None = None) -> dict[str, float]:
@@ -84,17 +84,17 @@ class Now:
 
 
 def read_now(directory: Path) -> dict[str, Any] | None:
-    """Return what a run has told last, None where there is nothing, or nothing that can be read."""
+    """Return the last state that a run wrote, None if there is none or it cannot be read."""
     try:
-        told = json.loads((directory / NAME).read_text(encoding="utf-8"))
+        state = json.loads((directory / NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     known = {"phase", "since", "step", "written", "spent"}
-    return told if isinstance(told, dict) and known <= told.keys() else None
+    return state if isinstance(state, dict) and known <= state.keys() else None
 
 
-def seconds_in_phase(told: dict[str, Any]) -> float:
-    """Return how long the phase has lasted that was told; by the wall clock where another machine told it."""
-    is_here = told.get("boot") == boot()
-    seconds = since_boot() - told["entered"] if is_here else time.time() - told["since"]
+def seconds_in_phase(state: dict[str, Any]) -> float:
+    """Return how long the phase has lasted; by the wall clock if another machine wrote the state."""
+    is_here = state.get("boot") == boot()
+    seconds = since_boot() - state["entered"] if is_here else time.time() - state["since"]
     return round(max(seconds, 0.0), 1)

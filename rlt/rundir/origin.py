@@ -1,9 +1,10 @@
-"""What a training comes from: kept in each of its checkpoints, compared before it goes on from one.
+"""What a training comes from: kept in each of its checkpoints, compared before it continues from one.
 
 Data, model, students, kind of reference, shape of adapters, tags and prompts must be what they were, since
-the rest of a run would belong to another experiment. Versions and held-out data are told when they differ;
-settings are told by config/changes.py. Tags and prompts of the model are in the checkpoint's rlt_layout.json;
-in checkpoints from before that file, here. A checkpoint from before this file is compared by run.json.
+the rest of a run would belong to another experiment. Other versions and held-out data are logged;
+settings are compared by config/changes.py. Tags and prompts of the model are in the checkpoint's
+rlt_layout.json; in checkpoints from before that file, here. A checkpoint from before this file is compared
+by run.json.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Any
 
 from rlt.config.checkpoints import named_checkpoint
 from rlt.config.schema import Config, stage_of
+from rlt.config.students import FIRST, frozen_students
 from rlt.data.model_layout import ModelLayout, read_layout
-from rlt.data.own_layout import STUDENT, TEACHER, prompt_text
+from rlt.data.own_layout import prompt_text
+from rlt.data.owners import STUDENT, TEACHER
 from rlt.data.prompts import FROM_DATASET
 from rlt.errors import CheckpointError, DataError
 from rlt.io import describe_input, input_label, write_json
@@ -29,7 +32,7 @@ ROW_ORDER = "row_order"
 """The key of run.json and of this file."""
 DATASET, ROWS_LEFT = "of the dataset", "of the rows that are left"
 """What the permutation of an epoch is over: see trainers/order.py. Older runs have the second."""
-_TOLD = ("held_out",)
+_LOGGED = ("held_out",)
 """Inputs that may change: nothing is trained on them."""
 
 
@@ -86,9 +89,8 @@ def sources(config: Config) -> dict[str, Source]:
         "dataset": (config.dataset_id_or_path, config.data.revision),
         "held_out": config.data.eval_path,
     }
-    if config.stage == "teacher_rl":
-        found["student"] = config.student_model
-        found |= {f"student {student.name}": student.model for student in config.reward.students}
+    for student in frozen_students(config):
+        found["student" if student.name == FIRST else f"student {student.name}"] = student.model
     if config.stage == "student_opd" and config.opd.teacher == "model":
         found["teacher"] = config.teacher_model
     return {role: source for role, source in found.items() if source}
@@ -101,8 +103,8 @@ def write_origin(config: Config, checkpoint: Path) -> None:
     for role, described in inputs.items():
         if described.get("hub") and not described.get("commit"):  # known since it was downloaded
             inputs[role] = describe_input((described["hub"], described["revision"]))
-    told = {"traits": fixed_traits(config), "inputs": inputs, ROW_ORDER: run.get(ROW_ORDER)}
-    write_json(checkpoint / NAME, {**told, "versions": run["versions"], "code": run["code"]})
+    facts = {"traits": fixed_traits(config), "inputs": inputs, ROW_ORDER: run.get(ROW_ORDER)}
+    write_json(checkpoint / NAME, {**facts, "versions": run["versions"], "code": run["code"]})
 
 
 def row_order(checkpoint: Path | None) -> str:
@@ -113,7 +115,7 @@ def row_order(checkpoint: Path | None) -> str:
 
 
 def require_same_origin(config: Config) -> None:
-    """Raise CheckpointError where a run would go on as another one; log what else differs. Writes nothing."""
+    """Raise CheckpointError where a run would continue as another one; log other differences."""
     if not stage_of(config).trains:
         return
     checkpoint = named_checkpoint(config.resume_from, Path(config.output_dir))
@@ -126,24 +128,24 @@ def require_same_origin(config: Config) -> None:
         )
         return
     now = {role: describe_input(source) for role, source in sources(config).items()}
-    changed, told = _changed_inputs(before["inputs"], now)
+    changed, noted = _changed_inputs(before["inputs"], now)
     layout, ours = read_layout(checkpoint), layout_traits(config)
     traits = fixed_traits(config) | ours
     was = before.get("traits", {}) | ({} if layout is None else _stored_traits(layout, ours))
     if layout is None and traits.get("student prompt") == "":
-        traits["student prompt"] = FROM_DATASET  # which checkpoints from before said of both
+        traits["student prompt"] = FROM_DATASET  # which earlier checkpoints recorded for both
     for name in traits.keys() & was.keys():
         if traits[name] != was[name]:
             changed.append(f"{name} ({_short(was[name])}, now {_short(traits[name])})")
     if changed:
         raise CheckpointError(
-            f"the run cannot go on from {checkpoint}, because what it is made of has changed: "
+            f"the run cannot continue from {checkpoint}, because what it is made of has changed: "
             f"{', '.join(sorted(changed))}; give what it had before, or start anew without resume_from in "
             "another output_dir"
         )
-    told += _changed_versions(before)
-    if told:
-        logger.warning("the run goes on, with what differs from before: %s", "; ".join(told))
+    noted += _changed_versions(before)
+    if noted:
+        logger.warning("the run continues, with what differs from before: %s", "; ".join(noted))
 
 
 def _origin(checkpoint: Path) -> dict[str, Any] | None:
@@ -159,25 +161,25 @@ def _origin(checkpoint: Path) -> dict[str, Any] | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path} does not say what the checkpoint comes from ({error!r}); remove it to go on without a "
-            "comparison"
+            f"{path} does not say what the checkpoint comes from ({error!r}); remove it to continue "
+            "without a comparison"
         ) from error
 
 
 def _changed_inputs(before: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Return which inputs differ: those that must not, and those that are told."""
+    """Return which inputs differ: those that must not, and those that are only logged."""
     changed: list[str] = []
-    told: list[str] = []
+    noted: list[str] = []
     for role in sorted(before.keys() | now.keys()):
-        if role not in now and not role.startswith(("student", *_TOLD)):
+        if role not in now and not role.startswith(("student", *_LOGGED)):
             continue  # a benchmark, say
         old, new = before.get(role), now.get(role)
         if old is None or new is None or not _is_same(old, new):
             words = (
                 f"{role} ({input_label(old) if old else 'none'}, now {input_label(new) if new else 'none'})"
             )
-            (told if role in _TOLD else changed).append(words)
-    return changed, told
+            (noted if role in _LOGGED else changed).append(words)
+    return changed, noted
 
 
 def _is_same(old: dict[str, Any], new: dict[str, Any]) -> bool:
@@ -194,14 +196,14 @@ def _is_same(old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 def _changed_versions(before: dict[str, Any]) -> list[str]:
     old, new = before.get("versions", {}), library_versions()
-    told = [
+    noted = [
         f"{name} was {old.get(name, 'absent')} and is {new.get(name, 'absent')}"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     ]
     if before.get("code", {}).get("sha256") not in (None, code_version()["sha256"]):
-        told.append("the program's own code has changed")
-    return told
+        noted.append("the program's own code has changed")
+    return noted
 
 
 def _short(trait: Any) -> str:

@@ -13,7 +13,7 @@ UPDATING = "updating"
 
 
 class Phases(TrainerCallback):
-    """Tells of updates, evaluations and saves by itself; of what lies inside a step, `enter` is told."""
+    """Records updates, evaluations and saves by itself; the phases inside a step call `enter`."""
 
     def __init__(self, now: Now | None) -> None:
         """`now` is None on processes that write nothing."""

@@ -39,7 +39,7 @@ def _birth(pid: int) -> dict[str, int | float | None]:
 
 
 def write_processes(directory: str | Path, processes: Sequence[Mapping[str, Any]], machine: int = 0) -> None:
-    """Write what this launcher has started; a disk that takes no more must not end a run.
+    """Write what this launcher has started; a full disk must not end a run.
 
     On several machines each has its file, and machine 0 that of a run on one.
     """

@@ -1,7 +1,7 @@
 """run.json: what ran, from what, on what, with which versions, and how it ended.
 
 Never holds environment variables; arguments that look like secrets are masked. A process that was killed
-cannot write its own end: `finish_abandoned` (called by whoever started it) does, and `read_run` tells such a
+cannot write its own end: `finish_abandoned` (called by the parent process) does, and `read_run` tells such a
 run apart.
 """
 
@@ -93,7 +93,7 @@ class RunRecord:
         """Return the record of a run that starts now, written to disk.
 
         `inputs` maps a role to a file, a folder, or a Hub name (`(name, revision)` for a revision); None is
-        left out. Cost counts the GPUs of the launcher, or those that this process sees if it has none.
+        skipped. Cost counts the GPUs of the launcher, or those that this process sees if it has none.
         """
         directory = Path(directory)
         if not is_main:

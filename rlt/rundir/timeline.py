@@ -51,8 +51,8 @@ class TimelineFile(TrainerCallback):
 
 def _line(timeline: Timeline) -> str:
     spans = [[s.lane, s.phase, round(s.begin, _DIGITS), round(s.end, _DIGITS)] for s in timeline.spans]
-    told = {"step": timeline.step, "seconds": round(timeline.seconds, _DIGITS), "spans": spans}
-    return json.dumps(told, allow_nan=False) + "\n"
+    row = {"step": timeline.step, "seconds": round(timeline.seconds, _DIGITS), "spans": spans}
+    return json.dumps(row, allow_nan=False) + "\n"
 
 
 def read_timelines(path: Path) -> list[Timeline]:
@@ -63,9 +63,9 @@ def read_timelines(path: Path) -> list[Timeline]:
         if not line:
             continue
         try:
-            told = json.loads(line)
-            spans = tuple(Span(str(a), str(b), float(c), float(d)) for a, b, c, d in told["spans"])
-            found.append(Timeline(int(told["step"]), float(told["seconds"]), spans))
+            row = json.loads(line)
+            spans = tuple(Span(str(a), str(b), float(c), float(d)) for a, b, c, d in row["spans"])
+            found.append(Timeline(int(row["step"]), float(row["seconds"]), spans))
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):  # no newline after it
                 break

@@ -69,8 +69,8 @@ class Benchmarks:
         drawn = gather_object([(s.key, c) for s, c in zip(mine, completions, strict=True)])
         numbers = on_main_process(accelerator, lambda: self._grade(dict(drawn), step))
         seconds = time.perf_counter() - start
-        told = "; ".join(line_of(task, of_task) for task, of_task in numbers.items())
-        logger.info("step %d: %s (%.1f s)", step, told, seconds)
+        accuracies = "; ".join(line_of(task, of_task) for task, of_task in numbers.items())
+        logger.info("step %d: %s (%.1f s)", step, accuracies, seconds)
         metrics = {k: v for task, of_task in numbers.items() for k, v in metrics_of(task, of_task).items()}
         return {**metrics, "time/benchmarks": seconds}
 
@@ -180,7 +180,7 @@ def own_prompt(layout: StudentLayout, problems: Iterable[Problem]) -> StudentLay
     if len(prompts) != 1:
         raise DataError(
             f"the training rows have {len(prompts)} different system prompts, so it is open which one the "
-            "benchmarks should be asked under: give layout.student_prompt=file:PATH, or leave out "
+            "benchmarks should be asked under: give layout.student_prompt=file:PATH, or remove "
             "evaluate.during_training"
         )
     return layout.under(prompts.pop())

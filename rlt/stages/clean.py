@@ -1,4 +1,4 @@
-"""Rows that share text with a benchmark, or repeat an earlier row: found, and left out or reported."""
+"""Rows that share text with a benchmark, or repeat an earlier row: found, and skipped or reported."""
 
 from __future__ import annotations
 
@@ -116,9 +116,9 @@ def _report(rows: KeptRows[T], overlaps: Sequence[Overlap], data: DataSettings) 
         of_set = [overlap for overlap in overlaps if overlap.set == name]
         mode = data.deduplicate if name == REPEATED else data.on_contaminated
         what = "the whole text" if name == REPEATED else f"{NUM_WORDS} words, or a whole question,"
-        told = f"{len(of_set)} of {len(rows.items)} rows share {what} with {name}"
+        shares = f"{len(of_set)} of {len(rows.items)} rows share {what} with {name}"
         shown = "".join(f"\n  {rows.unit} {one.row}: {one.of}" for one in of_set[:NUM_SHOWN])
         more = f"\n  and {len(of_set) - NUM_SHOWN} more" if len(of_set) > NUM_SHOWN else ""
-        fate = {"drop": "; left out", "report": "; kept"}[mode] if of_set else ""
+        fate = {"drop": "; skipped", "report": "; kept"}[mode] if of_set else ""
         log = logger.warning if of_set else logger.info
-        log("%s: %s%s%s%s", rows.source, told, fate, shown, more)
+        log("%s: %s%s%s%s", rows.source, shares, fate, shown, more)

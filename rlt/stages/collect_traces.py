@@ -19,7 +19,7 @@ from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
 from rlt.data.load import load_problems
 from rlt.data.prompts import student_prompt
-from rlt.data.wanted import read_wanted, take_wanted
+from rlt.data.requested import read_requested, take_requested
 from rlt.formats.layout import StudentMessages, TeacherLayout
 from rlt.formats.tags import tag_style
 from rlt.generation.types import Sampling
@@ -46,7 +46,15 @@ from rlt.stages.sampling import (
     still_to_draw,
     units_of,
 )
-from rlt.traces.collect import Prompted, Sample, Wanted, plan_samples, read_sample, samples_digest, summarize
+from rlt.traces.collect import (
+    Prompted,
+    Requested,
+    Sample,
+    plan_samples,
+    read_sample,
+    samples_digest,
+    summarize,
+)
 from rlt.traces.journal import Journal
 from rlt.traces.table import as_columns, collected_row
 
@@ -78,11 +86,11 @@ def run(config: Config) -> None:
         sampling = make_sampling(config, sorted(stop_ids))
 
         # 2. Samples: so many of each row that fits.
-        wanted = read_wanted(config.collect.only) if config.collect.only else None
-        rows = prompted_rows(config, layout, messages, wanted)
+        requested = read_requested(config.collect.only) if config.collect.only else None
+        rows = prompted_rows(config, layout, messages, requested)
         num_skipped = write_skipped(config, rows)
         collect = config.collect
-        samples = plan_samples(rows.values, collect.num_samples, collect.first_sample_index, wanted)
+        samples = plan_samples(rows.values, collect.num_samples, collect.first_sample_index, requested)
 
         # 3. What an earlier run has left to draw.
         size = 1 if pool else collect.samples_per_chunk
@@ -127,12 +135,12 @@ def read_layouts(config: Config) -> tuple[TeacherLayout, StudentMessages]:
 
 
 def prompted_rows(
-    config: Config, layout: TeacherLayout, messages: StudentMessages, wanted: Wanted | None
+    config: Config, layout: TeacherLayout, messages: StudentMessages, requested: Requested | None
 ) -> KeptRows[Prompted]:
     """Return the rows whose prompts fit; logs how long they are."""
     problems = load_problems(config.data, config.dataset_id_or_path, layout.tags, need_trace=False)
-    if wanted is not None:
-        problems = take_wanted(problems, list(wanted), str(config.collect.only))
+    if requested is not None:
+        problems = take_requested(problems, list(requested), str(config.collect.only))
     problems = clean_problems(problems, config)
 
     def lay_out(problem: Problem) -> Prompted:
@@ -165,6 +173,7 @@ def manifest(
         "collect.only": config.collect.only and describe_input(config.collect.only)["sha256"],
         "layout.tags": layout.tags.name,
         "teacher_prompt": layout.system_prompt,
+        **({} if layout.show_solution else {"show_solution": False}),
         **template_facts(layout.chat),
         **engine_facts(config, "collect"),
         "samples": samples_digest(samples),

@@ -70,7 +70,7 @@ def run_directory(
     """Open `output_dir` for a run: logging, config.yaml, run.json; a report at the end, a card on success.
 
     An attention that a model cannot be loaded with ends the run here.
-    `report` returns the file that it has written, None where there is nothing to show; left out, it is that
+    `report` returns the file that it has written, None where there is nothing to show; its default is that
     of a training run.
     """
     is_main = is_main_process()
@@ -114,18 +114,18 @@ def run_directory(
 
 
 def tell_changes(config: Config, saved: Path) -> None:
-    """Warn of settings with which a run does not go on as it began."""
+    """Warn of settings with which a run does not continue as it began."""
     try:
         changed = changed_settings(load_config(saved), config)
     except ConfigError as error:
         changed = [str(error)]
     if changed:
-        logger.warning("the run goes on with other settings than it had before: %s", "; ".join(changed))
+        logger.warning("the run continues with other settings than it had before: %s", "; ".join(changed))
 
 
 @contextmanager
 def full_disk_in_one_sentence() -> Iterator[None]:
-    """Turn the error of a disk that takes no more into ours, whoever was writing."""
+    """Convert any disk-full error into a CheckpointError."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -133,7 +133,7 @@ def full_disk_in_one_sentence() -> Iterator[None]:
         if what is None:
             raise
         raise CheckpointError(
-            f"{what} cannot be written (No space left on device); make room there and go on: what was "
+            f"{what} cannot be written (No space left on device); make room there and continue: what was "
             "complete is kept"
         ) from error
 
@@ -173,7 +173,7 @@ def resume_point(config: Config) -> Path | None:
         found = last_whole(Path(config.output_dir))
         if found is None:
             raise CheckpointError(
-                f"resume_from=latest finds no whole checkpoint in {config.output_dir}; leave it out to "
+                f"resume_from=latest finds no whole checkpoint in {config.output_dir}; remove it to "
                 "start anew"
             )
         return found
@@ -187,9 +187,9 @@ def resume_point(config: Config) -> Path | None:
 
 
 def places_of(rows: KeptRows[Any], checkpoint: Path | None, record: RunRecord) -> Places:
-    """Return where the rows to train on stand in their dataset, which decides their order.
+    """Return where the rows to train on are in their dataset, which decides their order.
 
-    A run goes on in the order that it began with: one from before this was done shuffles the rows that are
+    A run continues in the order that it began with: one from before this was done shuffles the rows that are
     left.
     """
     order = row_order(checkpoint)
@@ -232,14 +232,14 @@ def run_context(config: Config) -> RunContext:
 
 
 def write_skipped(config: Config, *tables: KeptRows[Any] | None) -> int:
-    """Return how many rows were left out; skipped_rows.jsonl in the run directory says which, and why."""
+    """Return how many rows were skipped; skipped_rows.jsonl in the run directory says which, and why."""
     skipped = [bad for table in tables if table for bad in sorted(table.skipped, key=lambda bad: bad.row)]
     if is_main_process():
         path = Path(config.output_dir) / "skipped_rows.jsonl"
         path.unlink(missing_ok=True)
         if skipped:
             write_text(path, "".join(json.dumps(asdict(b), ensure_ascii=False) + "\n" for b in skipped))
-            logger.warning("%d rows are left out: see %s", len(skipped), path)
+            logger.warning("%d rows are skipped: see %s", len(skipped), path)
         write_overlaps(Path(config.output_dir), [o for table in tables if table for o in table.overlaps])
     return len(skipped)
 

@@ -68,7 +68,7 @@ def _check_pool(pool: VLLMPool, config: Config) -> None:
     except GenerationError as error:
         raise GenerationError(
             f"{error}; `reward.answers.servers` has to name running servers of student_model="
-            f"{config.student_model}: start them, or leave it out and the student answers in this process"
+            f"{config.student_model}: start them, or remove it and the student answers in this process"
         ) from error
 
 

@@ -14,9 +14,10 @@ from rlt.config.schema import Config, stage_of
 from rlt.config.server_key import find_key
 from rlt.errors import GenerationError
 from rlt.formats.tags import tag_style
+from rlt.generation.server_checks import check_door
 from rlt.generation.server_health import health
 from rlt.generation.types import Sampling
-from rlt.generation.vllm_pool import REQUESTS_PER_SERVER, VLLMPool, check_door
+from rlt.generation.vllm_pool import REQUESTS_PER_SERVER, VLLMPool
 from rlt.generation.vllm_server import LOADING_VARIABLE, VLLMServer, server_log_path
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,6 @@ def check_servers(pool: VLLMPool, config: Config, *, logprobs: bool = True) -> N
         pool.check(config.model_name_or_path, sequence_length(config), logprobs=logprobs)
     except GenerationError as error:
         raise GenerationError(
-            f"{error}; `generation.servers` has to name running servers: leave it out and start "
+            f"{error}; `generation.servers` has to name running servers: remove it and start "
             "through launch.sh, which starts them"
         ) from error

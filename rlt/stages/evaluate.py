@@ -24,7 +24,8 @@ from rlt.config.server_key import find_key
 from rlt.data.kept import KeptRows
 from rlt.data.lengths import LengthRule, fit_lengths, keep_shortest
 from rlt.data.load import take_subset
-from rlt.data.own_layout import STUDENT, prompt_text
+from rlt.data.own_layout import prompt_text
+from rlt.data.owners import STUDENT
 from rlt.evaluation.grading import RunningScore
 from rlt.evaluation.items import (
     Asked,
@@ -135,9 +136,8 @@ def run(config: Config) -> None:
         if is_main_process():
             graded = (sample_row(s, journal.rows[s.key], verdicts[s.key]) for s in samples)
             write_jsonl(output / "samples.jsonl", graded)
-            asked = facts.get("generation.api_model")
             whole = {**facts, **origins(config, facts, sources, pool)}
-            numbers = write_numbers(config, sampling, input_label(described), whole, asked)
+            numbers = write_numbers(config, sampling, input_label(described), whole)
             write_json(output / "manifest.json", whole)
             record.update(results=numbers, skipped=num_skipped)
 
@@ -186,7 +186,7 @@ def open_graders(config: Config) -> GradingPool:
 def longest_first(samples: Sequence[EvalSample]) -> list[EvalSample]:
     """Return the samples in the order to draw them: a long one that starts last is waited for alone.
 
-    In batches those of about one length stand together, with little padding.
+    Batches hold answers of about one length, with little padding.
     """
     return sorted(samples, key=lambda sample: -len(sample.prompt_ids))
 
@@ -202,17 +202,11 @@ def clock(
 
 
 def write_numbers(
-    config: Config,
-    sampling: Sampling,
-    model: str,
-    manifest: Mapping[str, Any],
-    asked: list[str] | None = None,
+    config: Config, sampling: Sampling, model: str, manifest: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the numbers of samples.jsonl, written to summary.json and, as a table, to summary.md.
-
-    `asked` are the names by which other people's servers were asked.
-    """
+    """Return the numbers of samples.jsonl, written to summary.json and, as a table, to summary.md."""
     output = Path(config.output_dir)
+    asked: list[str] | None = manifest.get("generation.api_model")  # of other people's servers
     with (
         (output / "samples.jsonl").open(encoding="utf-8") as lines,
         MathGrader(config.evaluate.grading_seconds) as grader,
@@ -363,7 +357,7 @@ def hand_in(score: RunningScore, sample: EvalSample, row: Mapping[str, Any]) -> 
 
 
 def sample_row(sample: EvalSample, drawn: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
-    """Return the row of an answer in samples.jsonl; the question is left out where it is private."""
+    """Return the row of an answer in samples.jsonl; the question is skipped where it is private."""
     asked, item = sample.asked, sample.asked.item
     return {
         **dict(zip(FIELDS, sample.key, strict=True)),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlt.config.schema import EvaluateSettings
-from rlt.evaluation.protocol import told
+from rlt.evaluation.protocol import described
 from rlt.evaluation.published import PUBLISHED, unlike
 from rlt.evaluation.table import beside_published, by_group, has_published, how_measured, legend, results
 from rlt.io import input_label
@@ -33,7 +33,7 @@ def evaluation_report(evaluate: EvaluateSettings, run_dir: Path) -> Path | None:
     with_published = evaluate.reference and has_published(list(tasks))
     shown = Results(
         model=model,
-        how=f"{how_measured(summary['sampling'])} {told(summary)}",
+        how=f"{how_measured(summary['sampling'])} {described(summary)}",
         table=results(tasks),
         accuracies=[draw_accuracies(title, lines) for title, lines in plots(summary, with_published)],
         groups=by_group(tasks),

@@ -33,12 +33,10 @@ def run(config: Config) -> None:
     """Write thought and answer, or the explanation, to stdout."""
     assert config.model_name_or_path is not None, "validate() has asked for a model"
     assert config.infer.question is not None, "validate() has asked for a question"
-    logging.getLogger().setLevel(logging.WARNING)  # nothing stands between the tokens
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    _be_quiet()
     name, settings = config.model_name_or_path, config.model
 
-    # 1. Text: the prompt, and what stands for the tags.
+    # 1. Text: the prompt, and what replaces the tags.
     tokenizer = load_tokenizer(name, revision=settings.revision, trust=settings.trust_remote_code)
     tags = tag_style(config.layout.tags)
     layout: StudentLayout | TeacherLayout
@@ -93,8 +91,15 @@ def run(config: Config) -> None:
         logger.warning("cut after %d tokens: raise max_completion_length", len(completion.token_ids))
 
 
+def _be_quiet() -> None:
+    """Let nothing be written between the tokens."""
+    logging.getLogger().setLevel(logging.WARNING)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
 def headings(style: TurnStyle) -> dict[str, str]:
-    """Return what stands for each tag in the output."""
+    """Return what replaces each tag in the output."""
     tags, native = style.tags, style.native
     opens = {tags.solution.open: "Answer", tags.explanation.open: "Explanation"}
     thought = {tags.thought.open: "Thought", native.open: "Thought"}

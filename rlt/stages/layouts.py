@@ -8,9 +8,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from rlt.config.judges import reads_student_model
 from rlt.config.schema import Config, StudentSettings, stage_of
 from rlt.data.model_layout import ModelLayout, find_layout
-from rlt.data.own_layout import owners_of, prompt_of_rows
+from rlt.data.own_layout import prompt_of_rows
+from rlt.data.owners import owners_of
 from rlt.data.prompts import student_prompt, teacher_prompt
 from rlt.errors import ConfigError
 from rlt.formats.chat import Chat
@@ -31,7 +33,10 @@ def teacher_layout(
     if model is None:
         model, revision = config.model_name_or_path, config.model.revision
     template = template_settings(config, model, revision)
-    layout = TeacherLayout(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags), template)
+    layout = TeacherLayout(
+        *(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags), template),
+        show_solution=config.layout.show_solution,
+    )
     _check_switches(config, layout.chat)
     _tell_of_older_prompts(layout, model, revision)
     return layout
@@ -80,7 +85,7 @@ def student_layout(  # noqa: PLR0913 - what differs between the stages, by keywo
     _check_switches(config, layout.chat)
     if layout.style.prompt_opens and not tags.is_native and not asks_only:
         logger.info(
-            "%s opens the thought in its prompts (%s), so explanations continue it, and layout.tags=%s stand "
+            "%s opens the thought in its prompts (%s), so explanations continue it, and layout.tags=%s are "
             "around the solution alone; layout.tags=native is the model's own form",
             *(layout.chat.template.owner, layout.style.thought.open, tags.name),
         )
@@ -116,10 +121,10 @@ def _check_switches(config: Config, chat: Chat) -> None:
     for name in config.layout.chat_template_kwargs:
         if chat.template.names(name):
             continue
-        said = f"{chat.template.owner} reads no {name}, which `layout.chat_template_kwargs` has"
-        if not (stage_of(config).reads("student_model") or stage_of(config).reads("teacher_model")):
-            raise ConfigError(f"{said}: remove it, or write the name as the template has it.")
-        logger.warning("%s, so it changes nothing there", said)
+        finding = f"{chat.template.owner} reads no {name}, which `layout.chat_template_kwargs` has"
+        if not (reads_student_model(config) or stage_of(config).reads("teacher_model")):
+            raise ConfigError(f"{finding}: remove it, or write the name as the template has it.")
+        logger.warning("%s, so it changes nothing there", finding)
 
 
 def teacher_record(

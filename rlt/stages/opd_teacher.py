@@ -54,7 +54,7 @@ def read_places(config: Config, student: StudentLayout) -> tuple[Places, int]:
     if not found.same_ids:
         _refuse_other_tokenizer(config)
         logger.info(
-            "teacher %s has another tokenizer than the student: they are compared over common boundaries of text",
+            "teacher %s has another tokenizer: both models are compared over common boundaries of text",
             name,
         )
     vocabulary = min(max(t.get_vocab().values()) + 1 for t in (student.tokenizer, tokenizer))

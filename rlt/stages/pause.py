@@ -75,5 +75,5 @@ class PauseWhenTold(TrainerCallback):
         raise Paused(
             f"paused after step {step} of {self._state.max_steps}, {self._reason}; "
             f"{self._directory / f'{PREFIX_CHECKPOINT_DIR}-{step}'} is whole: the same command with "
-            "resume_from=latest goes on"
+            "resume_from=latest continues"
         )

@@ -140,7 +140,7 @@ def manifest(
     """Return everything that a score depends on."""
     models = {role: describe_input(of) for role, of in inputs.items() if of and role != "dataset"}
     reward = {k: v for k, v in asdict(config.reward).items() if k not in _SAME_NUMBERS}
-    if config.reward.solution_span == "content":  # nothing is said of it in folders older than the setting
+    if config.reward.solution_span == "content":  # folders older than the setting do not record it
         del reward["solution_span"]
     return {
         "traces": traces_digest(traces),
@@ -149,6 +149,7 @@ def manifest(
         "tags": reader.tags.name,
         "student_prompts": [student.layout.system_prompt for student in reader.students],
         "teacher_prompt": reader.teacher and reader.teacher.system_prompt,
+        **({"show_solution": False} if reader.teacher and not reader.teacher.show_solution else {}),
         "answer_log_prob_coeff": config.answer_log_prob_coeff,
         "kl_penalty_reward_coeff": config.kl_penalty_reward_coeff,
         "temperature": config.temperature if reader.teacher else None,

@@ -1,4 +1,4 @@
-"""Choose the explanations that students are trained on, and report what was left out and why: no models."""
+"""Choose the explanations that students are trained on, and report what was skipped and why: no models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from rlt.stages.common import is_main_process, run_directory, write_overlaps
 from rlt.stages.trace_sources import count_tokens, read_traces, source_inputs, student_lengths
 from rlt.text import markdown
 from rlt.traces.columns import score_of
+from rlt.traces.distance import MEASURES, measure_of
 from rlt.traces.select import (
+    DISTANCE_RULES,
     IN_BENCHMARK,
     REPEATS,
     SCORE_RULES,
@@ -59,6 +61,8 @@ def run(config: Config) -> None:
         traces, num_skipped = read_traces(config, check)
         if config.select.rule in SCORE_RULES:
             require_scores(traces, config)
+        if config.select.rule in DISTANCE_RULES:
+            require_distances(traces, config)
         tokens = (
             [length.total for length in count_tokens(lengths, traces)] if lengths else [None] * len(traces)
         )
@@ -91,7 +95,7 @@ def run(config: Config) -> None:
 
 
 def refusals(traces: Sequence[Trace], overlaps: Found, config: Config) -> dict[int, Decision]:
-    """Return the decision about each trace that is left out for the text that it shares, by its place."""
+    """Return the decision about each trace that is skipped for the text that it shares, by its place."""
     refused = {}
     if config.data.deduplicate == "drop":
         for place, first in overlaps.repeats.items():
@@ -124,21 +128,41 @@ def require_scores(traces: Sequence[Trace], config: Config) -> None:
         )
 
 
+def require_distances(traces: Sequence[Trace], config: Config) -> None:
+    """Raise DataError where a rule that reads how far the student is from a trace finds nothing of it."""
+    if measure_of(traces) is None:
+        raise DataError(
+            f"{config.dataset_id_or_path} tells of no one measure for all traces how far the student is from "
+            f"them ({' or '.join(MEASURES)} in `breakdown`), which select.rule={config.select.rule} goes by: "
+            "score all of them anew, in one way (run_cfg=score_traces), then select from scores.jsonl"
+        )
+
+
 def selection_report(summary: Mapping[str, Any], config: Config) -> str:
-    """Return what was chosen and what was left out, as Markdown."""
+    """Return what was chosen and what was skipped, as Markdown."""
     without = summary["problems_without_selection"]
     served = summary["problems"] - without
     counts = [
         ["", "explanations", "problems"],
         ["read", f"{summary['traces']}", f"{summary['problems']}"],
         ["selected", f"{summary['selected']}", f"{served}"],
-        ["left out", f"{summary['traces'] - summary['selected']}", f"{without}"],
+        ["skipped", f"{summary['traces'] - summary['selected']}", f"{without}"],
     ]
     text = f"# Selection: {config.select.rule}\n\n{markdown(counts)}"
     if summary["selected_not_well_formed"]:
         text += f"\n{summary['selected_not_well_formed']} of the selected are not well-formed.\n"
     if summary["dropped"]:
-        why = [["left out, because", "explanations", "of problems"]]
+        why = [["skipped, because", "explanations", "of problems"]]
         why += [[reason, f"{n['traces']}", f"{n['problems']}"] for reason, n in summary["dropped"].items()]
         text += f"\n{markdown(why)}"
+    if far := summary["distance"]:
+        rows = [[f"{far['measure']}, nats a token", "explanations", "mean", "lowest", "highest"]]
+        rows += [[name, *map(_number, far[name].values())] for name in ("read", "selected")]
+        text += (
+            f"\nDistance from the student: {MEASURES[far['measure']]}, mean of a trace.\n\n{markdown(rows)}"
+        )
     return text
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

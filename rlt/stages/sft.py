@@ -78,7 +78,7 @@ def fit_rows(rows: KeptRows[T], lay_out: Callable[[T], Target], config: Config) 
 def sft_data(
     rows: KeptRows[Row], eval_rows: KeptRows[Row] | None, checkpoint: Path | None, record: RunRecord
 ) -> SFTData:
-    """Return the rows of a run, in the order that it goes on in."""
+    """Return the rows of a run, in the order that it continues in."""
     held_out = eval_rows.values if eval_rows else None
     return SFTData(rows.values, held_out, places_of(rows, checkpoint, record))
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
 from rlt.config.files import is_here, prompt_is_here
-from rlt.config.schema import Config
-from rlt.config.students import all_students
+from rlt.config.judges import own_student, pays_likelihood
+from rlt.config.schema import Config, stage_of
+from rlt.config.students import FIRST, all_students
 from rlt.formats.compare import compare_tokenizers
 from rlt.formats.encode import TokenBytes
 from rlt.formats.tags import tag_style
+from rlt.models.gather import rows_of_all
 from rlt.models.load import load_tokenizer
+from rlt.models.logprobs import LogprobModel
 from rlt.rewards.formula import RewardSpec
 from rlt.rewards.likelihood import LikelihoodReward, WeightedStudent
 from rlt.rewards.scorer import StudentScorer
@@ -28,8 +32,11 @@ logger = logging.getLogger(__name__)
 
 def student_inputs(config: Config) -> dict[str, Source | None]:
     """Return the models of all students for run.json."""
-    others = {f"student {student.name}": student.model for student in config.reward.students}
-    return {"student": config.student_model, **others}
+    if not pays_likelihood(config):
+        return {}
+    first, *others = all_students(config)
+    found: dict[str, Source | None] = {f"student {student.name}": student.model for student in others}
+    return {"student": None if own_student(config) else first.model, **found}
 
 
 def read_students(
@@ -37,7 +44,7 @@ def read_students(
 ) -> list[StudentText]:
     """Return the students, student_model first; logs how their tokenizers compare with the teacher's.
 
-    Without a teacher the explanations are in student_model's tokens. `here_alone` leaves out students that
+    Without a teacher the explanations are in student_model's tokens. `here_alone` skips students that
     are not on this machine.
     """
     tags = tag_style(config.layout.tags)
@@ -46,7 +53,10 @@ def read_students(
         assert settings.prompt is not None
         if here_alone and not (is_here(settings.model) and prompt_is_here(settings.prompt)):
             continue
-        tokenizer = load_tokenizer(settings.model, trust=config.model.trust_remote_code)
+        if settings.name == FIRST and own_student(config) and teacher is not None:
+            tokenizer = teacher  # the model is the one that writes
+        else:
+            tokenizer = load_tokenizer(settings.model, trust=config.model.trust_remote_code)
         teacher = teacher or tokenizer
         found = compare_tokenizers(teacher, tokenizer, tags)
         for finding in found.findings if tokenizer is not teacher else ():
@@ -68,21 +78,33 @@ def student_reward(
     *,
     accelerator: Accelerator,
     agree: Callable[[int], int],
+    own: LogprobModel | None = None,
+    reads_turns: bool = False,
 ) -> LikelihoodReward:
-    """Return the reward of the frozen students, placed as configured.
+    """Return the reward of the students, the frozen ones placed as configured.
 
-    `agree` is the maximum of an integer over all processes.
+    `agree` is the maximum of an integer over all processes. `own` is student_model where that is a model of
+    the training itself. `reads_turns`: see `StudentScorer`.
     """
     voices = []
     for student in students:
         assert student.settings.temperature is not None
+        if own is not None and student.settings.name == FIRST:
+            model = own
+        else:
+            model = student_model(config, student.settings.model, accelerator)
         scorer = StudentScorer(
-            student_model(config, student.settings.model, accelerator),
+            model,
             student.layout,
             temperature=student.settings.temperature,
             tokens_per_batch=config.reward.tokens_per_batch,
             teacher_bytes=student.teacher_bytes,
             agree=agree,
+            reads_turns=reads_turns,
         )
         voices.append(WeightedStudent(student.settings.name, scorer, student.settings.weight))
-    return LikelihoodReward(voices, RewardSpec.from_config(config), combine=config.reward.combine)
+    share = partial(rows_of_all, accelerator)
+    if not stage_of(config).scores:
+        return LikelihoodReward(voices, RewardSpec.of_solution(config), share=share)
+    combine = config.reward.combine
+    return LikelihoodReward(voices, RewardSpec.from_config(config), combine=combine, share=share)

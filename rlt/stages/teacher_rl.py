@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from rlt.config.files import is_here
+from rlt.config.judges import own_student
 from rlt.config.rules.lengths import check_lengths
 from rlt.config.schema import Config
 from rlt.config.students import FIRST
@@ -56,6 +57,7 @@ from rlt.stages.student_check import (
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.final_model import SavedWith, generation_config
 from rlt.trainers.lora import lora_config
+from rlt.trainers.own_student import OwnStudent
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.teacher_rl import TeacherReward, TeacherRLTrainer
 
@@ -214,9 +216,11 @@ def make_reward(
     outside: OutsideParts,
     config: Config,
 ) -> Reward:
-    """Return the reward: the frozen students, placed as configured, and what else the run pays for."""
+    """Return the reward: the students, the frozen ones placed as configured, and what else is paid for."""
     agree = trainer.max_over_processes
-    likelihood = student_reward(config, students, accelerator=trainer.accelerator, agree=agree)
+    which = own_student(config)
+    own = OwnStudent(trainer, which) if which else None
+    likelihood = student_reward(config, students, accelerator=trainer.accelerator, agree=agree, own=own)
     if config.reward.verify_server:
         verify_sharded_students(config, students, likelihood, check, Processes(trainer.accelerator, agree))
     return with_components(

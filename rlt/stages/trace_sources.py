@@ -24,7 +24,7 @@ def source_inputs(config: Config) -> dict[str, Source | None]:
 
 
 def read_traces(config: Config, check: Callable[[Problem], object]) -> tuple[list[Trace], int]:
-    """Return the traces of all sources, and how many rows were left out; `check` refuses problems.
+    """Return the traces of all sources, and how many rows were skipped; `check` refuses problems.
 
     Of the settings of `data`, those that name a version or a part of dataset_id_or_path hold for it alone.
     """

@@ -23,8 +23,8 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=Path("results"), metavar="FOLDER")
     parser.add_argument("--json", action="store_true", help="print JSON: a list, one object a run")
     typed = parser.parse_args(words)
-    told = [look(directory) for directory in find_runs(typed.folder)]
-    sys.stdout.write(json.dumps(told, indent=2, ensure_ascii=False) + "\n" if typed.json else text(told))
+    states = [look(directory) for directory in find_runs(typed.folder)]
+    sys.stdout.write(json.dumps(states, indent=2, ensure_ascii=False) + "\n" if typed.json else text(states))
     return 0
 
 

@@ -42,7 +42,7 @@ _DEPTH = 3
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SERVERS = ("generation.servers", "reward.servers", "reward.answers.servers")
 
-Told = dict[str, Any]
+Status = dict[str, Any]
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -63,8 +63,8 @@ def find_runs(folder: Path) -> list[Path]:
     return sorted({path for path in found if path.parent not in pipelines}, key=_changed, reverse=True)
 
 
-def look(directory: Path) -> Told:
-    """Return what the run in a directory is doing; None stands for what is not known."""
+def look(directory: Path) -> Status:
+    """Return what the run in a directory is doing; None means unknown."""
     if (directory / PIPELINE).is_file():
         return _look_at_pipeline(directory)
     run = read_run(directory) if (directory / RUN).is_file() else {}
@@ -81,7 +81,7 @@ def look(directory: Path) -> Told:
     doing = None
     if now and state != "starting":
         doing = {"phase": now["phase"], "seconds": seconds_in_phase(now)}
-    told: Told = {
+    status: Status = {
         "directory": str(directory),
         "stage": run.get("stage"),
         "state": state,
@@ -98,8 +98,8 @@ def look(directory: Path) -> Told:
         "servers": [],
     }
     if is_on:
-        told["servers"] = _servers(directory, told["processes"])
-    return told
+        status["servers"] = _servers(directory, status["processes"])
+    return status
 
 
 def _is_run(folder: Path) -> bool:
@@ -111,10 +111,10 @@ def _changed(directory: Path) -> float:
     return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
 
 
-def _look_at_pipeline(directory: Path) -> Told:
+def _look_at_pipeline(directory: Path) -> Status:
     record = _read_json(directory / PIPELINE)
     steps = record.get("steps", [])
-    told: Told = {
+    status: Status = {
         "directory": str(directory),
         "stage": "pipeline",
         "state": record.get("status"),
@@ -131,8 +131,8 @@ def _look_at_pipeline(directory: Path) -> Told:
             step["now"] = look(place)
     lives = any(step.get("now", {}).get("state") in ("running", "starting") for step in running)
     if record.get("status") == "running" and not lives and not _is_held(directory):
-        told["state"] = "interrupted"
-    return told
+        status["state"] = "interrupted"
+    return status
 
 
 def _is_held(directory: Path) -> bool:
@@ -156,7 +156,7 @@ def _state(run: Mapping[str, Any], launch: Mapping[str, Any], launcher_lives: bo
     return "interrupted" if is_here else "starting"
 
 
-def _processes(directory: Path, run: Mapping[str, Any], launch: Mapping[str, Any]) -> list[Told]:
+def _processes(directory: Path, run: Mapping[str, Any], launch: Mapping[str, Any]) -> list[Status]:
     """Return the run's processes: those of the launchers, or the one that run.json names.
 
     Whether one of another machine is alive is not known: None.
@@ -171,14 +171,14 @@ def _processes(directory: Path, run: Mapping[str, Any], launch: Mapping[str, Any
     process = run.get("process", {})
     if not found and process:
         found = [(process, {"name": run.get("stage"), "pid": process["pid"]})]
-    told = []
+    status = []
     for record, described in found:
         log = Path(described["log"]) if described.get("log") else None
         if log and not log.is_file():
             log = directory / "logs" / log.name  # the folder was given relative to another one
         is_here = record.get("host") == socket.gethostname()
         alive = is_alive(described) if is_here else None
-        told.append(
+        status.append(
             {
                 **{key: described.get(key) for key in ("name", "pid", "address")},
                 "host": record.get("host"),
@@ -189,10 +189,10 @@ def _processes(directory: Path, run: Mapping[str, Any], launch: Mapping[str, Any
                 "children": _children(described["pid"]) if alive and described["name"] != "launcher" else [],
             }
         )
-    return told
+    return status
 
 
-def _children(pid: int) -> list[Told]:
+def _children(pid: int) -> list[Status]:
     """Return the processes below one that have a name of their own: ranks, engines."""
     found = []
     with suppress(psutil.Error):
@@ -204,7 +204,7 @@ def _children(pid: int) -> list[Told]:
     return found
 
 
-def _servers(directory: Path, processes: Iterable[Mapping[str, Any]]) -> list[Told]:
+def _servers(directory: Path, processes: Iterable[Mapping[str, Any]]) -> list[Status]:
     """Return every server of the run, started or only named, and whether it answers."""
     addresses = dict.fromkeys(p["address"] for p in processes if p["address"])
     addresses |= dict.fromkeys(_named_servers(directory / "config.yaml"))
@@ -245,7 +245,7 @@ def _named_servers(path: Path) -> list[str]:
     return found
 
 
-def training_rows(path: Path, tail_bytes: int | None = None) -> list[Told]:
+def training_rows(path: Path, tail_bytes: int | None = None) -> list[Status]:
     """Return the lines of training metrics, oldest first, of the file's end alone if `tail_bytes` says so.
 
     A line that is still being written is skipped.
@@ -259,15 +259,15 @@ def training_rows(path: Path, tail_bytes: int | None = None) -> list[Told]:
     return rows
 
 
-def _pace(rows: list[Told]) -> float | None:
+def _pace(rows: list[Status]) -> float | None:
     """Return seconds per step over the last steps."""
     if len(rows) < 2 or rows[-1]["step"] <= rows[0]["step"]:
         return None
     return (rows[-1]["time"] - rows[0]["time"]) / (rows[-1]["step"] - rows[0]["step"])
 
 
-def _left(pace: float | None, rows: list[Told], of: int | None, directory: Path) -> float | None:
-    """Return the seconds that are left, less those since the last step was told."""
+def _left(pace: float | None, rows: list[Status], of: int | None, directory: Path) -> float | None:
+    """Return the seconds that are left, less those since the last logged step."""
     if pace is None or of is None:
         return None
     since = time.time() - (directory / METRICS).stat().st_mtime
@@ -280,8 +280,8 @@ def _last_line(path: Path) -> str | None:
     return next((redact(line.strip()) for line in reversed(lines) if line.strip()), None)
 
 
-def _read_json(path: Path) -> Told:
-    """Return a file's object, an empty one where there is none; files of ours are never half written."""
+def _read_json(path: Path) -> Status:
+    """Return a file's object, an empty one where there is none; run files are never half written."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

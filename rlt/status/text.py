@@ -1,4 +1,4 @@
-"""What is told of a run, as text for a terminal."""
+"""The state of a run, as text for a terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def text(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def run_text(run: Mapping[str, Any]) -> str:
-    """Return everything that is told of one run."""
+    """Return the whole state of one run."""
     if run["stage"] == "pipeline":
         return _pipeline_text(run)
     lines = [f"{run['directory']}: {_headline(run)}"]

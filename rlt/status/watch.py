@@ -33,16 +33,16 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="default: 2")
     typed = parser.parse_args(words)
     if not typed.every > 0:
-        raise DataError(f"--every must be positive, got {typed.every:g}: leave it out for every 2 seconds")
+        raise DataError(f"--every must be positive, got {typed.every:g}: remove it for every 2 seconds")
     directory = find_runs(typed.folder)[0]  # the latest, where there are several
     is_terminal = sys.stdout.isatty()
     while True:
-        told = look(directory)
+        status = look(directory)
         size = shutil.get_terminal_size((80, 24))
-        page = run_text(told) + curves(directory, size.columns)
+        page = run_text(status) + curves(directory, size.columns)
         sys.stdout.write(_CLEAR + fit(page, size.columns, size.lines) if is_terminal else f"{page}\n")
         sys.stdout.flush()
-        if told["state"] not in _ON:
+        if status["state"] not in _ON:
             return 0
         time.sleep(typed.every)
 

@@ -1,11 +1,11 @@
 """Two clocks that no step of the wall clock moves: the time since boot, and the time in which we ran.
 
 A limit on silence or on a hang counts `running()`. A process that was suspended (SIGSTOP, Ctrl-Z, `scontrol
-suspend`, `docker pause`) goes on with what was left of its limits. The system has no such clock: its
-monotonic clocks go on while a process is stopped.
+suspend`, `docker pause`) continues with the rest of its limits. The system has no such clock: its
+monotonic clocks advance while a process is stopped.
 
-Some limits lie in code that is not ours, and count a suspension: those of torch's process groups (a
-collective that waits across it may end the training; resume_from=latest goes on), of torchrun's own store,
+Some limits are in code of other libraries, and count a suspension: those of torch's process groups (a
+collective that waits across it may end the training; resume_from=latest continues), of torchrun's own store,
 and of a request that must not be sent twice (a weight sync fails, and the training saves and ends). Stop all
 processes of a run, or none.
 """

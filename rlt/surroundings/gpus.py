@@ -50,7 +50,7 @@ _MARKS = {
 
 
 def recognise(name: str, mebibytes: int) -> GPU:
-    """Return the kind that a name of nvidia-smi stands for, with the memory it shows.
+    """Return the kind of GPU for a name of nvidia-smi, with the memory it shows.
 
     One that is not in the table has no speed.
     """

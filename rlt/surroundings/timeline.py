@@ -23,9 +23,9 @@ PHASES = {
     "update": "updating",
     "wait": "waiting",
 }
-"""The phases of a step in their usual order, and what people are told. `time/NAME` is a metric of each."""
+"""The phases of a step in their usual order, with their labels. `time/NAME` is a metric of each."""
 WAIT = "wait"
-"""The phase in which a lane computes nothing, unless another of its phases goes on at the same time."""
+"""The phase in which a lane computes nothing, unless another of its phases runs at the same time."""
 
 
 class Span(NamedTuple):
@@ -49,7 +49,7 @@ class Timeline:
     spans: tuple[Span, ...]
 
     def seconds_of(self, phase: str) -> float:
-        """Return the seconds in which a phase was going on, on one lane or on several."""
+        """Return the seconds in which a phase was continuing, on one lane or on several."""
         return covered(span for span in self.spans if span.phase == phase)
 
     def seconds_waited(self) -> float:
@@ -73,7 +73,7 @@ def covered(spans: Iterable[Span]) -> float:
 def merged(spans: Iterable[Span], gap: float) -> tuple[Span, ...]:
     """Return spans of the same lane and phase as one where no more than `gap` seconds lie between them.
 
-    So a thousand requests to a server become one span, or as many as can be told apart in a picture.
+    So a thousand requests to a server become one span, or as many as a picture can show.
     """
     whole: dict[tuple[str, str], list[Span]] = {}
     for span in sorted(spans, key=lambda span: span.begin):

@@ -1,8 +1,8 @@
 """The processes of a training as its environment names them: one alone, or one of several.
 
-torchrun, srun and mpirun tell a process who it is in environment variables. A launcher of ours decides that
-itself, so it hands none of them on. train.py obeys a full set and refuses a part of one: torch would wait
-without a word for processes that nobody has started.
+torchrun, srun and mpirun tell a process who it is in environment variables. This project's launcher decides
+that itself, so it passes none of them on. train.py obeys a full set and refuses a part of one: torch would
+wait without a word for processes that nobody has started.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""The boxes of a text: `\boxed{…}` and `\fbox{…}`. Several that stand together are one answer."""
+r"""The boxes of a text: `\boxed{…}` and `\fbox{…}`. Several that belong together are one answer."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def boxes(text: str) -> list[Span]:
 
 
 def last_boxed(text: str) -> str | None:
-    """Return what stands in the last box."""
+    """Return what is in the last box."""
     found = boxes(text)
     return (found[-1].content or None) if found else None
 
 
 def last_boxes(text: str) -> str | None:
-    r"""Return the last box, with those that stand together with it: `\boxed{1}` and `\boxed{2}` is `1, 2`.
+    r"""Return the last box, with those that belong to it: `\boxed{1}` and `\boxed{2}` is `1, 2`.
 
-    The pieces keep the names and the units that stand beside the boxes. A repeated answer stays one.
+    The pieces keep the names and the units that are beside the boxes. A repeated answer stays one.
     """
     found = boxes(text)[-_MOST_PIECES:]
     if not found or not found[-1].content:

@@ -70,7 +70,7 @@ class _Reader:
     wants_operand: bool = True
 
     def take(self, token: str) -> bool:
-        """Read one token; False where it cannot stand."""
+        """Read one token; False where it is not allowed."""
         if self.wants_operand:
             return self._operand(token)
         if token == ")":

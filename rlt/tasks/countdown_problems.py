@@ -55,7 +55,7 @@ class CountdownProblem:
     def row(self, question: str = QUESTION) -> dict[str, object]:
         """Return the problem as a line of a problem file; the answer is a reference for the grader.
 
-        `{numbers}` and `{target}` in `question` stand for the problem's own.
+        `{numbers}` and `{target}` in `question` are replaced by the problem's own.
         """
         numbers = ", ".join(str(number) for number in self.numbers)
         return {
@@ -157,7 +157,7 @@ def _joined(
 
 
 def _others(operations: Sequence[str], a: Fraction, wanted: Fraction) -> Iterator[tuple[str, Fraction, bool]]:
-    """Yield (operator, b, whether a stands left) with the one value b that makes `wanted` together with a."""
+    """Yield (operator, b, whether a comes first) with the one value b that makes `wanted` with a."""
     if "+" in operations:
         yield "+", wanted - a, True
     if "-" in operations:

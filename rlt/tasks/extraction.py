@@ -1,7 +1,7 @@
 r"""What a text answers: named rules, tried in order. Each takes time linear in the text.
 
 The orders are data. `skythought` is that of SkyThought at 4bb8f3e: the last box, else what follows an answer
-phrase, else the last number; of multiple choice the last letter that stands alone. Unlike there, a box has to
+phrase, else the last number; of multiple choice the last letter on its own. Unlike there, a box has to
 be closed, and 3/4 is one number. `lenient` takes an answer as a whole: all of several boxes, formulas or
 brackets that belong together, never a piece of them.
 """
@@ -26,7 +26,7 @@ _LONGEST_FORMULAS = 4_000
 _LONGEST_LINE = 200
 """Characters of a line that may be an answer as it is."""
 _NEAR = 60
-"""Characters after an answer phrase in which the letter of an option stands."""
+"""Characters after an answer phrase in which the letter of an option is looked for."""
 
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _PHRASE = re.compile(r"\banswers?\b(?:\s+(?:is|are)\b|\s*[:=])", re.IGNORECASE)
@@ -129,7 +129,7 @@ def boxed_letter(text: str, pattern: re.Pattern[str]) -> str | None:
 
 
 def letter_after_phrase(text: str, pattern: re.Pattern[str]) -> str | None:
-    """Return the first letter that stands alone soon after the last answer phrase, on its line."""
+    """Return the first letter on its own soon after the last answer phrase, on its line."""
     rest = _after_last(_PHRASE, text)
     letter = rest and pattern.search(rest.lstrip()[:_NEAR].partition("\n")[0])
     return letter[0] if letter else None

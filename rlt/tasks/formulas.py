@@ -1,4 +1,4 @@
-r"""Formulas between dollars or LaTeX brackets in a text, and pieces of an answer that stand together.
+r"""Formulas between dollars or LaTeX brackets in a text, and pieces of an answer that belong together.
 
 All of it takes time linear in the text. A dollar before an amount of money opens no formula.
 """
@@ -30,11 +30,11 @@ _NO_UNIT = re.compile(
     r"namely|because|since|becomes|yields|the|that|which|from|with)\b"
 )
 _LONGEST_GAP = 60
-"""Characters between two pieces that stand together."""
+"""Characters between two pieces that belong together."""
 
 
 class Span(NamedTuple):
-    """A piece of a text: where it starts and ends with its marks, and what stands in it."""
+    """A piece of a text: where it starts and ends with its marks, and what is in it."""
 
     start: int
     end: int
@@ -76,7 +76,7 @@ def is_symbol(formula: str) -> bool:
 
 
 class Gap(NamedTuple):
-    """What stands between two pieces of one answer."""
+    """What is between two pieces of one answer."""
 
     unit: str
     """Of the piece before it."""
@@ -86,7 +86,7 @@ class Gap(NamedTuple):
 
 
 def read_gap(gap: str) -> Gap | None:
-    """Return what a text between two pieces says; None where the pieces do not stand together."""
+    """Return what a text between two pieces says; None where the pieces do not belong together."""
     if len(gap) > _LONGEST_GAP:
         return None
     plain = _TEXT.sub(lambda m: " ; " if m["row"] else f" {m['text'] or ''} ", gap)
@@ -105,7 +105,7 @@ def read_gap(gap: str) -> Gap | None:
 
 
 def last_together(pieces: Sequence[Span], text: str, may_join: Callable[[Gap], bool]) -> list[int]:
-    """Return the numbers of the last pieces that stand together: at least that of the last one.
+    """Return the numbers of the last pieces that belong together: at least that of the last one.
 
     `may_join` says of a gap whether it may be the last one; before it any separator will do.
     """

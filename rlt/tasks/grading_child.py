@@ -106,7 +106,7 @@ class GradingChild:
         deadline = running() + seconds
         while b"\n" not in self._read:
             left = max(0.0, deadline - running())
-            # At its end a select that was suspended finds nothing, however much time of ours is left.
+            # At its end a select that was suspended finds nothing, however much time is left.
             ready, _, _ = select.select([self._process.stdout], [], [], left)
             if not ready and running() < deadline:
                 continue

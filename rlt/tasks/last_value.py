@@ -54,7 +54,7 @@ def last_formula(text: str) -> str | None:
 
 
 def _is_aside(found: list[Span], text: str) -> bool:
-    """Whether the last formula stands in a clause behind what the sentence says."""
+    """Whether the last formula is in a clause behind what the sentence says."""
     sentence = text[max(found[-2].end if len(found) > 1 else 0, found[-1].start - _LONGEST) : found[-1].start]
     ends = list(_SENTENCE_END.finditer(sentence))
     if ends:
@@ -176,7 +176,7 @@ def _outside_off(value: str, *, at_end: bool) -> str:
     if value.endswith(".") or (at_end and value.endswith("!")):
         value = value[:-1]
     value = value.strip(_OUTSIDE)
-    # A bracket whose partner stands elsewhere in the sentence; of points and intervals both are here.
+    # A bracket whose partner is elsewhere in the sentence; of points and intervals both are here.
     if not any(mark in value for mark in _OPENED) and value[-1:] in _CLOSED:
         value = value[:-1]
     if not any(mark in value for mark in _CLOSED) and value[:1] in _OPENED:

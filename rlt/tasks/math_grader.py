@@ -1,8 +1,8 @@
 """Whether an answer to a mathematical question is right.
 
-What can be said without computer algebra is said at once (normal_form.py). Of the rest math-verify compares
-the expressions, in child processes (grading_process.py), so that no answer can hang or crash this one,
-whichever thread asks.
+What can be decided without computer algebra is decided at once (normal_form.py). Of the rest math-verify
+compares the expressions, in child processes (grading_process.py), so that no answer can hang or crash this
+one, whichever thread asks.
 """
 
 from __future__ import annotations

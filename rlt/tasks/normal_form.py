@@ -1,4 +1,4 @@
-r"""Answers in one writing, and what can be said of two of them without computer algebra.
+r"""Answers in one notation, and how two of them compare without computer algebra.
 
 `normal_form` brings answers that say the same to the same text where that is cheap: LaTeX that only lays
 out goes, numbers are reduced. Equal forms are equal answers; different ones may still be. `decide` adds

@@ -42,7 +42,7 @@ class Parts(NamedTuple):
 
 
 def split(plain: str, *marks: str) -> list[str]:
-    """Return the pieces of a text between marks that stand in no bracket."""
+    """Return the pieces of a text between marks that are in no bracket."""
     pieces: list[str] = []
     depth = start = 0
     for match in _TOKEN.finditer(plain):
@@ -117,7 +117,7 @@ def value_of(answer: str, reference: str) -> tuple[str, str] | bool | None:
 
 
 def _rounded_off(plain: str) -> str:
-    r"""Return what stands before `\approx`, or behind it where a name does."""
+    r"""Return what is before `\approx`, or behind it where a name does."""
     if r"\approx" not in plain:
         return plain
     first, *others = split(plain, r"\approx")

@@ -27,7 +27,7 @@ def load_handlers() -> dict[str, Any]:
     """Return its handlers by our names, each reading the reference in one column.
 
     The package of the tasks itself imports the handlers of code benchmarks with all that they need, and its
-    base class datasets and pydantic for loading. Neither has a part in a verdict, so both are left out.
+    base class datasets and pydantic for loading. Neither has a part in a verdict, so neither is loaded.
     """
     evals = find_spec("skythought.evals")
     assert evals is not None
@@ -44,7 +44,7 @@ def load_handlers() -> dict[str, Any]:
 
 
 class _Handler:
-    """Stands for the base class of its handlers, which holds the configuration and loads data."""
+    """Replaces the base class of its handlers, which holds the configuration and loads data."""
 
     def __init__(self, task_config: SimpleNamespace) -> None:
         self.task_config = task_config

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NUM_BINS = 20
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 PASSES = (1, 2, 4, 8)
-"""Rows of a forward pass for which padding is told."""
+"""Rows of a forward pass for which padding is reported."""
 BAR_WIDTH = 24
 Table = tuple[str, list[list[str]]]
 """A title, and rows of cells, the head first."""
@@ -63,8 +63,8 @@ class Plan:
     max_length: int
     problems: int
     rows: int
-    left_out: int
-    """Explanations that a selection left out, and places without one."""
+    excluded: int
+    """Explanations that a selection excluded, and places without one."""
     not_well_formed: int
     """Of all explanations."""
     mean: float
@@ -106,7 +106,7 @@ def make_plan(
         max_length=max_length,
         problems=len(problems),
         rows=len(rows),
-        left_out=len(traces) - len(rows),
+        excluded=len(traces) - len(rows),
         not_well_formed=sum(t.explanation is not None and not is_well_formed(t) for t in traces),
         mean=fmean(rows),
         quantiles={f"{share:.0%}": nearest_rank(rows, share) for share in QUANTILES},

@@ -50,23 +50,23 @@ class Sample:
         return spread_seed(seed, int(self.row.problem.id, 16), self.sample_index)
 
 
-Wanted = Mapping[str, Sequence[int]]
-"""By problem_id, the samples that are wanted; none means as many as of any problem."""
+Requested = Mapping[str, Sequence[int]]
+"""By problem_id, the samples to draw; none means as many as of any problem."""
 
 
 def plan_samples(
-    rows: Sequence[Prompted], num_samples: int, first_index: int = 0, wanted: Wanted | None = None
+    rows: Sequence[Prompted], num_samples: int, first_index: int = 0, requested: Requested | None = None
 ) -> list[Sample]:
     """Return the samples in the order of the rows, `num_samples` of each.
 
     They are numbered within their problem, from `first_index` on, over all rows that hold it. Samples that
-    `wanted` asks for by number are drawn once.
+    `requested` asks for by number are drawn once.
     """
     next_index: dict[str, int] = defaultdict(lambda: first_index)
     samples: dict[Key, Sample] = {}
     for row in rows:
         start = next_index[row.problem.id]
-        indices = (wanted or {}).get(row.problem.id) or range(start, start + num_samples)
+        indices = (requested or {}).get(row.problem.id) or range(start, start + num_samples)
         next_index[row.problem.id] = start + num_samples
         for index in indices:
             samples.setdefault((row.problem.id, index), Sample(row, index))
@@ -82,7 +82,7 @@ def samples_digest(samples: Sequence[Sample]) -> str:
 
 
 def read_sample(sample: Sample, completion: Completion, layout: TeacherLayout) -> dict[str, Any]:
-    """Return the sample's line of the journal: the explanation as the reward sees it, and what ails it."""
+    """Return the sample's line of the journal: the explanation as the reward sees it, and its faults."""
     explanation = layout.split(completion.token_ids)
     text = str(layout.tokenizer.decode(list(explanation.token_ids)))
     return {

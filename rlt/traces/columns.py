@@ -34,8 +34,8 @@ def is_well_formed(trace: Trace) -> bool:
     """Whether a trace is a whole explanation: as the source says, else with a text that was not cut off."""
     if trace.explanation is None or not trace.explanation.strip():
         return False
-    said = flag(trace.problem, "well_formed")
-    return trace.problem.extra.get("finish_reason") != "length" if said is None else said
+    stored = flag(trace.problem, "well_formed")
+    return trace.problem.extra.get("finish_reason") != "length" if stored is None else stored
 
 
 def is_chosen(trace: Trace) -> bool:

@@ -1,4 +1,4 @@
-"""Samples on disk as they are finished, so that a killed collection goes on where it stopped.
+"""Samples on disk as they are finished, so that a killed collection continues where it stopped.
 
 journal.jsonl holds one line per sample, in the order in which they were done. Samples that are drawn together
 are a unit: of a unit that a kill cut short, and of a torn last line, nothing is kept.

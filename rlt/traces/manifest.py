@@ -1,4 +1,4 @@
-"""What the files of a folder depend on: only the same inputs, models and settings may go on in it."""
+"""What the files of a folder depend on: only the same inputs, models and settings may continue in it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME = "manifest.json"
 
 
 def open_manifest(directory: Path, manifest: Mapping[str, Any], what: str) -> None:
-    """Write a folder's manifest; raises CheckpointError where another one stands there already.
+    """Write a folder's manifest; raises CheckpointError where another one is there already.
 
     `what` is what the folder holds, for the message. It names the first difference in the manifest's order.
     """

@@ -18,7 +18,7 @@ from rlt.records import Trace
 
 @dataclass(frozen=True)
 class Place:
-    """Where a trace stands among those of its problem."""
+    """The rank of a trace among those of its problem."""
 
     rank: int | None
     """None for a fallback."""

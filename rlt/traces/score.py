@@ -20,6 +20,7 @@ from rlt.models.logprobs import LogprobModel, Request
 from rlt.records import Explanation, Problem, Trace
 from rlt.rewards.likelihood import LikelihoodReward, is_scorable
 from rlt.rewards.student import StudentText
+from rlt.traces.distance import distances
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Size:
 class TraceReader:
     """Traces as token sequences of a teacher and of students.
 
-    `teacher` lays out the prompt of a frozen teacher. Without one the first student's tokenizer stands for
+    `teacher` lays out the prompt of a frozen teacher. Without one the first student's tokenizer is used for
     the one that wrote the explanations.
     """
 
@@ -135,21 +136,27 @@ class TraceScorer:
     def __call__(self, traces: Sequence[Trace], why: Sequence[str | None]) -> list[dict[str, Any]]:
         """Return a row for each trace: its key, `score`, `breakdown`, and `why` there is no score.
 
+        `breakdown` also tells how far student_model is from the trace (distance.py).
+
         `why[i]` says why trace i is not to be scored, or is None. Collective where a model is sharded: every
         process comes here, with nothing where it has nothing.
         """
         wanted = [trace for trace, reason in zip(traces, why, strict=True) if reason is None]
-        scores = iter(self.reward.score(*self.read(wanted)))
+        problems, explanations, teacher = self.read(wanted)
+        measured = self.reward.measure(problems, explanations, teacher)
+        scores = iter(self.reward.judge(problems, explanations, measured))
+        first_students = iter(students[0] for students in measured)
         rows = []
         for trace, reason in zip(traces, why, strict=True):
             row = {"problem_id": trace.problem.id, "sample_index": trace.sample_index}
             score = next(scores) if reason is None else None
+            far = distances(next(first_students)) if reason is None else {}
             if score is None or not is_scorable(score):
                 reason = reason or "a model gave no finite number"
                 rows.append({**row, "score": None, "breakdown": None, "why": reason})
             else:
                 parts = {name: value if isfinite(value) else None for name, value in score.parts.items()}
-                rows.append({**row, "score": score.reward, "breakdown": parts, "why": None})
+                rows.append({**row, "score": score.reward, "breakdown": {**parts, **far}, "why": None})
         return rows
 
 

@@ -1,4 +1,4 @@
-"""Choose the explanations that students are trained on, and say why every other one was left out. Pure.
+"""Choose the explanations that students are trained on, and say why every other one was skipped. Pure.
 
 Which explanation of a problem wins, ties and fallbacks are decided in rank.py: a rule only says by which
 number explanations are ranked. Nothing depends on the order of the traces.
@@ -15,11 +15,13 @@ from typing import Any
 from rlt.config.schema import SelectSettings
 from rlt.records import Trace
 from rlt.traces.columns import is_well_formed, score_of
+from rlt.traces.distance import distance_of, measure_of, summarize_distances
 from rlt.traces.rank import rank_traces
 
 NO_EXPLANATION = "no explanation"
 NOT_WELL_FORMED = "not well-formed"
 NO_SCORE = "no score"
+NO_DISTANCE = "no distance from the student"
 OUTSIDE = "rank outside of the bucket"
 RESERVED = "reserved as a fallback"
 ANOTHER = "another explanation was chosen"
@@ -48,18 +50,32 @@ def draw(trace: Trace, seed: int) -> float:
     return int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "big") / 2**64
 
 
-Key = Callable[[Trace, int | None, int], float | None]
-"""(trace, its length, seed) -> the number that it is ranked by, the highest first."""
+@dataclass(frozen=True)
+class Known:
+    """What a rule may go by, besides what the trace itself says."""
+
+    length: int | None
+    distance: float | None
+    """How far the student is from it (distance.py)."""
+    seed: int
+
+
+Key = Callable[[Trace, Known], float | None]
+"""The number that a trace is ranked by, the highest first."""
 _KEYS: dict[str, Key] = {
-    "first": lambda _trace, _length, _seed: 0.0,
-    "best": lambda trace, _length, _seed: score_of(trace),
-    "shortest": lambda _trace, length, _seed: None if length is None else -float(length),
-    "random": lambda trace, _length, seed: draw(trace, seed),
+    "first": lambda _trace, _known: 0.0,
+    "best": lambda trace, _known: score_of(trace),
+    "shortest": lambda _trace, known: None if known.length is None else -float(known.length),
+    "random": lambda trace, known: draw(trace, known.seed),
+    "nearest": lambda _trace, known: None if known.distance is None else -known.distance,
+    "farthest": lambda _trace, known: known.distance,
 }
-_NEED_FORM = ("first", "shortest", "random")
+_NEED_FORM = ("first", "shortest", "random", "nearest", "farthest")
 """Rules that choose among well-formed explanations only; a score speaks for itself."""
 SCORE_RULES = ("best", "rank")
 """Rules that read scores."""
+DISTANCE_RULES = ("nearest", "farthest")
+"""Rules that read how far the student is from a trace."""
 
 
 def select(
@@ -86,13 +102,14 @@ def select(
         return [reason or decision for reason, decision in zip(unusable, ranked, strict=True)]
     key = _KEYS[settings.rule]
     usable = [i for i, reason in enumerate(unusable) if reason is None]
-    keys = [key(traces[i], lengths[i], seed) for i in usable]
+    measure = measure_of(traces)
+    keys = [key(traces[i], Known(lengths[i], distance_of(traces[i], measure), seed)) for i in usable]
     places = rank_traces([traces[i] for i in usable], keys)
     winners = {
         traces[i].problem.id: traces[i] for i, place in zip(usable, places, strict=True) if place.selected
     }
     decided = {
-        i: _decided(traces[i], number, winners.get(traces[i].problem.id))
+        i: _decided(traces[i], number, winners.get(traces[i].problem.id), settings.rule)
         for i, number in zip(usable, keys, strict=True)
     }
     return [reason or decided[i] for i, reason in enumerate(unusable)]
@@ -113,13 +130,17 @@ def dropped_rows(traces: Sequence[Trace], decisions: Sequence[Decision]) -> list
 
 
 def summarize_selection(traces: Sequence[Trace], decisions: Sequence[Decision]) -> dict[str, Any]:
-    """Return the counts of a selection; `dropped` by reason, the most frequent first."""
+    """Return the counts of a selection; `dropped` by reason, the most frequent first.
+
+    `distance` is how far the student is from the traces, None where the source does not say.
+    """
     why = Counter(decision.why for decision in decisions if decision.why)
     problems: dict[str, set[str]] = defaultdict(set)
     for trace, decision in zip(traces, decisions, strict=True):
         problems[decision.why or ""].add(trace.problem.id)
     chosen = [trace for trace, decision in zip(traces, decisions, strict=True) if decision.selected]
     num_problems = len({trace.problem.id for trace in traces})
+    selected = [decision.selected for decision in decisions]
     return {
         "problems": num_problems,
         "traces": len(traces),
@@ -130,6 +151,7 @@ def summarize_selection(traces: Sequence[Trace], decisions: Sequence[Decision]) 
             reason: {"traces": count, "problems": len(problems[reason])}
             for reason, count in sorted(why.items(), key=lambda item: (-item[1], item[0]))
         },
+        "distance": summarize_distances(traces, selected, measure_of(traces)),
     }
 
 
@@ -154,14 +176,14 @@ def _in_bucket(trace: Trace, rank: int | None, settings: SelectSettings) -> Deci
     return Decision(None) if first <= rank <= last else Decision(OUTSIDE, f"rank {rank}")
 
 
-def _decided(trace: Trace, number: float | None, winner: Trace | None) -> Decision:
+def _decided(trace: Trace, number: float | None, winner: Trace | None, rule: str) -> Decision:
     """Return the decision about a trace that could have been chosen."""
     if trace is winner:
         return Decision(None)
     if trace.is_fallback:
         return Decision(RESERVED)
     if number is None:
-        return Decision(NO_SCORE, _said(trace))
+        return Decision(NO_DISTANCE if rule in DISTANCE_RULES else NO_SCORE, _said(trace))
     assert winner is not None, "a trace with a number is ranked, so one of its problem is chosen"
     return Decision(ANOTHER, f"sample_index {winner.sample_index}")
 

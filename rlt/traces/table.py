@@ -1,4 +1,4 @@
-"""Rows of traces as files hold them: what the source said, who wrote it, the score, the place, the choice."""
+"""Rows of traces as files hold them: columns of the source, teacher, score, place, choice."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ COLUMNS = (
 )
 """Every trace has these; those of a source come after them."""
 _SOURCE_FIELDS = ("finish_reason", "teacher", "sampling")
-"""Of whoever collected the traces: null where the source does not know."""
+"""About the collection of the traces: null where the source does not know."""
 _NESTED = ("breakdown", "messages")
-"""Columns of ours that are stored as they are."""
+"""Columns of this project that are stored as they are."""
 
 
 def trace_row(

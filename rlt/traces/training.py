@@ -1,4 +1,4 @@
-"""Which traces a student is trained on: those that no selection left out, and what is malformed.
+"""Which traces a student is trained on: those that no selection excluded, and what is malformed.
 
 Rows come from collect_traces, score_traces, a selection, or any dataset with reasoning traces.
 """
@@ -28,7 +28,7 @@ class TrainingTraces:
 
     rows: KeptRows[Trace]
     num_unselected: int
-    """Rows that a selection left out."""
+    """Rows that a selection excluded."""
     num_malformed: int
     """Malformed traces, whether they were kept or dropped."""
 
@@ -46,7 +46,7 @@ def load_training_traces(data: DataSettings, source: str, tags: TagStyle, malfor
     chosen = {n: row for n, row in checked.items.items() if flag(row.problem, "selected") is not False}
     num_unselected = len(checked.items) - len(chosen)
     if num_unselected:
-        logger.info("%d of %d rows are left out: not selected", num_unselected, len(checked.items))
+        logger.info("%d of %d rows are skipped: not selected", num_unselected, len(checked.items))
     if not chosen:
         raise DataError(f"{source} has no row to train on: in all of them `selected` is false")
     traces = _one_each(take_subset(replace(checked, items=chosen), data.subset))
@@ -103,7 +103,7 @@ def _one_each(rows: KeptRows[ExplainedRow]) -> KeptRows[Trace]:
 
 
 def _without(traces: KeptRows[Trace], out: set[int], reason: str) -> KeptRows[Trace]:
-    """Return the traces without some, which are listed as left out."""
+    """Return the traces without some, which are listed as skipped."""
     kept = {n: trace for n, trace in traces.items.items() if n not in out}
     if not kept:
         raise DataError(f"{traces.source} has no row to train on: {reason}, in all of them")

@@ -1,4 +1,4 @@
-"""Warnings about a running training: each is said once, not at every step."""
+"""Warnings about a running training: each is logged once, not at every step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Alarms:
     """
 
     def __init__(self, *, speaks: bool) -> None:
-        """Only a process that `speaks` logs; all of them keep `raised`, the names of what was said."""
+        """Only a process that `speaks` logs; all of them keep `raised`, the names of the warnings so far."""
         self._speaks = speaks
         self.raised: set[str] = set()
 

@@ -88,9 +88,9 @@ def grpo_arguments(config: Config, context: RunContext) -> dict[str, Any]:
 
 
 def patience(generation: GenerationSettings) -> int:
-    """Return the seconds within which a run goes on or fails, whatever is stuck.
+    """Return the seconds within which a run continues or fails, whatever is stuck.
 
-    That is: servers are silent for too long, then a sync takes too long. A generation that goes on may last
+    That is: servers are silent for too long, then a sync takes too long. A generation that continues may last
     longer, and no process waits for it in a collective (generation/heartbeat.py).
     """
     return max(DDP_TIMEOUT, math.ceil(generation.request_timeout + generation.sync_timeout + 600))

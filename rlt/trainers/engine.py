@@ -49,7 +49,7 @@ class Engine(Protocol):
     def sample(
         self, prompts: Rows, seeds: Sequence[int], group: int, sampling: Sampling | None = None
     ) -> list[Completion]:
-        """Return one completion per row of this process; `sampling` stands for the engine's own.
+        """Return one completion per row of this process; `sampling` replaces the engine's own.
 
         `group` consecutive rows over all processes share a prompt; a row's seed decides its sample, with
         servers the seed of the group's first row decides all of them.

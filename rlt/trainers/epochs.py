@@ -1,4 +1,4 @@
-"""What transformers and TRL leave to be said about resuming: ended runs, sums, settings."""
+"""What transformers and TRL do not handle when a run resumes: ended runs, sums, settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class CountOn(TrainerCallback):
-    """Goes on from a checkpoint's sums of losses and tokens, which both trainers would begin at 0 again."""
+    """Continues from a checkpoint's sums of losses and tokens, which both trainers would begin at 0 again."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -36,7 +36,7 @@ class CountOn(TrainerCallback):
 
 
 class SettingsOfNow(TrainerCallback):
-    """Goes on with the optimizer's settings of this run, not with those of the run that wrote the checkpoint.
+    """Continues with the optimizer's settings of this run, not with those that the checkpoint holds.
 
     Loading a checkpoint puts its learning rate, base rate, weight decay, betas and epsilon back, so that what
     was typed would be accepted and lost, and further epochs would begin at the 0 where a schedule had ended.
@@ -70,8 +70,8 @@ class SettingsOfNow(TrainerCallback):
             group.update(lr=rate, initial_lr=args.learning_rate)
         if rates[0] != before and state.is_world_process_zero:
             logger.info(
-                "the learning rate goes on at %.4g, as the schedule over %d steps has it after step %d; the "
-                "checkpoint holds %.4g",
+                "the learning rate continues at %.4g, as the schedule over %d steps has it after step %d; "
+                "the checkpoint holds %.4g",
                 *(rates[0], state.max_steps, state.global_step, before),
             )
 

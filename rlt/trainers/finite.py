@@ -1,6 +1,6 @@
 """A training ends at the step in which a number is none: a loss, a gradient norm, a weight, an evaluation.
 
-transformers would go on. It logs the mean of earlier losses in place of one that is not finite
+transformers would continue. It logs the mean of earlier losses in place of one that is not finite
 (`logging_nan_inf_filter`; at the first step that is 0), lets the optimizer step on such gradients, and saves
 what comes of it. DeepSpeed leaves such steps out one by one, with a gradient norm of -1 or infinity. Here
 every process ends together, before anything of the step is written; metrics.jsonl gets its line, in which
@@ -31,7 +31,7 @@ _WATCHED = ("_loss", "_reward")
 
 
 class FiniteTraining(KeepsBeside):
-    """Stands before a trainer of TRL's and looks at the numbers of each optimizer step.
+    """A mixin in front of a trainer of TRL that checks the numbers of each optimizer step.
 
     `_get_grad_norm` is overridden because it is called once a step on every process, after the last backward
     pass and before the optimizer; the callbacks at that place are not given the norm.
@@ -43,6 +43,8 @@ class FiniteTraining(KeepsBeside):
         self._step_logs: Logs = {}
         self.add_callback(_Watch(self))
 
+    # transformers' replaces a loss that is no number by the mean before it is logged; ours sees each one
+    # first.
     @override
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss = super().training_step(*args, **kwargs)
@@ -76,7 +78,7 @@ class FiniteTraining(KeepsBeside):
         return found[0] if len(found) == 1 else f"{found[0]} and {len(found) - 1} more"
 
     def where_to_go_on(self, step: int, broken: str | None) -> str:
-        """Return the last whole checkpoint, and with what to go on; collective."""
+        """Return the last whole checkpoint, and with what to continue; collective."""
         assert self.args.output_dir is not None
         directory = Path(self.args.output_dir)
         kept = on_main_process(self.accelerator, lambda: last_whole(directory))
@@ -84,7 +86,7 @@ class FiniteTraining(KeepsBeside):
         if self.args.max_grad_norm == 0:
             change += " or trainer.max_grad_norm=1"
         if kept is not None:
-            return f"{kept} is the last whole checkpoint: resume_from=latest goes on there, with {change}"
+            return f"{kept} is the last whole checkpoint: resume_from=latest continues there, with {change}"
         if broken and step <= 1:
             return f"there is no checkpoint: take a model whose weights are all numbers, or {change}"
         return f"there is no whole checkpoint yet: start anew with {change}"

@@ -40,7 +40,7 @@ _SEED = 0
 def check_prompts(prompts: Iterable[Sequence[int]], length: int) -> list[list[int]]:
     """Return prompts of real ids: one that leaves the last tokens of `length` to be sampled, and a short one.
 
-    The long one is the prompts of the data in a row; the short one is its end, and is left out where it would
+    The long one is the prompts of the data in a row; the short one is its end, and is skipped where it would
     not be much shorter.
     """
     size = length - num_sampled(length)

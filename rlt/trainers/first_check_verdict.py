@@ -181,15 +181,15 @@ class Judge:
 
     def _elsewhere(self, found: Scored) -> str:
         """Say what else was measured: near the start, and with the other parts of the engine."""
-        said = []
+        parts = []
         if (short := self._beside(found)) is not None:
-            said.append(f"by {short.drift.mean:.3g} after {len(self._prompts[1])}")
+            parts.append(f"by {short.drift.mean:.3g} after {len(self._prompts[1])}")
         same = (found.model, found.process, found.prompt)
         others = [
             s for s in self._scored if (s.model, s.process, s.prompt) == same and s.engine != found.engine
         ]
-        said += [f"from {other.engine} by {other.drift.mean:.3g}" for other in others]
-        return "".join(f", {words}" for words in said)
+        parts += [f"from {other.engine} by {other.drift.mean:.3g}" for other in others]
+        return "".join(f", {words}" for words in parts)
 
     def _grows(self, found: Scored) -> bool:
         """Return whether the difference is much smaller after the short prompt."""
@@ -234,7 +234,7 @@ class Judge:
     def _way_out(self, drift: Drift) -> str:
         if not math.isfinite(drift.mean):
             return ""
-        return f" (generation.drift_limit={2 * drift.mean:.1g} would let the run go on as it is)"
+        return f" (generation.drift_limit={2 * drift.mean:.1g} would let the run continue as it is)"
 
 
 def _place(model: str) -> str:

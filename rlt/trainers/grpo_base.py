@@ -2,7 +2,7 @@
 
 Where vLLM is installed, `trl.generation` imports it into the training process. Generation here goes over HTTP
 (rlt/generation), so that would be 3 s and 160 MB in every process for nothing, and `vllm.env_override` would
-change settings of torch's compiler there. While the trainer is imported, TRL is told that there is no vLLM.
+change settings of torch's compiler there. While the trainer is imported, TRL finds no vLLM.
 Its own `use_vllm` thus finds none afterwards; it is not handed on (arguments.py).
 """
 

@@ -3,7 +3,7 @@
 A step begins when transformers reads its rows and ends when the optimizer has stepped; evaluations,
 checkpoints and log lines lie between steps. Metrics are means over the steps since the last log line:
 
-- `time/step`; `time/PHASE`: the seconds in which a phase was going on anywhere, on one process or on
+- `time/step`; `time/PHASE`: the seconds in which a phase was continuing anywhere, on one process or on
   several, or on a server. Phases may overlap, so they need not add up to the step.
 - `time/wait`: the mean over the training processes of the seconds in which each computed nothing, because it
   waited for completions or for other processes. What a process waits inside a phase counts as that phase.
@@ -39,7 +39,7 @@ from rlt.surroundings.timeline import PHASES, WAIT, Span, Stopwatch, Timeline, m
 from rlt.trainers.finite import FiniteTraining
 
 logger = logging.getLogger(__name__)
-_TOLD_APART = 1 / 500
+_SHORTEST = 1 / 500
 """Of a step: shorter pauses between two spans of a phase are not kept."""
 
 
@@ -73,7 +73,7 @@ class Meter:
     """Keeps what this process does in each step; `metrics` puts the processes' steps together."""
 
     def __init__(self, accelerator: Accelerator, peak: Peak | None) -> None:
-        """`peak` is None where the share of it cannot be told."""
+        """`peak` is None where the share of it is unknown."""
         self.stopwatch = Stopwatch()
         self.write: Callable[[Timeline], None] = lambda timeline: None  # noqa: ARG005 - nobody listens
         """Takes the last step before each log line; called on the main process."""
@@ -142,7 +142,7 @@ def timeline(number: int, parts: Sequence[Step]) -> Timeline:
         for span in part.spans
     ]
     seconds = max(part.ended - begins[part.boot] for part in parts)
-    kept = merged(spans, seconds * _TOLD_APART)
+    kept = merged(spans, seconds * _SHORTEST)
     return Timeline(number, seconds, kept)
 
 
@@ -193,17 +193,17 @@ def peak_of(model: Any, device: torch.device) -> Peak | None:
     try:
         size = size_of(model.config.to_dict(), model.config.name_or_path)
     except NoForecast as error:
-        logger.info("perf/mfu is not told: %s", error)
+        logger.info("perf/mfu is not logged: %s", error)
         return None
     if per_second is None:
-        logger.info("perf/mfu is not told: %s is not in rlt/surroundings/gpus.py", name)
+        logger.info("perf/mfu is not logged: %s is not in rlt/surroundings/gpus.py", name)
         return None
     passes = 2 if hasattr(model, "get_base_model") else 3  # adapters: no gradients of the weights
     return Peak(lambda tokens, context: passes * size.forward_flops(tokens, context), per_second)
 
 
 class MeteredTraining(FiniteTraining):
-    """Stands before a trainer of TRL's and tells its meter where a step and its update begin and end.
+    """A mixin in front of a trainer of TRL: it tells the meter where a step and its update begin and end.
 
     `get_batch_samples` is overridden because it is the first call of each step, and `_prepare_inputs`
     because it returns what a pass computes. It has to be the first to override that one.

@@ -10,7 +10,7 @@ from rlt.config.schema import MonitorSettings
 
 @dataclass(frozen=True)
 class Limit:
-    """A monitor's value above or below which a line of advice is said, once."""
+    """A monitor's value above or below which a line of advice is logged, once."""
 
     monitor: str
     side: str
@@ -72,6 +72,12 @@ def teacher_limits(settings: MonitorSettings) -> list[Limit]:
             "completions are cut by their length: raise max_completion_length, or keep them out of the loss "
             "with trainer.mask_truncated=true",
         ),
+        *_limits_of_groups(settings, stronger_kl),
+    ]
+
+
+def _limits_of_groups(settings: MonitorSettings, stronger_kl: str) -> list[Limit]:
+    return [
         Limit(
             "zero_variance",
             "max",

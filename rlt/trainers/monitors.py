@@ -1,7 +1,7 @@
 """Monitors of RL: what goes wrong while the reward still looks well, with advice.
 
 They read the rows of samples, those of all processes, and change nothing in training. What is measured is
-what the rows have; what is warned of stands in `monitor_limits.py`. Engine drift has its own place,
+what the rows have; what is warned of is in `monitor_limits.py`. Engine drift has its own place,
 `drift_log.py`, and shares the alarms.
 """
 
@@ -23,7 +23,7 @@ from rlt.trainers.monitor_limits import Limit, LimitsOf, teacher_limits
 logger = logging.getLogger(__name__)
 
 FILE = "monitors.json"
-"""In a checkpoint: the baseline of the lengths, and the alarms that were said."""
+"""In a checkpoint: the baseline of the lengths, and the alarms that were raised."""
 _ROUNDING = 1e-6
 """Rewards that differ by less are equal."""
 Rows = Sequence[dict[str, Any]]

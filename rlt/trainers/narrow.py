@@ -61,6 +61,9 @@ class NarrowPasses(GRPOTrainer):
                     hold_to_own_head(plain, self.temperature)
                     add_token_query(plain)
 
+    # TRL's slices the padded batch of a generation, which it has shuffled, by rows. Ours lets it, then makes
+    # the slices anew and puts them where it looks next (`_buffered_inputs`). It breaks if TRL keeps them
+    # elsewhere.
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """Return the next micro-batch; of each new generation, all are first made as narrow as their rows."""
         assert self.model is not None, "the constructor has made it"
@@ -102,6 +105,8 @@ class NarrowPasses(GRPOTrainer):
         # The first call of a step generates, and the last one ends in the optimizer.
         return [first, *({} for _ in range(len(window) - len(passes))), *others]
 
+    # TRL's counts `_step` and times the pass. Ours skips the pass of a micro-batch whose rows have joined
+    # others, and counts: `_step` is TRL's place in `_buffered_inputs`.
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the loss of a micro-batch, 0 without a pass where its rows have joined others."""
         batches: Any = self._buffered_inputs
@@ -132,6 +137,7 @@ class NarrowPasses(GRPOTrainer):
         averages_by_pass = self.loss_type == "bnpo" or self._entropy_bonus_enabled or self.aux_loss_enabled
         return not averages_by_pass and self.top_entropy_quantile == 1.0
 
+    # TRL's returns them to its loss and forgets them. Ours keeps a view, from which drift is measured.
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
     ) -> Any:

@@ -1,7 +1,7 @@
 """In which order a training takes its rows: in each epoch a permutation of the dataset, by seed and epoch.
 
-The permutation is over all rows of the dataset, and those that were left out (bad, too long, in a benchmark)
-are skipped in it. So all others keep their places whatever is left out, as in the original, which leaves
+The permutation is over all rows of the dataset, and those that were skipped (bad, too long, in a benchmark)
+are skipped in it. So all others keep their places whatever is skipped, as in the original, which leaves
 nothing out. transformers' sampler and TRL's shuffle the rows that are left: one row less, and every problem
 of a run would be another.
 """
@@ -18,7 +18,7 @@ from trl.trainer.utils import RepeatSampler
 
 @dataclass(frozen=True)
 class Places:
-    """Where the rows of a training stand in their dataset."""
+    """Where the rows of a training are in their dataset."""
 
     of_rows: Sequence[int]
     """The place of each row, counted from 0."""
@@ -34,7 +34,7 @@ class Places:
 
 
 def all_of(num_rows: int) -> Places:
-    """Return the places of a dataset of which no row was left out."""
+    """Return the places of a dataset of which no row was skipped."""
     return Places(range(num_rows), num_rows)
 
 

@@ -31,7 +31,7 @@ from rlt.models.own_head import OwnHead, Sample, find_own_head, is_partitioned
 
 logger = logging.getLogger(__name__)
 IGNORED = -100
-"""The label of a token that the loss leaves out."""
+"""The label of a token that the loss ignores."""
 
 
 @contextmanager

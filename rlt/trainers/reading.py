@@ -102,10 +102,14 @@ class ReadOnce(NarrowPasses):
         corrects = self.vllm_importance_sampling_correction and not self._corrects_in_update
         return corrects or not self._step_is_one_update
 
+    # TRL's asks for old log-probabilities (policy, then reference) once all completions are there. Ours notes
+    # which it will ask for, so that `read` computes them row by row, and hides the correction where the
+    # update makes it: TRL reads `vllm_importance_sampling_correction` here and nowhere else before the loss.
+    # It breaks if TRL asks in another order (an assertion below) or reads the switch elsewhere.
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._values = {}
-        wanted = {"policy": self._old_logprobs_are_read, "reference": self.beta != 0.0}
-        self._asked_for = [name for name, is_read in wanted.items() if is_read]  # in TRL's order
+        read = {"policy": self._old_logprobs_are_read, "reference": self.beta != 0.0}
+        self._asked_for = [name for name, is_read in read.items() if is_read]  # in TRL's order
         corrects = self.vllm_importance_sampling_correction
         self.vllm_importance_sampling_correction = corrects and not self._corrects_in_update
         try:
@@ -124,7 +128,7 @@ class ReadOnce(NarrowPasses):
         policy: Sequence[Tensor | None] = [None] * len(rows)
         reference: Sequence[Tensor | None] = [None] * len(rows)
         if "reference" in self._asked_for:
-            with self.meter.span("reference"), self._reference_model() as model:
+            with self.meter.span("reference"), self.reference_model() as model:
                 reference = self.logprobs(model, requests, runs)
         with self.meter.span("reward"):
             if self.reads_policy or "policy" in self._asked_for:
@@ -140,7 +144,7 @@ class ReadOnce(NarrowPasses):
             return self.logprobs(self.model, requests, runs)
 
     @contextmanager
-    def _reference_model(self) -> Iterator[Any]:
+    def reference_model(self) -> Iterator[Any]:
         """Open the reference: a model of its own, or the policy without its adapters."""
         if self.ref_model is not None:
             yield self.ref_model
@@ -151,6 +155,8 @@ class ReadOnce(NarrowPasses):
         with use_adapter(plain, adapter_name=name), evaluation_mode(self.model):
             yield self.model
 
+    # TRL's runs the model. Ours does so with gradients alone; without them it looks up what `read` has
+    # computed.
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
     ) -> Any:
@@ -172,6 +178,8 @@ class ReadOnce(NarrowPasses):
             to_fill[: len(values)] = values
         return logprobs_BC.to(self.accelerator.device), None, None
 
+    # TRL's reads `importance_sampling_ratio` from the inputs after its pass with gradients. Ours keeps those
+    # inputs, a copy, so that `_correct` can put the ratio in during that pass.
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         self._loss_inputs = dict(inputs)
         return super()._compute_loss(model, self._loss_inputs)

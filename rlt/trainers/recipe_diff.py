@@ -37,7 +37,7 @@ def differences(config: Config) -> list[tuple[str, Any, Any]]:
     arguments = (grpo_arguments if is_rl else sft_arguments)(
         config, RunContext(1, use_cpu=False, deepspeed=True)
     )
-    if is_rl and config.trainer.ref_sync_steps:  # done by our own trainer, so TRL is not told
+    if is_rl and config.trainer.ref_sync_steps:  # done by our own trainer, so TRL's setting stays off
         arguments["sync_ref_model"] = True
         arguments["ref_model_sync_steps"] = config.trainer.ref_sync_steps
         arguments["ref_model_mixup_alpha"] = config.trainer.ref_mixup

@@ -18,7 +18,6 @@ Not reachable by extension: with a GPU but no Triton, and on a CPU, TRL's loss p
 from __future__ import annotations
 
 import math
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -29,14 +28,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from accelerate.utils import gather_object
-from datasets import Dataset
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl.trainer.grpo_config import GRPOConfig
 
-from rlt.config.schema import MonitorSettings
 from rlt.errors import GenerationError, NotFinite, first_line
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.generation.collective import on_main_process
@@ -53,61 +48,22 @@ from rlt.trainers.engine import Engine, policy_for_generation
 from rlt.trainers.first_check import check_before_first_step
 from rlt.trainers.first_check_verdict import FirstCheck
 from rlt.trainers.grpo_base import GRPOTrainer
+from rlt.trainers.held_out import EvaluateAtTheEnd, evaluate_held_out
 from rlt.trainers.monitor_limits import LimitsOf
 from rlt.trainers.monitors import Monitors
-from rlt.trainers.order import GroupSampler, Places, all_of
+from rlt.trainers.order import GroupSampler
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.reading import ReadOnce, completion_requests, rows_together
 from rlt.trainers.recompute import SelectiveRecompute
 from rlt.trainers.reference import MovingReference
-from rlt.trainers.sample_rows import mean_parts, number_samples, sample_row
+from rlt.trainers.rl_parts import RLData, RLSettings, SampleSink, indexed
+from rlt.trainers.sample_rows import lengths_by_ending, number_samples, sample_row
 from rlt.trainers.server_engine import ServerEngine
 
-SampleSink = Callable[[str, list[dict[str, Any]]], None]
-"""Takes the name of a table (`step_000001`) and its rows; called on the main process."""
 Layout = TypeVar("Layout", TeacherLayout, StudentLayout)
-_TRAIN, _EVAL = 0, 1
+_TRAIN_SEED = 0
 FIRST_CHECK = "comparing engine and policy"
 """What the time before the first step is called."""
-
-
-@dataclass(frozen=True)
-class RLSettings:
-    """What the trainer needs besides TRL's arguments."""
-
-    ref_sync_steps: int
-    ref_mixup: float
-    drift_limit: float
-    """Warn above this mean |policy - sampled|; infinite where the two are not meant to agree."""
-    drift_error: float | None
-    """Stop above this maximum, where the reward reads the sampled log-probabilities."""
-    mask_truncated: bool
-    """Completions that were cut by their length get no loss."""
-    tokens_per_pass: int
-    """Tokens of a forward pass without gradients; one row may be longer."""
-    joined_tokens: int
-    """Tokens up to which passes of the update with short rows are joined."""
-    rows_per_pass: int
-    """Rows that fit into such a pass at their limits."""
-    come_one_by_one: bool
-    """A step's rows come from servers, so that each may be read when it is there."""
-    eval_num_generations: int
-    monitors: MonitorSettings
-
-
-@dataclass(frozen=True)
-class RLData:
-    """Problems to train on, and held-out ones to evaluate on (may be empty)."""
-
-    train: Sequence[PromptedProblem]
-    held_out: Sequence[PromptedProblem]
-    train_places: Places | None = None
-    """Of `train` in its dataset; None: it is all of it."""
-
-    @property
-    def places(self) -> Places:
-        """Where the problems to train on stand in their dataset."""
-        return self.train_places or all_of(len(self.train))
 
 
 @dataclass(frozen=True)
@@ -121,7 +77,7 @@ class RLParts:
 
 
 class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
-    """Trains a policy by RL; a subclass says what a completion earns and what is told of it."""
+    """Trains a policy by RL; subclasses implement `score` (the reward) and `tell` (the logged columns)."""
 
     limits: ClassVar[LimitsOf]
     """What the monitors warn of."""
@@ -146,10 +102,10 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         with buffers_left_alone():  # of the policy and of the reference, which TRL loads here
             super().__init__(
                 model,
-                reward_funcs=[self.rlt],
+                reward_funcs=[self.total],
                 args=args,
-                train_dataset=_indexed(data.train),
-                eval_dataset=_indexed(data.held_out) if data.held_out else None,
+                train_dataset=indexed(data.train),
+                eval_dataset=indexed(data.held_out) if data.held_out else None,
                 processing_class=layout.tokenizer,
                 peft_config=peft_config,
             )
@@ -173,7 +129,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         # branches that expect sampled log-probabilities, the importance-sampling correction among them.
         self.use_vllm = True
         if data.held_out:
-            self.add_callback(_EvaluateAtTheEnd())
+            self.add_callback(EvaluateAtTheEnd())
         self._last_loaded_step = -1
         self.on_phase: Callable[[str], None] = lambda phase: None  # noqa: ARG005 - nobody listens
         alarms = Alarms(speaks=self.accelerator.is_main_process)
@@ -181,16 +137,16 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         assert self.num_generations is not None
         limits = type(self).limits
         self.monitors = Monitors(settings.monitors, alarms, group=self.num_generations, limits=limits)
-        self.reference: MovingReference | None = None
-        if self.ref_model is not None and settings.ref_sync_steps:
-            self.reference = MovingReference(
-                self.policy,
-                self.ref_model,
-                self.accelerator,
-                every=settings.ref_sync_steps,
-                share=settings.ref_mixup,
-            )
-            self.add_callback(self.reference)
+        self.reference = self._moving_reference()
+
+    def _moving_reference(self) -> MovingReference | None:
+        """Return what moves the reference, as one of the trainer's callbacks; None where it stays."""
+        if self.ref_model is None or not self.settings.ref_sync_steps:
+            return None
+        every, share = self.settings.ref_sync_steps, self.settings.ref_mixup
+        moving = MovingReference(self.policy, self.ref_model, self.accelerator, every=every, share=share)
+        self.add_callback(moving)
+        return moving
 
     @property
     def moving_models(self) -> list[MovingReference]:
@@ -222,12 +178,18 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
     def tell(self, problem: Problem, completion: Completion) -> dict[str, Any]:
         """Return the columns of a sample's row that depend on the layout: its texts, and what they show."""
 
+    # TRL's repeats each prompt for its group and shuffles the rows that it is given. Ours keeps that (it
+    # wraps TRL's RepeatSampler) but shuffles places in the dataset: a skipped row would otherwise change the
+    # order of all others. It breaks if `RepeatSampler` no longer yields indices of whole groups.
     def _get_train_sampler(self, *dataset: Any, **named: Any) -> GroupSampler:
         sampler: Any = super()._get_train_sampler(*dataset, **named)
         return GroupSampler(sampler, self._data.places, lambda: int(self.state.epoch or 0))
 
-    # ---- generation -------------------------------------------------------------------------------
-
+    # TRL's generates, scores and makes the advantages of one generation batch. Ours tells it which problems
+    # its rows are (TRL knows a `prompt` and an `index` alone) and stores the samples with their advantages.
+    # TRL's own `mask_truncated_completions` looks for an end-of-turn token, which a completion that was
+    # stopped at its tag lacks, so the mask is made here, by finish_reason, and `num_items_in_batch` with it.
+    # It breaks if the output loses `advantages`, `completion_mask` or `num_items_in_batch`.
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._batch = [self._data.train[row["index"]] for row in inputs]
         output = super()._generate_and_score_completions(inputs)
@@ -236,43 +198,45 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
             output["completion_mask"] *= torch.tensor(is_whole, device=self.accelerator.device).unsqueeze(1)
             counted: Any = self.accelerator.gather(output["completion_mask"].sum())
             output["num_items_in_batch"] = counted.sum()
-        rows = self._rows(self._batch, self._completions, self._scores)
+        rows = self.rows(self._batch, self._completions, self._scores)
         if self.compares_rewards:
             for row, advantage in zip(rows, output["advantages"].tolist(), strict=True):
                 row["advantage"] = advantage
         step = self.state.global_step + 1
-        for name, value in self.monitors.observe(self._store(f"step_{step:06d}", rows), step).items():
+        for name, value in self.monitors.observe(self.store(f"step_{step:06d}", rows), step).items():
             self._metrics["train"][name].append(value)
         return output
 
+    # TRL's applies the chat template to the text of each prompt. Ours hands over the ids of our layout, which
+    # are never made from text again. It breaks if `_generate` asks for other than ids, images and fields.
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         assert len(prompts) == len(self._batch), "one prompt per row of the batch"
         return [item.prompt_ids for item in self._batch], None, {}
 
+    # TRL's calls the two methods around this one and logs lengths; it takes every completion without an
+    # end-of-turn token for cut. Ours corrects those four metrics by finish_reason. It breaks if TRL renames
+    # them (KeyError) or appends them elsewhere.
     def _generate(self, prompts: list[Any]) -> Any:
-        """Generate, and log what was cut: TRL takes every completion without end-of-turn token for cut."""
         output = super()._generate(prompts)
-        found = [(c.finish_reason == "length", len(c.token_ids)) for c in self._completions]
-        rows: list[tuple[bool, int]] = gather_object(found)
-        whole = [length for is_cut, length in rows if not is_cut] or [0]
-        for name, value in (
-            ("clipped_ratio", sum(is_cut for is_cut, _ in rows) / len(rows)),
-            ("mean_terminated_length", sum(whole) / len(whole)),
-            ("min_terminated_length", min(whole)),
-            ("max_terminated_length", max(whole)),
-        ):
-            self._metrics["train"][f"completions/{name}"][-1] = float(value)
+        for name, value in lengths_by_ending(self._completions).items():
+            self._metrics["train"][f"completions/{name}"][-1] = value
         return output
 
     def policy_for_generation(self) -> AbstractContextManager[Any]:
         """Return a context with the plain policy, its weights gathered under ZeRO-3."""
         return policy_for_generation(self)
 
+    # TRL's samples from its own vLLM client or from the model. Ours samples from our engine, any number of
+    # servers or the policy, with a seed for each row, and reads rows while others are written (reading.py).
+    # It breaks if TRL expects more than completion ids and the log-probabilities they were sampled with.
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *_: Any, **__: Any
     ) -> tuple[list[list[int]], list[list[float]]]:
         first_row = self.accelerator.process_index * len(prompt_ids)
-        seeds = [self._seed(_TRAIN, first_row + i) for i in range(len(prompt_ids))]
+        seeds = [
+            spread_seed(self.args.seed, _TRAIN_SEED, self.state.global_step, first_row + i)
+            for i in range(len(prompt_ids))
+        ]
         group = self.num_generations
         assert group is not None
         read, units = partial(self.read, self._batch), units_of(len(prompt_ids), self.rows_together)
@@ -280,7 +244,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
             with self._engine_ready("train"), self._timed("generate", "train"), self.while_reading():
                 self._completions = self.engine.sample_and_read(prompt_ids, seeds, group, read, units)
         else:
-            self._completions = self._sample(prompt_ids, seeds, group, "train")
+            self._completions = self.sample(prompt_ids, seeds, group, "train")
             self.on_phase(PHASES["reward"])
             with self.while_reading():
                 read(units, self._completions)
@@ -289,12 +253,12 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
     def answer(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
     ) -> list[Completion]:
-        """Return one completion of the current policy per row, drawn as told; every process calls it."""
-        completions = self._sample(prompts, seeds, 1, "eval", sampling)
+        """Return one completion of the current policy per row, sampled as asked; every process calls it."""
+        completions = self.sample(prompts, seeds, 1, "eval", sampling)
         self._metrics["eval"].clear()
         return completions
 
-    def _sample(
+    def sample(
         self,
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
@@ -302,6 +266,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         mode: str,
         sampling: Sampling | None = None,
     ) -> list[Completion]:
+        """Return one completion of the current policy per row; every process calls it."""
         with self._engine_ready(mode), self._timed("generate", mode):
             return self.engine.sample(prompts, seeds, group, sampling)
 
@@ -322,31 +287,13 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
             if isinstance(error, NotFinite) or self.broken_weights():  # nothing of this policy is to be kept
                 step = self.state.global_step + (mode == "train")
                 self.end_training(step, f"generation fails ({first_line(error)})", {"reward": math.nan})
-            kept = self._keep_trained()
+            kept = self.keep_trained(lambda: self.on_phase("saving"))
             raise type(error)(f"{error}\n{kept}" if kept else str(error)) from error
 
-    def _keep_trained(self) -> str | None:
-        """Write a checkpoint of the last whole step, unless there is one; return where it is.
-
-        Samples are drawn before anything of the next step is computed, so it goes on as if nothing had been.
-        """
-        assert self.args.output_dir is not None
-        step = self.state.global_step
-        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
-        if not step:
-            return None
-        if not on_main_process(self.accelerator, (folder / TRAINER_STATE_NAME).is_file):
-            self.on_phase("saving")
-            self._save_checkpoint(self.model, None)
-            self.callback_handler.on_save(self.args, self.state, self.control)
-        return f"step {step} of {self.state.max_steps} is kept in {folder}: resume_from=latest goes on there"
-
-    def _seed(self, phase: int, row: int) -> int:
-        return spread_seed(self.args.seed, phase, self.state.global_step, row)
-
-    # ---- reward -----------------------------------------------------------------------------------
-
-    def rlt(
+    # The one reward function that TRL is given. It is named by what TRL logs it as, `rewards/total/mean`: TRL
+    # takes `__name__` for the name of the metric. It would hand over texts too; ours reads the completions
+    # that `_generate_single_turn` has kept, whose token ids are those that were sampled.
+    def total(
         self, *, completion_ids: list[list[int]], log_metric: Callable[[str, float], None], **_: Any
     ) -> list[float | None]:
         """Return the reward of each completion; TRL calls this. None where it is no number."""
@@ -363,6 +310,9 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
             log_metric("unscorable", float(not is_scorable(score)))
         return [score.reward if is_scorable(score) else None for score in self._scores]
 
+    # TRL's calls the reward functions and gathers their values; a row without a value is NaN, and it warns.
+    # Ours ends the run where no row of the step has one: every advantage would be NaN, and the weights after
+    # it.
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
         rewards = super()._calculate_rewards(*args, **kwargs)  # of all processes
         if rewards.isnan().all():
@@ -370,8 +320,10 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
             self.end_training(self.state.global_step + 1, what, {"reward": math.nan})
         return rewards
 
-    # ---- loss, drift, logs ------------------------------------------------------------------------
-
+    # TRL's runs the policy with gradients and makes the loss. Ours compares the log-probabilities of that
+    # very pass (narrow.py keeps them) with the sampled ones, so that drift costs no pass of its own. It
+    # breaks if the inputs lose `sampling_per_token_logps`, which TRL has only with `use_vllm` (see the
+    # constructor).
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         loss = super()._compute_loss(model, inputs)
         if self._last_loaded_step == self.state.global_step:  # the engine holds this very policy
@@ -379,6 +331,8 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
             self._drift.add(self._loss_logprobs, sampled, mask)
         return loss
 
+    # TRL's adds the means of `_metrics`. Ours adds the drift and the ratios first, in the lines that have a
+    # loss.
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the engine drift since the last call, and warn when it passes its limit."""
         if self.policy.training and math.isfinite(logs.get("loss", math.nan)):
@@ -397,9 +351,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         if phase == "reward" and is_training:
             self.on_phase(PHASES["update"])
 
-    # ---- samples ----------------------------------------------------------------------------------
-
-    def _rows(
+    def rows(
         self,
         items: Sequence[PromptedProblem],
         completions: Sequence[Completion],
@@ -412,7 +364,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
             for i, c, s in zip(items, completions, scores, strict=True)
         ]
 
-    def _store(self, name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def store(self, name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Write the rows of all processes, and return them."""
         gathered: list[dict[str, Any]] = gather_object(rows)
         if self.accelerator.is_main_process:
@@ -420,8 +372,9 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
             self._write_samples(name, gathered)
         return gathered
 
-    # ---- evaluation -------------------------------------------------------------------------------
-
+    # TRL's runs its loss over the evaluation set in batches, with rewards as they come. Ours replaces it:
+    # each problem counts once whatever the number of processes, with seeds of its own. `super(GRPOTrainer,
+    # self).log` goes past TRL's `log`, which would add training metrics that are waiting for their own line.
     def evaluate(
         self,
         eval_dataset: Any = None,  # noqa: ARG002 - held-out problems are given to the constructor
@@ -433,25 +386,14 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         Samples depend on the run's seed, the problem and the weights only; no generator of the training
         run is read or moved.
         """
-        group = self.settings.eval_num_generations
-        mine = range(self.accelerator.process_index, len(self._data.held_out), self.accelerator.num_processes)
-        items = [self._data.held_out[i] for i in mine for _ in range(group)]
-        # The seed leaves the step out: the same randomness before and after training pairs the samples.
-        seeds = [spread_seed(self.args.seed, _EVAL, i, k) for i in mine for k in range(group)]
-        start = time.perf_counter()
-        completions = self._sample([item.prompt_ids for item in items], seeds, group, "eval")
-        scores = self.score(items, completions)
-        rows = self._rows(items, completions, scores)
-        self._store(f"eval_step_{self.state.global_step:06d}", rows)
-        metrics = mean_parts(gather_object(scores), metric_key_prefix)
-        metrics[f"{metric_key_prefix}_runtime"] = time.perf_counter() - start
+        metrics = evaluate_held_out(self, self._data.held_out, metric_key_prefix)
         self._metrics["eval"].clear()
         super(GRPOTrainer, self).log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    # ---- checkpoints ------------------------------------------------------------------------------
-
+    # TRL's writes a model card and calls transformers'. Ours writes the monitors and the reference too,
+    # without which a resumed run would differ.
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # First: transformers writes the file that marks a whole checkpoint, then removes older ones.
         assert self.args.output_dir is not None
@@ -462,24 +404,4 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         super()._save_checkpoint(model, trial)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Write none: the stage writes the run's card."""
-
-
-def _indexed(problems: Sequence[PromptedProblem]) -> Dataset:
-    """Return rows as TRL wants them, with a `prompt`; problem and ids are looked up by `index`."""
-    return Dataset.from_dict({"prompt": [""] * len(problems), "index": list(range(len(problems)))})
-
-
-class _EvaluateAtTheEnd(TrainerCallback):
-    """Evaluates after the last step, whatever eval_steps is."""
-
-    def on_step_end(
-        self,
-        args: TrainingArguments,  # noqa: ARG002
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,  # noqa: ARG002
-    ) -> None:
-        """Ask for an evaluation after the last step."""
-        if state.global_step >= state.max_steps:
-            control.should_evaluate = True
+        """Write none: TRL's would be beside each checkpoint, and the stage writes the run's card."""

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from accelerate.utils import gather_object
+
 from rlt.records import Completion, Problem, Score
 from rlt.rewards.likelihood import is_scorable
 
@@ -45,3 +47,16 @@ def mean_parts(scores: Sequence[Score], prefix: str) -> dict[str, float]:
         for name in scorable[0].parts:
             metrics[f"{prefix}_{name}"] = sum(score.parts[name] for score in scorable) / len(scorable)
     return metrics
+
+
+def lengths_by_ending(completions: Sequence[Completion]) -> dict[str, float]:
+    """Return which share of all processes' completions was cut, and how long the others are; collective."""
+    found = [(c.finish_reason == "length", len(c.token_ids)) for c in completions]
+    rows: list[tuple[bool, int]] = gather_object(found)
+    whole = [length for is_cut, length in rows if not is_cut] or [0]
+    return {
+        "clipped_ratio": sum(is_cut for is_cut, _ in rows) / len(rows),
+        "mean_terminated_length": sum(whole) / len(whole),
+        "min_terminated_length": float(min(whole)),
+        "max_terminated_length": float(max(whole)),
+    }

@@ -8,8 +8,9 @@ torch and transformers alone, on a CPU, in the quickstart's toy world: questions
 vague. RL rewards those that make a frozen student find the solution, so steps win over vague words. No answer
 is ever checked.
 
-It leaves out what the framework adds: vLLM servers, several processes, checkpoints, real tokenizers and chat
-templates, memory, checks. tests/trainers/test_one_file.py compares rewards and one update with the framework.
+It does without what the framework adds: vLLM servers, several processes, checkpoints, real tokenizers and
+chat templates, memory, checks. tests/trainers/test_one_file.py compares rewards and one update with the
+framework.
 
 Axes: B rows, T tokens, V vocabulary, G completions of one problem.
 """

@@ -31,7 +31,7 @@ def test_every_module_with_a_command_line_of_its_own_is_listed():
     listed = {verb.module for verb in VERBS.values()} | {"rlt.launch.main", "rlt.__main__"}
     listed -= {"rlt.quickstart.main"}  # of the package itself
     inner = {"launch.guard", "launch.accelerated", "tasks.grading_process", "tasks.skythought_process"}
-    inner |= {"quickstart.__main__", "models.counting", "config.reference"}
+    inner |= {"quickstart.__main__", "models.counting", "config.reference", "real_model.convert"}
     found = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in (ROOT / "rlt").rglob("*.py")

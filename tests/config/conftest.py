@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from fake_models import fake_model
+from helpers.fake_models import fake_model
 
 
 @pytest.fixture

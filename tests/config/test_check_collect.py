@@ -38,7 +38,7 @@ def test_a_model_and_problems_are_enough(words):
         ("collect.num_samples=0", "`collect.num_samples` must be greater than 0"),
         ("collect.only=nowhere.jsonl", "`collect.only=nowhere.jsonl` is no .jsonl file that exists"),
         ("collect.push_to_hub=https://huggingface.co/a/b", "`collect.push_to_hub` must be like OWNER/NAME"),
-        ("resume_from=latest", "it goes on by itself in the same output_dir"),
+        ("resume_from=latest", "it resumes by itself in the same output_dir"),
         (
             "+trainer_args.optim=adamw_torch",
             "`trainer_args.optim` on the command line has no effect in collect_traces: remove it",

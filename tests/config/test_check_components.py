@@ -44,7 +44,7 @@ ANSWERS = "reward.answers.weight=1"
                 "generation.backend=vllm",
                 "generation.servers=[http://h:1]",
             ],
-            "names http://h:1, which stands in generation.servers and changes with the policy",
+            "names http://h:1, which is also in generation.servers and changes with the policy",
         ),
     ],
 )

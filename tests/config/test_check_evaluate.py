@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from fake_models import fake_model
+from helpers.fake_models import fake_model
 
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
@@ -44,7 +44,7 @@ def test_the_presets_are_the_protocols():
 
 
 def test_a_model_is_enough_and_so_are_problems_of_ones_own(words):
-    """Its context holds 32,768 tokens; an answer of as many may go on to the end of it."""
+    """Its context holds 32,768 tokens; an answer of as many may continue to the end of it."""
     validate(resolve(compose(words)), num_processes=3)
     validate(resolve(compose([*words, "eval_cfg=robust"])))
     own = ["evaluate.tasks=[problems]", "dataset_id_or_path=rows.jsonl"]
@@ -109,8 +109,8 @@ def test_a_benchmark_of_ones_own_in_a_file(words, place):
         ("eval_cfg=robust temperature=0", "must be 1 with temperature=0, because greedy .* got null"),
         ("layout.student_prompt=from_dataset", "finds no system prompt in the rows of aime24"),
         ("generation.stop_at_tag=true", "the tag is a teacher's"),
-        ("data.on_long_row=drop", "would leave out problems"),
-        ("resume_from=latest", "it goes on by itself in the same output_dir"),
+        ("data.on_long_row=drop", "would skip problems"),
+        ("resume_from=latest", "it resumes by itself in the same output_dir"),
         ("generation.api=openai generation.backend=vllm", "`generation.api=openai` needs generation.servers"),
         (
             "generation.api=openai",

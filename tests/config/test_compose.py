@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from fake_models import fake_model
+from helpers.fake_models import fake_model
 
 from rlt.config.compose import compose
 from rlt.config.overrides import CONFIG_DIR, groups

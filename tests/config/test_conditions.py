@@ -37,6 +37,7 @@ OTHER_VALUES = {
     "data.eval_path": ("null",),
     "select.max_length": ("null",),
     "reward.students": ("[]",),
+    "student_model": ("model", "policy"),
     "monitors.max_length_ratio": ("null",),
     "monitors.min_length_ratio": ("null",),
     "evaluate.paths": ("{}",),

@@ -94,7 +94,7 @@ def test_the_originals_empty_run_file_and_one_without_stage(tmp_path):
         (["layout.teacher_prompt=Explain", "it."], "put both in quotes: 'layout.teacher_prompt=Explain it.'"),
         (["teacher_rtl"], "is not KEY=VALUE, a run file, or a known word: did you mean teacher_rl"),
         (["+report_to=null"], "`report_to` is a setting already: type report_to=null."),
-        (["~trainer_args.x"], "`~trainer_args.x` on the command line removes nothing, as no file sets it so"),
+        (["~trainer_args.x"], "`~trainer_args.x` on the command line removes nothing, because no file sets"),
         (
             ["bf16=true", "seed=3", "packing=false", "learing_rate=1"],
             "3 keys on the command line are not settings: `bf16` is `model.dtype`, `learing_rate` is unknown "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fake_models import fake_model
+from helpers.fake_models import fake_model
 
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
@@ -80,7 +80,7 @@ REMEDIES = [
     # Files and models
     Remedy(SFT, "dataset_id_or_path=./rowz.jsonl", "does not exist: give",
            ("dataset_id_or_path=rows.jsonl",)),
-    Remedy(SFT, "output_dir=model", "give a folder of its own", ("output_dir=model_2",)),
+    Remedy(SFT, "output_dir=model", "give another folder", ("output_dir=model_2",)),
     Remedy(SFT, "resume_from=latest", "finds no whole checkpoint-N.* (leave|take) it out", ("-resume_from",)),
     Remedy(RL, "layout.teacher_prompt=prompt.txt", "write file:prompt.txt",
            ("layout.teacher_prompt=file:prompt.txt",)),
@@ -136,14 +136,14 @@ REMEDIES = [
     Remedy(EVALUATE, ROWS, "add it, or give the files of benchmarks in evaluate.paths",
            ("evaluate.tasks=[problems]", "dataset_id_or_path=none evaluate.paths={aime24: rows.jsonl}")),
     Remedy(EVALUATE, "evaluate.num_samples=4", "must be 1 with temperature=0", ("evaluate.num_samples=1",)),
-    Remedy(EVALUATE, "data.on_long_row=drop", "leave it at error", ("data.on_long_row=error",)),
+    Remedy(EVALUATE, "data.on_long_row=drop", "keep `error`", ("data.on_long_row=error",)),
     Remedy(EVALUATE, "evaluate.tasks=[countdown]",
            "give evaluate.paths=.countdown: data/countdown/test.jsonl.",
            ("evaluate.paths={countdown: data/countdown/test.jsonl}",)),
     Remedy(SELECT, "select.rule=shortest", "give select.max_length",
            ("select.max_length=100 student_model=student",)),
     Remedy(SELECT, "select.rule=rank", "must be .first,last.", ("select.rank_bucket=[1,1]",)),
-    Remedy(SELECT, "output_dir=.", "give a folder of its own", ("output_dir=chosen",)),
+    Remedy(SELECT, "output_dir=.", "give another folder", ("output_dir=chosen",)),
     Remedy(SHOW, "show.best=0 show.worst=0", "give show.rows=.1., show.best=3 or show.worst=3",
            ("-show.best -show.worst show.rows=[1]", "show.best=3", "show.worst=3")),
     Remedy(("run_cfg=infer", MODEL), "", 'give infer.question="What is 6',

@@ -18,7 +18,7 @@ def test_a_student_and_traces_are_enough(score_traces):
         ("student_model=null", "`student_model` is empty, but score_traces is paid by a frozen student"),
         ("student_model=/nowhere", "`student_model=/nowhere` does not exist"),
         ("model_name_or_path=", "`model_name_or_path` is empty: give null for none"),
-        ("resume_from=latest", "remove it (it goes on by itself in the same output_dir)"),
+        ("resume_from=latest", "remove it (it resumes by itself in the same output_dir)"),
         ("+trainer_args.optim=adamw_torch", "`trainer_args.optim` on the command line has no effect"),
         ("data.on_long_row=truncate", "traces that are too long are marked, and kept"),
         ("score.rows_per_shard=0", "`score.rows_per_shard` must be greater than 0"),

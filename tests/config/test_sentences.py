@@ -142,6 +142,7 @@ FOR_OTHERS = {
     "rlt/data/prompts.py": "each prompt names its own setting",
     "rlt/data/model_layout.py": "make_countdown reads no model",
     "rlt/data/own_layout.py": "make_countdown reads no model",
+    "rlt/data/owners.py": "make_countdown reads no model",
     "rlt/data/load.py": "data.missing_trace is for rows that need a trace, those of teacher_sft",
     "rlt/data/traces.py": "score.fallback_index is handed in by the stages that read it",
     "rlt/formats/chat.py": "each layout names its own prompt",
@@ -152,6 +153,7 @@ FOR_OTHERS = {
     "rlt/models/ids.py": "make_countdown reads no model",
     "rlt/models/scaled_head.py": "a student on a server is one of a likelihood reward",
     "rlt/models/load.py": "make_countdown loads nothing, and the others no weights",
+    "rlt/reporting/card.py": "a student that moves is one of RL",
     "rlt/reporting/outcome.py": "only trainings have this report",
     "rlt/reporting/trackers.py": "only trainings report",
     "rlt/stages/benchmarks.py": "only students are asked benchmarks",
@@ -164,6 +166,7 @@ FOR_OTHERS = {
     **{f"rlt/generation/{name}.py": SERVERS for name in ("log_remedies", "nccl_group", "nccl_sync")},
     **{f"rlt/generation/{name}.py": SERVERS for name in ("names", "openai_pool", "openai_server", "silence")},
     **{f"rlt/generation/{name}.py": SERVERS for name in ("vllm_pool", "vllm_server", "checkpoint_sync")},
+    **{f"rlt/generation/{name}.py": SERVERS for name in ("server_checks", "sockets", "completions")},
     "rlt/stages/engine.py": SERVERS,
     "rlt/trainers/finite.py": "only trainings come there; the others know the name of a trainer's type",
 }

@@ -35,7 +35,7 @@ def test_what_a_student_leaves_open_comes_from_the_reward(config):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["reward.students=[{model: student}]"], "must give each student a name of its own"),
+        (["reward.students=[{model: student}]"], "must give each student its own name"),
         (["reward.students=[{name: student, model: student}]"], "other than student"),
         (["reward.students=[{name: a, model: student}, {name: a, model: student}]"], "got 'a'"),
         (["reward.students=[{name: a}]"], "must give a a model"),
@@ -64,7 +64,7 @@ def test_what_a_student_leaves_open_comes_from_the_reward(config):
                 "reward.placement=server",
                 "reward.servers=[http://127.0.0.1:8100]",
             ],
-            "cannot stand behind the servers of student_model",
+            "cannot use the servers of student_model",
         ),
     ],
 )

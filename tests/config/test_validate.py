@@ -7,7 +7,7 @@ import re
 import sys
 
 import pytest
-from fake_models import fake_model
+from helpers.fake_models import fake_model
 
 from rlt.config.compose import compose
 from rlt.config.files import looks_local
@@ -69,7 +69,7 @@ RL = [
      "`trainer_args.epsilon_high`?"),
     ("trainer_args.num_iterations=2", "decided elsewhere: one generation serves exactly one update."),
     ("trainer_args.num_iteration=2", "if you meant `num_iterations`, one generation serves"),
-    ("trainer_args.max_prompt_length=9", "use `max_prompt_length`, a setting of ours"),
+    ("trainer_args.max_prompt_length=9", "use `max_prompt_length`, a setting of this project"),
     ("trainer_args.num_generation=9", "if you meant `num_generations`, use num_generations."),
     ("trainer_args.epsilon=abc", "`trainer_args.epsilon` must be a number, got 'abc'."),
     ("trainer_args.epsilon=null", "`trainer_args.epsilon` must be a number, got None."),
@@ -100,7 +100,7 @@ RL = [
     ("data.eval_path=", "`data.eval_path` is empty"),
     ("data.eval_path=nope.jsonl", "`data.eval_path=nope.jsonl` does not exist: give a json, jsonl, parquet"),
     ("output_dir=model", "`output_dir=model` is the folder of model_name_or_path=model, which the run would "
-     "write over: give a folder of its own."),
+     "overwrite: give another folder."),
     ("output_dir=./model/", "is the folder of model_name_or_path=model"),
     ("output_dir=student", "is the folder of student_model=student"),
     ("output_dir=student/run", "`output_dir=student/run` lies in the folder of student_model=student"),

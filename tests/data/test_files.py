@@ -1,4 +1,4 @@
-"""Rows come out exactly as written, with the line they stand on."""
+"""Rows come out exactly as written, with the line they are on."""
 
 import pytest
 

@@ -186,7 +186,7 @@ def test_sharegpt_survives_parquet_and_save_to_disk(tmp_path, sharegpt, write_js
 
 @pytest.mark.parametrize("tags", TAG_STYLES.values(), ids=TAG_STYLES)
 def test_a_trace_with_the_closing_explanation_tag_is_a_bad_row_of_the_warm_up(tmp_path, write_jsonl, tags):
-    """The target would have gone on after the tag, where every explanation is cut."""
+    """The target would have continued after the tag, where every explanation is cut."""
     quoting = {**rows(1)[0], "reasoning_trace": f"I end with {tags.explanation.close}. Then more."}
     source = write_jsonl(tmp_path / "a.jsonl", [rows(2)[1], quoting])
 

@@ -147,4 +147,4 @@ def test_a_source_whose_numbers_are_taken_is_numbered_on_in_any_order_of_its_row
 def test_a_collection_that_repeats_itself_is_noticed(tmp_path, caplog):
     first = traces(tmp_path, [{**Q, "completions": ["a", "b"]}])
     assert texts(join_traces([first, first])) == [(0, "a"), (1, "b"), (2, "a"), (3, "b")]
-    assert "2 explanations stand word for word in an earlier source" in caplog.text
+    assert "2 explanations are word for word in an earlier source" in caplog.text

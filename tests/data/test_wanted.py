@@ -3,7 +3,7 @@
 import pytest
 
 from rlt.data.kept import KeptRows
-from rlt.data.wanted import read_wanted, take_wanted
+from rlt.data.requested import read_requested, take_requested
 from rlt.errors import DataError
 from rlt.records import Problem
 
@@ -15,7 +15,7 @@ def test_indices_by_problem(tmp_path):
         '{"problem_id": "b", "sample_index": 1}\n{"problem_id": "b", "sample_index": 4}\n'
         '{"problem_id": "a", "sample_index": null}\n'
     )
-    assert read_wanted(str(path)) == {"b": [4, 1], "a": []}
+    assert read_requested(str(path)) == {"b": [4, 1], "a": []}
 
 
 @pytest.mark.parametrize(
@@ -26,15 +26,15 @@ def test_indices_by_problem(tmp_path):
         ("{", "line 1: not valid JSON"),
         ('{"problem_id": "a", "sample_index": -1}', "`sample_index` must be 0 or more, got -1"),
         ('{"problem_id": "a", "sample_index": true}', "got True"),
-        ('{"problem_id": "a", "sample_index": 1}\n{"problem_id": "a"}', "line 2: a stands there with"),
-        ('{"problem_id": "a"}\n{"problem_id": "a", "sample_index": 1}', "line 2: a stands there with"),
+        ('{"problem_id": "a", "sample_index": 1}\n{"problem_id": "a"}', "line 2: a is there with"),
+        ('{"problem_id": "a"}\n{"problem_id": "a", "sample_index": 1}', "line 2: a is there with"),
     ],
 )
 def test_faults_are_one_sentence(tmp_path, lines, sentence):
     path = tmp_path / "recollect.jsonl"
     path.write_text(lines)
     with pytest.raises(DataError) as caught:
-        read_wanted(str(path))
+        read_requested(str(path))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -43,8 +43,8 @@ def test_rows_of_wanted_problems_keep_their_places():
     rows = KeptRows(
         "d.jsonl", "line", {n: Problem(i, "q", "s") for n, i in ((2, "a"), (5, "b"), (7, "a"))}, 9
     )
-    assert list(take_wanted(rows, ["a"], "f.jsonl").items) == [2, 7]
+    assert list(take_requested(rows, ["a"], "f.jsonl").items) == [2, 7]
     with pytest.raises(
         DataError, match=r"f.jsonl names 1 problems that d.jsonl does not have \(x, for one\)"
     ):
-        take_wanted(rows, ["a", "x"], "f.jsonl")
+        take_requested(rows, ["a", "x"], "f.jsonl")

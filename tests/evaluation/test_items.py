@@ -107,7 +107,7 @@ def test_a_problem_that_is_there_twice_gets_other_samples(aime):
 
 
 def test_a_benchmark_of_ones_own(tmp_path):
-    """Its record stands beside the known ones, and its rows are read in the same way."""
+    """Its record is beside the known ones, and its rows are read in the same way."""
     rows = [
         {"q": f"q{i}", "right": f"r{i}", "wrong": f"w{i}", "topic": "acids" if i else "salts"}
         for i in range(3)

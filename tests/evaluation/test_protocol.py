@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from skythought_stand_in import stand_in
+from helpers.skythought_stand_in import stand_in
 
 from rlt.config.overrides import CONFIG_DIR
 from rlt.config.schema import EvaluateSettings
-from rlt.evaluation.protocol import OURS, THEIRS, TYPED, prompt_sources, protocol, told, words
+from rlt.evaluation.protocol import OURS, THEIRS, TYPED, described, prompt_sources, protocol, words
 
 ALL_THEIRS = {
     **{"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0},
@@ -64,7 +64,7 @@ def test_what_differs_makes_it_skythought_like(changed, differs):
     facts = {**ALL_THEIRS, **changed}
     found = protocol(facts)
     assert found == {"name": "skythought-like" if differs else "skythought", "differs_in": differs}
-    said = told({**facts, "protocol": found})
+    said = described({**facts, "protocol": found})
     assert all(name in said for name in differs)
     assert ("SkyThought's own program (sympy 1.13.1)" in said) is (facts["second_grader"] is not None)
     assert ("aime24 in SkyThought's words" in said) is ("words of aime24" not in differs)
@@ -73,4 +73,6 @@ def test_what_differs_makes_it_skythought_like(changed, differs):
 def test_another_way_of_reading_answers_is_no_protocol_of_skythoughts():
     facts = {**ALL_THEIRS, "grading": {"extraction": "lenient", "unfinished": "wrong"}}
     assert protocol(facts) is None
-    assert told({**facts, "protocol": None}).startswith("Asked: aime24 in SkyThought's words. The second")
+    assert described({**facts, "protocol": None}).startswith(
+        "Asked: aime24 in SkyThought's words. The second"
+    )

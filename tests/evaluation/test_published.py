@@ -1,4 +1,4 @@
-"""Published numbers stand beside ours unmarked only where both were measured alike."""
+"""Published numbers are beside ours unmarked only where both were measured alike."""
 
 import pytest
 

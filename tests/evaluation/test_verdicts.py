@@ -1,7 +1,7 @@
 """What is taken out of an answer, and whether it is right."""
 
 import pytest
-from skythought_stand_in import stand_in
+from helpers.skythought_stand_in import stand_in
 
 from rlt.config.original.skythought import grader_paths
 from rlt.evaluation.verdicts import UNFINISHED, GradingPool, Ungraded, Verdict

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fault_runs import LONG, SPLIT
-from launch_models import write_model
-from launchers import Launcher
+from helpers.fault_runs import LONG, SPLIT
+from helpers.launch_models import write_model
+from helpers.launchers import Launcher
 
 from rlt.text import markdown
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai_fake import Fake, Reply, running_fake, text
-from stage_runs import run_here
+from helpers.openai_fake import Fake, Reply, running_fake, text
+from helpers.stage_runs import run_here
 
 from rlt.errors import GenerationError
 from rlt.rundir.run_record import read_run
@@ -135,7 +135,7 @@ def test_what_passes(wrong, words, calm, lost):
 
 @pytest.mark.fault(
     "an API: HTTP 503 for longer than generation.retry_seconds",
-    "exit code 5, the other answers are kept; the same command goes on once it is well",
+    "exit code 5, the other answers are kept; the same command continues once it is well",
 )
 def test_what_does_not_pass(words, calm, lost, tmp_path):
     with (

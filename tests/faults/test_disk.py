@@ -1,4 +1,4 @@
-"""A disk that fills up while a run writes: what was whole stays, and the run goes on from it."""
+"""A disk that fills up while a run writes: what was whole stays, and the run continues from it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moments import Moment
-from stage_runs import count_differences
+from helpers.moments import Moment
+from helpers.stage_runs import count_differences
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,4 +1,4 @@
-"""Runs that are ended from outside: the same command goes on, as if nothing had been."""
+"""Runs that are ended from outside: the same command continues, as if nothing had been."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fault_runs import ENDLESS
-from launchers import Launcher
-from moments import Moment
-from stage_runs import count_differences, train_rows
+from helpers.fault_runs import ENDLESS
+from helpers.launchers import Launcher
+from helpers.moments import Moment
+from helpers.stage_runs import count_differences, train_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
-SAME = "the same command goes on: metrics and weights are those of an undisturbed run"
+SAME = "the same command continues: metrics and weights are those of an undisturbed run"
 
 
 def at_step(run: Path, step: int) -> dict[str, str]:
@@ -94,7 +94,7 @@ def test_one_of_two_hangs(local_words, start_launcher):
     (second,) = (p for p in launcher.descendants() if p.name() == "rlt:train 1")
     second.suspend()
     assert launcher.wait() == 7, launcher.console()
-    assert "the training has stood in step" in launcher.console()
+    assert "the training has been in step" in launcher.console()
     assert json.loads((launcher.run / "run.json").read_text())["status"] == "failed"
 
 

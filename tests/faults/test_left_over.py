@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from stage_runs import ROOT, count_differences, run_command
+from helpers.stage_runs import ROOT, count_differences, run_command
 
 pytestmark = pytest.mark.slow
 TORCHRUN = {"RANK": "2", "LOCAL_RANK": "2", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}

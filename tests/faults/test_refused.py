@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from stage_runs import later_win, run_here
+from helpers.stage_runs import later_win, run_here
 
 from rlt.errors import RLTError
 from rlt.launch.main import main

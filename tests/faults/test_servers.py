@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fault_runs import ENDLESS, LONG, NUM_STEPS, SPLIT, environment, num_requests, the_server
-from launchers import PATIENCE, SECRETS, Launcher
-from moments import Moment
-from stage_runs import count_differences, rows
+from helpers.fault_runs import ENDLESS, LONG, NUM_STEPS, SPLIT, environment, num_requests, the_server
+from helpers.launchers import PATIENCE, SECRETS, Launcher
+from helpers.moments import Moment
+from helpers.stage_runs import count_differences, rows
 
 from rlt.config.server_key import VARIABLE
 from rlt.launch.ports import is_free
@@ -87,7 +87,7 @@ def test_a_server_that_is_lost_for_good(rl_words, start_launcher):
 @pytest.mark.long
 @pytest.mark.fault(
     "a server dies for good, and the same command is given again",
-    "it goes on from the last whole step: metrics and weights are those of an undisturbed run",
+    "it continues from the last whole step: metrics and weights are those of an undisturbed run",
 )
 def test_what_is_kept_when_a_server_is_lost_goes_on(rl_words, start_launcher, calm, lost, tmp_path):
     command = [SPLIT, "1", "1", *rl_words, *LONG, "trainer.save_steps=0", "resume_from=auto"]

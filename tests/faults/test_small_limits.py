@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from fault_runs import SPLIT
-from launchers import PROJECT
+from helpers.fault_runs import SPLIT
+from helpers.launchers import PROJECT
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")

@@ -1,4 +1,4 @@
-"""Runs that are suspended for longer than any limit on silence, and go on (SIGSTOP, `docker pause`)."""
+"""Runs that are suspended for longer than any limit on silence, and continue (SIGSTOP, `docker pause`)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 
 import psutil
 import pytest
-from fault_runs import LONG, SPLIT, num_requests, the_server
-from moments import Moment
-from stage_runs import count_differences
+from helpers.fault_runs import LONG, SPLIT, num_requests, the_server
+from helpers.moments import Moment
+from helpers.stage_runs import count_differences
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.vllm]
-SAME = "it goes on, no server is started again, and metrics and weights are those of an undisturbed run"
+SAME = "it continues, no server is started again, and metrics and weights are those of an undisturbed run"
 SHORT, SUSPENDED = 90, 100
 """Seconds: limits that a busy machine keeps, and a suspension that is longer."""
 

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_models import fake_model
-from forecast_runs import configured
+from helpers.fake_models import fake_model
+from helpers.forecast_runs import configured
 from transformers import AutoConfig
 
 from rlt.config.schema import GPU_KINDS

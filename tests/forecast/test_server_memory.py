@@ -1,7 +1,7 @@
 """A vLLM server's memory: by hand, and vLLM's own defaults."""
 
 import pytest
-from forecast_runs import configured
+from helpers.forecast_runs import configured
 
 from rlt.forecast.hardware import GIB
 from rlt.forecast.model_size import PUBLISHED

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from forecast_runs import configured
+from helpers.forecast_runs import configured
 
 from rlt.device_plan import Plan
 from rlt.forecast.hardware import BANDWIDTH_SHARE, HOST_BANDWIDTH, HOST_LINK, LINK_SHARE, SERVER_TICK
@@ -205,7 +205,7 @@ def test_the_policy_itself_writes_and_scores_in_turn():
 
 
 def test_servers_read_weights_and_keys_for_each_token():
-    # of two servers each has 32 sequences; their prompt is read once; at last one goes on alone
+    # of two servers each has 32 sequences; their prompt is read once; at last one continues alone
     keys = SIZE.kv_bytes(2, 1)
     together = (2 * WEIGHTS + 32 * 200 * keys) / 1e12 + SERVER_TICK
     alone = (2 * WEIGHTS + 1100 * keys) / 1e12 + SERVER_TICK

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from formats_text import adversarial, hostile
+from helpers.formats_text import adversarial, hostile
 from hypothesis import example, given
 from hypothesis import strategies as st
 

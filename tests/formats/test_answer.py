@@ -1,7 +1,7 @@
 """The part of a student's turn that is graded, in whichever tags it is written."""
 
 import pytest
-from families import family_tokenizer
+from helpers.families import family_tokenizer
 
 from rlt.formats.answer import read_answer
 from rlt.formats.layout import StudentLayout

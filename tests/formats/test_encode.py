@@ -7,7 +7,7 @@ from copy import deepcopy
 from itertools import pairwise
 
 import pytest
-from formats_text import CONTROL, adversarial, benign, hostile
+from helpers.formats_text import CONTROL, adversarial, benign, hostile
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models

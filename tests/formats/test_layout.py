@@ -9,7 +9,7 @@ from copy import deepcopy
 from itertools import accumulate
 
 import pytest
-from formats_text import HARD, adversarial, benign, hostile
+from helpers.formats_text import HARD, adversarial, benign, hostile
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from transformers import AddedToken, ByT5Tokenizer
@@ -159,6 +159,16 @@ def test_prompt_text_by_hand(tiny_tokenizer):
     )
     assert text_of(tiny_tokenizer, teacher.completion_ids(" It doubles. ")) == (
         "It doubles.\n\n<|end_of_explanation|><|im_end|>"
+    )
+
+
+def test_a_teacher_without_the_solution_by_hand(tiny_tokenizer):
+    tags, shown = BESPOKE, layouts(tiny_tokenizer)[0]
+    teacher = TeacherLayout(tiny_tokenizer, tags, shown.system_prompt, show_solution=False)
+    assert text_of(tiny_tokenizer, teacher.prompt_ids(problem(" 72\n"))) == (
+        "<|im_start|>system\nExplain.<|im_end|>\n"
+        "<|im_start|>user\nWhat is 36 * 2?<|im_end|>\n"
+        "<|im_start|>assistant\n<|begin_of_explanation|>\n\n"
     )
 
 
@@ -413,7 +423,7 @@ CLOSE = BESPOKE.explanation.close
         (["Four.", "<|endoftext|>"], "Four.", False, False),
         (["Four"], "Four", False, False),  # cut by length
         (["Four <|end_of_expl"], "Four <|end_of_expl", False, False),  # cut inside the tag
-        (["Fo", "<|im_end|>", "ur", CLOSE], "Fo", False, False),  # the tag stands outside the turn
+        (["Fo", "<|im_end|>", "ur", CLOSE], "Fo", False, False),  # the tag is outside the turn
         (["Fo", "<|im_start|>", "ur", CLOSE, "<|im_end|>"], "Fo", False, False),
         ([CLOSE, "<|im_end|>"], "", True, False),
         (["<|im_end|>"], "", False, False),

@@ -3,9 +3,9 @@
 import contextlib
 
 import pytest
+from helpers.original_program import load_module
 from hypothesis import given
 from hypothesis import strategies as st
-from original_program import load_module
 
 from rlt.errors import DataError
 from rlt.formats.parse import parse_assistant_turn, parse_first, parse_tagged, parse_think

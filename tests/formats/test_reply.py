@@ -1,7 +1,7 @@
 """Thought and answer of a sampled turn."""
 
 import pytest
-from families import family_tokenizer
+from helpers.families import family_tokenizer
 
 from rlt.formats.encode import Piece, encode
 from rlt.formats.layout import StudentLayout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 
 import pytest
-from families import FAMILIES, REFUSED, TEMPLATES, build, family_tokenizer
+from helpers.families import FAMILIES, REFUSED, TEMPLATES, build, family_tokenizer
 
 from rlt.errors import ModelError
 from rlt.formats.layout import StudentLayout, TeacherLayout

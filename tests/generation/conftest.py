@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from generation_server import Server, running_server
-from generation_tiny import save_tiny
+from helpers.generation_server import Server, running_server
+from helpers.generation_tiny import save_tiny
 
 
 @pytest.fixture(scope="session")

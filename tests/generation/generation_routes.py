@@ -1,4 +1,4 @@
-"""A middleware for a server under test: it tells the routes of the app that it stands in."""
+"""A middleware for a server under test: it tells the routes of the app that it is in."""
 
 from __future__ import annotations
 

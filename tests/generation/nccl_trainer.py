@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from deepspeed.utils import groups
-from generation_tiny import tiny_model
+from helpers.generation_tiny import tiny_model
 from store_group import StoreGroup
 from torch import Tensor
 from torch.distributed import distributed_c10d

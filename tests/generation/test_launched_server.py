@@ -11,7 +11,7 @@ import pytest
 import requests
 import torch
 from generation_routes import PATH, TellRoutes
-from generation_tiny import save_tiny, tiny_model
+from helpers.generation_tiny import save_tiny, tiny_model
 
 from rlt.config.compose import compose
 from rlt.config.server_key import VARIABLE

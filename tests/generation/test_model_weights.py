@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from generation_tiny import tiny_model
+from helpers.generation_tiny import tiny_model
 
 from rlt.generation.weights import model_weights
 
@@ -51,7 +51,7 @@ from contextlib import nullcontext
 import torch
 import deepspeed
 sys.path.insert(0, sys.argv[1])
-from generation_tiny import tiny_model
+from helpers.generation_tiny import tiny_model
 from rlt.generation.transformers_backend import TransformersGenerator
 from rlt.generation.types import Sampling
 from rlt.generation.weights import model_weights

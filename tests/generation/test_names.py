@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import requests
 import torch
-from generation_server import running_server
-from generation_tiny import tiny_tokenizer
+from helpers.generation_server import running_server
+from helpers.generation_tiny import tiny_tokenizer
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 import torch
-from generation_server import Server, free_port, running_server
-from generation_tiny import save_tiny, tiny_model
+from helpers.generation_server import Server, free_port, running_server
+from helpers.generation_tiny import save_tiny, tiny_model
 
 from rlt.generation.nccl_sync import chunked
 from rlt.generation.weights import model_weights
@@ -63,7 +63,8 @@ def train(servers: list[Server], out: Path, **task: Any) -> list[dict[str, Any]]
     command += ["--config_file", str(ROOT / "cfgs" / "accelerate" / "zero3.yaml"), "--num_processes", "2"]
     command += ["--main_process_port", str(free_port()), "--mixed_precision", "no"]
     command += [str(HERE / "nccl_trainer.py"), str(out / "task.json")]
-    env = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE.parent)])  # tests/, for `helpers`
     log = out / "log"
     with log.open("w") as stream:
         process = subprocess.Popen(

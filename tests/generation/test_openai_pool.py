@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai_fake import Fake, Reply, running_fake, text
+from helpers.openai_fake import Fake, Reply, running_fake, text
 
 from rlt.errors import GenerationError
 from rlt.generation.openai_pool import GIVE_UP_AFTER, OpenAIPool, Texts

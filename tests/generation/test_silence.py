@@ -1,4 +1,4 @@
-"""The limit on silence: a server that goes on may take any time, one that stands still may not."""
+"""The limit on silence: a server that continues may take any time, one that stands still may not."""
 
 from __future__ import annotations
 

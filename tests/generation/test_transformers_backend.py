@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
-from generation_tiny import tiny_model, tiny_tokenizer
+from helpers.generation_tiny import tiny_model, tiny_tokenizer
 from transformers import GenerationConfig, Qwen2ForCausalLM
 
 from rlt.errors import GenerationError, NotFinite

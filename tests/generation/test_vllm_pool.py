@@ -20,8 +20,8 @@ import psutil
 import pytest
 import requests
 import torch
-from generation_server import Server
-from generation_tiny import tiny_tokenizer
+from helpers.generation_server import Server
+from helpers.generation_tiny import tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 from rlt.errors import GenerationError, ServerLost

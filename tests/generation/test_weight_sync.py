@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from generation_server import Server, running_server
-from generation_tiny import tiny_model
+from helpers.generation_server import Server, running_server
+from helpers.generation_tiny import tiny_model
 from safetensors.torch import load_file
 from torch import Tensor
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from launch_models import write_model
+from helpers.launch_models import write_model
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
-from forecast_runs import configured
+from helpers.forecast_runs import configured
 
 from rlt.device_plan import Plan
 from rlt.errors import ConfigError
 from rlt.launch.compilers import check_compilers
-from rlt.launch.main import look_at_compilers
+from rlt.launch.look import look_at_compilers
 
 ON_GPUS = Plan((), ("0", "1"), 2, "zero3")
 WITH_SERVER = Plan((("0",),), ("1",), 1, "zero3")

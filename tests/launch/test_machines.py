@@ -8,14 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
-from launchers import Launcher
-from stage_runs import largest_difference, rows, sft_words, weights
+from helpers.launchers import Launcher
+from helpers.stage_runs import largest_difference, rows, sft_words, weights
 
 import rlt.launch.meeting as meeting_module
 from rlt.device_plan import plan_training
 from rlt.errors import ConfigError, MachineLost, RLTError
+from rlt.launch.command_line import parse
 from rlt.launch.machines import ALONE, Machines, take_options
-from rlt.launch.main import parse, prepare
+from rlt.launch.main import prepare
 from rlt.launch.meeting import Meeting, meet
 from rlt.launch.ports import is_free
 from rlt.status.look import look
@@ -163,7 +164,7 @@ def test_a_launcher_that_is_killed_is_missed(tmp_path):
     until(first.failed)
     until(second.failed)
     assert "machine 2" in str(second.failed())
-    assert "gone without a word" in str(first.failed())
+    assert "closed the connection without an exit code" in str(first.failed())
 
 
 @pytest.mark.parametrize("code", [0, 75])
@@ -177,7 +178,7 @@ def test_machine_0_says_whether_a_run_is_paused(tmp_path, code):
 def test_without_the_last_word_of_machine_0_nothing_is_well(tmp_path):
     first, second = (attempt.meeting() for attempt in attempts(tmp_path, 2))
     first.close()
-    with pytest.raises(MachineLost, match=r"machine 0 .* gone without a word"):
+    with pytest.raises(MachineLost, match=r"machine 0 .* closed the connection without an exit code"):
         second.agree(0)
 
 

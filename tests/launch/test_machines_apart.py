@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launchers import PROJECT, Launcher
-from moments import Moment
-from stage_runs import largest_difference, rl_words, rows, weights
+from helpers.launchers import PROJECT, Launcher
+from helpers.moments import Moment
+from helpers.stage_runs import largest_difference, rl_words, rows, weights
 
 from rlt.status.look import look
 from rlt.status.text import text

@@ -10,14 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_models import fake_model
+from helpers.fake_models import fake_model
 
 import rlt.launch.main as main_module
 import rlt.launch.run as run_module
 from rlt.data.model_layout import ModelLayout, write_layout
 from rlt.errors import ConfigError, GenerationError
 from rlt.io import write_json
-from rlt.launch.main import Launch, describe, main, parse, prepare
+from rlt.launch.command_line import parse
+from rlt.launch.main import Launch, describe, main, prepare
 from rlt.launch.ports import is_free
 from rlt.launch.signals import Stopped
 

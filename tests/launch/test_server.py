@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from launch_models import write_model
+from helpers.launch_models import write_model
 
 from rlt.config.server_key import VARIABLE
 from rlt.errors import ConfigError, GenerationError

@@ -51,7 +51,17 @@ STRATOS = "bespokelabs/Bespoke-Stratos-17k"
             {"unbias_student_log_probs_temp": None},
             {"reward.student_temperature": 1.0},
         ),
-        ("student_model", {"student_model": None, "model_name_or_path": "m"}, {"student_model": "m"}),
+        (
+            "student_model",
+            {"student_model": None, "model_name_or_path": "m", "beta": 0},
+            {"student_model": "m"},
+        ),
+        ("student_model", {"student_model": None, "beta": 0.04}, {"student_model": "reference"}),
+        (
+            "offload_untrained_models",
+            {"offload_untrained_models": True, "student_model": None, "beta": 0.04},
+            {"reward.placement": "replicated"},
+        ),
         ("report_to", {"report_to": ["wandb"]}, {"report_to": "wandb"}),
         (
             "dataset_local_directory",

@@ -170,7 +170,7 @@ def test_the_normal_run_names_all_unknown_keys_at_once(migrated, tmp_path):
 @pytest.mark.parametrize("name", ["teacher_sft", "teacher_rlt", "default"])
 def test_the_released_run_files_are_accepted_after_one_round(migrated, original, tmp_path, monkeypatch, name):
     """By the launcher's dry run, with a model; what is typed there is what the summary says."""
-    from launch_models import write_model
+    from helpers.launch_models import write_model
 
     from rlt.launch.main import main as launch
 

@@ -56,7 +56,7 @@ def test_auto_with_flash_attn():
 @pytest.mark.parametrize(
     ("setting", "config", "reason"),
     [
-        ("sdpa", GEMMA2, "SDPA would leave out the softcapping of Gemma2ForCausalLM"),
+        ("sdpa", GEMMA2, "SDPA would ignore the softcapping of Gemma2ForCausalLM"),
         ("sdpa", GPT_OSS, "GptOssForCausalLM does not support SDPA"),
         ("flash_attention_2", GPT_OSS, "GptOssForCausalLM only works with"),
         (HUB, GPT_OSS, "GptOssForCausalLM only works with"),

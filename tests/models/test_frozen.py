@@ -7,7 +7,7 @@ from copy import deepcopy
 import pytest
 import torch
 from accelerate import Accelerator
-from models_tiny import expected_logprobs
+from helpers.models_tiny import expected_logprobs
 from transformers import AutoModelForCausalLM
 
 from rlt.errors import ConfigError, ModelError

@@ -7,8 +7,8 @@ from itertools import product
 
 import pytest
 import torch
+from helpers.models_tiny import expected_logprobs, tiny_model
 from models_processes import TIMEOUT, run_script
-from models_tiny import expected_logprobs, tiny_model
 from models_zero3 import STUDENTS, requests_of
 from transformers import AutoModelForCausalLM, Gemma2Config
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.models_tiny import expected_logprobs, tiny_model
 from hypothesis import example, given
 from hypothesis import strategies as st
-from models_tiny import expected_logprobs, tiny_model
 from transformers import AutoModelForCausalLM, CohereConfig, FalconH1Config, Gemma2Config
 from transformers.models.granite import GraniteConfig
 from transformers.models.hyperclovax import HyperCLOVAXConfig
@@ -296,7 +296,7 @@ MEMORY = """
 import resource, sys
 import torch
 sys.path.insert(0, sys.argv[1])
-from models_tiny import tiny_model
+from helpers.models_tiny import tiny_model
 from rlt.models.logprobs import Request, add_token_query, token_logprobs
 
 torch.set_num_threads(1)
@@ -332,7 +332,7 @@ def test_a_head_of_another_dtype():
 
 @pytest.mark.slow
 def test_no_tensor_of_all_logits_is_held():
-    """16 x 500 tokens x 151,936 entries in float32 would be 4.5 GiB, the 1,024 wanted rows 594 MiB."""
+    """16 x 500 tokens x 151,936 entries in float32 would be 4.5 GiB, the 1,024 requested rows 594 MiB."""
     command = [sys.executable, "-c", MEMORY, str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1000)
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from models_tiny import expected_logprobs, tiny_model
+from helpers.models_tiny import expected_logprobs, tiny_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, PhiConfig, PhiForCausalLM
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_models import fake_model
+from helpers.fake_models import fake_model
 
 from rlt.config.compose import compose
 from rlt.config.overrides import CONFIG_DIR
@@ -116,7 +116,7 @@ def test_what_failed_goes_on_although_the_code_was_mended(run):
     checkpoint.mkdir()
     assert not decided().from_checkpoint  # not whole
     (checkpoint / "trainer_state.json").write_text("{}")
-    assert decided().text.startswith("goes on from its last checkpoint: ")
+    assert decided().text.startswith("continues from its last checkpoint: ")
     assert decided("seed=7") == Decision(True, "seed was 42 and is 7", aside=True)  # of another run
 
 

@@ -6,28 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel, Trainer, TrainingArguments
+from helpers.line_model import Line
+from transformers import PretrainedConfig, Trainer, TrainingArguments
 
 from rlt.evaluation.intervals import paired_interval
 from rlt.reporting.report import write_report
 from rlt.rundir.metrics import metrics_row
 from rlt.rundir.run_record import COMMAND_VARIABLE, RunRecord
 from rlt.rundir.samples import step_name, write_samples
-
-
-class Line(PreTrainedModel):
-    """y = w x, the smallest model that the Trainer saves and resumes."""
-
-    config_class = PretrainedConfig
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.linear = nn.Linear(1, 1)
-        self.post_init()
-
-    def forward(self, x, labels):
-        return {"loss": ((self.linear(x) - labels) ** 2).mean()}
 
 
 @pytest.fixture

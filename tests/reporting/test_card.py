@@ -3,7 +3,9 @@ from pathlib import Path
 import yaml
 from huggingface_hub import ModelCard
 
+from rlt.evaluation.intervals import paired_interval
 from rlt.reporting.card import write_card
+from rlt.reporting.report import write_report
 from rlt.rundir.run_record import RunRecord
 
 
@@ -23,6 +25,37 @@ def test_the_card_is_a_valid_card_with_the_facts_of_the_run(rl_run):
         "## Licence",
     ):
         assert expected in card.text
+
+
+def test_a_student_that_moved_says_so_in_card_and_report(rl_run):
+    config = rl_run / "config.yaml"
+    frozen = yaml.safe_load(config.read_text()) | {"stage": "teacher_rl", "student_model": "small"}
+    for student, every, said in (
+        ("small", 32, None),
+        ("policy", 0, "the trained model itself (`student_model=policy`), which moved with every step"),
+        ("reference", 32, "the reference model (`student_model=reference`), which moved every 32 steps"),
+        ("reference", 0, None),
+    ):
+        config.write_text(
+            yaml.safe_dump(frozen | {"student_model": student, "trainer": {"ref_sync_steps": every}})
+        )
+        for text in (write_card(rl_run).read_text(), write_report(rl_run, paired_interval).read_text()):
+            assert (said in text) if said else ("which moved" not in text)
+
+
+def test_a_student_paid_by_likelihood_is_not_said_to_give_right_answers(tmp_path):
+    RunRecord.start(tmp_path, stage="student_rl", seed=1, inputs={"dataset": ("gsm8k", None)})
+    facts = {"stage": "student_rl", "student_model": "policy", "correctness": {"grader": "likelihood"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(facts))
+    text = write_card(tmp_path).read_text()
+    assert "after which the known solution is likely" in text
+    assert "right answers" not in text
+    assert "which moved with every step" in text
+    assert "`student_model` | `policy`" in text
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(facts | {"correctness": {"grader": "math"}}))
+    text = write_card(tmp_path).read_text()
+    assert "right answers" in text
+    assert "student_model" not in text
 
 
 def test_the_card_holds_no_secret_and_no_home_path(rl_run, monkeypatch):

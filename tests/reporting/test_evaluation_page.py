@@ -7,7 +7,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from page_tags import parse
+from helpers.page_tags import parse
 
 from rlt.reporting.evaluation_page import Counted, Results, choose, write_evaluation_page
 from rlt.reporting.evaluation_plots import Accuracy, draw_accuracies, draw_lengths

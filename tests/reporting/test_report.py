@@ -4,7 +4,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from page_tags import parse
+from helpers.page_tags import parse
 
 from rlt.errors import DataError
 from rlt.evaluation.intervals import paired_interval

@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from page_tags import parse
+from helpers.page_tags import parse
 from transformers import TrainerState
 
 from rlt.errors import DataError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import pytest
-from component_cases import explained, explanation
+from helpers.component_cases import explained, explanation
 from test_scorer import STUDENT_SYSTEM, make_world, text_ids
 
 from rlt.formats.encode import TokenBytes

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from rewards_cases import closed
+from helpers.rewards_cases import closed
 from test_scorer import World, completion_ids, make_world, one_student, problem_of
 
 from rlt.errors import DataError
@@ -103,3 +103,11 @@ def test_a_failure_goes_the_way_that_reaches_every_process(world):
 
     with pytest.raises(DataError, match=r"not today \(said everywhere\)"):
         score(world, [WeightedComponent(Failing("a", []), 1.0)], everywhere=everywhere)
+
+
+def test_components_read_the_students_log_probabilities_of_the_solution(world):
+    given = Given("a", [0.0] * 3)
+    before, _ = score(world, [WeightedComponent(given, 1.0)])
+    for row, alone in zip(given.asked, before, strict=True):
+        assert len(row.solution_logprobs) == alone.parts["solution_tokens"]
+        assert min(row.solution_logprobs) == alone.parts["r_ss_min"]

@@ -1,7 +1,7 @@
 """The solution-copy penalty by hand."""
 
 import pytest
-from component_cases import explained
+from helpers.component_cases import explained
 
 from rlt.rewards.components.copying import CopyPenalty
 

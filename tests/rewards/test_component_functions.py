@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from component_cases import explained
+from helpers.component_cases import explained
 
 from rlt.errors import ConfigError, DataError
 from rlt.rewards.components.functions import RewardFunction
@@ -137,5 +138,14 @@ def test_what_cannot_be_called_gets_a_sentence(load, path, said):
 def test_a_parameter_that_is_no_column_is_found_before_training(load):
     problems = [row.problem for row in ROWS]
     load("everything").check_columns(problems)
-    with pytest.raises(DataError, match=r"parameter `level`, which is no column .* explanations, source$"):
+    said = r"parameter `level`, which is no column .* explanations, solution_logprobs, source$"
+    with pytest.raises(DataError, match=said):
         load("by_level").check_columns(problems[1:])
+
+
+def test_log_probabilities_of_the_solution_reach_a_function(load, tmp_path):
+    (tmp_path / "some_rewards.py").write_text(
+        f"{SOURCE}\ndef surest(solution_logprobs): return [max(row) for row in solution_logprobs]\n"
+    )
+    rows = [replace(row, solution_logprobs=(-1.5, -0.25)) for row in ROWS[:2]]
+    assert load("surest").values(rows) == [-0.25, -0.25]

@@ -1,7 +1,7 @@
 """Length shaping by hand."""
 
 import pytest
-from component_cases import explained
+from helpers.component_cases import explained
 
 from rlt.rewards.components.length import LengthPenalty
 

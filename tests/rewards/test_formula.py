@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from rlt.config.schema import Config
-from rlt.rewards.formula import RewardInputs, RewardSpec, WeightedReductions, divergence, rlt_reward
+from rlt.rewards.formula import (
+    RewardInputs,
+    RewardSpec,
+    WeightedReductions,
+    among_others,
+    divergence,
+    rlt_reward,
+)
+from rlt.rewards.likelihood import LikelihoodReward, WeightedStudent
 
 SOLUTION = WeightedReductions((("mean", 1.0), ("min", 0.01)))
 DIVERGENCE = WeightedReductions((("mean", 3.0), ("max", 0.03)))
@@ -201,6 +209,7 @@ def test_every_setting_reaches_the_spec():
     r.answer_transform, r.kl_transform = "exp", "one_minus_exp"
     r.answer_clip, r.kl_clip = [-9.0, 0.0], [0.0, 3.0]
     r.answer_baseline, r.answer_result_transform, r.answer_result_clip = True, "exp", [0.0, 1.0]
+    r.answer_length_norm, r.answer_group, config.stage = "log", "rank", "teacher_rl"
     r.kl_estimator = "k3"
     r.missing_tag_penalty, r.text_after_tag_penalty, r.empty_explanation_divergence = 0.25, 0.5, 0.75
     assert RewardSpec.from_config(config) == RewardSpec(
@@ -213,7 +222,11 @@ def test_every_setting_reaches_the_spec():
         baseline=True,
         result_transform="exp",
         result_clip=(0.0, 1.0),
+        length_norm="log",
+        group="rank",
     )
+    config.stage = "score_traces"  # where no group is there as a whole
+    assert RewardSpec.from_config(config).group == "none"
 
 
 @pytest.mark.parametrize(
@@ -237,9 +250,92 @@ def test_rewards_of_other_papers_by_hand(preset, solution, without, expected, tm
     words = ["run_cfg=teacher_rl", f"reward_cfg={preset}", "student_model=s", "model_name_or_path=m"]
     spec = RewardSpec.from_config(compose([*words, "dataset_id_or_path=d", f"output_dir={tmp_path}"]))
     assert not spec.needs_teacher
+    assert (spec.length_norm, spec.group) == ("none", "none")
     item = example(solution, dtype=torch.float64)
     if without is not None:
         item = replace(item, baseline_logprobs_S=torch.tensor(without, dtype=torch.float64))
     found = parts(spec, item)
     assert found["reward"] == found["r_ss"] == pytest.approx([expected], abs=1e-7)
     assert ("r_ss_baseline" in found) == (without is not None)
+
+
+def among(spec: RewardSpec, solutions: list[tuple[float, ...]], keys="pppp", tokens: int = 1) -> list[float]:
+    """Return r_SS of explanations of so many tokens beside each other."""
+    items = [replace(example(s, (0.0,), dtype=torch.float64), explanation_tokens=tokens) for s in solutions]
+    share = lambda rows: (rows, 0)  # noqa: E731
+    parts = among_others(spec, rlt_reward(spec, items), keys[: len(items)], share)
+    alone = rlt_reward(spec, items)["r_ss"].tolist()
+    assert parts["r_ss_alone"].tolist() == pytest.approx(alone, nan_ok=True)
+    return parts["r_ss"].tolist()
+
+
+def preset(name: str, tmp_path, *words: str) -> RewardSpec:
+    from rlt.config.compose import compose
+
+    given = ["run_cfg=teacher_rl", f"reward_cfg={name}", "model_name_or_path=m", "dataset_id_or_path=d"]
+    return RewardSpec.from_config(compose([*given, f"output_dir={tmp_path}", *words]))
+
+
+def test_nover_by_hand(tmp_path):
+    """The best of four earns 1, the worst 1/4; e tokens of thought halve the log-perplexity, N(e) = 2."""
+    spec = preset("nover", tmp_path)
+    assert not spec.needs_teacher
+    # log p: means -1, -2, -0.5, -3
+    solutions = [(-1.0, -1.0), (-2.0,), (0.0, -1.0), (-3.0, -3.0)]
+    assert among(spec, solutions) == pytest.approx([3 / 4, 2 / 4, 1.0, 1 / 4])
+    # equal ones share the mean of their ranks: (4 + 3) / 2 / 4
+    assert among(spec, [(-1.0,), (-1.0,), (-2.0,), (-3.0,)]) == pytest.approx([0.875, 0.875, 0.5, 0.25])
+    assert among(spec, [(-1.0,)]) == [1.0]
+    item = replace(example((-2.0, -4.0), dtype=torch.float64), explanation_tokens=round(math.e**3))
+    # mean -3, of which exp(mean / (1 + log 20)) = exp(-3 / 3.9957323)
+    assert rlt_reward(spec, [item])["r_ss"].item() == pytest.approx(math.exp(-3 / 3.9957322736))
+    empty = replace(example((-2.0,), (), dtype=torch.float64), explanation_tokens=0)
+    assert rlt_reward(spec, [empty])["r_ss"].item() == pytest.approx(math.exp(-2))  # N(0) = 1
+
+
+def test_a_longer_explanation_of_the_same_perplexity_ranks_higher(tmp_path):
+    """As in NOVER, whose N(|t|) grows with the thought: log p / N is nearer to 0."""
+    spec = preset("nover", tmp_path)
+    items = [replace(example((-2.0,), (0.0,)), explanation_tokens=n) for n in (1, 3)]
+    parts = among_others(spec, rlt_reward(spec, items), "pp", lambda rows: (rows, 0))
+    assert parts["r_ss"].tolist() == [0.5, 1.0]
+
+
+def test_jepo_by_hand(tmp_path):
+    """p of the solution is 1/2, 1/4 and 1/8 in a group of three: the mean is 7/24."""
+    spec = preset("jepo", tmp_path)
+    assert not spec.needs_teacher
+    halves = [(math.log(1 / 2),), (math.log(1 / 2), math.log(1 / 2)), (math.log(1 / 8), 0.0)]
+    expected = [math.log(7 / 24) - math.log(others) for others in (3 / 16, 5 / 16, 3 / 8)]
+    assert among(spec, halves) == pytest.approx(expected, abs=1e-12)
+    assert among(spec, [(-700.0,), (-701.0,)]) == pytest.approx(  # no underflow
+        [math.log((1 + math.exp(1)) / 2), math.log((1 + math.exp(-1)) / 2)], abs=1e-12
+    )
+    assert among(spec, [(-1.0,)]) == [0.0]
+
+
+def test_a_group_is_of_one_problem_and_an_unscorable_row_of_none(tmp_path):
+    spec = preset("nover", tmp_path)
+    found = among(spec, [(-1.0,), (-2.0,), (math.nan,), (-3.0,)], keys="pqpp")
+    assert found[:2] == [1.0, 1.0]
+    assert math.isnan(found[2])
+    assert found[3] == 0.5  # of two: the third has no number
+
+
+def test_groups_reach_over_processes(tmp_path):
+    """A process with the second half of a group finds its ranks among all four."""
+    spec = preset("nover", tmp_path)
+    mine = rlt_reward(spec, [replace(example((-v,), (0.0,)), explanation_tokens=1) for v in (2.0, 4.0)])
+    others = [("p", math.exp(-1.0)), ("p", math.exp(-3.0))]
+    assert among_others(spec, mine, "pp", lambda rows: ([*others, *rows], 2))["r_ss"].tolist() == [0.75, 0.25]
+    kept = among_others(spec, mine, "pp", lambda rows: ([*others, *rows], 2))
+    assert kept["reward"].tolist() == [0.75, 0.25]
+
+
+def test_no_rows_still_meet_those_of_other_processes():
+    """Held-out problems that do not fill all processes: who has none must take part all the same."""
+    seen = []
+    spec = replace(RELEASED, group="rank")
+    reward = LikelihoodReward([WeightedStudent("s", None)], spec, share=lambda rows: (seen.append(rows), 0))  # type: ignore[arg-type]
+    assert reward.judge([], [], []) == []
+    assert seen == [[]]

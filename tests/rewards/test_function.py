@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 from datasets import Dataset
+from helpers.rewards_cases import CLOSE
 from peft import LoraConfig, get_peft_model
-from rewards_cases import CLOSE
 from test_scorer import TEMPERATURE, random_model, text_ids
 from transformers import PreTrainedModel, Qwen2ForCausalLM
 from trl import GRPOConfig, GRPOTrainer

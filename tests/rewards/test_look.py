@@ -7,7 +7,7 @@ from unicodedata import normalize
 
 import pytest
 import torch
-from rewards_cases import ADVERSARIAL
+from helpers.rewards_cases import ADVERSARIAL
 from test_scorer import (
     RELEASED,
     World,

@@ -22,8 +22,8 @@ from typing import Any
 
 import pytest
 import torch
-from families import family_tokenizer
-from rewards_cases import ADVERSARIAL, CLOSE, END, PAD, Case, gsm8k_cases
+from helpers.families import family_tokenizer
+from helpers.rewards_cases import ADVERSARIAL, CLOSE, END, PAD, Case, gsm8k_cases
 from tokenizers import Tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.convert_slow_tokenizer import bytes_to_unicode

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rewards_cases import ADVERSARIAL
+from helpers.rewards_cases import ADVERSARIAL
 from test_scorer import (
     BESPOKE,
     CPU,

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from stage_runs import rl_words, run_here, run_processes, student_words, succeed
+from helpers.stage_runs import rl_words, run_here, run_processes, student_words, succeed
 
 
 @pytest.fixture(scope="session")

@@ -104,7 +104,7 @@ def main(plan: Path) -> int:
     # Before any stage is imported, so that each of them imports these.
     rlt.models.frozen.load_frozen = looked_at(rlt.models.frozen.load_frozen)
     rlt.trainers.epochs.train = watched(rlt.trainers.epochs.train)
-    torch.distributed.destroy_process_group = lambda *_: None  # a run ends with it; the next one goes on
+    torch.distributed.destroy_process_group = lambda *_: None  # a run ends with it; the next one continues
     for name, words in json.loads(plan.read_text()).items():
         found.clear()
         if code := train.main(words):

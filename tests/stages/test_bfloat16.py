@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.stage_runs import later_win, rl_words, run_processes, sft_words, student_words, succeed, weights
 from looking_at_models import buffers_of, logprobs_of
-from stage_runs import later_win, rl_words, run_processes, sft_words, student_words, succeed, weights
 from transformers import AutoModelForCausalLM
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from stage_runs import later_win, rl_words, run_here, sft_words, student_words
+from helpers.stage_runs import later_win, rl_words, run_here, sft_words, student_words
 
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
@@ -79,9 +79,7 @@ def test_planted_rows_are_left_out_and_listed(config, caplog):
     skipped = (Path(config.output_dir) / "skipped_rows.jsonl").read_text()
     assert "nine grey ravens" in skipped
     assert "isotopes" not in skipped
-    assert (
-        "1 of 6 rows share 13 words, or a whole question, with math500; left out\n  line 2: " in caplog.text
-    )
+    assert "1 of 6 rows share 13 words, or a whole question, with math500; skipped\n  line 2: " in caplog.text
 
 
 def test_rows_may_be_kept_and_listed(config, caplog):
@@ -130,9 +128,9 @@ def test_the_card_of_collected_traces_says_what_was_compared(config, tmp_path):
     write_skipped(config, clean_problems(table(*ROWS), config))
     card = write_traces_card(folder).read_text()
     for line in (
-        "| math500 | 1 | left out |",
-        "| own.jsonl | 1 | left out |",
-        "| earlier rows | 1 | left out |",
+        "| math500 | 1 | skipped |",
+        "| own.jsonl | 1 | skipped |",
+        "| earlier rows | 1 | skipped |",
     ):
         assert line in card.replace("  ", " ") or line in card
 
@@ -159,7 +157,7 @@ def test_a_selection_chooses_no_trace_of_a_benchmarks_problem(tmp_path):
         folder = run_here(words, "select_traces")
         assert [json.loads(line)["selected"] for line in (folder / "traces.jsonl").open()] == chosen
         assert len((folder / "overlap.jsonl").read_text().splitlines()) == 2
-        fate = "left out" if mode == "drop" else "kept"
+        fate = "skipped" if mode == "drop" else "kept"
         for file in ("selection.md", "README.md"):
             assert f"| own.jsonl | 1 | {fate} |" in " ".join((folder / file).read_text().split())
     dropped = [json.loads(line) for line in (tmp_path / "drop" / "dropped.jsonl").open()]
@@ -226,7 +224,7 @@ def test_preflight_of_training_compares_with_benchmarks(stages, toy_problems, tm
     own.write_text(json.dumps({"question": [rows[0]["question"].upper(), rows[2]["question"]]}))
     for stage, words in stages.items():
         told = read_text(stage, later_win(*words, f"data.decontaminate=[{own}]"), caplog)
-        assert f"2 of {len(rows)} rows share 13 words, or a whole question, with {own}; left out" in told, (
+        assert f"2 of {len(rows)} rows share 13 words, or a whole question, with {own}; skipped" in told, (
             stage
         )
     assert not (tmp_path / "a").exists()

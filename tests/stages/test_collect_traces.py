@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from collect_runs import (
+from helpers.collect_runs import (
     NUM_PROBLEMS,
     collect_words,
     journal_rows,
@@ -16,8 +16,8 @@ from collect_runs import (
     lines_of,
     problem_file,
 )
+from helpers.stage_runs import run_here, run_processes, succeed
 from pyarrow import parquet
-from stage_runs import run_here, run_processes, succeed
 
 from rlt.config.schema import DataSettings
 from rlt.data.load import load_problems

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collect_runs import (
+from helpers.collect_runs import (
     NUM_PROBLEMS,
     collect_words,
     journal_rows,
@@ -17,7 +17,7 @@ from collect_runs import (
     lines_of,
     problem_file,
 )
-from stage_runs import run_here
+from helpers.stage_runs import run_here
 
 from rlt.config.compose import compose
 from rlt.launch.server import running_servers

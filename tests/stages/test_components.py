@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stage_runs import rl_words
+from helpers.stage_runs import rl_words
 
 from rlt.config.compose import compose
 from rlt.config.students import all_students

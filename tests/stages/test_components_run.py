@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
-from stage_runs import eval_rows, rl_words, run_here, train_rows
+from helpers.stage_runs import eval_rows, rl_words, run_here, train_rows
 
 from rlt.errors import ConfigError, DataError
 from rlt.rundir.samples import read_samples

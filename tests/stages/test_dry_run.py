@@ -123,5 +123,5 @@ def test_what_is_elsewhere_is_named_and_the_rest_is_said_to_be_right(rows, capfd
     words = [*RL, f"student_model={STUDENT}", f"model_name_or_path={TEACHER}"]
     config = composed(*words, f"dataset_id_or_path={rows(told, {**told, 'question': '3+1'})}")
     train.check_text(config)
-    said = f"not looked into, as it is not on this machine: {TEACHER}, {STUDENT}; what is here is as"
+    said = f"not checked, because not on this machine: {TEACHER}, {STUDENT}; what is here is as"
     assert f"{said} teacher_rl needs it" in capfd.readouterr().err

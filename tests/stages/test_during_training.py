@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import pytest
-from stage_runs import (
+from helpers.stage_runs import (
     largest_difference,
     later_win,
     rows,

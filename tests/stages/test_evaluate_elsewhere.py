@@ -1,4 +1,4 @@
-"""evaluate with other people's servers: whom it asked, what was not answered, and going on afterwards."""
+"""evaluate with other people's servers: whom it asked, what was not answered, and continuing afterwards."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai_fake import Fake, Reply, running_fake, text
-from stage_runs import run_here
+from helpers.openai_fake import Fake, Reply, running_fake, text
+from helpers.stage_runs import run_here
 
 from rlt.errors import CheckpointError, GenerationError
 from rlt.rundir.run_record import read_run

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from stage_runs import run_here, run_processes, succeed, train_rows
+from helpers.stage_runs import run_here, run_processes, succeed, train_rows
 
 import rlt.stages.rl as stage
 from rlt.errors import GenerationError, ModelError

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from stage_runs import ROOT
+from helpers.stage_runs import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from stage_runs import ROOT, run_command, run_here
+from helpers.stage_runs import ROOT, run_command, run_here
 
 from rlt.config.schema import DataSettings
 from rlt.data.load import load_problems

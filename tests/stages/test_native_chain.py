@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collect_runs import collect_words, lines_of
-from families import FAMILIES, TEMPLATES, build
-from stage_runs import later_win, rl_words, run_here, sft_words, student_words
+from helpers.collect_runs import collect_words, lines_of
+from helpers.families import FAMILIES, TEMPLATES, build
+from helpers.stage_runs import later_win, rl_words, run_here, sft_words, student_words
 
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.stage_runs import rl_words, run_here, run_processes, sft_words, student_words, weights
 from safetensors.torch import load_file, save_file
-from stage_runs import rl_words, run_here, run_processes, sft_words, student_words, weights
 
 from rlt.errors import NotFinite
 
@@ -128,7 +128,7 @@ def test_the_checkpoint_before_is_kept_and_goes_on(stage, typed, one_step, tmp_p
         file.unlink()
     said = fails(typed[stage](run, *FAR, "resume_from=latest"), stage)
     assert said.startswith("training ends at step 2, because weights are not finite (")
-    assert f"{run / 'checkpoint-1'} is the last whole checkpoint: resume_from=latest goes on there" in said
+    assert f"{run / 'checkpoint-1'} is the last whole checkpoint: resume_from=latest continues there" in said
     assert_nothing_broken(run, ["checkpoint-1"])
     lower = [*FAR, "resume_from=latest", "learning_rate=1e-4"]
     run_here(typed[stage](run, *lower), stage)  # the remedy

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from collect_runs import collect_words
-from stage_runs import rl_words, run_here, sft_words, student_words
+from helpers.collect_runs import collect_words
+from helpers.stage_runs import rl_words, run_here, sft_words, student_words
 
 from rlt.config.compose import compose
 from rlt.config.overrides import CONFIG_DIR, read
@@ -148,7 +148,7 @@ def test_a_model_and_a_run_from_before_are_told_and_go_on(taught, tiny_teacher, 
     run_here([*words, f"layout.teacher_prompt=file:{taught['folder'] / 'prompt.txt'}"], "teacher_sft")
     log = (run / "log.txt").read_text(encoding="utf-8")
     assert (
-        f"{run}/checkpoint-1 has no rlt_layout.json, so the run goes on under layout.teacher_prompt=" in log
+        f"{run}/checkpoint-1 has no rlt_layout.json, so the run continues under layout.teacher_prompt=" in log
     )
     later = read_layout(run / "checkpoint-2")
     assert later is not None
@@ -156,7 +156,7 @@ def test_a_model_and_a_run_from_before_are_told_and_go_on(taught, tiny_teacher, 
 
 
 def goes_on(*words: str) -> Config:
-    """Return the configuration with which a run goes on, compared with what it was; nothing is trained."""
+    """Return the configuration with which a run continues, compared with what it was; nothing is trained."""
     config = adopt_layouts(resolve(compose(words)), chosen_settings(read(words)))
     require_same_origin(config)
     return config

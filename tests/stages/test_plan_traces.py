@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from stage_runs import ROOT, run_command, run_here, succeed
+from helpers.stage_runs import ROOT, run_command, run_here, succeed
 
 from rlt.records import problem_id
 from rlt.rundir.run_record import read_run

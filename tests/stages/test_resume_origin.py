@@ -1,4 +1,4 @@
-"""A run goes on only as what it began: data, model, students, reference, adapters, tags and prompts."""
+"""A run continues only as what it began: data, model, students, reference, adapters, tags and prompts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from stage_runs import rl_words, run_here, sft_words, student_words
+from helpers.stage_runs import rl_words, run_here, sft_words, student_words
 
 from rlt.errors import CheckpointError
 from rlt.rundir.origin import NAME
@@ -90,7 +90,7 @@ def test_what_must_not_change_is_refused_before_anything_is_written(
     shutil.copytree(begun(stage, *began), run)
     before = contents(run)
     typed_change = change.format_map(models)
-    with pytest.raises(CheckpointError, match="cannot go on from") as error:
+    with pytest.raises(CheckpointError, match="cannot continue from") as error:
         run_here(typed(stage, run, *began, "resume_from=latest", typed_change), stage)
     assert said in str(error.value)
     assert contents(run) == before
@@ -115,7 +115,7 @@ def test_the_same_content_elsewhere_goes_on_and_versions_are_told(typed, begun, 
     moved = [f"model_name_or_path={models['same']}", "trainer.max_steps=2", "resume_from=latest"]
     run_here(typed("teacher_sft", run, *moved), "teacher_sft")
     log = (run / "log.txt").read_text()
-    assert "the run goes on, with what differs from before: torch was 1.0 and is " in log
+    assert "the run continues, with what differs from before: torch was 1.0 and is " in log
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
 
 

@@ -1,4 +1,4 @@
-"""From rows to the prompts of RL: what is left out and why, and that nothing a row brings is lost."""
+"""From rows to the prompts of RL: what is skipped and why, and that nothing a row brings is lost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from rlt.stages.teacher_rl import prompted_problems, run
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.order import Places
 from rlt.trainers.prompted import PromptedProblem
-from rlt.trainers.rl import RLData, RLParts
+from rlt.trainers.rl import RLParts
+from rlt.trainers.rl_parts import RLData
 from rlt.trainers.teacher_rl import TeacherReward, TeacherRLTrainer
 
 BESPOKE = TAG_STYLES["bespoke"]

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.stage_runs import ROOT, run_command, run_here, succeed
 from pyarrow import parquet
-from stage_runs import ROOT, run_command, run_here, succeed
 
 from rlt.errors import DataError
 from rlt.records import problem_id
@@ -177,3 +177,15 @@ def test_a_chat_gets_the_columns_of_the_contract_and_its_own_prompt(shared, tmp_
 def test_a_rule_that_reads_scores_needs_some(tmp_path):
     with pytest.raises(DataError, match=r"no column `score` .* score it first \(run_cfg=score_traces\)"):
         select(tmp_path, ROWS[3:], "select.rule=rank", "select.rank_bucket=[1,2]")
+
+
+def test_by_distance_from_the_student_with_its_report_and_a_sentence_without(tmp_path):
+    far = [{"log_ratio": 0.25, "student_nll": 2.0}, {"log_ratio": 1.5, "student_nll": 1.0}]
+    rows = [row("1+1?", i, text, breakdown=far[i]) for i, text in enumerate(("1+1=2", "one more is 2"))]
+    assert choice(select(tmp_path, rows, "select.rule=farthest")) == {("1+1?", 0): False, ("1+1?", 1): True}
+    report = (tmp_path / "run" / "selection.md").read_text()
+    assert "Distance from the student: log p of the teacher less log p of the student" in report
+    assert "| selected                |            1 |   1.5 |    1.5 |     1.5 |" in report
+    assert "| read                    |            2 | 0.875 |   0.25 |     1.5 |" in report
+    with pytest.raises(DataError, match=r"tells of no one measure .* score all of them anew"):
+        select(tmp_path, ROWS, "select.rule=nearest", name="without")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from stage_runs import rl_words, run_here, train_rows
+from helpers.stage_runs import rl_words, run_here, train_rows
 
 from rlt.rundir.samples import read_samples
 

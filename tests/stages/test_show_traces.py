@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from stage_runs import run_here
+from helpers.stage_runs import run_here
 
 from rlt.config.schema import ShowSettings
 from rlt.errors import DataError

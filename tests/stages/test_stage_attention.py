@@ -36,7 +36,7 @@ def test_what_auto_comes_to_is_logged_for_each_model(configured, caplog):
         settle_attention(configured("gemma", "qwen"))
     policy, student = (record.getMessage() for record in caplog.records)
     assert "gemma: eager (auto: " in policy
-    assert "; SDPA would leave out the softcapping of Gemma2ForCausalLM)" in policy
+    assert "; SDPA would ignore the softcapping of Gemma2ForCausalLM)" in policy
     assert "qwen: sdpa (auto: flash-attn is not installed)" in student
 
 
@@ -50,7 +50,7 @@ def test_the_policy_gets_it(configured):
     ("models", "value", "reason"),
     [
         (("gpt-oss", "qwen"), "sdpa", "GptOssForCausalLM does not support SDPA"),
-        (("qwen", "gemma"), "sdpa", "SDPA would leave out the softcapping of Gemma2ForCausalLM"),
+        (("qwen", "gemma"), "sdpa", "SDPA would ignore the softcapping of Gemma2ForCausalLM"),
         (("gpt-oss", "qwen"), HUB, "GptOssForCausalLM only works with kernels-community/vllm-flash-attn3"),
         (("qwen", "qwen"), HUB, "there is no GPU"),
     ],

@@ -15,16 +15,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from collect_runs import collect_words
 from config_recorder import PROJECT, Recorder, recording
-from stage_runs import later_win, rl_words, run_here, sft_words, student_words
+from helpers.collect_runs import collect_words
+from helpers.stage_runs import later_win, rl_words, run_here, sft_words, student_words
 
 from rlt.config.compose import compose
 from rlt.config.overrides import CONFIG_DIR
 from rlt.config.resolve import resolve
 from rlt.config.stages import STAGES
 from rlt.config.tree import rows
-from rlt.launch.main import describe, parse, prepare
+from rlt.launch.command_line import parse
+from rlt.launch.main import describe, prepare
 from rlt.pipeline.plan import make_plan
 
 SETTINGS = [name for name, row in rows().items() if row.section is None]
@@ -128,7 +129,8 @@ def words(work, tiny_teacher, tiny_student, toy_problems):
             *of_student,
             *watched(work),
             *compared,
-            "correctness.grader=math",
+            *("correctness.grader=math", "correctness.likelihood_weight=0.5"),
+            *(f"student_model={tiny_student}", "reward.dtype=float32"),
         ],
         "student_opd": [
             *("run_cfg=student_opd", *of_student, *watched(work), *compared, f"teacher_model={tiny_teacher}"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stage_runs import rl_words, run_here, train_rows, weights
+from helpers.stage_runs import rl_words, run_here, train_rows, weights
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 from rlt.errors import GenerationError

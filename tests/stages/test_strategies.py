@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from stage_runs import (
+from helpers.stage_runs import (
     eval_rows,
     interrupted_copy,
     largest_difference,

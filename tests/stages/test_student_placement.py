@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stage_runs import run_here, run_processes, succeed
+from helpers.stage_runs import run_here, run_processes, succeed
 from test_strategies import assert_same_first_step
 
 from rlt.errors import GenerationError

@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
-from stage_runs import (
+import torch
+from helpers.stage_runs import (
     eval_rows,
     interrupted_copy,
     largest_difference,
@@ -19,6 +20,7 @@ from stage_runs import (
     train_rows,
     weights,
 )
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlt.config.schema import DataSettings
 from rlt.data.traces import load_traces, number_traces
@@ -171,7 +173,7 @@ def test_the_run_directory(run: Path, tiny_tokenizer):
     steps = train_rows(run)
     assert {"monitor/malformed", "monitor/zero_variance", "monitor/length_ratio"} <= steps[1].keys()
     assert not {"monitor/kl_share", "monitor/missing_tag", "monitor/solution_first"} & steps[1].keys()
-    # It goes on to end its turn with the token that it was fine-tuned to end it with.
+    # It continues to end its turn with the token that it was fine-tuned to end it with.
     saved = json.loads((run / "generation_config.json").read_text())
     assert saved["eos_token_id"][0] == tiny_tokenizer.convert_tokens_to_ids("<|endoftext|>")
     assert (run / "checkpoint-8" / "reference").is_dir()
@@ -240,3 +242,65 @@ def test_benchmarks_while_training_do_not_move_it(words, countdown, tmp_path: Pa
     assert len(seen) >= 16
     assert set(seen) == {True, False}
     assert set(logged.values()) - {0, 1}
+
+
+def exact_r_ss(model, tokenizer, row: dict) -> float:
+    """Return mean + 0.01 min of log p(solution | thought) at T 0.7, in float64, from a sample's text alone.
+
+    Each part of the turn ends at a tag, an entry of its own in the tiny tokenizer, so text gives the ids back
+    unless the student has sampled a text in other tokens than a tokenizer would.
+    """
+    system, user = "<|im_start|>system\nThink.<|im_end|>\n", f"<|im_start|>user\n{row['question']}"
+    before = f"{system}{user}<|im_end|>\n<|im_start|>assistant\n"
+    thought = row["completion"].partition("<|end_of_thought|>")[0]
+    opening = "<|end_of_thought|>\n\n<|begin_of_solution|>\n\n"
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (before, thought, opening)]
+    solution = tokenizer(row["solution"], add_special_tokens=False)["input_ids"]
+    whole = torch.tensor([[*ids[0], *ids[1], *ids[2], *solution]])
+    with torch.no_grad():
+        logits = model(whole).logits[0, -len(solution) - 1 : -1] / 0.7
+    values = logits.log_softmax(-1)[range(len(solution)), solution]
+    return (values.mean() + 0.01 * values.min()).item()
+
+
+def test_the_likelihood_pays_a_students_own_thoughts(guesser, words, tmp_path: Path):
+    """Two steps: the first is paid by the policy as it was loaded; `missing_tag_penalty` is 1."""
+    changes = ["correctness.grader=likelihood", "student_model=policy", "trainer.max_steps=2"]
+    changes += ["reward.solution_span=content", "trainer.eval_steps=2"]
+    run = run_here(words(tmp_path / "run", *changes), "student_rl")
+    model = AutoModelForCausalLM.from_pretrained(guesser, dtype=torch.float64)
+    tokenizer = AutoTokenizer.from_pretrained(guesser)
+    first, second = (read_samples(sample_files(run / "samples")[step]) for step in (1, 2))
+    whole = [row for row in first if row["finish_reason"] == "stop" and row["well_formed"]]
+    assert len(whole) > 8
+    for row in whole:
+        expected = exact_r_ss(model, tokenizer, row)
+        assert row["reward"] == row["r_ss"] == pytest.approx(expected, abs=1e-4)
+    for row in first:
+        assert row["reward"] == pytest.approx(row["r_ss"] - (not row["well_formed"]))
+        assert not {"correct", "r_kl", "missing_tag"} & row.keys()
+    moved = [abs(row["r_ss"] - exact_r_ss(model, tokenizer, row)) for row in second if row["well_formed"]]
+    assert max(moved) > 5e-4  # the policy that pays is no longer the one that was loaded
+    card = (run / "README.md").read_text()
+    assert "which moved with every step" in card
+    assert "`correctness.grader` | `likelihood`" in card
+    record = json.loads((run / "run.json").read_text())
+    assert (record["status"], "undecided_answers" in record) == ("finished", False)
+    assert "student" not in record["inputs"]
+
+
+def test_a_frozen_copy_beside_a_grader(guesser, words, tmp_path: Path):
+    changes = ["correctness.likelihood_weight=0.5", f"student_model={guesser}", "trainer.max_steps=2"]
+    changes += ["reward.dtype=float32", "reward.placement=cpu_offload", "trainer.eval_steps=2"]
+    changes += ["reward.solution_span=content"]
+    run = run_here(words(tmp_path / "run", *changes), "student_rl")
+    model = AutoModelForCausalLM.from_pretrained(guesser, dtype=torch.float64)
+    tokenizer = AutoTokenizer.from_pretrained(guesser)
+    table = read_samples(sample_files(run / "samples")[2])
+    for row in table:
+        penalty = float(not row["well_formed"])
+        assert row["reward"] == pytest.approx(earned(row)[0] + 0.5 * (row["r_ss"] - penalty))
+    whole = [row for row in table if row["finish_reason"] == "stop" and row["well_formed"]]
+    for row in whole:
+        assert row["r_ss"] == pytest.approx(exact_r_ss(model, tokenizer, row), abs=1e-4)  # it has not moved
+    assert json.loads((run / "run.json").read_text())["inputs"]["student"]["folder"] == str(guesser)

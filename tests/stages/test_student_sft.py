@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stage_runs import largest_difference, rows, run_here, student_words, weights
+from helpers.stage_runs import largest_difference, rows, run_here, student_words, weights
 
 from rlt.config.compose import compose
 from rlt.config.schema import DataSettings
@@ -47,7 +47,7 @@ def written(row: dict) -> tuple[str, str]:
         assistant,
         re.DOTALL,
     )
-    assert parts, "each of the four tags stands there once"
+    assert parts, "each of the four tags is there once"
     return (
         f"<|im_start|>system\n{row['system']}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n"
         "<|im_start|>assistant\n",

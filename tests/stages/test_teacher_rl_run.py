@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from stage_runs import (
+from helpers.stage_runs import (
     ROOT,
     count_differences,
     eval_rows,
@@ -29,6 +28,7 @@ from stage_runs import (
     train_rows,
     weights,
 )
+from safetensors.torch import load_file, save_file
 
 from rlt.config.compose import compose
 from rlt.errors import CheckpointError, DataError, ModelError, Paused

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stage_runs import interrupted_copy, largest_difference, rows, run_here, sft_words, weights
+from helpers.stage_runs import interrupted_copy, largest_difference, rows, run_here, sft_words, weights
 
 from rlt.config.compose import compose
 from rlt.data.kept import KeptRows
@@ -22,7 +22,7 @@ from rlt.stages.teacher_sft import sft_rows
 from rlt.stages.turn_ends import check_ends
 from rlt.trainers.sft import IGNORED
 
-TRACES = ["First 2 + 2.\nThat makes 4.", "Nothing to do: the answer stands there.", "é 😀 <|im_end|> 7*3=21"]
+TRACES = ["First 2 + 2.\nThat makes 4.", "Nothing to do: the answer is there.", "é 😀 <|im_end|> 7*3=21"]
 
 
 words = partial(sft_words, "teacher_sft")

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from families import family_tokenizer
-from stage_runs import sft_words, student_words
+from helpers.families import family_tokenizer
+from helpers.stage_runs import sft_words, student_words
 
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage_runs import ROOT, rows, run_command, run_here, succeed, train_rows, weights
+from helpers.stage_runs import ROOT, rows, run_command, run_here, succeed, train_rows, weights
 
 from rlt.launch.descendants import MARK, living
 from rlt.rundir.timeline import read_timelines

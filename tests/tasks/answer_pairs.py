@@ -1,6 +1,6 @@
 """Answers beside references, with a label set by hand. All of them are our own.
 
-Conventions where people differ: units, degree signs, currency and the base of a number may be left out on
+Conventions where people differ: units, degree signs, currency and the base of a number may be skipped on
 one side; 50% is 50 or 1/2, as the reference has it; a whole number before a proper fraction is a mixed
 number; sets and lists of solutions have no order, points and intervals do; a decimal is another number
 where six decimals agree.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import skythought_program
-from skythought_stand_in import stand_in
+from helpers.skythought_stand_in import stand_in
 
 from rlt.config.original import skythought
 from rlt.config.original.skythought import grader_paths, read_task_prompt

@@ -37,7 +37,7 @@ def test_rows_and_problems_by_cutoff():
     assert (made.rows, made.problems, made.left_out, made.not_well_formed) == (6, 5, 2, 1)
     assert made.budgets == [
         Budget(30, rows_over=4, problems_with_one=1, problems_to_choose=1, problems_without=4),
-        # a: 30 fits, but its other row does not; b: the one that was left out fits
+        # a: 30 fits, but its other row does not; b: the one that was skipped fits
         Budget(50, rows_over=4, problems_with_one=2, problems_to_choose=2, problems_without=3),
         Budget(100, rows_over=0, problems_with_one=4, problems_to_choose=0, problems_without=1),
     ]

@@ -33,7 +33,7 @@ def test_rows_are_numbered_within_their_problem():
 
 
 def test_wanted_samples_are_drawn_once_and_open_ones_as_usual():
-    samples = plan_samples([A, B, A], 2, wanted={"a1": [7, 3], "b2": []})
+    samples = plan_samples([A, B, A], 2, requested={"a1": [7, 3], "b2": []})
     assert keys(samples) == [("a1", 7), ("a1", 3), ("b2", 0), ("b2", 1)]
 
 

@@ -1,4 +1,4 @@
-"""A journal goes on where it was cut, keeps whole units only, and belongs to one set of settings."""
+"""A journal continues where it was cut, keeps whole units only, and belongs to one set of settings."""
 
 import json
 

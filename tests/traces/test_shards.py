@@ -1,4 +1,4 @@
-"""Shards go on where they stopped, and only for the same traces and settings."""
+"""Shards continue where they stopped, and only for the same traces and settings."""
 
 import pytest
 

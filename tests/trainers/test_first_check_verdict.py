@@ -79,8 +79,8 @@ def test_without_a_plain_load_the_other_servers_tell():
         "of 2 tokens sampled after 236 (limit 0.05), by 0.01 after 64, from A by 0.02; the trainer's policy "
         "agrees with another part of the engine, so B is wrong, and there is no plain load of the weights "
         "to compare with: it is gone; it grows with the position, as with rotary frequencies that are "
-        "rounded or of another rope_theta or rope scaling (generation.drift_limit=1 would let the run go on "
-        "as it is)"
+        "rounded or of another rope_theta or rope scaling (generation.drift_limit=1 would let the run "
+        "continue as it is)"
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from gradient_sums import MATRIX, STAGES, training_rows
-from stage_runs import run_processes, succeed
+from helpers.stage_runs import run_processes, succeed
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 pytest.importorskip("deepspeed")

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.stage_runs import run_processes, succeed
 from loss_weights import MATRIX
-from stage_runs import run_processes, succeed
 from transformers import AutoModelForCausalLM
 
 from rlt.trainers.sft import IGNORED

@@ -18,7 +18,7 @@ from rlt.trainers.monitor_limits import student_limits
 from rlt.trainers.monitors import FILE, Monitors, kl_share, zero_variance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
-from stage_runs import interrupted_copy, rl_words, run_here, run_processes, succeed, train_rows
+from helpers.stage_runs import interrupted_copy, rl_words, run_here, run_processes, succeed, train_rows
 
 from rlt.rundir.samples import read_samples, sample_files
 

@@ -41,7 +41,7 @@ def trainer(tiny_teacher: Path, tmp_path_factory) -> NarrowPasses:
     )
     trainer.current_gradient_accumulation_steps = 4
     assert trainer.model is not None
-    trainer.model.eval()  # without dropout; the loss is told apart below
+    trainer.model.eval()  # without dropout; the loss is distinguished below
     return trainer
 
 

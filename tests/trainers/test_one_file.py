@@ -15,8 +15,8 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
+from helpers.stage_runs import rl_words, run_here, weights
 from recorded_step import RecordingTrainer
-from stage_runs import rl_words, run_here, weights
 from test_update import LEARNING_RATE, nearby  # noqa: F401 - a fixture
 
 from rlt.formats.layout import StudentLayout, TeacherLayout

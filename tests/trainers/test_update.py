@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
+from helpers.stage_runs import eval_rows, mix, rl_words, run_here, run_processes, succeed, train_rows, weights
 from recorded_step import RecordingTrainer
-from stage_runs import eval_rows, mix, rl_words, run_here, run_processes, succeed, train_rows, weights
 
 from rlt.rundir.samples import read_samples
 

@@ -1,6 +1,6 @@
 """The values of the original release's configuration files (SakanaAI/RLT at 86a3f5c), as facts.
 
-What only wires its classes together (`_target_`, names of logs) is left out. A test compares all of it with
+What only wires its classes together (`_target_`, names of logs) is skipped. A test compares all of it with
 what Hydra composes in a checkout.
 """
 

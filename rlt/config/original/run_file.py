@@ -1,4 +1,4 @@
-"""A run file of the original release: what stands in it, and what it comes to with the files it builds on.
+"""A run file of the original release: its own keys, and its values with the files that it builds on.
 
 In a checkout, or in a folder made like one, Hydra composes it as the original program does. Anywhere else the
 released group files are taken from groups.py.
@@ -23,7 +23,7 @@ from rlt.errors import ConfigError
 
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 _NESTED = ("model_args", "trainer_args")
-"""Mappings whose keys count as if they stood at the root."""
+"""Mappings whose keys count as keys of the root."""
 _MISSING = "???"
 
 
@@ -33,7 +33,7 @@ class OldRunFile:
 
     path: Path
     typed: Values
-    """What stands in it and in the run files that it builds on."""
+    """The keys in it and in the run files that it builds on."""
     values: Values
     """What it comes to: every key with its value."""
     notes: tuple[str, ...] = ()
@@ -143,9 +143,9 @@ def _follow(
 
 
 def _flat(content: Values, *, wiring: bool = False) -> Iterator[tuple[str, Any]]:
-    """Yield keys and values; those of model_args and trainer_args as if they stood at the root.
+    """Yield keys and values; those of model_args and trainer_args as keys of the root.
 
-    `wiring` is for a composed tree, in which such mappings only hand on what stands at the root.
+    `wiring` is for a composed tree, in which such mappings only repeat keys of the root.
     """
     for key, value in content.items():
         if key == "defaults" or value == _MISSING:

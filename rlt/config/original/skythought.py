@@ -50,7 +50,7 @@ GRADER = {
 }
 """File under evals -> sha256, of all that its verdicts of these tasks come from."""
 LIBRARIES = ("latex2sympy2", "antlr4", "sympy", "word2number")
-"""What its grader imports, of versions that cannot be installed beside ours."""
+"""What its grader imports, of versions that cannot be installed beside this project's."""
 
 
 def is_skythought(prompt: str | None) -> bool:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from rlt.config.original.meaning import FAR, Meaning, gone, plain, shown
 from rlt.config.renames import GONE, RENAMED
 from rlt.config.tree import rows
 from rlt.config.trl_fields import GRPO_FIELDS, GRPO_OWNED, SFT_FIELDS
@@ -18,20 +18,6 @@ from rlt.config.trl_fields import GRPO_FIELDS, GRPO_OWNED, SFT_FIELDS
 Values = Mapping[str, Any]
 STRATOS = "bespokelabs/Bespoke-Stratos-17k"
 STRATOS_ROWS = 16710
-_FAR = 1e5
-"""No log-probability is so far from 0."""
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """What a key comes to here."""
-
-    settings: dict[str, Any] = field(default_factory=dict)
-    """Our settings by dotted name; none where nothing is to be set."""
-    note: str | None = None
-    """Why nothing is set, or what is not the same."""
-    differs: bool = False
-    """The value cannot be had here, so that a result may differ."""
 
 
 def meaning_of(key: str, values: Values, *, stage: str) -> Meaning:
@@ -44,17 +30,17 @@ def meaning_of(key: str, values: Values, *, stage: str) -> Meaning:
         try:
             return _CONVERTED[key](value, values)
         except (TypeError, ValueError, AttributeError):  # a text where a number must be, and the like
-            return Meaning(note=f"was {_shown(value)}, which is not a value for it", differs=True)
+            return Meaning(note=f"was {shown(value)}, which is not a value for it", differs=True)
     if key in _KNOWN_STAGES and stage not in _KNOWN_STAGES[key]:
         return Meaning(note=f"does not count in {stage}")
     if key in GONE:
-        return _gone(key, value)
+        return gone(key, value)
     if key in RENAMED:
-        return _plain(RENAMED[key], value)
+        return plain(RENAMED[key], value)
     if key in rows() and rows()[key].section is None:
-        return _plain(key, value)
+        return plain(key, value)
     if key in SFT_FIELDS | GRPO_FIELDS and key not in GRPO_OWNED:
-        return _plain(f"trainer_args.{key}", value)
+        return plain(f"trainer_args.{key}", value)
     return Meaning(
         note="is not known: it is neither a key of the original release nor a setting here", differs=True
     )
@@ -66,37 +52,6 @@ _KNOWN_STAGES = {
     "completion_only_training": ("teacher_sft", "student_sft"),
 }
 """Keys that count in some stages alone."""
-_USUAL: dict[str, tuple[Any, ...]] = {
-    **{"packing": (False,), "mask_teacher_answer": (True,), "unbias_log_probabilities": (True,)},
-    **{
-        "unbias_teacher_log_probs": (True,),
-        "use_reference_teacher_model": (False,),
-        "load_in_4bit": (False,),
-    },
-    **{"correct_generation_coeff": (0, 0.0), "positive_kl_estimation": (False,), "reward_weights": (None,)},
-    **{"artificial_epochs": (1, None), "formatting_sub_rewards": ([], None), "call_post_training": (None,)},
-    **{"evaluate_refined_solution": (False,), "model_init_kwargs": (None,), "keep_columns": (None,)},
-}
-"""Keys without counterpart, with the values that are always so here."""
-
-
-def _gone(key: str, value: Any) -> Meaning:
-    if key in _USUAL and value not in _USUAL[key]:
-        return Meaning(note=f"was {_shown(value)}, but {GONE[key]}", differs=True)
-    return Meaning(note=GONE[key])
-
-
-def _plain(name: str, value: Any) -> Meaning:
-    row = rows().get(name)
-    if value is None and row is not None and not row.is_optional:
-        return Meaning(note="is empty, so the recipe's value stays")
-    if value is None and name.startswith("trainer_args."):
-        return Meaning(note="is empty, so the library's default stays")
-    return Meaning({name: value})
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _model_args(_: Any, __: Values) -> Meaning:
@@ -178,7 +133,7 @@ def _strategy(what: str) -> Callable[[Any, Values], Meaning]:
             return _each_epoch(values)
         if value in ("steps", None):
             return Meaning(note=f"is trainer.{what}_steps")
-        return Meaning(note=f"was {_shown(value)}, and trainer.{what}_steps counts steps", differs=True)
+        return Meaning(note=f"was {shown(value)}, and trainer.{what}_steps counts steps", differs=True)
 
     return convert
 
@@ -253,7 +208,7 @@ def _engine_flag(_: Any, __: Values) -> Meaning:
 
 
 def _offload(value: Any, values: Values) -> Meaning:
-    if not value or values.get("disable_student_offloading"):
+    if not value or values.get("disable_student_offloading") or _is_reference(values):
         return Meaning({"reward.placement": "replicated"})
     return Meaning(
         {"reward.placement": "cpu_offload"},
@@ -269,11 +224,19 @@ def _student_offload(value: Any, _: Values) -> Meaning:
 def _student(value: Any, values: Values) -> Meaning:
     if value is not None:
         return Meaning({"student_model": value})
+    if _is_reference(values):
+        return Meaning({"student_model": "reference"}, note="null was the reference model")
     return Meaning(
         {"student_model": values.get("model_name_or_path")},
-        note="null was the reference model, which moves; here it is the model at the start, which is frozen",
+        note="null was the reference model, which moves; with beta 0 there is none here, and it is the model "
+        "at the start, frozen",
         differs=bool(values.get("sync_ref_model")),
     )
+
+
+def _is_reference(values: Values) -> bool:
+    """Whether the student is the reference model of the KL term."""
+    return values.get("student_model") is None and bool(values.get("beta"))
 
 
 def _student_kwargs(value: Any, _: Values) -> Meaning:
@@ -314,7 +277,7 @@ def _kl_clip(value: Any, values: Values) -> Meaning:
         "exp": lambda limit: math.log(limit),
         "exp_norm": lambda limit: math.inf if limit >= 1 else -math.log1p(-limit),  # 1 - exp(-x) <= limit
     }
-    return _clipped("reward.kl_clip", value, values.get("normalize_kl_fn"), high, lambda x: [-_FAR, x])
+    return _clipped("reward.kl_clip", value, values.get("normalize_kl_fn"), high, lambda x: [-FAR, x])
 
 
 def _clipped(
@@ -328,7 +291,7 @@ def _clipped(
     if value is None or bound is None or value <= 0:
         return Meaning({name: []}, differs=value is not None)
     limit = bound(float(value))
-    if abs(limit) >= _FAR:
+    if abs(limit) >= FAR:
         return Meaning({name: []}, note="no log-probability gets there")
     return Meaning({name: pair(limit)})
 
@@ -356,7 +319,7 @@ def _estimator(_: Any, values: Values) -> Meaning:
 def _penalty(value: Any, _: Values) -> Meaning:
     if value is not None and value <= 0:
         return Meaning({"reward.missing_tag_penalty": abs(value)})
-    return Meaning(note=f"was {_shown(value)}, and reward.missing_tag_penalty is subtracted", differs=True)
+    return Meaning(note=f"was {shown(value)}, and reward.missing_tag_penalty is subtracted", differs=True)
 
 
 def _report(value: Any, _: Values) -> Meaning:

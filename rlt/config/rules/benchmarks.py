@@ -1,4 +1,4 @@
-"""The names of benchmarks, ours and lighteval's, and the rules for records of a user's own."""
+"""The names of benchmarks, here and in lighteval, and the rules for records of a user's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LIGHTEVAL = {
     "gpqa:diamond": "gpqa_diamond",
     "olympiad_bench:OE_TO_maths_en_COMP": "olympiadbench",
 }
-"""Names of lighteval that are others than ours."""
+"""Names of lighteval that differ from those used here."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _PROGRAMS = re.compile(r"\blcb\b|live_?code_?bench", re.IGNORECASE)
 """LiveCodeBench, by its names here and elsewhere."""

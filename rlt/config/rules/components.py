@@ -80,6 +80,6 @@ def _check_answers(config: Config) -> None:
     ):
         for address in set(answers.servers) & set(servers):
             raise ConfigError(
-                f"`reward.answers.servers` names {address}, which stands in {name} and {reason}: the student "
-                "that answers needs a server of its own."
+                f"`reward.answers.servers` names {address}, which is also in {name} and {reason}: the "
+                "student that answers needs its own server."
             )

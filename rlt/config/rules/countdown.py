@@ -11,7 +11,7 @@ from rlt.errors import ConfigError
 def check_countdown(config: Config) -> None:
     """Raise ConfigError for the first broken rule; nothing is made.
 
-    The counts are upper bounds: what passes here and still has too few problems is told by the maker.
+    The counts are upper bounds: the maker reports what passes here and still has too few problems.
     """
     countdown = config.countdown
     for low, high in (("min_numbers", "max_numbers"), ("min_target", "max_target")):

@@ -90,6 +90,6 @@ def _refuse_shared_column(columns: Mapping[str, str]) -> None:
         if column in readers:
             raise ConfigError(
                 f"`data.columns` reads both {readers[column]} and {field} from the column '{column}': give "
-                "each a column of its own."
+                "each its own column."
             )
         readers[column] = field

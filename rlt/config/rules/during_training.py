@@ -31,7 +31,7 @@ def check_during_training(config: Config) -> None:
 def check_answers_fit(config: Config, context: int | None, longest_prompt: int) -> None:
     """Raise ConfigError when prompt and answer may be longer than the model's context, None if not known.
 
-    In student_rl they have the room of its own prompts and completions.
+    In student_rl they have the same limits as its prompts and completions.
     """
     limit = config.evaluate.during_training.max_tokens
     excess = longest_prompt + limit - (context or 0)

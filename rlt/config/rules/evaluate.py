@@ -20,7 +20,7 @@ def check_evaluate(config: Config) -> None:
 
 
 def check_tasks(config: Config) -> None:
-    """Raise ConfigError for tasks that cannot be asked, whoever asks them."""
+    """Raise ConfigError for tasks that cannot be asked, in training or in evaluation."""
     evaluate = config.evaluate
     check_benchmarks(evaluate)
     benchmarks = task_names(evaluate)
@@ -112,6 +112,6 @@ def _check_sampling(config: Config) -> None:
         )
     if config.data.on_long_row == "drop":
         raise ConfigError(
-            "`data.on_long_row=drop` would leave out problems without counting them as wrong: leave it at "
-            "error, and raise max_prompt_length where a prompt is too long."
+            "`data.on_long_row=drop` would skip problems without counting them as wrong: keep "
+            "`error`, and raise max_prompt_length where a prompt is too long."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rlt.config.files import context_length
+from rlt.config.judges import pays_likelihood
 from rlt.config.schema import Config, stage_of
 from rlt.config.students import all_students
 from rlt.errors import ConfigError
@@ -12,7 +13,7 @@ from rlt.errors import ConfigError
 
 def check_lengths_here(config: Config) -> None:
     context = context_length(config.model_name_or_path) if config.model_name_or_path else None
-    students = all_students(config) if stage_of(config).scores else []
+    students = all_students(config) if pays_likelihood(config) else []
     check_lengths(config, context, {s.model: context_length(s.model) for s in students})
 
 

@@ -24,10 +24,11 @@ PUBLISHED_STUDENTS = (
     "SakanaAI/RLT-7B",
     "SakanaAI/RLT-32B",
 )
-"""Students trained under a system prompt that is data, not ours to word (method section 2)."""
+"""Students trained with a system prompt that is data and must not be reworded (method section 2)."""
 
 
 def check_student(config: Config) -> None:
+    check_students(config)
     if config.reward.placement == "zero3" and find_spec("deepspeed") is None:
         raise ConfigError(
             "`reward.placement=zero3` needs DeepSpeed, which is not installed: pip install 'rlt[deepspeed]', "
@@ -41,7 +42,6 @@ def check_student(config: Config) -> None:
             f"reward.dtype={config.model.dtype}, or take replicated or cpu_offload."
         )
     _check_student_servers(config)
-    check_students(config)
     for other in all_students(config):
         _check_student_prompt(other)
 

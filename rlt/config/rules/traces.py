@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlt.config.schema import Config
+from rlt.config.students import refuse_own_student
 from rlt.errors import ConfigError
 
 _BY_RANK = "rank"
@@ -12,6 +13,7 @@ _BY_RANK = "rank"
 
 def check_sources(config: Config) -> None:
     """Raise ConfigError for files that cannot be read together, or that the run would write over."""
+    refuse_own_student(config)
     output = Path(config.output_dir).resolve()
     sources = [config.dataset_id_or_path, *config.traces.more]
     for source in sources:
@@ -26,7 +28,7 @@ def check_sources(config: Config) -> None:
         if Path(source).exists() and output in (Path(source).resolve(), Path(source).resolve().parent):
             raise ConfigError(
                 f"`output_dir={config.output_dir}` is the folder of {setting}={source}, where the run could "
-                "write over what it reads: give a folder of its own."
+                "overwrite what it reads: give another folder."
             )
 
 

@@ -100,7 +100,7 @@ def _check_argument(name: str, value: Any, stage: str) -> None:
 def _remedy(name: str, stage: str) -> str:
     known, owned = fields_of(stage), owned_of(stage)
     if name in rows():
-        return f"use `{name}`, a setting of ours."
+        return f"use `{name}`, a setting of this project."
     near = get_close_matches(name, sorted(known), n=1)
     if not near:
         return "see TRL's documentation."

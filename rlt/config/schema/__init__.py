@@ -2,7 +2,7 @@
 
 The root (root.py) holds what people type; each section below it holds the rest of one concern and maps to
 one folder of `cfgs/`. YAML files only override. `validate.py` holds the rules between settings; bounds of a
-single setting stand here. OmegaConf turns these classes into a closed schema, so an unknown key fails at
+single setting are here.  OmegaConf turns these classes into a closed schema, so an unknown key fails at
 composition. Nothing here imports torch.
 """
 
@@ -44,6 +44,8 @@ from rlt.config.schema.model import LoraSettings, ModelSettings
 from rlt.config.schema.opd import OPD_LOSS_TYPES, OpdSettings
 from rlt.config.schema.programs import OPERATIONS, CountdownSettings, InferSettings, PipelineSettings
 from rlt.config.schema.reward import (
+    LIKELIHOOD,
+    OWN_STUDENTS,
     REDUCTIONS,
     SOLUTION_SPANS,
     TRANSFORMS,
@@ -77,6 +79,7 @@ __all__ = [
     "DATA_SUFFIXES",
     "FILE_PROMPT",
     "GPU_KINDS",
+    "LIKELIHOOD",
     "LOCAL_TASK",
     "MOST_OPTIONS",
     "NO_DATASET",
@@ -84,6 +87,7 @@ __all__ = [
     "OPERATIONS",
     "OPTIONAL_FIELDS",
     "ORIGINAL_PROMPT",
+    "OWN_STUDENTS",
     "PACKED_SUFFIXES",
     "PLAIN_SAMPLING",
     "PROMPT_KEYWORDS",

@@ -14,7 +14,7 @@ REQUIRED_FIELDS = {
     "sharegpt": ("conversations",),
     "messages": ("messages",),
 }
-"""Per `data.format`, the fields of ours that a row must feed."""
+"""Per `data.format`, the fields that a row must fill."""
 OPTIONAL_FIELDS = {
     "columns": ("reasoning_trace", "answer", "system"),
     "sharegpt": ("answer", "system"),
@@ -64,7 +64,7 @@ class DataSettings:
     )
     missing_trace: str = setting(
         "error",
-        "SFT rows without a reasoning trace: stop, or let the solution stand for it",
+        "SFT rows without a reasoning trace: stop, or use the solution in its place",
         choices=("error", "solution"),
     )
     max_length: int = setting(16384, "SFT: tokens of a whole row", gt=0)
@@ -82,7 +82,7 @@ class DataSettings:
     )
     on_contaminated: str = setting(
         "drop",
-        "rows that data.decontaminate finds: leave them out, or keep them; overlap.jsonl lists them",
+        "rows that data.decontaminate finds: remove them, or keep them; overlap.jsonl lists them",
         choices=("drop", "report"),
     )
     deduplicate: str = setting(

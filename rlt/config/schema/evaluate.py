@@ -14,9 +14,9 @@ BENCHMARKS = (
 LOCAL_TASK = "problems"
 """The task of `evaluate` that reads dataset_id_or_path."""
 SLOT = "{question}"
-"""Where the question stands in `evaluate.prompts`."""
+"""The place of the question in `evaluate.prompts`."""
 BOXED = r"Put your final answer inside \boxed{}. " + SLOT
-"""Asks as SkyThought does, in our own words: what is wanted first, then the question."""
+"""Asks as SkyThought does, in our own words: the instruction first, then the question."""
 MOST_OPTIONS = {"choice": 4, "choice10": 10}
 """Kinds of answers that are the letter of an option -> how many options there may be."""
 ANSWER_KINDS = ("math", *MOST_OPTIONS, "countdown")
@@ -102,7 +102,7 @@ class EvaluateSettings:
     )
     revisions: dict[str, str] = setting({}, "task -> branch, tag or commit of its dataset on the Hub")
     prompts: dict[str, str] = setting(
-        {}, "task -> what the user's turn says, with {question} where the question goes; as it is if left out"
+        {}, "task -> what the user's turn says, with {question} where the question goes; unchanged if absent"
     )
     original: str | None = setting(
         None,
@@ -146,7 +146,9 @@ class EvaluateSettings:
     samples_per_chunk: int = setting(
         16, "transformers: answers of one batch, which is saved or lost as a whole", gt=0
     )
-    reference: bool = setting(False, "show published accuracies beside ours in summary.md and report.html")
+    reference: bool = setting(
+        False, "show published accuracies beside the measured ones in summary.md and report.html"
+    )
     report_samples: int = setting(
         100, "answers of all tasks together in report.html, each cut to 8,000 characters", ge=0, le=2000
     )

@@ -54,8 +54,8 @@ class GenerationSettings:
     )
     request_timeout: float = setting(
         1800.0,
-        "seconds that a server may be silent with requests in flight: no answer, and no further token; a "
-        "generation that goes on may take any time. openai: seconds for one answer, asked again then",
+        "seconds that a server may be silent with requests in flight: no answer, and no further token; no "
+        "limit on a generation that makes progress. openai:  seconds for one answer, asked again then",
         gt=0,
     )
     sync_timeout: float = setting(600.0, "seconds that one weight sync may take, with all its requests", gt=0)

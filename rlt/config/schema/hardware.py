@@ -24,7 +24,7 @@ class HardwareSettings:
     )
     mean_prompt_tokens: int | None = setting(
         None,
-        "mean tokens of a prompt (SFT: of what stands before the answer); null: a sixteenth of the limit",
+        "mean tokens of a prompt (SFT: of the text before the answer); null: a sixteenth of the limit",
         gt=0,
     )
     mean_completion_tokens: int | None = setting(

@@ -24,7 +24,7 @@ class LayoutSettings:
     tags: str = setting(
         "bespoke",
         "tags around a student's thought and solution: bespoke, r1, or native, which writes both as the "
-        "student's own chat template does; a teacher's tags are ours with all of them",
+        "student's own chat template does; a teacher's tags are the same with all of them",
         choices=("bespoke", "r1", "native"),
     )
     teacher_prompt: str = setting(
@@ -41,6 +41,11 @@ class LayoutSettings:
     chat_template_kwargs: dict[str, Any] = setting(
         {},
         "switches of chat templates, e.g. {enable_thinking: false}; they hold wherever a chat is written",
+    )
+    show_solution: bool = setting(
+        True,
+        "the teacher's prompt holds the solution; false leaves it out, a control: what is the solution worth "
+        "to a teacher? A model does not carry it, so it is typed wherever such a teacher is used",
     )
     date: str = setting(
         TEMPLATE_DATE, "the day, as YYYY-MM-DD, that is given to chat templates that write the date"

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from rlt.config.schema.setting import setting
 
+OWN_STUDENTS = ("policy", "reference")
+"""What student_model may be called besides a folder and a Hub name."""
+LIKELIHOOD = "likelihood"
+"""The value of correctness.grader that takes log p(solution | own thought) in place of verdicts."""
 REDUCTIONS = ("mean", "sum", "min", "max", "median", "first_quartile", "last_quartile")
 TRANSFORMS = ("none", "exp", "one_minus_exp")
 SOLUTION_SPANS = ("content", "released")
@@ -26,7 +30,7 @@ class LengthSettings:
 
 @dataclass
 class CopySettings:
-    """Solution-copy penalty: the share of the solution's n-word sequences that stand in the explanation."""
+    """Solution-copy penalty: the share of the solution's n-word sequences found in the explanation."""
 
     weight: float = setting(0.0, "subtracted where all of the solution is copied; 0 is off", ge=0)
     n: int = setting(8, "words of a sequence; a shorter solution costs nothing", gt=0)
@@ -99,7 +103,18 @@ class RewardSettings:
     answer_result_transform: str = setting(
         "none", "map of r_SS itself, after reducing and the baseline", choices=TRANSFORMS
     )
-    answer_result_clip: list[float] = setting([], "[low, high] on r_SS itself, last of all; empty is off")
+    answer_result_clip: list[float] = setting([], "[low, high] on r_SS itself, after that; empty is off")
+    answer_length_norm: str = setting(
+        "none",
+        "what the reduced log-probabilities are divided by: log, 1 + log of the explanation's tokens (NOVER)",
+        choices=("none", "log"),
+    )
+    answer_group: str = setting(
+        "none",
+        "r_SS among the explanations of its problem in a step, last of all: its rank, from 1/G to 1 (NOVER), "
+        "or how much it raises the log of their mean of exp r_SS (log_mean_exp: JEPO)",
+        choices=("none", "rank", "log_mean_exp"),
+    )
     kl_transform: str = setting("none", "elementwise map before reducing", choices=TRANSFORMS)
     answer_clip: list[float] = setting([], "[low, high] on the raw log-probabilities; empty is off")
     kl_clip: list[float] = setting([], "[low, high] on the raw divergence; empty is off")
@@ -110,7 +125,7 @@ class RewardSettings:
     )
     teacher_logprobs: str = setting(
         "policy",
-        "whose log-probabilities stand for the teacher: the trainer's policy or the engine's samples",
+        "where the teacher's log-probabilities come from: the trainer's policy or the engine's samples",
         choices=("policy", "engine"),
     )
     missing_tag_penalty: float = setting(1.0, "subtracted when the closing explanation tag is missing", ge=0)
@@ -150,16 +165,23 @@ class RewardSettings:
 
 @dataclass
 class CorrectnessSettings:
-    """What student_rl pays for: right answers, and the form of an answer that is wrong."""
+    """What student_rl pays for: right answers, the form of an answer that is wrong, or the likelihood of the
+    solution after the student's own thought."""
 
-    weight: float = setting(1.0, "reward of a right answer", gt=0)
+    weight: float = setting(
+        1.0, "reward of a right answer; with grader likelihood, what one unit of r_SS is worth", gt=0
+    )
     format_weight: float = setting(
-        0.1, "reward of a wrong answer whose thought and solution stand in the student's tags", ge=0
+        0.1, "reward of a wrong answer whose thought and solution are in the student's tags", ge=0
     )
     grader: str = setting(
         "math",
-        "math: equal by math-verify; countdown: the reference's numbers, each once, and its value",
-        choices=("math", "countdown"),
+        "math: equal by math-verify; countdown: the reference's numbers, each once, and its value; "
+        "likelihood: no verdicts, but r_SS of the student's own thought as student_model reads it",
+        choices=("math", "countdown", LIKELIHOOD),
+    )
+    likelihood_weight: float = setting(
+        0.0, "beside the grader's verdicts: what one unit of that r_SS is worth; 0 is off", ge=0
     )
     grading_seconds: float = setting(
         5.0, "CPU seconds for grading an answer; one that needs more is wrong", gt=0

@@ -46,7 +46,9 @@ class Config:
     )
     dataset_id_or_path: str = setting(MISSING, "the problems: a file, a folder or a Hub name")
     student_model: str | None = setting(
-        None, "teacher_rl and scoring: the frozen student that pays the reward"
+        None,
+        "the student that pays the reward: a folder or a Hub name, which is frozen; in RL also policy (the "
+        "trained model itself) or reference (the one of the KL term; null in the original release)",
     )
     teacher_model: str | None = setting(
         None, "student_opd: the teacher that judges the student's tokens, e.g. one of teacher_rl"

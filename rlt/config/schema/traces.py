@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rlt.config.schema.setting import setting
 
-SELECTION_RULES = ("none", "first", "best", "shortest", "random", "rank")
+SELECTION_RULES = ("none", "first", "best", "shortest", "random", "rank", "nearest", "farthest")
 
 
 @dataclass
@@ -19,7 +19,7 @@ class CollectSettings:
     )
     only: str | None = setting(
         None,
-        "a .jsonl file with `problem_id`, and `sample_index` where a certain one is wanted: collect for "
+        "a .jsonl file with `problem_id`, and `sample_index` to choose one sample: collect for "
         "these problems alone; null: for all",
     )
     requests_per_server: int = setting(
@@ -75,7 +75,8 @@ class SelectSettings:
     rule: str = setting(
         "none",
         "none: all; of each problem: the first that is well-formed, the best by score, the shortest, a "
-        "random one, or (rank) all whose rank by score lies in rank_bucket",
+        "random one, all whose rank by score lies in rank_bucket (rank), or the one that the student is "
+        "nearest to or farthest from, as score_traces measures it",
         choices=SELECTION_RULES,
     )
     max_length: int | None = setting(
@@ -110,6 +111,6 @@ class DistillSettings:
     malformed: str = setting(
         "keep",
         "traces that are marked as malformed, are empty, or hold tags of the student's layout: train on "
-        "them as they are, or leave them out",
+        "them as they are, or remove them",
         choices=("keep", "drop"),
     )

@@ -78,7 +78,7 @@ class MonitorSettings:
 
     max_solution_copied: float | None = setting(
         0.5,
-        "warn above this mean share of a solution's 8-word sequences that stand in its explanation (0.2 in "
+        "warn above this mean share of a solution's 8-word sequences found in its explanation (0.2 in "
         "honest reasoning traces); solutions of fewer words do not count; null: never",
         ge=0,
         le=1,
@@ -96,7 +96,7 @@ class MonitorSettings:
     min_length_ratio: float | None = setting(
         0.5, "warn when explanations have shrunk to this share of the first steps; null: never", gt=0, lt=1
     )
-    baseline_steps: int = setting(5, "first steps whose mean length stands for the start", gt=0)
+    baseline_steps: int = setting(5, "first steps, whose mean length is the baseline", gt=0)
     max_missing_tag: float | None = setting(
         0.2, "warn when more than this share lacks the closing explanation tag; null: never", ge=0, le=1
     )

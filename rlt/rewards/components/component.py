@@ -17,6 +17,8 @@ class Explained:
     explanation: Explanation
     text: str
     """The explanation's text, without outer white space."""
+    solution_logprobs: tuple[float, ...] = ()
+    """log p_S of the solution's tokens after it (nats), as student_model reads them."""
 
 
 class Component(Protocol):

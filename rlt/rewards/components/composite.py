@@ -71,7 +71,12 @@ class CompositeReward:
     ) -> list[Score]:
         """Return the reward of each explanation with its parts, `component/NAME` unweighted among them."""
         scores = self._likelihood.judge(problems, explanations, measured)
-        rows = [Explained(p, e, self._text(e)) for p, e in zip(problems, explanations, strict=True)]
+        rows = [
+            Explained(
+                p, e, self._text(e), tuple(students[0].solution_logprobs_S.tolist()) if students else ()
+            )
+            for p, e, students in zip(problems, explanations, measured, strict=True)
+        ]
         for item in self._components:
             values = self._everywhere(lambda component=item.component: component.values(rows))
             scores = [_added(score, item, value) for score, value in zip(scores, values, strict=True)]
@@ -79,6 +84,10 @@ class CompositeReward:
 
     def _text(self, explanation: Explanation) -> str:
         return b"".join(map(self._teacher_bytes, explanation.token_ids)).decode(errors="replace").strip()
+
+
+def _solution_logprobs(students: Measured) -> tuple[float, ...]:
+    return tuple(students[0].solution_logprobs_S.tolist()) if students else ()
 
 
 def _added(score: Score, item: WeightedComponent, value: float) -> Score:

@@ -1,6 +1,6 @@
 """Solution-copy penalty: how much of the solution an explanation repeats word by word.
 
-    value = -(distinct n-word sequences of the solution that stand in the explanation) / (all of them)
+    value = -(distinct n-word sequences of the solution that are in the explanation) / (all of them)
 
 A solution of fewer than n words has the value 0: a good explanation ends in a short answer, so finding it
 there is no sign of copying.
@@ -17,7 +17,7 @@ from rlt.rewards.components.component import Explained
 
 @dataclass(frozen=True)
 class CopyPenalty:
-    """Minus the share of the solution's n-word sequences that stand in the explanation."""
+    """Minus the share of the solution's n-word sequences that are in the explanation."""
 
     n: int
     name: str = "copy"

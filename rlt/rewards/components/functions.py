@@ -4,11 +4,12 @@
         return [-len(text) / 1000 if hard else None for text, hard in zip(explanations, difficulty)]
 
 A function is given, by keyword, lists with one entry per explanation: `questions`, `solutions`,
-`explanations` (texts), and the columns of the dataset under their own names, None where a row lacks one. It
-gets what its parameters name, and all columns if it takes `**kwargs`. It returns one number or None per row;
-a row with None has no reward.
+`explanations` (texts), `solution_logprobs` (a list of numbers: log p of each token of the solution after the
+explanation, as student_model reads it), and the columns of the dataset under their own names, None where a
+row lacks one. It gets what its parameters name, and everything if it takes `**kwargs`. It returns one number
+or None per row; a row with None has no reward.
 
-A path is code that runs with the user's rights. It stands in the resolved configuration of the run.
+A path is code that runs with the user's rights. It is in the resolved configuration of the run.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from rlt.errors import ConfigError, DataError
 from rlt.records import Problem
 from rlt.rewards.components.component import Explained
 
-_TEXTS: dict[str, Callable[[Explained], str]] = {
+_OURS: dict[str, Callable[[Explained], str | list[float]]] = {
     "questions": lambda row: row.problem.question,
     "solutions": lambda row: row.problem.solution,
     "explanations": lambda row: row.text,
+    "solution_logprobs": lambda row: list(row.solution_logprobs),
 }
 
 
@@ -47,11 +49,11 @@ class RewardFunction:
     def check_columns(self, problems: Iterable[Problem]) -> None:
         """Raise DataError for a parameter that is no column of any problem."""
         columns = {name for problem in problems for name in _columns(problem)}
-        missing = [name for name in self._declared if name not in _TEXTS and name not in columns]
+        missing = [name for name in self._declared if name not in _OURS and name not in columns]
         if missing:
             raise DataError(
                 f"the reward function {self.path} has the parameter `{missing[0]}`, which is no column of "
-                f"the dataset: take one of {', '.join([*_TEXTS, *sorted(columns)])}"
+                f"the dataset: take one of {', '.join([*_OURS, *sorted(columns)])}"
             )
 
     def values(self, rows: Sequence[Explained]) -> list[float]:
@@ -61,10 +63,10 @@ class RewardFunction:
         columns = [_columns(row.problem) for row in rows]
         names = list(self._declared)
         if self._takes_all:
-            names += sorted({*_TEXTS, *(name for row in columns for name in row)} - set(names))
+            names += sorted({*_OURS, *(name for row in columns for name in row)} - set(names))
         lists = {
-            name: [_TEXTS[name](row) for row in rows]
-            if name in _TEXTS
+            name: [_OURS[name](row) for row in rows]
+            if name in _OURS
             else [column.get(name) for column in columns]
             for name in names
         }
@@ -93,7 +95,7 @@ class RewardFunction:
 
 
 def _columns(problem: Problem) -> dict[str, Any]:
-    """Return a problem's columns; those that it lacks are left out."""
+    """Return a problem's columns; those that it lacks are skipped."""
     known = {name: getattr(problem, name) for name in ("answer", "reasoning_trace", "system")}
     return {**problem.extra, **{name: value for name, value in known.items() if value is not None}}
 
@@ -126,6 +128,6 @@ def _parameters(path: str, function: Callable[..., Any]) -> list[Parameter]:
         shown = ", ".join(str(p) for p in parameters)
         raise ConfigError(
             f"`reward.functions` names {path}, which takes ({shown}), but lists are passed by keyword: name "
-            "its parameters explanations, questions, solutions or by columns of the dataset."
+            f"its parameters {', '.join(_OURS)} or by columns of the dataset."
         )
     return usable + keywords

@@ -20,7 +20,7 @@ from rlt.tasks.extraction import after_final_mark
 
 LETTERS = "ABCDEFGHIJ"
 _ON_ONE_LINE = 4
-"""Options that stand on one line, as SkyThought shows those of GPQA; more have a line each."""
+"""Options that are on one line, as SkyThought shows those of GPQA; more have a line each."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Question:
     source: tuple[str, str]
     """The question and its right answer before anything was shuffled: they make the id."""
     order: tuple[int, ...] | None = None
-    """Of shuffled options: which of the source's stands in each place."""
+    """Of shuffled options: which option of the source is in each place."""
     groups: Mapping[str, str] = field(default_factory=dict)
     """Column -> value, of those by which the accuracy is reported as well."""
 
@@ -89,10 +89,10 @@ def _right_option(record: BenchmarkSettings, row: Mapping[str, Any], num: int) -
     """Return the place of the right option, in the order of the source."""
     if record.answer in record.options:
         return record.options.index(record.answer)
-    said = text_in(row, record.answer).strip()
-    place = LETTERS.find(said.upper()) if len(said) == 1 and said.isalpha() else -1
-    if place < 0 and said.isdigit():
-        place = int(said)
+    given = text_in(row, record.answer).strip()
+    place = LETTERS.find(given.upper()) if len(given) == 1 and given.isalpha() else -1
+    if place < 0 and given.isdigit():
+        place = int(given)
     if not 0 <= place < num:
         raise DataError(f"`{record.answer}` must be the letter of an option or its place from 0 on")
     return place
@@ -170,7 +170,7 @@ def order_by_stream(seed: int) -> Order:
 
 
 def order_by_row(seed: int) -> Order:
-    """Return orders that depend on seed and question alone: a row that is left out moves no other."""
+    """Return orders that depend on seed and question alone: a row that is skipped moves no other."""
 
     def order(question: str, num: int) -> tuple[int, ...]:
         places = list(range(num))

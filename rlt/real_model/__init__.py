@@ -1,0 +1,1 @@
+"""The method on a real small language model and GSM8K, on any machine: `scripts/real_model.sh`."""

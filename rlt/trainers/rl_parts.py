@@ -1,0 +1,60 @@
+"""What an RL trainer needs besides TRL's arguments: its settings and its problems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+
+from rlt.config.schema import MonitorSettings
+from rlt.trainers.order import Places, all_of
+from rlt.trainers.prompted import PromptedProblem
+
+SampleSink = Callable[[str, list[dict[str, Any]]], None]
+"""Takes the name of a table (`step_000001`) and its rows; called on the main process."""
+
+
+@dataclass(frozen=True)
+class RLSettings:
+    """What the trainer needs besides TRL's arguments."""
+
+    ref_sync_steps: int
+    ref_mixup: float
+    drift_limit: float
+    """Warn above this mean |policy - sampled|; infinite where the two are not meant to agree."""
+    drift_error: float | None
+    """Stop above this maximum, where the reward reads the sampled log-probabilities."""
+    mask_truncated: bool
+    """Completions that were cut by their length get no loss."""
+    tokens_per_pass: int
+    """Tokens of a forward pass without gradients; one row may be longer."""
+    joined_tokens: int
+    """Tokens up to which passes of the update with short rows are joined."""
+    rows_per_pass: int
+    """Rows that fit into such a pass at their limits."""
+    come_one_by_one: bool
+    """A step's rows come from servers, so that each may be read when it is there."""
+    eval_num_generations: int
+    monitors: MonitorSettings
+
+
+@dataclass(frozen=True)
+class RLData:
+    """Problems to train on, and held-out ones to evaluate on (may be empty)."""
+
+    train: Sequence[PromptedProblem]
+    held_out: Sequence[PromptedProblem]
+    train_places: Places | None = None
+    """Of `train` in its dataset; None: it is all of it."""
+
+    @property
+    def places(self) -> Places:
+        """Where the problems to train on are in their dataset."""
+        return self.train_places or all_of(len(self.train))
+
+
+def indexed(problems: Sequence[PromptedProblem]) -> Dataset:
+    """Return rows as TRL wants them, with a `prompt`; problem and ids are looked up by `index`."""
+    return Dataset.from_dict({"prompt": [""] * len(problems), "index": list(range(len(problems)))})

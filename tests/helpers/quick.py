@@ -1,0 +1,74 @@
+"""The quick selection (`pytest --quick`): what can be tested in seconds, without torch and without processes.
+
+A file takes part if nothing that it imports at its top imports torch or another heavy library at *its* top.
+A test that comes to one inside a function, or that starts a Python process, is skipped at that moment. So the
+selection follows the imports, and no list has to be kept.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"accelerate", "datasets", "deepspeed", "matplotlib", "peft", "torch", "transformers", "trl", "vllm"}
+SLOW = {"slow", "long", "vllm", "gpu", "network", "original"}
+AT_TOP = re.compile(r"^(?:from ([\w.]+) import (\([^)]*\)|[^\n#]*)|import ([^\n#]*))", re.MULTILINE)
+
+
+def is_light(path: Path) -> bool:
+    """Return whether importing a file loads no heavy library."""
+    return not any(name.partition(".")[0] in HEAVY for each in _reached(path) for name in _imported(each))
+
+
+def forbid() -> None:
+    """Skip, from now on, whatever imports a heavy library or starts a Python process."""
+    sys.addaudithook(_skip)
+
+
+def _skip(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "import" and (library := str(arguments[0]).partition(".")[0]) in HEAVY:
+        pytest.skip(f"imports {library}: not a quick test")
+    if event == "subprocess.Popen" and any(end in str(arguments[:2]) for end in ("python", ".sh")):
+        pytest.skip("starts a program: not a quick test")
+
+
+def _reached(path: Path) -> set[Path]:
+    reached, new = {path}, [path]
+    while new:
+        found = {file for name in _imported(new.pop()) if (file := _file_of(name))}
+        new += found - reached
+        reached |= found
+    return reached
+
+
+@cache
+def _imported(path: Path) -> tuple[str, ...]:
+    """Return the dotted names that a file imports at its top, `from a import b` as a and as a.b."""
+    return tuple(_names(path.read_text(encoding="utf-8")))
+
+
+def _names(source: str) -> Iterator[str]:
+    for module, members, plain in AT_TOP.findall(source):
+        if module:
+            yield module
+            yield from (
+                f"{module}.{name.split()[0]}" for name in members.strip("()").split(",") if name.strip()
+            )
+        yield from (name.split()[0] for name in plain.split(",") if name.strip())
+
+
+@cache
+def _file_of(name: str) -> Path | None:
+    """Return the project's file behind a dotted name; None for members, packages and other libraries."""
+    parts = name.split(".")
+    folder = {"rlt": ROOT, "helpers": ROOT / "tests"}.get(parts[0])
+    if folder is None and len(parts) == 1:  # a module beside a test, or a script
+        return next(iter((ROOT / "tests").rglob(f"{name}.py")), None)
+    file = (folder or ROOT / "scripts").joinpath(*parts).with_suffix(".py")
+    return file if file.is_file() else None

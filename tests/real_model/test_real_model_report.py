@@ -1,0 +1,83 @@
+"""The report of a folder: its numbers are those of the runs, and texts of a model cannot become mark-up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from scored_rows import row, write_rows
+
+from rlt.real_model.calls import Call
+from rlt.real_model.report import write_report
+from rlt.real_model.sizes import SHORT, Sizes
+
+EVIL = "<script>alert(1)</script>\n```\n| 72"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder as the runs leave it, with two problems in each part."""
+    four = [row(p, place, -3.0 + place / 10, 6.0 + place) for p in "ab" for place in range(4)]
+    for name in ("training/kinds", "measures/kinds_teacher"):
+        write_rows(tmp_path / f"{name}/scores.jsonl", four)
+    steps = [{"step": n, "time": n, "reward": -8.0 + n, "r_ss": -2.0, "r_kl": 6.0 - n} for n in range(1, 9)]
+    write_rows(
+        tmp_path / "training/teacher_rl/metrics.jsonl", [*steps, {"step": 8, "time": 9, "eval_loss": 1}]
+    )
+    for when, r_kl in (("before", 5.0), ("after", 4.0)):
+        rows = [row(p, sample, -2.0, r_kl, EVIL) for p in "ab" for sample in range(2)]
+        write_rows(tmp_path / f"measures/scores_{when}/scores.jsonl", rows)
+    write_rows(tmp_path / "measures/likelihood_base/scores.jsonl", [row(p, 0, -3.0, 6.0) for p in "ab"])
+    for rank in (1, 2, 3, 4):
+        write_rows(tmp_path / f"measures/rank_{rank}/traces.jsonl", [{"score": -rank, "selected": True}])
+        write_rows(
+            tmp_path / f"measures/likelihood_{rank}/scores.jsonl", [row(p, 0, -rank, 6.0) for p in "ab"]
+        )
+    log = tmp_path / "measures/logs/tokens.log"
+    log.parent.mkdir()
+    log.write_text("loading\n── row 1 ──\nIt_is_72 -0.31\n── row 1 again ──\nmore\n")
+    step = tmp_path / "training/teacher_sft"
+    step.mkdir()
+    run = {
+        "status": "finished",
+        "seconds": 60.0,
+        "earlier": [{"seconds": 30.0}],
+        "code": {"commit": "abcdef1234"},
+    }
+    (step / "run.json").write_text(json.dumps(run))
+    pipeline = {"steps": [{"name": "teacher_sft", "directory": str(step)}]}
+    (tmp_path / "training/pipeline.json").write_text(json.dumps(pipeline))
+    write_rows(
+        tmp_path / "calls.jsonl", [asdict(Call("10:00", "real 3", "abcdef", 2, [], [0.5, 9.0], "13:00"))]
+    )
+    return tmp_path
+
+
+def test_the_numbers_of_the_report(folder):
+    sizes = Sizes(kinds=2, warm_up_steps=1, rl_steps=8, held_out=2, students=2)
+    text = " ".join(write_report(folder, sizes).read_text().split())
+    assert "2 CPU cores, GPUs: none; load 0.5, 9.0 at the start" in text
+    assert "| teacher_sft | 1.5 | abcdef1 |" in text  # 60 s and 30 s before an interruption
+    assert "| the answer alone | -2.70 | +9.00 | -11.70 | 2 | 0 | -2.700 [-2.700, -2.700] |" in text
+    assert "8 steps of RL" in text
+    assert "| reward | -6.000 | -1.000 |" in text  # means of -7, -6, -5 and of -2, -1, 0
+    assert "| r_KL | +5.000 | +4.000 | -1.000 [-1.000, -1.000] | 2 |" in text
+    assert "| 1 | -1.000 | +0.000 [+0.000, +0.000] | +2.000 [+2.000, +2.000] |" in text
+    assert "+1.00 (solution)" in text
+    assert "It_is_72 -0.31" in text
+    assert "more" not in text.split("token by token")[1].split("## ")[0]
+
+
+def test_a_models_text_stays_text(folder):
+    write_report(folder, Sizes(kinds=2, warm_up_steps=1, rl_steps=8, held_out=2, students=2))
+    assert "<script>" not in (folder / "report.html").read_text()
+    blocks = (folder / "report.md").read_text().split("## Five explanations")[1].split("## ")[0]
+    assert blocks.count("\n```\n") == 2 * 2 * 2  # of two problems, by two teachers: opened and closed
+
+
+def test_the_short_form_has_a_report_without_held_out_problems(folder):
+    text = write_report(folder, SHORT).read_text()
+    assert "the answer alone" in text
+    assert "Held-out" not in text
