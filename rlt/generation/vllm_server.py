@@ -1,4 +1,4 @@
-"""One running vLLM server, spoken to over HTTP. Every failure tells the reason in the server's log."""
+"""One running vLLM server, reached over HTTP. Every failure quotes the reason from the server's log."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class VLLMServer:
 
     @contextmanager
     def reading(self, what: str) -> Iterator[None]:
-        """Turn what goes wrong in the block, which reads an answer, into an error that tells what was asked.
+        """Turn what goes wrong in the block, which reads an answer, into an error that names the request.
 
         An answer of another shape comes from another program at this address, or from another version.
         """

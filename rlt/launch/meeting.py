@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 TIMEOUT = 600.0
 """Seconds in which all machines have to come; a queue may give them one after the other."""
 PATIENCE = 15.0
-"""Seconds for a training to end by itself after that of another machine: its own last words tell more."""
+"""Seconds for a training to end by itself after that of another machine: its own error says more."""
 _SAME_DIRECTORY_TIMEOUT = 30.0
 """Seconds in which a file of machine 0 is seen by the others; network file systems remember for a while."""
 _LAST_WORDS = 5.0
@@ -58,7 +58,7 @@ class Ended:
     machine: int
     host: str
     code: int | None
-    """None where nobody could tell."""
+    """None where it is unknown."""
     reason: str
 
     def __str__(self) -> str:
@@ -89,7 +89,7 @@ class Meeting:
         return next((ended for ended in self._ended.values() if ended.code not in _WELL), None)
 
     def tell(self, code: int, reason: str) -> None:
-        """Tell the others how the run has ended here."""
+        """Send the others how the run has ended here."""
         self._send(Ended(self._machines.rank, socket.gethostname(), code, reason))
 
     def watch(self, training: TrainingProcess, look: Callable[[], None]) -> int:
@@ -287,7 +287,7 @@ def _join(machines: Machines, directory: str, plan: Message) -> Meeting:
             message = _answer(line, events, waiting)
             if message is not None:
                 break
-            line.close()  # machine 0 was started anew, or is that of a run which is ending
+            line.close()  # machine 0 was restarted, or is that of a run which is ending
         waiting.go_on("machine 0")
         waiting.pause("machine 0")
     if "refused" in message:

@@ -56,9 +56,6 @@ def write_report(folder: Path, sizes: Sizes) -> Path:
         kinds_section(
             "Four kinds of explanations, read by the base", NO_TEACHER, kinds_of(training / "kinds")
         ),
-        kinds_section(
-            "The same with the warmed-up teacher", WITH_TEACHER, kinds_of(training / "kinds_teacher")
-        ),
         course_of_rl(training / "teacher_rl"),
     ]
     if sizes.students:
@@ -68,6 +65,11 @@ def write_report(folder: Path, sizes: Sizes) -> Path:
             tokens_section(measures),
             side_by_side(before, after),
             ranks_section(ranks(measures)),
+            kinds_section(
+                "The four kinds with the warmed-up teacher",
+                WITH_TEACHER,
+                kinds_of(measures / "kinds_teacher"),
+            ),
         ]
     title = "The method on a real language model: SmolLM2-135M-Instruct and GSM8K"
     page = render("sections.html.j2", title=title, sections=sections)

@@ -1,4 +1,4 @@
-"""report.html of a training run: one file that tells what it did, from what is in its directory; SFT and RL.
+"""report.html of a training run: one file with its results, from what is in its directory; SFT and RL.
 
 Plots are inline images; what comes from models, datasets and settings is escaped (pages.py).
 """
@@ -48,7 +48,7 @@ def write_report(run_dir: str | Path, paired: Paired) -> Path:
         run_dir,
         run,
         "training.html.j2",
-        note="" if last_step is None else f"{last_step} steps",
+        note="" if last_step is None else f"{last_step} step{'' if last_step == 1 else 's'}",
         sentences=[*([moved] if moved else []), *sentences(run_dir, run, rows, paired)],
         summary=_summary(rows),
         ends=_ENDS,

@@ -24,7 +24,7 @@ from rlt.text import printable, shorten_middle
 FULL_COLOUR = 5.0
 """Nats at which a colour is at its strongest."""
 _UP, _DOWN, _DARK = (31, 95, 168), (214, 106, 16), (94, 60, 153)
-"""Blue and orange for either side of zero, which colour-blind readers tell apart; violet for improbable."""
+"""Blue and orange for either side of zero, distinct for colour-blind readers; violet for improbable."""
 _NUM_EXTREMES = 5
 _TERMINAL_TOKENS = 600
 
@@ -45,7 +45,7 @@ def write_token_page(path: Path, heading: str, shown: Sequence[Shown]) -> Path:
 
 
 def print_token_view(item: Shown, console: Console) -> None:
-    """Print a view; without colours the lists of the extreme tokens still tell."""
+    """Print a view; without colours there are still the lists of the extreme tokens."""
     view = item.view
     console.rule(printable(_title(item)))
     console.print(Text(shorten_middle(printable(view.problem.question), 600)), highlight=False)

@@ -1,6 +1,6 @@
 """Waiting for something that is looked for again and again: with a limit, pauses, and a word now and then.
 
-Time is that of `running()`: a process that was suspended goes on with what was left of its limits.
+Time is that of `running()`: a process that was suspended continues with what was left of its limits.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Wait:
         self._every = every
         self._say = say
         self._say_every = say_every
-        self._start = self._said = running()
+        self._start = self._reported = running()
 
     @property
     def seconds(self) -> float:
@@ -48,10 +48,10 @@ class Wait:
         return self.seconds > self._limit
 
     def say_so(self, what: str = "") -> None:
-        """Say how long it has lasted, if that was not said lately."""
+        """Report how long it has lasted, if that was not reported lately."""
         now = running()
-        if self._say is not None and now - self._said > self._say_every:
-            self._said = now
+        if self._say is not None and now - self._reported > self._say_every:
+            self._reported = now
             self._say(what, now - self._start)
 
     def pause(self, what: str = "") -> None:
