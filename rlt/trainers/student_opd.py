@@ -211,10 +211,10 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
 
     # ---- from the samples to the loss ---------------------------------------------------------------
 
-    def rlt(self, **kwargs: Any) -> list[float | None]:
+    def total(self, **kwargs: Any) -> list[float | None]:
         """Return what each completion is worth; TRL calls this. Keeps what the teacher made of them."""
         self._views = [self._values[row].measured for row in range(len(self._batch))]
-        return super().rlt(**kwargs)
+        return super().total(**kwargs)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Return TRL's batch, with the teacher's values and the tokens that are in the loss."""
