@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
+from rlt.config.beside import role_beside, settings_beside
 from rlt.forecast.forecast import Forecast
 from rlt.forecast.hardware import USABLE_SHARE
 from rlt.forecast.remedies import Remedy, remedies
@@ -76,7 +77,9 @@ def _training(forecast: Forecast) -> Iterator[str]:
     how = f"{plan.strategy}, {plan.num_processes} process(es), {attention_on_gpu(forecast.config)} attention"
     yield f"each training GPU ({how}), GiB:"
     for name, size in training.kept.items():
-        placement = f" ({forecast.config.reward.placement})" if name == "student" else ""
+        beside = settings_beside(forecast.config)
+        is_beside = beside is not None and name == role_beside(forecast.config)
+        placement = f" ({beside.placement})" if beside is not None and is_beside else ""
         yield f"  {name + placement:<{_NAME}} {gib(size):>7}"
     yield f"  {'kept all the time':<{_NAME}} {gib(sum(training.kept.values())):>7}"
     for name, parts in training.phases.items():

@@ -18,7 +18,8 @@ from rlt.evaluation.intervals import Interval, mean_interval, paired_interval
 from rlt.evaluation.runs import read_shares
 from rlt.io import write_json, write_text
 from rlt.quickstart import hidden
-from rlt.quickstart.report import markdown_table, percent, percent_interval
+from rlt.quickstart.report import percent, percent_interval
+from rlt.text import markdown
 
 PREFIX = "prefix.json"
 """In a seed's folder: the base's shares of right answers with the beginning of its thought given."""
@@ -201,7 +202,7 @@ def table_text(table: Table, values: Mapping[str, Mapping[str, BySeed]]) -> str:
         )
         numbers = [f"{fmean(of_row[p].values()):+.2f}" if of_row.get(p) else "" for p in _PARTS]
         lines.append((row.name, _accuracy_cell(list(right.values())), lead, *numbers, kinds))
-    return markdown_table(lines)
+    return markdown(lines).rstrip()
 
 
 def seed_text(table: Table, values: Mapping[str, Mapping[str, BySeed]]) -> str:
@@ -211,7 +212,7 @@ def seed_text(table: Table, values: Mapping[str, Mapping[str, BySeed]]) -> str:
     for row in table.rows:
         right = values[row.name].get("right", {})
         lines.append((row.name, *(percent(right[seed]) if seed in right else "" for seed in seeds)))
-    return markdown_table(lines)
+    return markdown(lines).rstrip()
 
 
 def _accuracy_cell(shares: Sequence[float]) -> str:

@@ -241,8 +241,8 @@ def train_and_save(
     trainer.on_phase = observers.phases.enter
     if checkpoint:
         trainer.monitors.load(checkpoint)
-    if checkpoint and trainer.reference is not None:
-        trainer.reference.load(checkpoint)
+    for moving in trainer.moving_models if checkpoint else ():
+        moving.load(checkpoint)
     try:
         train(trainer, checkpoint)
     finally:
