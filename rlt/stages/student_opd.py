@@ -108,7 +108,7 @@ def run(config: Config) -> None:
             peft_config=lora_config(config.model.lora),
         )
 
-        # 3. Train, and write the model, which goes on to end its turn with the token that it was taught.
+        # 3. Train, and write the model, which continues to end its turn with the token that it was taught.
         stop_ids = list(dict.fromkeys([*trainer.eos_token_ids, *trainer.stop_token_ids]))
         generation = generation_config(text.layout.tokenizer, stop_ids, config.temperature)
         watch_benchmarks(trainer, benchmarks, trainer.answer, start_step(checkpoint))
