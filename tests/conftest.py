@@ -14,6 +14,7 @@ from helpers import late_imports, quick
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 late_imports.install()
+SHARES = quick.Shares()
 
 SHARED = Path(__file__).parents[1] / ".." / "shared"
 
@@ -49,6 +50,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="it fetches something: ask for it with -m network"))
     if config.option.quick:
         items[:] = [item for item in items if not quick.SLOW & {mark.name for mark in item.iter_markers()}]
+        SHARES.divide({item.path for item in items})
     weight = {item.path: 0 for item in items}
     for item in items:
         weight[item.path] += bool(item.get_closest_marker("slow")) + bool(item.get_closest_marker("vllm"))
@@ -63,6 +65,8 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Import what the test's file only named while it was collected."""
+    if item.config.option.quick:
+        SHARES.require(item.path)
     late_imports.resolve(item.getparent(pytest.Module).obj)
     for plugin in item.config.pluginmanager.get_plugins():
         file = Path(getattr(plugin, "__file__", None) or "/")
