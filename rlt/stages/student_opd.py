@@ -1,7 +1,7 @@
 """Student OPD: a student learns from a teacher that has read the solution, on completions of its own.
 
 The student is asked as it is when it is evaluated. The teacher reads question and solution in its own layout,
-the student's thought in the place of its explanation, and tells how likely each token is (docs/opd.md).
+the student's thought in the place of its explanation, and measures how likely each token is (docs/opd.md).
 """
 
 from __future__ import annotations
