@@ -27,8 +27,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep heavy libraries out of a quick run."""
-    if config.option.quick:
+    """Keep heavy libraries out of the processes of a quick run that run tests, workers if there are any."""
+    is_worker, has_workers = hasattr(config, "workerinput"), bool(config.getoption("numprocesses", None))
+    if config.option.quick and (is_worker or not has_workers):
         quick.forbid()
 
 
