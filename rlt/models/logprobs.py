@@ -87,7 +87,7 @@ class TokenQuery:
 
 
 class Extra(Protocol):
-    """Something to read at the wanted positions besides the tokens' log-probabilities (distributions.py)."""
+    """What else to read at the requested positions, beside the log-probabilities (distributions.py)."""
 
     def read(self, own: OwnHead, hidden_ND: Tensor, ids_N: Tensor, query: TokenQuery) -> tuple[Tensor, ...]:
         """Return tensors of N rows, the log-probabilities (N,) first; `ids_N` are read at the positions."""

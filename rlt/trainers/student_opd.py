@@ -182,7 +182,7 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
         num_inside = int(inside_C.sum())
         sampled_C = torch.tensor(completion.logprobs, dtype=torch.float64)
         student = float(sampled_C[inside_C].sum())
-        # Each chunk once: its value stands at each of its tokens.
+        # Each chunk once: its value is at each of its tokens.
         numbers_C = view.chunk_C[inside_C]
         is_first_C = torch.ones_like(numbers_C, dtype=torch.bool)
         is_first_C[1:] = numbers_C[1:] != numbers_C[:-1]
