@@ -132,7 +132,7 @@ def describe_input(source: str | tuple[str, str | None]) -> dict[str, Any]:
 
 
 def input_label(described: dict[str, Any]) -> str:
-    """Return an input in one word that tells no path: NAME@COMMIT on the Hub, or NAME@sha256:DIGITS here."""
+    """Return an input in one word without a path: NAME@COMMIT on the Hub, or NAME@sha256:DIGITS here."""
     if name := described.get("hub"):
         version = described.get("commit") or described.get("revision")
         return f"{name}@{version[:12]}" if version else str(name)

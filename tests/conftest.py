@@ -55,6 +55,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: -weight[item.path])
 
 
+def pytest_collection_finish() -> None:
+    """Leave the import statement to Python while tests run."""
+    late_imports.uninstall()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Import what the test's file only named while it was collected."""

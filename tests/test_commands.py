@@ -35,6 +35,7 @@ NEEDS = {
     "the network for packages; a CPU is enough": 1,
     "the network; once, for CUDA or CPU": 1,
     "minutes": 3,
+    "the network and hours": 2,
     "vLLM and minutes": 1,
     "vLLM and a GPU": 2,
     "a GPU and eight minutes": 1,

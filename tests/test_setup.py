@@ -156,13 +156,13 @@ def test_help_is_printed_before_anything_is_set_up(tmp_path, script):
         assert done.stdout.startswith(f"usage: scripts/{script}")
 
 
-@pytest.mark.parametrize("words", [["many"], ["0"], ["2", "results/claim", "more"]])
-def test_a_claim_over_no_number_of_seeds_is_refused_before_anything_is_set_up(tmp_path, words):
+@pytest.mark.parametrize("words", [["many"], ["0"], ["2x", "results/claims", "models"]])
+def test_claims_over_no_number_of_seeds_is_refused_before_anything_is_set_up(tmp_path, words):
     (tmp_path / "scripts").mkdir()
     program(tmp_path / "scripts" / "setup.sh", "echo 'this installs packages' >&2; exit 9")
-    shutil.copy(ROOT / "scripts" / "claim.sh", tmp_path / "scripts" / "claim.sh")
+    shutil.copy(ROOT / "scripts" / "claims.sh", tmp_path / "scripts" / "claims.sh")
     done = subprocess.run(
-        ["bash", "scripts/claim.sh", *words],
+        ["bash", "scripts/claims.sh", *words],
         cwd=tmp_path,
         capture_output=True,
         text=True,

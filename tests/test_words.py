@@ -25,7 +25,16 @@ WORDS = {
     r"what came of": "result",
     r"ails?": "is wrong with",
 }
-PLACES = ("rlt/**/*.py", "scripts/**/*.*", "cfgs/**/*.yaml", "docs/*.md", "*.md", "*.sh", "train.py")
+PLACES = (
+    "rlt/**/*.py",
+    "rlt/templates/*.j2",
+    "scripts/**/*.*",
+    "cfgs/**/*.yaml",
+    "docs/*.md",
+    "*.md",
+    "*.sh",
+    "train.py",
+)
 FILES = sorted({path for place in PLACES for path in ROOT.glob(place) if path.suffix not in (".pyc", ".svg")})
 
 

@@ -37,6 +37,11 @@ VERBS = {
         "--seeds 5 --output results/claim",
         "rlt.quickstart.claim",
     ),
+    "claims": Verb(
+        "the paper's claims in miniature, over several seeds",
+        "--seeds 0 1 --parts models rivals",
+        "rlt.quickstart.claims",
+    ),
     "real-model": Verb(
         "the method on a real small language model and GSM8K, in hours",
         "3 results/real_model --data gsm8k_train.jsonl",

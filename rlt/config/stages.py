@@ -38,6 +38,8 @@ class Stage:
     """It generates up to the end of the model's context, whatever max_completion_length is."""
     scores: bool = False
     """Frozen students judge explanations."""
+    is_judged: bool = False
+    """A teacher gives the tokens that it writes their probabilities."""
     reads_traces: bool = False
     """Its rows are explanations."""
     rehearses: bool = False
@@ -122,15 +124,16 @@ _ENGINE = (
     *("generation.gpu_memory_utilization", "generation.dtype", "generation.host", "generation.base_port"),
     "generation.server_args",
 )
-_RL = (
+_ON_POLICY = (
     *(*_ENGINE, "num_generations", "evaluation.num_generations"),
     *("trainer.beta", "trainer.ref_sync_steps", "trainer.ref_mixup", "trainer.loss_type"),
-    *("trainer.mask_truncated", "trainer.scale_rewards"),
+    "trainer.mask_truncated",
     *("generation.weight_sync", "generation.sync_dir", "generation.sync_timeout"),
     *("generation.max_restarts", "generation.drift_limit", "generation.overlap"),
     *("monitors.max_length_ratio", "monitors.min_length_ratio", "monitors.baseline_steps"),
-    *("monitors.max_truncated", "monitors.max_zero_variance"),
+    "monitors.max_truncated",
 )
+_RL = (*_ON_POLICY, "trainer.scale_rewards", "monitors.max_zero_variance")
 _ASKING = (
     "evaluate.benchmarks",
     *("evaluate.tasks", "evaluate.paths", "evaluate.revisions", "evaluate.prompts", "evaluate.grader"),
@@ -153,7 +156,8 @@ _LIKELIHOOD = (
 )
 _SCORING = (
     *(*_RUN, *_DATASET, *_MODEL, *_LIKELIHOOD, *_SERVERS),
-    *(*_LAYOUT, "layout.teacher_prompt", "layout.override", "temperature", "reward.verify_server"),
+    *(*_LAYOUT, "layout.teacher_prompt", "layout.show_solution", "layout.override"),
+    *("temperature", "reward.verify_server"),
 )
 _TRACE_FILES = (
     *(*_RUN, *_DATASET, "traces", "score.fallback_index", "student_model", "model.trust_remote_code"),
@@ -176,7 +180,9 @@ _NO_TAG = ("generation.stop_at_tag", "the tag is a teacher's, and a student has 
 STAGES: dict[str, Stage] = {
     "teacher_sft": Stage(
         "warm-up: fine-tunes a teacher on reasoning traces in its own layout",
-        settings=(*_TRAINING, *_SFT, "layout.teacher_prompt", "data.missing_trace"),
+        settings=(
+            *(*_TRAINING, *_SFT, "layout.teacher_prompt", "layout.show_solution", "data.missing_trace"),
+        ),
         needs=(_NEEDS_MODEL,),
         checks=("bounds", "attention", "batch", "trainer", "greedy", "data", "files", "lengths"),
         model="teacher",
@@ -187,7 +193,8 @@ STAGES: dict[str, Stage] = {
     "teacher_rl": Stage(
         "trains a teacher by RL with the reward of frozen students",
         settings=(
-            *(*_TRAINING, *_RL, *_LIKELIHOOD, "layout.teacher_prompt", "generation.stop_at_tag"),
+            *(*_TRAINING, *_RL, *_LIKELIHOOD, "layout.teacher_prompt", "layout.show_solution"),
+            "generation.stop_at_tag",
             *("reward.teacher_logprobs", "reward.verify_server", "reward.length", "reward.copy"),
             *("reward.answers", "reward.functions", "reward.answer_group"),
             *("monitors.max_solution_copied", "monitors.max_solution_first", "monitors.max_missing_tag"),
@@ -279,6 +286,29 @@ STAGES: dict[str, Stage] = {
         generates=True,
         rehearses=True,
         notes=(_NO_TAG,),
+    ),
+    "student_opd": Stage(
+        "trains a student on its own completions, towards a teacher that knows the solution",
+        settings=(
+            *(*_TRAINING, *_ON_POLICY, *_WHILE_TRAINING, "teacher_model", "opd", "layout.student_prompt"),
+            *("layout.teacher_prompt", "layout.show_solution", "monitors.max_malformed"),
+            "monitors.max_solution_copied",
+            "monitors.max_solution_first",
+        ),
+        needs=(_NEEDS_MODEL,),
+        checks=(
+            *("bounds", "attention", "batch", "trainer", "during_training", "greedy", "data", "own_prompt"),
+            *("opd", "generation", "files", "lengths", "servers", "server_key"),
+        ),
+        model="student",
+        trains=True,
+        generates=True,
+        is_judged=True,
+        rehearses=True,
+        notes=(
+            _NO_TAG,
+            ("student_model", "model_name_or_path is the student, teacher_model its teacher"),
+        ),
     ),
     "infer": Stage(
         "asks a student one question, or a teacher for one explanation, in this process",

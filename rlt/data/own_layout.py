@@ -159,6 +159,8 @@ class _Adoption:
         """Take the prompt of the student that judged a teacher where the run names no student of its own."""
         if owner.role != "teacher" or owner.layout is None or owner.layout.student_prompt is None:
             return
+        if owner.setting == "teacher_model":  # it judges another student than the one that judged it
+            return
         if not stage_of(self._config).reads(STUDENT) or not (
             owner.is_checkpoint or not reads_student_model(self._config)
         ):

@@ -49,7 +49,10 @@ class Turn:
 
 
 class TeacherLayout:
-    """Prompts for the teacher, targets for its warm-up, and the explanation inside its samples."""
+    """Prompts for the teacher, targets for its warm-up, and the explanation inside its samples.
+
+    Without `show_solution` the teacher has to explain a problem whose solution it does not see.
+    """
 
     def __init__(
         self,
@@ -57,8 +60,11 @@ class TeacherLayout:
         tags: TagStyle,
         system_prompt: str,
         template: TemplateSettings | None = None,
+        *,
+        show_solution: bool = True,
     ) -> None:
         self.chat = Chat(tokenizer, "layout.teacher_prompt", template, with_system=bool(system_prompt))
+        self.show_solution = show_solution
         self.tokenizer = tokenizer
         self.tags = tags
         self.system_prompt = system_prompt
@@ -76,13 +82,15 @@ class TeacherLayout:
         before one: not a thought that its generation prompt would open.
         """
         tags = self.tags
-        pieces = [
-            *self.chat.pieces(self.system_prompt or None, problem.question, self.chat.turn.plain[0]),
-            Piece(tags.solution.open + PADDING, trusted=True),
-            Piece(problem.solution.strip()),
-            Piece(PADDING + tags.solution.close + PADDING + tags.explanation.open + PADDING, trusted=True),
-        ]
-        return encode(self.tokenizer, pieces).ids
+        pieces = [*self.chat.pieces(self.system_prompt or None, problem.question, self.chat.turn.plain[0])]
+        opening = tags.explanation.open + PADDING
+        if self.show_solution:
+            pieces += [
+                Piece(tags.solution.open + PADDING, trusted=True),
+                Piece(problem.solution.strip()),
+            ]
+            opening = PADDING + tags.solution.close + PADDING + opening
+        return encode(self.tokenizer, [*pieces, Piece(opening, trusted=True)]).ids
 
     def completion_ids(self, explanation: str) -> list[int]:
         """Return what the teacher should write after the prompt: explanation, end tag, end of turn."""

@@ -44,7 +44,7 @@ ALONE = Machines()
 
 
 def take_options(words: Sequence[str]) -> tuple[Machines, list[str]]:
-    """Return the machines that the options tell of, and the other words; raises ConfigError."""
+    """Return the machines in the options, and the other words; raises ConfigError."""
     given: dict[str, str] = {}
     rest: list[str] = []
     left = iter(words)

@@ -18,7 +18,7 @@ from rlt.launch.descendants import GRACE
 from rlt.launch.process import Child
 
 _CHUNK = 65536
-_DRAIN_TIMEOUT = 2.0
+DRAIN_TIMEOUT = 2.0
 """Seconds for the last words; somebody who outlives the training may hold its output open."""
 
 
@@ -35,9 +35,14 @@ class TrainingProcess:
         finally:
             os.close(sink)
         # A daemon, since a console that takes nothing any more would hold it for ever.
-        copy = partial(_copy, source, log, sys.stdout.fileno())
+        copy = partial(copy_output, source, log, sys.stdout.fileno())
         self._copying = threading.Thread(target=copy, daemon=True)
         self._copying.start()
+
+    @property
+    def pid(self) -> int:
+        """The process that was started."""
+        return self.child.pid
 
     def poll(self) -> int | None:
         """Return the exit code, None while it runs."""
@@ -50,10 +55,11 @@ class TrainingProcess:
 
     def drain(self) -> None:
         """Wait until what is left of the output is copied."""
-        self._copying.join(_DRAIN_TIMEOUT)
+        self._copying.join(DRAIN_TIMEOUT)
 
 
-def _copy(source: int, log: IO[bytes], console: int | None) -> None:
+def copy_output(source: int, log: IO[bytes], console: int | None) -> None:
+    """Copy what comes from `source` to a log and a console, until it ends."""
     with log, os.fdopen(source, "rb"):
         while chunk := _read(source):
             with suppress(OSError):  # a full disk costs lines of the log; a pipe without reader, the training

@@ -31,7 +31,7 @@ class Run:
         return self.fields.get("inputs", {})
 
     def summary(self) -> dict[str, Any]:
-        """Return what tells this run from others."""
+        """Return what distinguishes this run from others."""
         named = ("stage", "status", "started", "ended", "seed", "command")
         code = {key: self.fields.get("code", {}).get(key) for key in ("package", "commit", "dirty")}
         return {

@@ -20,6 +20,7 @@ from rlt.config.schema import Config
 from rlt.errors import Paused, RLTError
 from rlt.io import set_aside, write_json
 from rlt.launch.command import PROJECT
+from rlt.launch.forked import ForkedStage, load_libraries
 from rlt.launch.signals import Stopped, stop_on_signals
 from rlt.launch.training import TrainingProcess
 from rlt.pipeline.decide import Decision, decide
@@ -61,13 +62,13 @@ def run(config: Config, words: Sequence[str], *, dry_run: bool = False) -> None:
     """
     dirs = read(words).config_dirs
     plan = make_plan(config, dirs)
-    ignore_code = config.pipeline.ignore_code
+    ignore_code, fork = config.pipeline.ignore_code, config.pipeline.fork
     if dry_run:
         sys.stdout.write(describe(plan, ignore_code=ignore_code))
         return
     output = Path(config.output_dir)
     with only_run_in(output):
-        pipeline = Pipeline(plan, output, ignore_code=ignore_code)
+        pipeline = Pipeline(plan, output, ignore_code=ignore_code, fork=fork)
         stop_on_signals()
         try:
             pipeline.run()
@@ -81,8 +82,11 @@ def run(config: Config, words: Sequence[str], *, dry_run: bool = False) -> None:
 class Pipeline:
     """The steps on their way; pipeline.json says at any time how far they are."""
 
-    def __init__(self, plan: Sequence[PlannedStep], output: Path, *, ignore_code: bool) -> None:
+    def __init__(
+        self, plan: Sequence[PlannedStep], output: Path, *, ignore_code: bool, fork: bool = False
+    ) -> None:
         self._plan = plan
+        self._fork = fork
         self._output = output
         self._ignore_code = ignore_code
         self._started = timestamp()
@@ -92,6 +96,8 @@ class Pipeline:
 
     def run(self) -> None:
         """Run every step that has to; raises RLTError at the first that fails."""
+        if self._fork:
+            load_libraries()
         for number, (planned, outcome) in enumerate(zip(self._plan, self.outcomes, strict=True), start=1):
             decision = decide(planned, ignore_code=self._ignore_code)
             logger.info("[%d/%d] %s %s", number, len(self._plan), planned.name, decision.text)
@@ -144,8 +150,8 @@ class Pipeline:
             logger.info("what %s held is kept as %s", planned.directory, place)
         words = [*planned.words, *(["resume_from=latest"] if decision.from_checkpoint else [])]
         logger.info("$ %s", planned.command + " resume_from=latest" * decision.from_checkpoint)
-        process = TrainingProcess([str(PROJECT / words[0]), *words[1:]], {}, self._log(planned))
-        signal.signal(signal.SIGUSR1, lambda *_: os.kill(process.child.pid, signal.SIGUSR1))
+        process = self._start(words, self._log(planned))
+        signal.signal(signal.SIGUSR1, lambda *_: os.kill(process.pid, signal.SIGUSR1))
         try:
             while (code := process.poll()) is None:
                 time.sleep(0.1)
@@ -156,6 +162,11 @@ class Pipeline:
             if process.poll() is None:
                 logger.warning("ending step %s …", planned.name)
                 process.stop(_GRACE)
+
+    def _start(self, words: Sequence[str], log: Path) -> TrainingProcess | ForkedStage:
+        if self._fork:
+            return ForkedStage(words, log)
+        return TrainingProcess([str(PROJECT / words[0]), *words[1:]], {}, log)
 
     def _log(self, planned: PlannedStep) -> Path:
         return self._output / "logs" / f"{planned.name}.log"

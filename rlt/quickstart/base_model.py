@@ -16,10 +16,11 @@ import math
 import random
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import transformers
@@ -28,7 +29,8 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, set_seed
 
 from rlt.formats.layout import StudentLayout, TeacherLayout
-from rlt.quickstart.world import KINDS, LESSONS, ToyRow, draw_questions, draw_row
+from rlt.quickstart import world as chains
+from rlt.quickstart.world import ToyRow
 from rlt.records import Problem
 
 logger = logging.getLogger(__name__)
@@ -63,26 +65,65 @@ class Sample:
     target: list[int]
 
 
+class ToyWorld(Protocol):
+    """What a corpus needs of a toy world; a module is one (world.py, hidden.py)."""
+
+    LESSONS: dict[str, float]
+    """Shares of kinds in the teacher's layout while the base learns to calculate."""
+    KINDS: dict[str, float]
+    """The same afterwards."""
+    STUDENT_LESSONS: dict[str, float]
+    STUDENT_KINDS: dict[str, float]
+    """Both in the student's layout."""
+    UNSHOWN: float
+    """Share of the teacher's rows without the solution."""
+
+    def draw_questions(self, rng: random.Random, without: frozenset[str] = ...) -> Iterator[str]: ...
+    def draw_row(self, question: str, rng: random.Random, shares: Mapping[str, float]) -> ToyRow: ...
+
+
 class Corpus:
-    """Endless random samples of the toy world, every other one in the teacher's layout."""
+    """Endless random samples of a toy world, every other one in the teacher's layout."""
 
     def __init__(
-        self, teacher: TeacherLayout, student: StudentLayout, held_out: frozenset[str], seed: int
+        self,
+        teacher: TeacherLayout,
+        student: StudentLayout,
+        held_out: frozenset[str],
+        seed: int,
+        world: ToyWorld = chains,
     ) -> None:
-        self._teacher, self._student = teacher, student
+        self._teacher, self._student, self._world = teacher, student, world
+        self._unshown = TeacherLayout(
+            teacher.tokenizer, teacher.tags, teacher.system_prompt, show_solution=False
+        )
         self._rng = random.Random(f"corpus {seed}")
-        self._questions = draw_questions(self._rng, without=held_out)
+        self._questions = world.draw_questions(self._rng, without=held_out)
 
-    def samples(self, shares: dict[str, float]) -> Iterator[Sample]:
-        """Yield samples whose kinds are drawn by `shares`."""
+    def lessons(self) -> Iterator[Sample]:
+        """Yield samples for a base that learns to calculate."""
+        return self.samples(self._world.LESSONS, self._world.STUDENT_LESSONS)
+
+    def mixture(self) -> Iterator[Sample]:
+        """Yield samples of the corpus as it is."""
+        return self.samples(self._world.KINDS, self._world.STUDENT_KINDS)
+
+    def samples(self, teacher: Mapping[str, float], student: Mapping[str, float]) -> Iterator[Sample]:
+        """Yield samples whose kinds are drawn by the shares of each layout."""
         while True:
-            yield self.in_teacher_layout(draw_row(next(self._questions), self._rng, shares))
-            yield self.in_student_layout(draw_row(next(self._questions), self._rng, shares))
+            yield self.in_teacher_layout(self.row(teacher))
+            yield self.in_student_layout(self.row(student))
+
+    def row(self, shares: Mapping[str, float]) -> ToyRow:
+        """Return a row with a random question."""
+        return self._world.draw_row(next(self._questions), self._rng, shares)
 
     def in_teacher_layout(self, row: ToyRow) -> Sample:
         """Return a row as the teacher writes it: the explanation follows the solution."""
         problem = Problem("", row.question, row.solution)
-        return Sample(self._teacher.prompt_ids(problem), self._teacher.completion_ids(row.reasoning_trace))
+        is_unshown = self._world.UNSHOWN > 0 and self._rng.random() < self._world.UNSHOWN
+        layout = self._unshown if is_unshown else self._teacher
+        return Sample(layout.prompt_ids(problem), layout.completion_ids(row.reasoning_trace))
 
     def in_student_layout(self, row: ToyRow) -> Sample:
         """Return a row as the student writes it, from the opening of its thought to the end of its turn."""
@@ -97,7 +138,7 @@ def make_base(
 
     It is there already when the same settings, seed, corpus, code and library versions made it.
     """
-    first = [asdict(sample) for sample in islice(corpus.samples(KINDS), 256)]
+    first = [asdict(sample) for sample in islice(corpus.mixture(), 256)]
     made_of = {
         "settings": asdict(settings),
         "seed": seed,
@@ -136,7 +177,7 @@ def train_base(
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings))
     num_lessons = round(settings.steps * settings.lesson_share)
-    lessons, mixture = corpus.samples(LESSONS), corpus.samples(KINDS)
+    lessons, mixture = corpus.lessons(), corpus.mixture()
     start = time.monotonic()
     for step in range(1, settings.steps + 1):
         source = lessons if step <= num_lessons else mixture

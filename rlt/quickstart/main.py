@@ -29,7 +29,17 @@ from rlt.formats.tags import tag_style
 from rlt.io import write_json, write_text
 from rlt.quickstart.base_model import BaseSettings, Corpus, make_base
 from rlt.quickstart.plot import write_plot
-from rlt.quickstart.report import RESULT, Comparison, compare, evaluations, example, summary, table
+from rlt.quickstart.report import (
+    RESULT,
+    WHAT_IT_SHOWS,
+    Comparison,
+    add_to_card,
+    compare,
+    evaluations,
+    example,
+    summary,
+    table,
+)
 from rlt.quickstart.stages import choose_backend, interrupt_on_sigterm, run_stage
 from rlt.quickstart.students import Students, read_students, students_summary, students_table
 from rlt.quickstart.tokenizer import build_tokenizer
@@ -118,7 +128,11 @@ def run(options: Options) -> Result:
     shown = example(by_step)
     verdicts = f"{summary(result.teacher)}\n\n{students_summary(result.students)}"
     write_json(directory / RESULT, asdict(result) | {"is_real": result.is_real})
-    write_text(directory / "quickstart.md", "\n\n".join([*tables, verdicts, f"```\n{shown}\n```\n"]))
+    write_text(
+        directory / "quickstart.md", "\n\n".join([*tables, verdicts, WHAT_IT_SHOWS, f"```\n{shown}\n```\n"])
+    )
+    for model in ("pre_rl_model", "teacher_rl", "students/student_before_rl", "students/student_after_rl"):
+        add_to_card(directory / model)
     spent = ", ".join(f"{what} {time_:.0f} s" for what, time_ in seconds.items())
     _say(*tables, shown, verdicts, f"plot: {plot}\ntime: {spent}")
     return result

@@ -16,6 +16,7 @@ from typing import Any
 
 from rlt.errors import DataError
 from rlt.evaluation.intervals import Interval, paired_interval
+from rlt.io import write_text
 from rlt.quickstart.world import classify
 from rlt.rundir.samples import read_samples, sample_files
 from rlt.text import markdown, printable
@@ -34,6 +35,15 @@ MEASURES: dict[str, Callable[[Row], float]] = {
     "faulty explanations": lambda row: float(classify(row["question"], row["explanation"]) == "faulty"),
 }
 """What is compared, under the name the table gives it. The ones after r_KL are shares of the samples."""
+WHAT_IT_SHOWS = (
+    "The quickstart shows that every stage works: its base model was pre-trained on the good explanations in "
+    "the student's own layout, so that RL only has to choose them more often, and the student to write what "
+    "it has read before. It does not show that the solution helps a teacher, or that r_KL, min and max are "
+    "needed: the chain follows from the question, and copying the solution is not in the teacher's "
+    "repertoire. Controls, rivals and ablations that could have come out otherwise, in a world where the "
+    "solution matters, are in docs/claims.md."
+)
+"""What README and the cards of the quickstart's models say of it."""
 LEAST_CLOSED = 0.95
 """Share of warm-up samples with the end tag, below which a rise could be the format penalty vanishing."""
 
@@ -144,6 +154,15 @@ def example(by_step: Mapping[int, list[Row]]) -> str:
         parts.append(f"{when}   ({scores})")
         parts += [f"    {line}" for line in printable(row["explanation"].strip()).split("\n")]
     return "\n".join(parts)
+
+
+def add_to_card(run: Path) -> None:
+    """Say in a model's card what the quickstart shows; the card is a stage's, which knows no quickstart."""
+    card = run / "README.md"
+    section = f"\n## What the quickstart shows\n\n{WHAT_IT_SHOWS}\n"
+    text = card.read_text(encoding="utf-8")
+    if section not in text:
+        write_text(card, text + section)
 
 
 def summary(comparison: Comparison) -> str:

@@ -24,6 +24,10 @@ KINDS = {"good": 0.25, "vague": 0.72, "faulty": 0.03}
 """Share of each kind of explanation in the corpus."""
 LESSONS = {"good": 0.9, "vague": 0.1}
 """The same while a base model learns to calculate, before it sees the corpus."""
+STUDENT_KINDS, STUDENT_LESSONS = KINDS, LESSONS
+"""In the student's layout the kinds have the same shares."""
+UNSHOWN = 0.0
+"""Every teacher sees the solution."""
 NUM_OPERANDS = 5
 
 _OPENINGS = ("We go from left to right", "We take the numbers in order", "We read the question with care")

@@ -31,6 +31,8 @@ _WHAT = {
     "own thoughts.",
     "student_rl": "a student: a model that thinks first and answers then. Reinforcement learning paid it for "
     "right answers, as a grader judges them.",
+    "student_opd": "a student: a model that thinks first and answers then. It learned on completions of "
+    "its own from a teacher that had read the solution and gave each of their tokens its probability.",
     "teacher_rl": "a Reinforcement-Learned Teacher: it reads a question **and its solution** and writes an "
     "explanation. It was rewarded for how likely a frozen student then finds the solution, minus how "
     "unnatural the student finds the explanation.",
@@ -38,6 +40,7 @@ _WHAT = {
 _RECIPE_KEYS = (
     "recipe",
     "student_model",
+    "teacher_model",
     "learning_rate",
     "train_batch_size",
     "num_generations",
@@ -54,10 +57,16 @@ _BY_LIKELIHOOD = (
 )
 _OF_EXPLANATIONS = ("student_model", "answer_log_prob_coeff", "kl_penalty_reward_coeff")
 """Those of a reward that student_rl does not have."""
+_OPD_KEYS = (
+    *("teacher", "solution_in", "support", "divergence", "js_share", "top_k", "temperature", "ema_share"),
+    "ema_steps",
+)
 _METRICS = (
     "reward",
     "correct",
     "well_formed",
+    "reverse_kl",
+    "divergence",
     "r_ss",
     "r_kl",
     "missing_tag",
@@ -171,12 +180,16 @@ def facts_section(config: dict[str, Any], run: dict[str, Any], title: str = "Rec
     """Return the run's inputs and the settings among `config` that make a recipe."""
     inputs = run.get("inputs", {})
     facts = [(role.replace("_", " "), in_words(described)) for role, described in inputs.items()]
-    pays_answers = run.get("stage") == "student_rl"
+    stage = run.get("stage")
+    pays_answers, is_judged = stage == "student_rl", stage == "student_opd"
     hidden = ("kl_penalty_reward_coeff",) if _pays_likelihood(config) else _OF_EXPLANATIONS
-    keys = [key for key in _RECIPE_KEYS if not (pays_answers and key in hidden)]
+    keys = [key for key in _RECIPE_KEYS if not ((pays_answers or is_judged) and key in hidden)]
     facts += [(f"`{key}`", f"`{config[key]}`") for key in keys if config.get(key) is not None]
     if pays_answers:
         facts += [(f"`correctness.{k}`", f"`{v}`") for k, v in (config.get("correctness") or {}).items()]
+    if is_judged:
+        opd = config.get("opd") or {}
+        facts += [(f"`opd.{key}`", f"`{opd[key]}`") for key in _OPD_KEYS if opd.get(key) is not None]
     trainer = config.get("trainer") or {}
     facts += [
         (f"`trainer.{key}`", f"`{trainer[key]}`")

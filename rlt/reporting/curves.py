@@ -42,6 +42,12 @@ PANELS = (
     Panel("reward", ("reward",), "mean over the batch; of explanations it is r_ss - r_kl + format"),
     Panel("right answers", ("correct",), "share of completions that a grader takes for right"),
     Panel(
+        "distance from the teacher",
+        ("reverse_kl", "divergence"),
+        "a token: log p of student less teacher on the samples, and the divergence of the loss",
+    ),
+    Panel("log p of the samples", ("student_logprob", "teacher_logprob"), "mean of a token"),
+    Panel(
         "r_ss",
         ("r_ss", "r_ss_alone"),
         "how likely the student finds the solution; higher is better; alone: before it is compared in groups",

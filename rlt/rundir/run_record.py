@@ -1,8 +1,8 @@
 """run.json: what ran, from what, on what, with which versions, and how it ended.
 
 Never holds environment variables; arguments that look like secrets are masked. A process that was killed
-cannot write its own end: `finish_abandoned` (called by the parent process) does, and `read_run` tells such a
-run apart.
+cannot write its own end: `finish_abandoned` (called by the parent process) does, and `read_run` recognises
+such a run apart.
 """
 
 from __future__ import annotations

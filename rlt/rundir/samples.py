@@ -28,6 +28,7 @@ SCORE_KEYS = (
     "r_kl_mean",
     "r_kl_max",
     "format",
+    "reverse_kl",
     "correct",
     "well_formed",
     "explanation_tokens",

@@ -227,7 +227,7 @@ def metrics_of(task: str, numbers: Mapping[str, Any]) -> dict[str, float]:
 
 
 def line_of(task: str, numbers: Mapping[str, Any]) -> str:
-    """Return a task's score as the log tells it."""
+    """Return a task's score as a line of the log."""
     interval = numbers["interval_95"]
     sure = f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else ""
     return (

@@ -173,6 +173,7 @@ def manifest(
         "collect.only": config.collect.only and describe_input(config.collect.only)["sha256"],
         "layout.tags": layout.tags.name,
         "teacher_prompt": layout.system_prompt,
+        **({} if layout.show_solution else {"show_solution": False}),
         **template_facts(layout.chat),
         **engine_facts(config, "collect"),
         "samples": samples_digest(samples),

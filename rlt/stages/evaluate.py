@@ -1,7 +1,7 @@
 """How many problems a student answers right, and how sure that is; nothing is trained.
 
 Every answer is on disk as soon as it is finished, and none is drawn twice. They are graded beside the
-drawing, all of them anew at every start: a verdict depends on the text alone.
+drawing, all of them again at every start: a verdict depends on the text alone.
 """
 
 from __future__ import annotations

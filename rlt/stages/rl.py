@@ -215,7 +215,7 @@ def rounding(config: Config) -> float:
 
 
 def keep_earlier_run_apart(config: Config, checkpoint: Path | None) -> None:
-    """Make the run directory fit a run that starts at a checkpoint, or anew."""
+    """Make the run directory fit a run that starts at a checkpoint, or at the beginning."""
     if is_main_process():
         output, step = Path(config.output_dir), start_step(checkpoint)
         prepare_samples(output / "samples", step)
@@ -241,8 +241,8 @@ def train_and_save(
     trainer.on_phase = observers.phases.enter
     if checkpoint:
         trainer.monitors.load(checkpoint)
-    if checkpoint and trainer.reference is not None:
-        trainer.reference.load(checkpoint)
+    for moving in trainer.moving_models if checkpoint else ():
+        moving.load(checkpoint)
     try:
         train(trainer, checkpoint)
     finally:

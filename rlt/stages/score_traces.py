@@ -149,6 +149,7 @@ def manifest(
         "tags": reader.tags.name,
         "student_prompts": [student.layout.system_prompt for student in reader.students],
         "teacher_prompt": reader.teacher and reader.teacher.system_prompt,
+        **({"show_solution": False} if reader.teacher and not reader.teacher.show_solution else {}),
         "answer_log_prob_coeff": config.answer_log_prob_coeff,
         "kl_penalty_reward_coeff": config.kl_penalty_reward_coeff,
         "temperature": config.temperature if reader.teacher else None,

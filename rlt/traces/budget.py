@@ -130,7 +130,7 @@ def recollect_rows(plan: Plan, num_samples: int) -> list[dict[str, Any]]:
 
 def plan_tables(plan: Plan) -> list[Table]:
     """Return the plan as tables, for any medium."""
-    budgets = [["cutoff", "rows over", "share", "problems with one that fits", "to choose anew", "without"]]
+    budgets = [["cutoff", "rows over", "share", "problems with one that fits", "to choose again", "without"]]
     for b in plan.budgets:
         counts = (b.problems_with_one, b.problems_to_choose, b.problems_without)
         over = [f"{b.rows_over}", _percent(b.rows_over, plan.rows)]

@@ -136,13 +136,13 @@ class TraceScorer:
     def __call__(self, traces: Sequence[Trace], why: Sequence[str | None]) -> list[dict[str, Any]]:
         """Return a row for each trace: its key, `score`, `breakdown`, and `why` there is no score.
 
-        `breakdown` also tells how far student_model is from the trace (distance.py).
+        `breakdown` also holds how far student_model is from the trace (distance.py).
 
         `why[i]` says why trace i is not to be scored, or is None. Collective where a model is sharded: every
         process comes here, with nothing where it has nothing.
         """
-        wanted = [trace for trace, reason in zip(traces, why, strict=True) if reason is None]
-        problems, explanations, teacher = self.read(wanted)
+        scorable = [trace for trace, reason in zip(traces, why, strict=True) if reason is None]
+        problems, explanations, teacher = self.read(scorable)
         measured = self.reward.measure(problems, explanations, teacher)
         scores = iter(self.reward.judge(problems, explanations, measured))
         first_students = iter(students[0] for students in measured)

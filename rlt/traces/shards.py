@@ -1,7 +1,7 @@
 """Scores on disk as they are made, so that a killed run continues where it stopped.
 
 A shard holds the scores of a fixed range of traces (jsonl, written whole or not at all). `manifest.json`
-tells of what they are: only the same traces, models and settings may continue in a folder.
+describes them: only the same traces, models and settings may continue in a folder.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class Monitors:
             baseline, raised = [float(x) for x in state["baseline"]], {str(x) for x in state["raised"]}
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
-                f"{path} does not hold the state of the monitors ({error!r}); remove it, and they start anew"
+                f"{path} does not hold the state of the monitors ({error!r}); remove it, and they start again"
             ) from error
         self._baseline = baseline
         self._alarms.raised |= raised

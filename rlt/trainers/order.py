@@ -41,7 +41,7 @@ def all_of(num_rows: int) -> Places:
 class RowSampler(Sampler[int]):
     """Yields each row of an epoch once: for fine-tuning, in place of transformers' `RandomSampler`.
 
-    `epoch` tells which one it is; a sampler that only counts on would repeat the first after a resume.
+    `epoch` is its number; a sampler that only counts on would repeat the first after a resume.
     """
 
     def __init__(self, places: Places, seed: int, epoch: Callable[[], int]) -> None:

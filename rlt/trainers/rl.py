@@ -83,6 +83,8 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
     """What the monitors warn of."""
     without_reward: ClassVar[str]
     """What to look at when no completion of a step has a finite reward."""
+    compares_rewards: ClassVar[bool] = True
+    """Whether the loss reads the rewards, each against those of its group."""
 
     def __init__(
         self,
@@ -147,6 +149,11 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         return moving
 
     @property
+    def moving_models(self) -> list[MovingReference]:
+        """The models that follow the policy, which checkpoints hold."""
+        return [] if self.reference is None else [self.reference]
+
+    @property
     def problems(self) -> Sequence[PromptedProblem]:
         """The problems to train on."""
         return self._data.train
@@ -178,7 +185,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         sampler: Any = super()._get_train_sampler(*dataset, **named)
         return GroupSampler(sampler, self._data.places, lambda: int(self.state.epoch or 0))
 
-    # TRL's generates, scores and makes the advantages of one generation batch. Ours tells it which problems
+    # TRL's generates, scores and makes the advantages of one generation batch. Ours passes it which problems
     # its rows are (TRL knows a `prompt` and an `index` alone) and stores the samples with their advantages.
     # TRL's own `mask_truncated_completions` looks for an end-of-turn token, which a completion that was
     # stopped at its tag lacks, so the mask is made here, by finish_reason, and `num_items_in_batch` with it.
@@ -192,8 +199,9 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
             counted: Any = self.accelerator.gather(output["completion_mask"].sum())
             output["num_items_in_batch"] = counted.sum()
         rows = self.rows(self._batch, self._completions, self._scores)
-        for row, advantage in zip(rows, output["advantages"].tolist(), strict=True):
-            row["advantage"] = advantage
+        if self.compares_rewards:
+            for row, advantage in zip(rows, output["advantages"].tolist(), strict=True):
+                row["advantage"] = advantage
         step = self.state.global_step + 1
         for name, value in self.monitors.observe(self.store(f"step_{step:06d}", rows), step).items():
             self._metrics["train"][name].append(value)
@@ -391,8 +399,8 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         assert self.args.output_dir is not None
         folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         on_main_process(self.accelerator, lambda: self.monitors.save(folder))
-        if self.reference is not None:
-            self.reference.save(folder)
+        for moving in self.moving_models:
+            moving.save(folder)
         super()._save_checkpoint(model, trial)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:

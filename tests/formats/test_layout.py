@@ -162,6 +162,16 @@ def test_prompt_text_by_hand(tiny_tokenizer):
     )
 
 
+def test_a_teacher_without_the_solution_by_hand(tiny_tokenizer):
+    tags, shown = BESPOKE, layouts(tiny_tokenizer)[0]
+    teacher = TeacherLayout(tiny_tokenizer, tags, shown.system_prompt, show_solution=False)
+    assert text_of(tiny_tokenizer, teacher.prompt_ids(problem(" 72\n"))) == (
+        "<|im_start|>system\nExplain.<|im_end|>\n"
+        "<|im_start|>user\nWhat is 36 * 2?<|im_end|>\n"
+        "<|im_start|>assistant\n<|begin_of_explanation|>\n\n"
+    )
+
+
 def test_empty_system_prompt_sends_none(tiny_tokenizer, qwen_tokenizer):
     question = problem()
     tiny = StudentLayout(tiny_tokenizer, BESPOKE, "")

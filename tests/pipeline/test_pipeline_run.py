@@ -138,13 +138,26 @@ def test_a_changed_step_runs_again_and_the_next_only_if_its_input_differs(moved)
     assert read_run(out / "chosen")["seed"] == 7
 
 
-def test_a_step_that_fails_ends_the_pipeline_with_its_reason(chain, tmp_path):
+def test_forked_steps_write_what_launched_ones_do(chain, tmp_path):
+    done = launch(chain / "run_cfg/chain.yaml", f"output_dir={tmp_path / 'out'}", "pipeline.fork=true")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(statuses(tmp_path / "out").values()) == {"finished"}
+    launched, forked = chain / "out", tmp_path / "out"
+    texts = [(out / "traces/traces.jsonl").read_text() for out in (launched, forked)]
+    assert texts[0] == texts[1]
+    weights = [next((out / "student").glob("*.safetensors")).read_bytes() for out in (launched, forked)]
+    assert weights[0] == weights[1]
+    assert read_run(forked / "student")["command"].startswith("./launch.sh ")
+
+
+@pytest.mark.parametrize("fork", ["false", "true"])
+def test_a_step_that_fails_ends_the_pipeline_with_its_reason(chain, tmp_path, fork):
     unscored = {"run_cfg": "select_traces", "dataset_id_or_path": str(chain / "out/traces/traces.jsonl")}
     after = {"run_cfg": "select_traces", "dataset_id_or_path": "{best}/traces.jsonl"}
     run_file = write(
         tmp_path / "run_cfg/fails.yaml", {"best": {**unscored, "select.rule": "best"}, "after": after}
     )
-    done = launch(run_file, f"output_dir={tmp_path / 'out'}")
+    done = launch(run_file, f"output_dir={tmp_path / 'out'}", f"pipeline.fork={fork}")
     assert done.returncode == 1
     assert "error: step `best` ended with exit code 3 (DataError: " in done.stderr
     assert "no column `score`" in done.stderr

@@ -12,7 +12,7 @@ from rlt.formats.tags import TAG_STYLES
 from rlt.models.load import load_model, load_tokenizer
 from rlt.quickstart.base_model import BaseSettings, Corpus, make_base, next_token_loss, train_base
 from rlt.quickstart.tokenizer import build_tokenizer
-from rlt.quickstart.world import KINDS, ToyRow, vocabulary
+from rlt.quickstart.world import ToyRow, vocabulary
 
 TAGS = TAG_STYLES["bespoke"]
 TINY = BaseSettings(
@@ -55,7 +55,7 @@ def test_samples_are_the_two_layouts(tokenizer):
 
 def test_the_loss_counts_targets_only(tokenizer):
     model = train_base(tokenizer, corpus(tokenizer), replace(TINY, steps=1), seed=0)
-    samples = list(islice(corpus(tokenizer, seed=1).samples(KINDS), 4))
+    samples = list(islice(corpus(tokenizer, seed=1).mixture(), 4))
     total, count = 0.0, 0
     for sample in samples:  # one row at a time, so without any padding
         ids = torch.tensor([sample.context + sample.target])
@@ -73,7 +73,7 @@ def test_a_seed_decides_the_weights_and_training_lowers_the_loss(tokenizer):
     weights = [model.lm_head.weight for model in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
-    samples = list(islice(corpus(tokenizer, seed=1).samples(KINDS), 32))
+    samples = list(islice(corpus(tokenizer, seed=1).mixture(), 32))
     assert next_token_loss(first, samples).item() < 0.7 * math.log(len(tokenizer))
 
 

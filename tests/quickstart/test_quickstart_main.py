@@ -50,6 +50,8 @@ def test_every_step_runs_and_leaves_its_files(tmp_path):
         "students/student_after_rl/config.json",
     ):
         assert (directory / name).is_file(), name
+    for name in ("teacher_rl", "students/student_after_rl"):
+        assert (directory / name / "README.md").read_text().count("docs/claims.md") == 1
 
 
 def test_a_stage_that_fails_is_one_sentence_with_its_log(tmp_path):

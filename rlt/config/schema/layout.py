@@ -42,6 +42,11 @@ class LayoutSettings:
         {},
         "switches of chat templates, e.g. {enable_thinking: false}; they hold wherever a chat is written",
     )
+    show_solution: bool = setting(
+        True,
+        "the teacher's prompt holds the solution; false leaves it out, a control: what is the solution worth "
+        "to a teacher? A model does not carry it, so it is typed wherever such a teacher is used",
+    )
     date: str = setting(
         TEMPLATE_DATE, "the day, as YYYY-MM-DD, that is given to chat templates that write the date"
     )

@@ -55,6 +55,11 @@ class PipelineSettings:
         None,
         "run files with this before their name are taken where there are some: quickstart_ is the toy world",
     )
+    fork: bool = setting(
+        False,
+        "load the libraries once and fork for each step that is one process on a CPU without servers, which "
+        "saves tiny models most of their time",
+    )
     ignore_code: bool = setting(
         False, "keep finished steps although the code has changed since; else they run again"
     )
