@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from typing_extensions import override
 
 from rlt.formats.layout import StudentLayout
 from rlt.formats.leakage import copied_share, states_first
@@ -211,11 +212,14 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
 
     # ---- from the samples to the loss ---------------------------------------------------------------
 
-    def rlt(self, **kwargs: Any) -> list[float | None]:
+    def total(self, **kwargs: Any) -> list[float | None]:
         """Return what each completion is worth; TRL calls this. Keeps what the teacher made of them."""
         self._views = [self._values[row].measured for row in range(len(self._batch))]
-        return super().rlt(**kwargs)
+        return super().total(**kwargs)
 
+    # TRL's gives every token of a row the advantage of the row. Ours gives each its own, made in the update,
+    # and leaves tokens without a place in the teacher's text out of the loss by TRL's own mask for them.
+    @override
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Return TRL's batch, with the teacher's values and the tokens that are in the loss."""
         output = super()._generate_and_score_completions(inputs)
@@ -234,6 +238,9 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
             output["view"] = torch.arange(len(self._views), device=device)
         return output
 
+    # TRL's loss reads the advantages after this call, so that they can be made from what it returns: a pass of
+    # its own for log p_S would cost as much as the update's forward pass.
+    @override
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
         """Return log-probabilities; in the pass with gradients they make the advantages of the tokens."""
         result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
@@ -244,6 +251,7 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
             )
         return result
 
+    @override
     def forward_pass(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
     ) -> Any:
@@ -284,6 +292,9 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
             )
         return Against(targets, objective.divergence, objective.temperature, objective.vocabulary)
 
+    # TRL's knows losses of advantages alone. With advantages of 0 its loss is the reference term, and it logs
+    # its metrics as ever.
+    @override
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """Return TRL's loss, and over several tokens of the vocabulary the divergence, reduced as it is."""
         loss = super()._compute_loss(model, inputs)
