@@ -238,8 +238,8 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
             output["view"] = torch.arange(len(self._views), device=device)
         return output
 
-    # TRL's loss reads the advantages after this call, so that they can be made from what it returns: a pass of
-    # its own for log p_S would cost as much as the update's forward pass.
+    # TRL's loss reads the advantages after this call, so that they can be made from what it returns: a pass
+    # of its own for log p_S would cost as much as the update's forward pass.
     @override
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
         """Return log-probabilities; in the pass with gradients they make the advantages of the tokens."""

@@ -139,7 +139,7 @@ CASES = {
     "full": Case(("opd.support=full", "opd.divergence=js", f"opd.js_share={SHARE}"), "full", "js"),
     "start": Case(("opd.teacher=start", "opd.support=full"), "full", is_student=True),
     "self_in_question": Case(
-        ("opd.teacher=self", "opd.solution_in=question", "opd.question={question} is {solution}"),
+        ("opd.teacher=self", "opd.solution_in=question", "opd.question='{question} is {solution}'"),
         *("sampled", "reverse_kl", True, True),
     ),
     "self_full": Case(
