@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from stage_runs import (
+from helpers.stage_runs import (
     count_differences,
     interrupted_copy,
     largest_difference,
@@ -23,6 +22,7 @@ from stage_runs import (
     train_rows,
     weights,
 )
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -139,7 +139,7 @@ CASES = {
     "full": Case(("opd.support=full", "opd.divergence=js", f"opd.js_share={SHARE}"), "full", "js"),
     "start": Case(("opd.teacher=start", "opd.support=full"), "full", is_student=True),
     "self_in_question": Case(
-        ("opd.teacher=self", "opd.solution_in=question", "opd.question='{question} is {solution}'"),
+        ("opd.teacher=self", "opd.solution_in=question", "opd.question={question} is {solution}"),
         *("sampled", "reverse_kl", True, True),
     ),
     "self_full": Case(
