@@ -330,18 +330,25 @@ def _request(place: Place) -> Request:
 def _view(num_tokens: int, place: Place, values: tuple[Tensor, ...]) -> View:
     """Return the teacher's values by the tokens of a completion."""
     chunk_C, teacher_C = torch.full((num_tokens,), -1), torch.zeros(num_tokens)
-    at, tokens, rows = 0, [], []
-    for number, (own, theirs) in enumerate(place.chunks):
-        length = theirs.stop - theirs.start
-        chunk_C[own] = number
-        teacher_C[own] = values[0][at : at + length].float().sum()
-        if length == own.stop - own.start == 1:
-            tokens.append(own.start)
-            rows.append(at)
-        at += length
-    picked = torch.tensor(rows, dtype=torch.long)
-    distributions = tuple(column[picked] for column in values[1:])
-    return View(num_tokens, chunk_C, teacher_C, torch.tensor(tokens, dtype=torch.long), distributions)
+    if not place.chunks:
+        nothing = torch.empty(0, dtype=torch.long)
+        return View(num_tokens, chunk_C, teacher_C, nothing, tuple(column[:0] for column in values[1:]))
+    own_K, theirs_K = (
+        torch.tensor([run.stop - run.start for run in runs]) for runs in zip(*place.chunks, strict=True)
+    )
+    numbers_K = torch.arange(len(place.chunks))
+    sums_K = torch.zeros(len(numbers_K), dtype=torch.float64)
+    sums_K.index_add_(0, numbers_K.repeat_interleave(theirs_K), values[0].double())
+    inside = torch.tensor(
+        [i for own, _ in place.chunks for i in range(own.start, own.stop)], dtype=torch.long
+    )
+    chunk_C[inside] = numbers_K.repeat_interleave(own_K)
+    teacher_C[inside] = sums_K.float().repeat_interleave(own_K)
+    is_token_K = (own_K == 1) & (theirs_K == 1)
+    tokens_M = torch.tensor([own.start for own, _ in place.chunks], dtype=torch.long)[is_token_K]
+    rows_M = (theirs_K.cumsum(0) - theirs_K)[is_token_K]
+    distributions = tuple(column[rows_M] for column in values[1:])
+    return View(num_tokens, chunk_C, teacher_C, tokens_M, distributions)
 
 
 def _renamed(ids: Tensor, pair: tuple[int, int] | None) -> Tensor:
