@@ -1,6 +1,6 @@
 """A stage in a copy of this process, which has loaded the libraries: for tiny models, whose start costs most.
 
-A launcher and its training load the same libraries anew for every stage, ten seconds and more on a CPU. A
+A launcher and its training load the same libraries again for every stage, ten seconds and more on a CPU. A
 pipeline with pipeline.fork loads them once, and forks for each step that is one process on a CPU without
 servers. Everything else is as with the launcher: checks, command line and run directory.
 What needs more (GPUs, several processes, servers) becomes the launcher.

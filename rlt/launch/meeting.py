@@ -12,7 +12,7 @@ machine does (keepalive of the connection).
 #   Each machine would need a thread with heartbeats, as generation/heartbeat.py has for another purpose;
 #   who is missing and what differs between machines would still have to be found by hand. Its import costs
 #   the launcher 1.4 s of CPU and 220 MB, while nothing else there needs torch.
-# - torchrun's elastic agents notice a lost node, but only to form the group anew (c10d rendezvous); with the
+# - torchrun's elastic agents notice a lost node, but only to form the group again (c10d rendezvous); with the
 #   static rendezvous that accelerate uses they hear nothing of each other.
 # - `srun --kill-on-bad-exit=1` ends the other tasks, on Slurm alone, and names no reason.
 
