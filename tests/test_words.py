@@ -55,4 +55,6 @@ def test_plain_english(word):
 
 def test_the_word_list_finds_whole_words_only():
     assert found("told", "it was Told so\nuntold\n`told-x`") == ["1: it was Told so"]
-    assert found(r"stand(s|ing)?|stood", "standard understanding\nwhat is here") == ["2: what is here"]
+    assert found(r"stand(s|ing)?|stood", "standard understanding\nwhat stands here") == [
+        "2: what stands here"
+    ]

@@ -261,7 +261,7 @@ def prompt_of_rows(config: Config, model: str | None, setting: str, revision: st
 
 
 def layout_to_come(config: Config) -> ModelLayout | None:
-    """Return what a training will store with its model, as far as its settings tell; None without one."""
+    """Return what a training will store with its model, as far as its settings decide; None without one."""
     stage = stage_of(config)
     if not stage.trains or stage.model is None:
         return None

@@ -1,4 +1,4 @@
-"""Where a student's sampled tokens stand in the sequence of a teacher that knows the solution.
+"""Where a student's sampled tokens are in the sequence of a teacher that knows the solution.
 
 In the teacher's layout the student's thought takes the place of the explanation:
 
@@ -127,7 +127,7 @@ class ExplanationPlaces:
     def __init__(
         self, teacher: TeacherLayout, student: StudentLayout, *, same_ids: bool, is_opened: bool = False
     ) -> None:
-        """`same_ids`: all of the student's ids stand for the same text with the teacher.
+        """`same_ids`: all of the student's ids mean the same text with the teacher.
 
         `is_opened`: see `ThoughtFinder`.
         """

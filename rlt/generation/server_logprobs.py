@@ -24,7 +24,7 @@ from rlt.models.logprobs import Request
 from rlt.models.passes import split_runs
 
 Scored = tuple[Tensor, Tensor, Tensor]
-"""Log-probabilities of the wanted positions (N,), and of their K likeliest tokens (N, K), with the ids."""
+"""Log-probabilities of the requested positions (N,), and of their K likeliest tokens (N, K), with the ids."""
 BATCHES_PER_SERVER = 2
 """Batches in flight per server and process: one is computed while the next one waits."""
 _AT = "@temperature="

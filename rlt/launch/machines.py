@@ -112,6 +112,6 @@ def _number(
         return default
     bounds = f"from {low} on" if high is None else f"from {low} to {high}"
     if text is None or not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
-        given = "nothing" if text is None else f"'{text}'"
-        raise ConfigError(f"{option} must be a number {bounds}, got {given}, as in {_EXAMPLE}.")
+        got = "nothing" if text is None else f"'{text}'"
+        raise ConfigError(f"{option} must be a number {bounds}, got {got}, as in {_EXAMPLE}.")
     return int(text)

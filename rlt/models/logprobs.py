@@ -87,7 +87,7 @@ class TokenQuery:
 
 
 class Extra(Protocol):
-    """Something to read at the wanted positions besides the tokens' log-probabilities (distributions.py)."""
+    """What else to read at the requested positions, beside the log-probabilities (distributions.py)."""
 
     def read(self, own: OwnHead, hidden_ND: Tensor, ids_N: Tensor, query: TokenQuery) -> tuple[Tensor, ...]:
         """Return tensors of N rows, the log-probabilities (N,) first; `ids_N` are read at the positions."""
@@ -101,7 +101,7 @@ def add_token_query(model: nn.Module) -> None:
     ZeRO-3 the first query shows it. Raises ModelError where it cannot be followed. Of a model with adapters
     the one inside is changed. Does nothing the second time.
     """
-    inner: PreTrainedModel = without_adapters(model)
+    inner: Any = without_adapters(model)
     if getattr(inner.forward, "takes_query", False):
         return
     original = inner.forward
@@ -112,15 +112,15 @@ def add_token_query(model: nn.Module) -> None:
         return original(*args, **kwargs) if query is None else head(query, *args, **kwargs)
 
     forward.takes_query = True  # pyright: ignore[reportAttributeAccessIssue]
-    forward.query_head = head  # pyright: ignore[reportAttributeAccessIssue]
     inner.forward = types.MethodType(forward, inner)
+    inner.query_head = head  # at the model: accelerate wraps `forward` once more under mixed precision
     if not is_partitioned(inner):
         head.look(inner.device)
 
 
 def own_head(model: Any, device: torch.device) -> OwnHead:
     """Return the head of a model that has been through `add_token_query`; collective where it is sharded."""
-    return without_adapters(model).forward.query_head.look(device).own
+    return without_adapters(model).query_head.look(device).own
 
 
 def without_adapters(model: Any) -> Any:

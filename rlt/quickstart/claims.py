@@ -165,15 +165,15 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path, default=Path("results/claims"), help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4], help="seeds, e.g. 0 1 2")
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="pipelines to run")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="pipeline.KEY=VALUE", help="settings of all pipelines"
-    )
-    typed = parser.parse_intermixed_args(words)
+    parser.epilog = "Further words KEY=VALUE are settings of every pipeline, e.g. pipeline.ignore_code=true."
+    # Both lists end at the next flag, so settings would count as parts.
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    typed = parser.parse_args([word for word in words if word not in overrides])
     setup_logging()
     interrupt_on_sigterm()
     try:
         for seed in typed.seeds:
-            run_seed(typed.output, seed, typed.parts, typed.overrides)
+            run_seed(typed.output, seed, typed.parts, overrides)
         sys.stdout.write("\n" + write_tables(typed.output))
     except RLTError as error:
         sys.stderr.write(f"error: {error}\n")

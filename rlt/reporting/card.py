@@ -16,9 +16,10 @@ from rlt.config.schema import LIKELIHOOD, OWN_STUDENTS
 from rlt.data.model_layout import read_layout
 from rlt.data.own_layout import described
 from rlt.data.owners import STUDENT
-from rlt.io import file_digest, write_text
+from rlt.io import Input, file_digest, write_text
 from rlt.rundir.metrics import NAME as METRICS_NAME
-from rlt.rundir.metrics import read_metrics, series
+from rlt.rundir.metrics import MetricsRow, read_metrics, series
+from rlt.rundir.run_json import RunJson
 from rlt.rundir.run_record import read_run
 from rlt.text import markdown, redact, without_private_paths
 
@@ -76,6 +77,8 @@ _METRICS = (
     "loss",
     "mean_token_accuracy",
 )
+SavedConfig = dict[str, Any]
+"""A part of config.yaml, as YAML gives it."""
 
 
 def write_card(run_dir: str | Path, *, license_id: str | None = None) -> Path:
@@ -107,7 +110,7 @@ def write_card(run_dir: str | Path, *, license_id: str | None = None) -> Path:
     return write_text(run_dir / NAME, f"---\n{header}---\n\n{without_private_paths(redact(body))}\n")
 
 
-def front_matter(run: dict[str, Any], license_id: str | None = None) -> dict[str, Any]:
+def front_matter(run: RunJson, license_id: str | None = None) -> dict[str, Any]:
     """Return the card's metadata. Base model and data are there only when they are on the Hub."""
     fields: dict[str, Any] = {
         "library_name": "transformers",
@@ -124,13 +127,13 @@ def front_matter(run: dict[str, Any], license_id: str | None = None) -> dict[str
     return fields
 
 
-def hub_name(described: dict[str, Any]) -> str | None:
+def hub_name(described: Input) -> str | None:
     """Return the Hub name of an input as run.json describes it, or None for files and folders."""
     name = str(described.get("hub") or "")
     return name if _HUB_NAME.fullmatch(name) else None
 
 
-def hub_base(described: dict[str, Any], role: str = "model") -> str | None:
+def hub_base(described: Input, role: str = "model") -> str | None:
     """Return the Hub name behind an input: its own, or what our earlier run that wrote it began with."""
     for _ in range(8):
         file = described.get("file")
@@ -141,7 +144,7 @@ def hub_base(described: dict[str, Any], role: str = "model") -> str | None:
     return None
 
 
-def _introduction(run_dir: Path, run: dict[str, Any], config: dict[str, Any]) -> str:
+def _introduction(run_dir: Path, run: RunJson, config: SavedConfig) -> str:
     stage = str(run.get("stage"))
     what = _WHAT.get(stage, f"the outcome of the stage `{stage}`.")
     if stage == "student_rl" and _pays_likelihood(config):
@@ -154,7 +157,7 @@ def _introduction(run_dir: Path, run: dict[str, Any], config: dict[str, Any]) ->
     return text
 
 
-def moving_student(config: dict[str, Any]) -> str | None:
+def moving_student(config: SavedConfig) -> str | None:
     """Return that the student of a run moved while it judged; None where it was frozen, or nobody judged."""
     student, every = config.get("student_model"), (config.get("trainer") or {}).get("ref_sync_steps")
     judges = config.get("stage") == "teacher_rl" or _pays_likelihood(config)
@@ -169,14 +172,14 @@ def moving_student(config: dict[str, Any]) -> str | None:
     )
 
 
-def _pays_likelihood(config: dict[str, Any]) -> bool:
+def _pays_likelihood(config: SavedConfig) -> bool:
     """Whether a student_rl run has paid for the solution's likelihood."""
     correctness = config.get("correctness") or {}
     is_grader = correctness.get("grader") == LIKELIHOOD or bool(correctness.get("likelihood_weight"))
     return config.get("stage") == "student_rl" and is_grader
 
 
-def facts_section(config: dict[str, Any], run: dict[str, Any], title: str = "Recipe") -> str:
+def facts_section(config: SavedConfig, run: RunJson, title: str = "Recipe") -> str:
     """Return the run's inputs and the settings among `config` that make a recipe."""
     inputs = run.get("inputs", {})
     facts = [(role.replace("_", " "), in_words(described)) for role, described in inputs.items()]
@@ -199,7 +202,7 @@ def facts_section(config: dict[str, Any], run: dict[str, Any], title: str = "Rec
     return f"## {title}\n\n" + markdown_table(("setting", "value"), facts) if facts else ""
 
 
-def prompts_section(run: dict[str, Any], layout: Path | None = None) -> str:
+def prompts_section(run: RunJson, layout: Path | None = None) -> str:
     """Return which prompts a run has really used and whose they are, with hashes.
 
     `layout` is the file of the model that it has trained, which knows the one text that all rows had.
@@ -218,7 +221,7 @@ def prompts_section(run: dict[str, Any], layout: Path | None = None) -> str:
     return "## Prompts\n\n" + markdown_table(("prompt", "begins", "sha256", "whose"), rows) if rows else ""
 
 
-def _trained_on(run: dict[str, Any]) -> str:
+def _trained_on(run: RunJson) -> str:
     """Return the section about the traces of a student: whose, how many, how long, and where it stops."""
     counts = run.get("trained_on")
     if not counts:
@@ -239,7 +242,7 @@ def _trained_on(run: dict[str, Any]) -> str:
     return "## Trained on\n\n" + markdown_table(("", ""), facts)
 
 
-def in_words(described: dict[str, Any]) -> str:
+def in_words(described: Input) -> str:
     """Return an input in words: a Hub name with its commit, or a local name with the start of its hash."""
     if name := described.get("hub"):
         commit = described.get("commit") or described.get("revision")
@@ -248,7 +251,7 @@ def in_words(described: dict[str, Any]) -> str:
     return f"`{place.name}` (local, sha256 {str(described.get('sha256'))[:12]}…)"
 
 
-def _results(rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
+def _results(rows: list[MetricsRow], run: RunJson) -> str:
     lines = []
     for key in _METRICS:
         for name, label in ((key, key), (f"eval_{key}", f"held out: {key}")):
@@ -261,7 +264,7 @@ def _results(rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
     return "## Metrics\n\n" + markdown_table(("metric", "first", "last", "at step"), lines) + cost
 
 
-def command_section(run: dict[str, Any]) -> str:
+def command_section(run: RunJson) -> str:
     """Return what was typed, at which commit."""
     code = run.get("code", {})
     lines = [f"git checkout {code['commit']}"] if code.get("commit") else []
@@ -270,13 +273,13 @@ def command_section(run: dict[str, Any]) -> str:
     return f"## To run it again\n\n```\n{text}\n```\n\n{note}"
 
 
-def versions_section(run: dict[str, Any]) -> str:
+def versions_section(run: RunJson) -> str:
     """Return the versions that the run has recorded."""
     names = ", ".join(f"{name} {version}" for name, version in run.get("versions", {}).items())
     return f"## Versions\n\nrlt {run.get('code', {}).get('package')}, {names}." if names else ""
 
 
-def _licence(run: dict[str, Any], license_id: str | None) -> str:
+def _licence(run: RunJson, license_id: str | None) -> str:
     if license_id:
         return f"## Licence\n\nThese weights: {license_id}."
     base = hub_base(run.get("inputs", {}).get("model", {}))

@@ -18,10 +18,10 @@ from rlt.reporting.outcome import Paired, sentences, times
 from rlt.reporting.run_page import write_run_page
 from rlt.reporting.timeline_plot import draw_timeline, median_step
 from rlt.rundir.metrics import NAME as METRICS_NAME
-from rlt.rundir.metrics import read_metrics, series
+from rlt.rundir.metrics import MetricsRow, read_metrics, series
 from rlt.rundir.processes import gpus_of_servers
 from rlt.rundir.run_record import read_run
-from rlt.rundir.samples import SCORE_KEYS, TEXTS, read_samples, sample_files
+from rlt.rundir.samples import SCORE_KEYS, TEXTS, SampleRow, read_samples, sample_files
 from rlt.rundir.timeline import NAME as TIMELINE_NAME
 from rlt.rundir.timeline import read_timelines
 from rlt.text import shorten_middle
@@ -70,7 +70,7 @@ class _Line:
     """How often it was not finite."""
 
 
-def _summary(rows: list[dict[str, Any]]) -> list[_Line]:
+def _summary(rows: list[MetricsRow]) -> list[_Line]:
     """Return the first and last values, held-out ones where they exist."""
     lines = []
     for key in dict.fromkeys(
@@ -90,7 +90,7 @@ def _mean(values: list[float]) -> str:
     return f"{sum(values) / len(values):.4g}" if values else "-"
 
 
-def _eval_point(rows: list[dict[str, Any]], key: str, index: int) -> str:
+def _eval_point(rows: list[MetricsRow], key: str, index: int) -> str:
     steps, values, _ = series(rows, f"eval_{key}")
     if not steps:
         return "-"
@@ -126,13 +126,13 @@ def _samples(folder: Path, last_step: int | None) -> dict[str, Any] | None:
     return {"step": steps[-1], "total": len(rows), "chosen": chosen}
 
 
-def _reward(row: dict[str, Any]) -> float:
+def _reward(row: SampleRow) -> float:
     """Return the reward that samples are ordered by; one without a number comes last."""
     reward = row.get("reward")
     return reward if isinstance(reward, int | float) and reward == reward else float("-inf")
 
 
-def _sample(row: dict[str, Any], kind: str) -> dict[str, Any]:
+def _sample(row: SampleRow, kind: str) -> dict[str, Any]:
     scores = [(key, row[key]) for key in SCORE_KEYS if isinstance(row.get(key), int | float)]
     texts = [(label, row[key]) for key, label in TEXTS.items() if row.get(key) is not None]
     return {

@@ -8,18 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlt.io import write_text
+from rlt.io import Input, write_text
 from rlt.pages import render
+from rlt.rundir.run_json import RunJson
 from rlt.text import duration, redact
 
 NAME = "report.html"
-Run = dict[str, Any]
-"""What run.json holds."""
 Facts = list[tuple[str, str]]
 """Names with their values."""
 
 
-def write_run_page(run_dir: Path, run: Run, template: str, *, note: str = "", **values: Any) -> Path:
+def write_run_page(run_dir: Path, run: RunJson, template: str, *, note: str = "", **values: Any) -> Path:
     """Return the path of report.html, made by a template that extends run.html.j2.
 
     `note` joins the facts at the head; `values` are what the template reads besides.
@@ -44,41 +43,41 @@ def facts(rows: list[tuple[str, Any]]) -> Facts:
     return [(name, redact(str(value))) for name, value in rows]
 
 
-def _head(run: Run, note: str) -> list[str]:
+def _head(run: RunJson, note: str) -> list[str]:
     pieces = [note] if note else []
-    if run.get("seconds"):
-        pieces.append(duration(run["seconds"]))
-    if run.get("gpu_hours"):
-        pieces.append(f"{run['gpu_hours']:.2f} GPU hours")
+    if seconds := run.get("seconds"):
+        pieces.append(duration(seconds))
+    if hours := run.get("gpu_hours"):
+        pieces.append(f"{hours:.2f} GPU hours")
     return [*pieces, f"started {run.get('started')}"]
 
 
-def _commands(run: Run) -> str:
+def _commands(run: RunJson) -> str:
     """Return the commands that repeat a run."""
-    code = run.get("code", {})
+    code = run.get("code")
     commands = []
-    if code.get("commit"):
+    if code and code["commit"]:
         commands.append(
             f"git checkout {code['commit']}" + ("  # plus uncommitted changes" if code["dirty"] else "")
         )
-    if run.get("command"):
-        commands.append(run["command"])
+    if command := run.get("command"):
+        commands.append(command)
     return redact("\n".join(commands))
 
 
-def _input(found: dict[str, Any]) -> str:
+def _input(found: Input) -> str:
     place = found.get("hub") or found.get("folder") or found.get("file")
     return f"{place}  {found.get('commit') or found.get('sha256') or ''}"
 
 
-def _versions(run: Run) -> Facts:
+def _versions(run: RunJson) -> Facts:
     """Return the machine and the libraries of a run."""
-    machine = run.get("machine", {})
+    machine, code = run.get("machine"), run.get("code")
     return facts(
         [
-            ("CPUs", machine.get("cpus")),
-            ("GPUs", ", ".join(machine.get("gpus", [])) or "none"),
-            ("rlt", run.get("code", {}).get("package")),
+            ("CPUs", machine and machine["cpus"]),
+            ("GPUs", ", ".join(machine["gpus"] if machine else []) or "none"),
+            ("rlt", code and code["package"]),
             *run.get("versions", {}).items(),
         ]
     )

@@ -174,7 +174,7 @@ def resume_point(config: Config) -> Path | None:
         if found is None:
             raise CheckpointError(
                 f"resume_from=latest finds no whole checkpoint in {config.output_dir}; remove it to "
-                "start anew"
+                "start from the beginning"
             )
         return found
     checkpoint = Path(config.resume_from)

@@ -47,7 +47,7 @@ def weights_of_teacher(config: Config) -> str:
 
 
 def read_places(config: Config, student: StudentLayout) -> tuple[Places, int]:
-    """Return where completions stand in the teacher's sequence, and how many tokens both models have."""
+    """Return where completions are in the teacher's sequence, and how many tokens both models have."""
     name, revision = weights_of_teacher(config), teacher_revision(config)
     tokenizer = load_tokenizer(name, revision=revision, trust=config.model.trust_remote_code)
     found = compare_tokenizers(student.tokenizer, tokenizer, tag_style(config.layout.tags))

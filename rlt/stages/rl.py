@@ -26,7 +26,7 @@ from rlt.models.checkpoint_tensors import checkpoint_tensors
 from rlt.models.passes import joined_tokens
 from rlt.models.plain import PlainModel
 from rlt.rundir.run_record import RunRecord
-from rlt.rundir.samples import format_sample, prepare_samples, write_samples
+from rlt.rundir.samples import SampleRow, format_sample, prepare_samples, write_samples
 from rlt.stages.common import (
     is_main_process,
     observe,
@@ -172,7 +172,7 @@ def make_engine(trainer: RLTrainer[Any], *, pool: VLLMPool | None, config: Confi
     )
 
 
-def store_samples(directory: Path, name: str, rows: list[dict[str, Any]]) -> None:
+def store_samples(directory: Path, name: str, rows: list[SampleRow]) -> None:
     """Write a table of samples, and show one of it now and then."""
     write_samples(directory, name, rows)
     step = int(name.rpartition("_")[2])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -175,11 +176,9 @@ def verify_servers(served: Served, check: StudentCheck) -> None:
     except NoPlainLoad as error:
         logger.warning("%s are not verified: %s", who, error)
         return
-    try:
-        served.servers.compare(asked.short, expected[:-1], plain.name, plain.dtype, served.temperature)
-        drift = served.servers.compare_end(asked.long, expected[-1], plain.name, plain.dtype)
-    finally:
-        served.servers.close()
+    with closing(served.servers) as servers:
+        servers.compare(asked.short, expected[:-1], plain.name, plain.dtype, served.temperature)
+        drift = servers.compare_end(asked.long, expected[-1], plain.name, plain.dtype)
     _tell(check, served.role, who, asked, drift)
 
 

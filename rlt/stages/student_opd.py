@@ -1,7 +1,7 @@
 """Student OPD: a student learns from a teacher that has read the solution, on completions of its own.
 
 The student is asked as it is when it is evaluated. The teacher reads question and solution in its own layout,
-the student's thought in the place of its explanation, and tells how likely each token is (docs/opd.md).
+the student's thought in the place of its explanation, and measures how likely each token is (docs/opd.md).
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def run(config: Config) -> None:
             peft_config=lora_config(config.model.lora),
         )
 
-        # 3. Train, and write the model, which goes on to end its turn with the token that it was taught.
+        # 3. Train, and write the model, which continues to end its turn with the token that it was taught.
         stop_ids = list(dict.fromkeys([*trainer.eos_token_ids, *trainer.stop_token_ids]))
         generation = generation_config(text.layout.tokenizer, stop_ids, config.temperature)
         watch_benchmarks(trainer, benchmarks, trainer.answer, start_step(checkpoint))

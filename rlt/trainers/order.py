@@ -1,7 +1,7 @@
 """In which order a training takes its rows: in each epoch a permutation of the dataset, by seed and epoch.
 
 The permutation is over all rows of the dataset, and those that were skipped (bad, too long, in a benchmark)
-are skipped in it. So all others keep their places whatever is skipped, as in the original, which leaves
+are skipped in it. So all others keep their places, as in the original, which leaves
 nothing out. transformers' sampler and TRL's shuffle the rows that are left: one row less, and every problem
 of a run would be another.
 """

@@ -40,6 +40,7 @@ from rlt.generation.types import Sampling
 from rlt.models.zero_init import buffers_left_alone, warn_of_rounded_parameters
 from rlt.records import Completion, Problem, Score
 from rlt.rewards.likelihood import is_scorable
+from rlt.rundir.samples import SampleRow
 from rlt.surroundings.timeline import PHASES, WAIT
 from rlt.trainers.alarms import Alarms
 from rlt.trainers.drift_log import DriftLog
@@ -175,7 +176,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         return self.judge(items, completions, self.measure(items, completions, policy, runs=None))
 
     @abstractmethod
-    def tell(self, problem: Problem, completion: Completion) -> dict[str, Any]:
+    def tell(self, problem: Problem, completion: Completion) -> SampleRow:
         """Return the columns of a sample's row that depend on the layout: its texts, and what they show."""
 
     # TRL's repeats each prompt for its group and shuffles the rows that it is given. Ours keeps that (it
@@ -356,7 +357,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         items: Sequence[PromptedProblem],
         completions: Sequence[Completion],
         scores: Sequence[Score],
-    ) -> list[dict[str, Any]]:
+    ) -> list[SampleRow]:
         """Return one row for each completion."""
         decode = self.layout.tokenizer.decode
         return [
@@ -364,9 +365,9 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
             for i, c, s in zip(items, completions, scores, strict=True)
         ]
 
-    def store(self, name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def store(self, name: str, rows: list[SampleRow]) -> list[SampleRow]:
         """Write the rows of all processes, and return them."""
-        gathered: list[dict[str, Any]] = gather_object(rows)
+        gathered: list[SampleRow] = gather_object(rows)
         if self.accelerator.is_main_process:
             number_samples(gathered)
             self._write_samples(name, gathered)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from datasets import Dataset
 
 from rlt.config.schema import MonitorSettings
+from rlt.rundir.samples import SampleRow
 from rlt.trainers.order import Places, all_of
 from rlt.trainers.prompted import PromptedProblem
 
-SampleSink = Callable[[str, list[dict[str, Any]]], None]
+SampleSink = Callable[[str, list[SampleRow]], None]
 """Takes the name of a table (`step_000001`) and its rows; called on the main process."""
 
 

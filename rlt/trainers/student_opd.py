@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from typing_extensions import override
 
 from rlt.formats.layout import StudentLayout
 from rlt.formats.leakage import copied_share, states_first
@@ -182,7 +183,7 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
         num_inside = int(inside_C.sum())
         sampled_C = torch.tensor(completion.logprobs, dtype=torch.float64)
         student = float(sampled_C[inside_C].sum())
-        # Each chunk once: its value stands at each of its tokens.
+        # Each chunk once: its value is at each of its tokens.
         numbers_C = view.chunk_C[inside_C]
         is_first_C = torch.ones_like(numbers_C, dtype=torch.bool)
         is_first_C[1:] = numbers_C[1:] != numbers_C[:-1]
@@ -211,11 +212,14 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
 
     # ---- from the samples to the loss ---------------------------------------------------------------
 
-    def rlt(self, **kwargs: Any) -> list[float | None]:
+    def total(self, **kwargs: Any) -> list[float | None]:
         """Return what each completion is worth; TRL calls this. Keeps what the teacher made of them."""
         self._views = [self._values[row].measured for row in range(len(self._batch))]
-        return super().rlt(**kwargs)
+        return super().total(**kwargs)
 
+    # TRL's gives every token of a row the advantage of the row. Ours gives each its own, made in the update,
+    # and leaves tokens without a place in the teacher's text out of the loss by TRL's own mask for them.
+    @override
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Return TRL's batch, with the teacher's values and the tokens that are in the loss."""
         output = super()._generate_and_score_completions(inputs)
@@ -234,6 +238,9 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
             output["view"] = torch.arange(len(self._views), device=device)
         return output
 
+    # TRL's loss reads the advantages after this call, so that they can be made from what it returns: a pass
+    # of its own for log p_S would cost as much as the update's forward pass.
+    @override
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
         """Return log-probabilities; in the pass with gradients they make the advantages of the tokens."""
         result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
@@ -244,6 +251,7 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
             )
         return result
 
+    @override
     def forward_pass(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
     ) -> Any:
@@ -284,6 +292,9 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
             )
         return Against(targets, objective.divergence, objective.temperature, objective.vocabulary)
 
+    # TRL's knows losses of advantages alone. With advantages of 0 its loss is the reference term, and it logs
+    # its metrics as ever.
+    @override
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """Return TRL's loss, and over several tokens of the vocabulary the divergence, reduced as it is."""
         loss = super()._compute_loss(model, inputs)
@@ -319,18 +330,25 @@ def _request(place: Place) -> Request:
 def _view(num_tokens: int, place: Place, values: tuple[Tensor, ...]) -> View:
     """Return the teacher's values by the tokens of a completion."""
     chunk_C, teacher_C = torch.full((num_tokens,), -1), torch.zeros(num_tokens)
-    at, tokens, rows = 0, [], []
-    for number, (own, theirs) in enumerate(place.chunks):
-        length = theirs.stop - theirs.start
-        chunk_C[own] = number
-        teacher_C[own] = values[0][at : at + length].float().sum()
-        if length == own.stop - own.start == 1:
-            tokens.append(own.start)
-            rows.append(at)
-        at += length
-    picked = torch.tensor(rows, dtype=torch.long)
-    distributions = tuple(column[picked] for column in values[1:])
-    return View(num_tokens, chunk_C, teacher_C, torch.tensor(tokens, dtype=torch.long), distributions)
+    if not place.chunks:
+        nothing = torch.empty(0, dtype=torch.long)
+        return View(num_tokens, chunk_C, teacher_C, nothing, tuple(column[:0] for column in values[1:]))
+    own_K, theirs_K = (
+        torch.tensor([run.stop - run.start for run in runs]) for runs in zip(*place.chunks, strict=True)
+    )
+    numbers_K = torch.arange(len(place.chunks))
+    sums_K = torch.zeros(len(numbers_K), dtype=torch.float64)
+    sums_K.index_add_(0, numbers_K.repeat_interleave(theirs_K), values[0].double())
+    inside = torch.tensor(
+        [i for own, _ in place.chunks for i in range(own.start, own.stop)], dtype=torch.long
+    )
+    chunk_C[inside] = numbers_K.repeat_interleave(own_K)
+    teacher_C[inside] = sums_K.float().repeat_interleave(own_K)
+    is_token_K = (own_K == 1) & (theirs_K == 1)
+    tokens_M = torch.tensor([own.start for own, _ in place.chunks], dtype=torch.long)[is_token_K]
+    rows_M = (theirs_K.cumsum(0) - theirs_K)[is_token_K]
+    distributions = tuple(column[rows_M] for column in values[1:])
+    return View(num_tokens, chunk_C, teacher_C, tokens_M, distributions)
 
 
 def _renamed(ids: Tensor, pair: tuple[int, int] | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where a student's tokens stand in the sequence of a teacher that knows the solution: by hand."""
+"""Where a student's tokens are in the sequence of a teacher that knows the solution: by hand."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from scored_rows import row, write_rows
+from helpers.scored_rows import row, write_rows
 
 from rlt.real_model.calls import Call
 from rlt.real_model.report import write_report

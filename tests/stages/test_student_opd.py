@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from stage_runs import (
+from helpers.stage_runs import (
     count_differences,
     interrupted_copy,
     largest_difference,
@@ -23,6 +22,7 @@ from stage_runs import (
     train_rows,
     weights,
 )
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

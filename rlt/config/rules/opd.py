@@ -32,7 +32,7 @@ def _check_teacher(config: Config) -> None:
     if opd.teacher == "ema" and opd.dtype != "float32":
         raise ConfigError(
             f"`opd.dtype={opd.dtype}` would round a share of {opd.ema_share:g} of each change away, and the "
-            "average would stand still: take opd.dtype=float32 with opd.teacher=ema."
+            "average would not move: take opd.dtype=float32 with opd.teacher=ema."
         )
     if opd.solution_in == "question":
         for slot in ("{question}", "{solution}"):
