@@ -4,7 +4,7 @@
 
 Everything of a seed is in `OUTPUT/seed_N`: `world/` (problems, the solver's traces), `base/` (the student,
 and what the warm-up starts from), `solver/`, and a folder for each part, which is a pipeline
-(cfgs/run_cfg/claims_PART.yaml). What is finished is not repeated, so the same command continues after an
+(cfgs/run_cfg/claims_NAME.yaml). What is finished is not repeated, so the same command continues after an
 interruption. Tables of what is there: `OUTPUT/claims.md` and `claims.json` (claims_tables.py).
 """
 
