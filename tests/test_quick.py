@@ -29,7 +29,7 @@ def test_a_file_that_has_used_its_share_is_skipped(monkeypatch):
     monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
     shares = Shares()
     shares.divide({Path("a"), Path("b")})
-    assert shares.share == 7.0  # of 14 seconds
+    assert shares.share == 3.0  # of 6 seconds
     shares.require(Path("a"))
     shares.share = -1.0
     with pytest.raises(pytest.skip.Exception, match="share of 20 seconds"):

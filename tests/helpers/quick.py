@@ -21,7 +21,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HEAVY = {"accelerate", "datasets", "deepspeed", "matplotlib", "peft", "torch", "transformers", "trl", "vllm"}
 SLOW = {"slow", "long", "vllm", "gpu", "network", "original"}
-SECONDS = 14.0
+SECONDS = 6.0
 """CPU seconds of each process for tests; collecting and starting take the rest of the 20."""
 AT_TOP = re.compile(r"^(?:from ([\w.]+) import (\([^)]*\)|[^\n#]*)|import ([^\n#]*))", re.MULTILINE)
 
