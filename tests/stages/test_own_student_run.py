@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.stage_runs import rl_words, run_here, run_processes, succeed
+from helpers.stage_runs import rl_words, run_here
 
 from rlt.rundir.samples import read_samples
 
