@@ -18,13 +18,29 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 LARGE = 64 * 2**20
 _BLOCK = 64 * 2**10
 _NUM_BLOCKS = 128
 _MODEL_SUFFIXES = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".py")
 _RUN_FILES = ("run.json", "origin.json", "trainer_state.json", "all_results.json", "train_results.json")
+
+
+class Input(TypedDict, total=False):
+    """What a run has read: a file, a folder, or a name on the Hub, with what names its content."""
+
+    file: str
+    folder: str
+    hub: str
+    revision: str | None
+    """Of the Hub, as it was asked for."""
+    commit: str | None
+    """Of the Hub, as the local cache holds it."""
+    files: int
+    """In a folder."""
+    bytes: int
+    sha256: str
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
@@ -113,7 +129,7 @@ def read_tail(path: Path, num_bytes: int | None = None) -> str:
     return text.partition("\n")[2] if start else text
 
 
-def describe_input(source: str | tuple[str, str | None]) -> dict[str, Any]:
+def describe_input(source: str | tuple[str, str | None]) -> Input:
     """Return kind, place and content hash of a file, a folder, or a Hub name (with a revision as a pair)."""
     name, revision = source if isinstance(source, tuple) else (source, None)
     path = Path(name)
@@ -131,13 +147,13 @@ def describe_input(source: str | tuple[str, str | None]) -> dict[str, Any]:
     return {"hub": name, "revision": revision, "commit": hub_commit(name, revision)}
 
 
-def input_label(described: dict[str, Any]) -> str:
-    """Return an input in one word that tells no path: NAME@COMMIT on the Hub, or NAME@sha256:DIGITS here."""
+def input_label(described: Input) -> str:
+    """Return an input in one word without a path: NAME@COMMIT on the Hub, or NAME@sha256:DIGITS here."""
     if name := described.get("hub"):
         version = described.get("commit") or described.get("revision")
         return f"{name}@{version[:12]}" if version else str(name)
     place = Path(str(described.get("folder") or described.get("file"))).resolve()
-    return f"{place.name}@sha256:{described['sha256'][:12]}"
+    return f"{place.name}@sha256:{str(described.get('sha256'))[:12]}"
 
 
 def folder_files(folder: Path) -> list[Path]:

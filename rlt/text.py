@@ -55,10 +55,10 @@ def is_right(rows: Rows, column: int) -> bool:
     return all(_NUMBER.fullmatch(row[column]) for row in rows[1:])
 
 
-def duration(seconds: float) -> str:
-    """Return seconds as `1.5s`, `45s`, `12m 05s` or `3h 20m`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f}".removesuffix(".0") + "s"
+def duration(seconds: float, *, tenths: bool = False) -> str:
+    """Return seconds as `45s`, `12m 05s` or `3h 20m`; with `tenths`, what is below ten seconds as `1.5s`."""
+    if tenths and seconds < 9.95:
+        return f"{seconds:.1f}s"
     total = round(seconds)
     if total < 60:
         return f"{total}s"

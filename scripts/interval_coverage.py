@@ -78,7 +78,7 @@ def difficulties(rng, shape, accuracy, gain, size):
 
     Problems are independent of each other, as the intervals take them to be. Of one problem the two chances
     are shares of one Dirichlet draw, so that both are beta distributed; for one problem in five the second
-    model's is drawn anew, since models differ in what they find hard.
+    model's is drawn again, since models differ in what they find hard.
     """
     if shape is None:
         return np.full(size, accuracy), np.full(size, accuracy + gain)

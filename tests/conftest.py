@@ -14,6 +14,7 @@ from helpers import late_imports, quick
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 late_imports.install()
+SHARES = quick.Shares()
 
 SHARED = Path(__file__).parents[1] / ".." / "shared"
 
@@ -26,8 +27,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep heavy libraries out of a quick run."""
-    if config.option.quick:
+    """Keep heavy libraries out of the processes of a quick run that run tests, workers if there are any."""
+    is_worker, has_workers = hasattr(config, "workerinput"), bool(config.getoption("numprocesses", None))
+    if config.option.quick and (is_worker or not has_workers):
         quick.forbid()
 
 
@@ -49,15 +51,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="it fetches something: ask for it with -m network"))
     if config.option.quick:
         items[:] = [item for item in items if not quick.SLOW & {mark.name for mark in item.iter_markers()}]
+        SHARES.divide({item.path for item in items})
     weight = {item.path: 0 for item in items}
     for item in items:
         weight[item.path] += bool(item.get_closest_marker("slow")) + bool(item.get_closest_marker("vllm"))
     items.sort(key=lambda item: -weight[item.path])
 
 
+def pytest_collection_finish() -> None:
+    """Leave the import statement to Python while tests run."""
+    late_imports.uninstall()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Import what the test's file only named while it was collected."""
+    if item.config.option.quick:
+        SHARES.require(item.path)
     late_imports.resolve(item.getparent(pytest.Module).obj)
     for plugin in item.config.pluginmanager.get_plugins():
         file = Path(getattr(plugin, "__file__", None) or "/")

@@ -36,6 +36,7 @@ NEEDS = {
     "the network; once, for CUDA or CPU": 1,
     "minutes": 4,
     "hours": 1,
+    "the network and hours": 2,
     "vLLM and minutes": 1,
     "vLLM and a GPU": 2,
     "a GPU and eight minutes": 1,

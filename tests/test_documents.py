@@ -223,6 +223,7 @@ def test_every_field_of_run_json_is_listed():
 RECORDS = (
     *("rlt.data.kept:BadRow", "rlt.data.kept:Overlap", "rlt.data.model_layout:ModelLayout"),
     *("rlt.evaluation.verdicts:Verdict", "rlt.pipeline.run:Outcome"),
+    *("rlt.real_model.sizes:Sizes", "rlt.real_model.calls:Call"),
     *("rlt.traces.budget:Plan", "rlt.traces.budget:Unserved", "rlt.traces.rank:Bucket"),
 )
 """Records that are written to files field by field."""
@@ -252,6 +253,7 @@ def test_every_recipe_stands_on_the_front_page():
     run_files = {path.stem for path in (ROOT / "cfgs" / "run_cfg").glob("*.yaml")}
     of_the_toy_world = {name for name in run_files if name.startswith(("quickstart_", "claims_"))}
     other_names = {"teacher_rlt", "ablation_no_kl", "ablation_no_min_max"}
+    other_names |= {"real_model", "real_model_measures"}  # docs/real_model.md
     assert {name for name in run_files - of_the_toy_world - other_names if f"`{name}`" not in page} == set()
 
 

@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("errors", "io", "text"),
+    ("pages",),
     ("records", "devices", "surroundings"),
     ("device_plan",),
     ("config",),
@@ -120,6 +121,45 @@ def test_every_area_has_a_layer():
     assert {area(path) for path in SOURCES} - {"__init__"} == LEVEL.keys()
 
 
+LONGEST_FILE, LONGEST_FUNCTION = 400, 60
+"""Lines. What is longer does two things; style asks to look again from 300 and 40 on."""
+
+
+def test_files_and_functions_are_short():
+    long = []
+    for path in [*SOURCES, ROOT / "train.py"]:
+        source, place = path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))
+        long += [(place, num)] if (num := len(source.splitlines())) > LONGEST_FILE else []
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                num = (node.end_lineno or node.lineno) - node.lineno + 1
+                long += [(f"{place} {node.name}", num)] if num > LONGEST_FUNCTION else []
+    assert long == []
+
+
+def test_no_module_imports_itself_through_others():
+    """Imports for type checkers alone are let be: they do not run."""
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SOURCES}
+    graph = {}
+    for path in SOURCES:
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found = [*imports(path, when_imported=True), *imports_in_functions(path)]
+        direct = {n if n in modules else n.rpartition(".")[0] for n in found}
+        graph[name] = (direct & modules) - {name}
+    while graph:
+        leaves = {name for name, needed in graph.items() if not needed & graph.keys()}
+        assert leaves, f"in a circle, or above one: {sorted(graph)}"
+        graph = {name: needed for name, needed in graph.items() if name not in leaves}
+
+
+def imports_in_functions(path: Path) -> Iterator[str]:
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for statement in node.body:
+                yield from imports_of(ast.unparse(statement), package)
+
+
 FENCES = {
     "trl": ("trainers/", "models/frozen.py"),
     "deepspeed": ("models/",),
@@ -159,6 +199,15 @@ def test_configuration_imports_nothing_heavy():
         if area(path) in ("errors", "io", "text", "records", "config"):
             heavy = {"torch", "transformers", "trl", "datasets", "accelerate", "numpy"}
             assert not roots(path) & heavy, path
+
+
+def test_templates_are_packed_and_show_nothing_unescaped():
+    packed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["rlt"]
+    folder = ROOT / "rlt" / "templates"
+    assert "templates/*" in packed
+    raw = [(f.name, line) for f in folder.iterdir() for line in f.read_text().splitlines() if "safe" in line]
+    assert [name for name, line in raw if line.strip() != "<script>{{ script.text | safe }}</script>"] == []
+    assert not [f for f in folder.glob("*.j2") if "autoescape" in f.read_text()]
 
 
 def test_nothing_prints():

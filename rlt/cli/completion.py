@@ -3,7 +3,7 @@
     eval "$(python -m rlt completion bash)"       # in ~/.bashrc; zsh: the same with zsh, in ~/.zshrc
 
 Completes settings, their values, run files and flags. The script holds the settings as they are now and loads
-nothing while you type; the next shell makes it anew. Once a run file is on the line, only settings that its
+nothing while you type; the next shell makes it again. Once a run file is on the line, only settings that its
 stage reads are offered.
 """
 

@@ -17,6 +17,7 @@ from packaging.specifiers import SpecifierSet
 from rlt.config.judges import pays_likelihood, reads_student_model
 from rlt.config.schema import Config, stage_of
 from rlt.config.students import all_students
+from rlt.config.teacher import teacher_name, teacher_revision
 from rlt.errors import ConfigError
 
 FLASH = "flash_attention_2"
@@ -123,3 +124,6 @@ def loaded_models(config: Config) -> Iterator[LoadedModel]:
     if pays_likelihood(config) and reads_student_model(config) and config.reward.placement != "server":
         for student in all_students(config):
             yield LoadedModel(student.model, "reward.dtype", config.reward.dtype)
+    teacher = teacher_name(config) if stage.is_judged else None
+    if teacher is not None and config.opd.placement != "server":
+        yield LoadedModel(teacher, "opd.dtype", config.opd.dtype, teacher_revision(config))

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlt.config.schema import BENCHMARKS, LIKELIHOOD, LOCAL_TASK, OWN_STUDENTS
-from rlt.config.stages import NOTHING, Stage
+from rlt.config.stage import Stage
+from rlt.config.stages import NOTHING
 
 _TASKS = {*BENCHMARKS, LOCAL_TASK}
 Counts = Callable[..., bool]
@@ -230,6 +231,26 @@ CONDITIONS: tuple[OnlyWith, ...] = (
         "[3,0.03]",
     ),
     _if_one_of(("reward.servers",), "reward.placement", "server"),
+    # On-policy distillation
+    _if_one_of(("teacher_model",), "opd.teacher", "model"),
+    _if_one_of(("opd.ema_share", "opd.ema_steps"), "opd.teacher", "ema"),
+    _with(
+        ("opd.placement", "opd.servers", "opd.verify_server", "opd.dtype"),
+        "opd.teacher",
+        _other_than("self"),
+        "opd.teacher=model",
+    ),
+    _if_one_of(("opd.servers",), "opd.placement", "server"),
+    _if_one_of(("opd.verify_server",), "opd.placement", "server", "zero3"),
+    _if_one_of(("opd.question",), "opd.solution_in", "question"),
+    _if_one_of(
+        ("layout.teacher_prompt", "layout.show_solution", "opd.open_thought"),
+        "opd.solution_in",
+        "explanation",
+    ),
+    _if_one_of(("opd.js_share",), "opd.divergence", "js"),
+    _if_one_of(("opd.top_k",), "opd.support", "top_k"),
+    _if_one_of(("opd.temperature",), "opd.support", "top_k", "full"),
     _if_one_of(("reward.verify_server",), "reward.placement", "server", "zero3"),
     _if_on(("reward.combine",), "reward.students", "[{name: NAME, model: PATH}]"),
     _if_on(("reward.length",), "reward.length.weight", "0.5"),
@@ -258,9 +279,12 @@ CONDITIONS: tuple[OnlyWith, ...] = (
     ),
     OnlyWith(
         ("generation.request_timeout", "generation.api_key_file", "generation.allow_open_servers"),
-        (_BACKEND, "reward.placement", "reward.answers.servers"),
+        (_BACKEND, "reward.placement", "reward.answers.servers", "opd.placement"),
         _asks_servers,
-        (f"{_BACKEND}=vllm", "reward.placement=server", "reward.answers.servers=[ADDRESS]"),
+        (
+            *(f"{_BACKEND}=vllm", "reward.placement=server", "reward.answers.servers=[ADDRESS]"),
+            "opd.placement=server",
+        ),
     ),
     _with(
         (

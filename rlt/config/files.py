@@ -24,6 +24,7 @@ _EARLIER = {
     "collect_traces": ("teacher_rl", "teacher_rl", "teacher_rl"),
     "evaluate": ("student_sft", "student_sft", "student_sft"),
     "student_rl": ("student_sft", "student_sft", "student_sft"),
+    "student_opd": ("student_sft", "student_sft", "student_sft"),
 }
 """By stage: the folder of its default model, the run file that writes it, and how that is called."""
 _HUB_NAME = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
@@ -67,6 +68,8 @@ def models_of(config: Config) -> dict[str, str]:
         models["model_name_or_path"] = config.model_name_or_path
     if reads_student_model(config) and config.student_model:
         models["student_model"] = config.student_model
+    if stage.is_judged and config.opd.teacher == "model" and config.teacher_model:
+        models["teacher_model"] = config.teacher_model
     if stage.reads("reward.students"):
         models |= {f"reward.students.{s.name}.model": s.model for s in config.reward.students}
     return models
@@ -102,6 +105,8 @@ def is_here(name: str | None) -> bool:
 
 def _loads_weights(config: Config, setting: str) -> bool:
     """Whether the model of a setting is loaded from here, and not by a server of somebody else's."""
+    if setting == "teacher_model":
+        return config.opd.placement != "server"
     if setting != "model_name_or_path":
         return config.reward.placement != "server"
     stage = stage_of(config)

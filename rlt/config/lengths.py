@@ -24,6 +24,8 @@ def tokens_per_pass(config: Config) -> int:
     What a pass with gradients may hold, one without holds easily; nor do they hold less than the students'.
     """
     with_gradients = tokens_with_gradients(config)
+    if stage_of(config).is_judged:
+        return max(with_gradients, config.opd.tokens_per_batch)
     return max(with_gradients, config.reward.tokens_per_batch) if pays_likelihood(config) else with_gradients
 
 

@@ -35,6 +35,7 @@ _SHORT = {
     "collect_traces": "CT",
     "student_sft": "SS",
     "student_rl": "SR",
+    "student_opd": "SO",
     "infer": "IN",
     "score_traces": "SC",
     "show_traces": "SH",

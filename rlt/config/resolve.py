@@ -18,7 +18,7 @@ from rlt.config.tree import get
 logger = logging.getLogger(__name__)
 
 _PATHS = (
-    *("model_name_or_path", "dataset_id_or_path", "student_model", "data.eval_path"),
+    *("model_name_or_path", "dataset_id_or_path", "student_model", "teacher_model", "data.eval_path"),
     *("results_dir", "output_dir", "resume_from", "generation.sync_dir", "collect.only"),
     "generation.api_key_file",
 )

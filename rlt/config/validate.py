@@ -21,6 +21,7 @@ from rlt.config.rules.during_training import check_during_training
 from rlt.config.rules.evaluate import check_api, check_evaluate
 from rlt.config.rules.infer import check_infer
 from rlt.config.rules.lengths import check_lengths_here
+from rlt.config.rules.opd import check_opd
 from rlt.config.rules.reward import check_correctness, check_engine_logprobs, check_reward
 from rlt.config.rules.servers import check_generation, check_one_process, check_servers
 from rlt.config.rules.students import check_own_prompt, check_student
@@ -87,6 +88,7 @@ CHECKS: dict[str, Callable[[Config, Surroundings], None]] = {
             "greedy": refuse_greedy,
             "infer": check_infer,
             "lengths": check_lengths_here,
+            "opd": check_opd,
             "own_prompt": check_own_prompt,
             "plan": check_plan,
             "reward": check_reward,

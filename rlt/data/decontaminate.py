@@ -35,7 +35,7 @@ NUM_WORDS = 13
 MIN_WORDS = 8
 """GPT-3 takes 8 to 13 words, depending on how long a benchmark's questions are."""
 MAX_QUESTIONS = 2
-"""A sequence in more questions of one benchmark does not tell one of them."""
+"""A sequence in more questions of one benchmark does not identify one of them."""
 _MIN_LETTERS = 0.5
 """Share of a sequence's words that must begin with a letter: numbers alone are no text."""
 _SHOWN = 100

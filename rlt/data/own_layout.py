@@ -159,6 +159,8 @@ class _Adoption:
         """Take the prompt of the student that judged a teacher where the run names no student of its own."""
         if owner.role != "teacher" or owner.layout is None or owner.layout.student_prompt is None:
             return
+        if owner.setting == "teacher_model":  # it judges another student than the one that judged it
+            return
         if not stage_of(self._config).reads(STUDENT) or not (
             owner.is_checkpoint or not reads_student_model(self._config)
         ):
@@ -259,7 +261,7 @@ def prompt_of_rows(config: Config, model: str | None, setting: str, revision: st
 
 
 def layout_to_come(config: Config) -> ModelLayout | None:
-    """Return what a training will store with its model, as far as its settings tell; None without one."""
+    """Return what a training will store with its model, as far as its settings decide; None without one."""
     stage = stage_of(config)
     if not stage.trains or stage.model is None:
         return None

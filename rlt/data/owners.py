@@ -61,7 +61,10 @@ def owners_of(config: Config, read: Read = find_layout) -> Iterator[Owner]:
         else:
             layout = read(model, config.model.revision)
             yield Owner("model_name_or_path", model, role, setting, layout)
+    if stage.is_judged and config.opd.teacher == "model" and (teacher := config.teacher_model):
+        yield Owner("teacher_model", teacher, "teacher", TEACHER, read(teacher, None))
     counts = reads_student_model(config) and (config.stage != "select_traces" or config.select.max_length)
+    counts = counts and config.stage != "student_rl"  # a copy reads the policy's text, in its layout
     if counts and config.student_model:
         layout = read(config.student_model, None)
         yield Owner("student_model", config.student_model, "student", STUDENT, layout)
@@ -74,7 +77,7 @@ def owners_of(config: Config, read: Read = find_layout) -> Iterator[Owner]:
 
 
 def _goes_on_from(config: Config) -> Path | None:
-    """Return the checkpoint of a training that continues; None where it starts anew."""
+    """Return the checkpoint of a training that continues; None where it starts from the model."""
     if not stage_of(config).trains:
         return None
     checkpoint = named_checkpoint(config.resume_from, Path(config.output_dir))

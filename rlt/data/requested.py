@@ -1,4 +1,4 @@
-"""The problems, and the samples of them, that a file asks for: what a collection is to draw anew."""
+"""The problems, and the samples of them, that a file asks for: what a collection is to draw again."""
 
 from __future__ import annotations
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from statistics import fmean
+from typing import Any
 
 from rlt.evaluation.intervals import share_interval
 from rlt.evaluation.paired import Paired
 from rlt.evaluation.runs import Model
+from rlt.pages import render
 from rlt.text import markdown
 
 Table = list[list[str]]
 _WIDTH, _LEFT, _LINE = 720, 250, 26
 """Pixels of the picture, of its names, and of a line."""
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "table{border-collapse:collapse;display:block;overflow-x:auto}td,th{padding:.25rem .6rem;"
-    "border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}td:first-child,th:first-child,"
-    "td:nth-child(2),th:nth-child(2){text-align:left}svg{max-width:100%;height:auto}"
-)
 
 
 def accuracies(models: Sequence[Model]) -> Table:
@@ -104,19 +99,23 @@ def markdown_page(
 ) -> str:
     """Return the tables and sentences as Markdown."""
     parts = [
-        markdown(accuracies(models)).rstrip(),
-        markdown(differences(pairs)).rstrip(),
+        _table(accuracies(models)),
+        _table(differences(pairs)),
         "\n".join(sentences(pairs)),
     ]
     if groups:
-        parts += ["## By groups of problems", markdown(differences(groups)).rstrip()]
+        parts += ["## By groups of problems", _table(differences(groups))]
         parts += ["\n".join(sentences(groups, "comparisons of groups"))]
     if with_problems:
         rows = by_problem(models)
-        parts += ["## Problems on which the models differ", markdown(rows).rstrip() if rows[1:] else _NONE]
+        parts += ["## Problems on which the models differ", _table(rows) if rows[1:] else _NONE]
     if found := notes(models, protocol_differs):
         parts.append("\n".join(found))
     return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: Table) -> str:
+    return markdown(rows, padded=False).rstrip()
 
 
 def html_page(
@@ -127,33 +126,25 @@ def html_page(
     grader: str,
 ) -> str:
     """Return the same as one page that loads nothing, with the differences as a picture."""
-    title = f"{' / '.join(model.name for model in models)}"
-    body = [
-        f"<h1>{html.escape(title)}</h1>",
-        f"<p>Compared by problem with {html.escape(models[0].name)}, by the verdicts of grader {grader}.</p>",
-        _picture(pairs),
-        _html(differences(pairs)),
-        *(f"<p>{html.escape(sentence)}</p>" for sentence in sentences(pairs)),
-        "<h2>Accuracies</h2>",
-        _html(accuracies(models)),
-    ]
-    if groups:
-        body += ["<h2>By groups of problems</h2>", _picture(groups), _html(differences(groups))]
-        body += [f"<p>{html.escape(sentences(groups, 'comparisons of groups')[-1])}</p>"]
-    rows = by_problem(models)
-    body += ["<h2>Problems on which the models differ</h2>", _html(rows) if rows[1:] else f"<p>{_NONE}</p>"]
-    body += [f"<p>{html.escape(note)}</p>" for note in notes(models, protocol_differs)]
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>{''.join(body)}</body></html>\n"
+    return render(
+        "comparison.html.j2",
+        title=" / ".join(model.name for model in models),
+        first=models[0].name,
+        grader=grader,
+        differences=_shown(pairs, "comparisons"),
+        accuracies=accuracies(models),
+        groups=_shown(groups, "comparisons of groups") if groups else None,
+        problems=by_problem(models),
+        notes=notes(models, protocol_differs),
     )
 
 
-def _picture(pairs: Sequence[Paired]) -> str:
-    """Return the differences with their intervals, one above the other, as SVG; 0 is the dashed line."""
+def _shown(pairs: Sequence[Paired], what: str) -> dict[str, Any]:
+    return {"picture": _picture(pairs), "table": differences(pairs), "sentences": sentences(pairs, what)}
+
+
+def _picture(pairs: Sequence[Paired]) -> dict[str, Any]:
+    """Return where the differences with their intervals are drawn, one above the other, 0 a dashed line."""
     ends = [abs(end) for pair in pairs for end in (pair.difference.low, pair.difference.high)]
     most = max(0.01, *ends)
     height = _LINE * len(pairs) + 34
@@ -161,31 +152,12 @@ def _picture(pairs: Sequence[Paired]) -> str:
     def x(value: float) -> float:
         return round(_LEFT + (value + most) / (2 * most) * (_WIDTH - _LEFT - 16), 1)
 
-    def lines() -> Iterator[str]:
-        for number, pair in enumerate(pairs):
-            y = _LINE * (number + 0.6)
-            name = html.escape(f"{pair.task}: {pair.second}")
-            found = pair.difference
-            is_sure = found.low > 0 or found.high < 0
-            color = "#1f5fa8" if is_sure else "#777"
-            yield f'<text x="{_LEFT - 10}" y="{y + 4}" text-anchor="end">{name}</text>'
-            yield f'<path d="M{x(found.low)} {y}H{x(found.high)}" stroke="{color}" stroke-width="2"/>'
-            yield f'<circle cx="{x(found.mean)}" cy="{y}" r="4" fill="{color}"/>'
-
-    base = height - 24
-    ticks = "".join(
-        f'<text x="{x(v)}" y="{height - 6}" text-anchor="middle">{100 * v:+.1f}</text>'
-        for v in (-most, 0.0, most)
-    )
-    return (
-        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="differences in points with their 95 % '
-        f'intervals" font-size="12" font-family="sans-serif">'
-        f'<path d="M{x(0)} 0V{base}" stroke="#999" stroke-dasharray="3 3"/>{"".join(lines())}{ticks}</svg>'
-    )
-
-
-def _html(table: Table) -> str:
-    head, *rows = ([html.escape(cell) for cell in row] for row in table)
-    top = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><tr>{top}</tr>{body}</table>"
+    lines = []
+    for number, pair in enumerate(pairs):
+        found = pair.difference
+        line = {"name": f"{pair.task}: {pair.second}", "y": _LINE * (number + 0.6)}
+        line |= {"low": x(found.low), "mean": x(found.mean), "high": x(found.high)}
+        lines.append({**line, "color": "#1f5fa8" if found.low > 0 or found.high < 0 else "#777"})
+    ticks = [(x(v), f"{100 * v:+.1f}") for v in (-most, 0.0, most)]
+    size = {"width": _WIDTH, "height": height, "left": _LEFT, "base": height - 24}
+    return {**size, "zero": x(0), "lines": lines, "ticks": ticks}

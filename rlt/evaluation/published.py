@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from rlt.evaluation.protocol import Facts
+from rlt.evaluation.summary import Numbers
 
 TASKS = ("aime24", "math500", "gpqa_diamond")
 TRUST = {
@@ -57,7 +59,7 @@ PROTOCOLS = {
 """By trust. Of the re-evaluation no more than the number of samples is known here."""
 
 
-def unlike(trust: str, task: str, numbers: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+def unlike(trust: str, task: str, numbers: Numbers, facts: Facts) -> list[str]:
     """Return in what a task was measured otherwise than published numbers; none where they are comparable.
 
     `numbers` are the task's in summary.json, `facts` the rest of that file.
@@ -65,9 +67,7 @@ def unlike(trust: str, task: str, numbers: Mapping[str, Any], facts: Mapping[str
     return list(_unlike(PROTOCOLS[trust], task, numbers, facts))
 
 
-def _unlike(
-    theirs: Protocol, task: str, numbers: Mapping[str, Any], facts: Mapping[str, Any]
-) -> Iterator[str]:
+def _unlike(theirs: Protocol, task: str, numbers: Numbers, facts: Facts) -> Iterator[str]:
     if numbers["num_problems"] != _NUM_PROBLEMS[task]:
         yield f"{numbers['num_problems']} of {_NUM_PROBLEMS[task]} problems"
     if numbers["samples_per_problem"] != theirs.num_samples[task]:

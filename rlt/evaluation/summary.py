@@ -13,6 +13,9 @@ from rlt.generation.openai_pool import WITHHELD
 from rlt.tasks.normal_form import decide, normal_form
 
 Row = Mapping[str, Any]
+"""A line of samples.jsonl."""
+Numbers = dict[str, Any]
+"""What summary.json holds of a task, or of a group of its problems."""
 Same = Callable[[Sequence[tuple[str, str]]], list[bool]]
 """Says of pairs of answers whether they are the same, as `Grader.grade` does."""
 
@@ -22,7 +25,7 @@ def grade_by_form(pairs: Sequence[tuple[str, str]]) -> list[bool]:
     return [bool(decide(*pair)) for pair in pairs]
 
 
-def summarize(rows: Sequence[Row], same: Same = grade_by_form) -> dict[str, dict[str, Any]]:
+def summarize(rows: Sequence[Row], same: Same = grade_by_form) -> dict[str, Numbers]:
     """Return the numbers by task, in the order in which the tasks come; `same` compares answers for votes."""
     by_task: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -30,7 +33,7 @@ def summarize(rows: Sequence[Row], same: Same = grade_by_form) -> dict[str, dict
     return {task: summarize_task(of_task, same) for task, of_task in by_task.items()}
 
 
-def summarize_task(rows: Sequence[Row], same: Same = grade_by_form) -> dict[str, Any]:
+def summarize_task(rows: Sequence[Row], same: Same = grade_by_form) -> Numbers:
     """Return the numbers of one task, from its rows of samples.jsonl.
 
     The samples of a problem are no independent witnesses: the error is that of the mean over problems.
@@ -74,7 +77,7 @@ def summarize_task(rows: Sequence[Row], same: Same = grade_by_form) -> dict[str,
     }
 
 
-def by_group(problems: Sequence[Sequence[Row]]) -> dict[str, dict[str, Any]]:
+def by_group(problems: Sequence[Sequence[Row]]) -> dict[str, Numbers]:
     """Return the accuracy of each group of problems, such as a level, by column and value."""
     found: dict[str, dict[str, list[Sequence[Row]]]] = defaultdict(lambda: defaultdict(list))
     for samples in problems:
@@ -86,7 +89,7 @@ def by_group(problems: Sequence[Sequence[Row]]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _of_group(problems: Sequence[Sequence[Row]]) -> dict[str, Any]:
+def _of_group(problems: Sequence[Sequence[Row]]) -> Numbers:
     shares = [fmean(row["correct"] for row in samples) for samples in problems]
     least = min(len(samples) for samples in problems)
     return {

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from rlt.evaluation.protocol import described
+from rlt.evaluation.protocol import Facts, described
 from rlt.evaluation.published import PUBLISHED, TASKS, TRUST, unlike
+from rlt.evaluation.summary import Numbers
 from rlt.text import markdown
 
-Summary = Mapping[str, Mapping[str, Any]]
+Summary = Mapping[str, Numbers]
 Rows = list[list[str]]
 
 
-def summary_page(summary: Summary, model: str, facts: Mapping[str, Any], *, reference: bool) -> str:
+def summary_page(summary: Summary, model: str, facts: Facts, *, reference: bool) -> str:
     """Return summary.md; `reference` adds what others have published.
 
     `facts` are what summary.json says besides the tasks.
@@ -32,7 +32,7 @@ def summary_page(summary: Summary, model: str, facts: Mapping[str, Any], *, refe
     return "\n\n".join(parts) + "\n"
 
 
-def how_measured(sampling: Mapping[str, Any]) -> str:
+def how_measured(sampling: Facts) -> str:
     """Return how the answers were sampled, and what the columns of `results` are."""
     shown = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed")
     how = ", ".join(f"{name} {sampling[name]:g}" for name in shown)
@@ -56,7 +56,7 @@ def withheld(summary: Summary) -> list[str]:
     ]
 
 
-def _line(task: str, numbers: Mapping[str, Any]) -> list[str]:
+def _line(task: str, numbers: Numbers) -> list[str]:
     last = list(numbers["pass_at"])[-1]
     return [
         task,
@@ -96,7 +96,7 @@ def _between(interval: Sequence[float] | None) -> str:
     return f"{percent(interval[0])} to {percent(interval[1])}" if interval else ""
 
 
-def beside_published(summary: Summary, model: str, facts: Mapping[str, Any]) -> Rows:
+def beside_published(summary: Summary, model: str, facts: Facts) -> Rows:
     """Return our accuracies above the published ones, in percent; only tasks that have such are shown.
 
     A star marks what was measured otherwise than here.
@@ -114,7 +114,7 @@ def beside_published(summary: Summary, model: str, facts: Mapping[str, Any]) -> 
     return rows
 
 
-def legend(summary: Summary, facts: Mapping[str, Any]) -> str:
+def legend(summary: Summary, facts: Facts) -> str:
     """Return what the marks of published numbers mean, and what a starred one was measured otherwise in."""
     found: dict[str, list[str]] = {}
     for trust in TRUST:

@@ -64,7 +64,7 @@ def training_activations(
 ) -> tuple[float, float]:
     """Return the bytes that wait for the backward pass, and those of the layer that it is in.
 
-    With gradient checkpointing layers keep their input alone, and one at a time is computed anew.
+    With gradient checkpointing layers keep their input alone, and one at a time is recomputed.
     """
     saved = saved_by_layer(size, numbers)
     gradients = 2 * numbers.compute * size.intermediate + 4 * numbers.stream * size.hidden

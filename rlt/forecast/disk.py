@@ -46,6 +46,8 @@ def disk_needs(config: Config, strategy: str, policy: ModelSize, num_steps: int 
     is_rl = stage_of(config).is_rl
     moves = is_rl and config.trainer.beta and config.trainer.ref_sync_steps and not config.model.lora.rank
     checkpoint = weights + state + (whole if moves else 0)
+    if stage_of(config).is_judged and config.opd.teacher == "ema":
+        checkpoint += 4 * policy.parameters  # the average, in float32
     by_files = is_rl and config.generation.backend == "vllm" and config.generation.weight_sync == "checkpoint"
     return DiskNeeds(checkpoint, whole * (2 if by_files else 1), _num_checkpoints(config, num_steps))
 

@@ -11,8 +11,10 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+from rlt.config.beside import settings_beside
 from rlt.config.schema import Config, stage_of
 from rlt.config.students import frozen_students
+from rlt.config.teacher import teacher_name, teacher_revision
 from rlt.device_plan import Plan
 from rlt.forecast.hardware import gpu_kind
 from rlt.forecast.model_size import read_size
@@ -99,11 +101,14 @@ def make_forecast(config: Config, plan: Plan, num_rows: int | None) -> Forecast:
 
 
 def read_models(config: Config) -> Models:
-    """Return the sizes of the policy and of the students that score beside it."""
-    policy = size_of_policy(config)
-    students = frozen_students(config)
-    if config.reward.placement == "server":
+    """Return the sizes of the policy and of the frozen models that score beside it."""
+    policy, beside = size_of_policy(config), settings_beside(config)
+    if beside is None or beside.placement == "server":
         return Models(policy)
+    if teacher := teacher_name(config) if stage_of(config).is_judged else None:
+        revision, trust = teacher_revision(config), config.model.trust_remote_code
+        return Models(policy, (read_size(teacher, revision=revision, trust=trust),))
+    students = frozen_students(config)
     trust = config.model.trust_remote_code
     return Models(policy, tuple(read_size(student.model, trust=trust) for student in students))
 

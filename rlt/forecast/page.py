@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
+from rlt.config.beside import role_beside, settings_beside
 from rlt.forecast.forecast import Forecast
 from rlt.forecast.hardware import USABLE_SHARE
 from rlt.forecast.remedies import Remedy, remedies
@@ -46,7 +47,7 @@ def summary(forecast: Forecast) -> list[str]:
     verdict = "fits" if needs.fit else "DOES NOT FIT"
     lines = [f"forecast, calculated and not measured: {memory}: {verdict}"]
     if forecast.times is not None:
-        lines.append(f"  a step takes {duration(_step(forecast, forecast.assumed))}{_hours(forecast)}")
+        lines.append(f"  a step takes {_tenths(_step(forecast, forecast.assumed))}{_hours(forecast)}")
     lines += [f"  {line}" for line in _too_long(forecast)]
     return [*lines, *(f"  {line}" for line in _verdict(forecast) if not needs.fit)]
 
@@ -76,7 +77,9 @@ def _training(forecast: Forecast) -> Iterator[str]:
     how = f"{plan.strategy}, {plan.num_processes} process(es), {attention_on_gpu(forecast.config)} attention"
     yield f"each training GPU ({how}), GiB:"
     for name, size in training.kept.items():
-        placement = f" ({forecast.config.reward.placement})" if name == "student" else ""
+        beside = settings_beside(forecast.config)
+        is_beside = beside is not None and name == role_beside(forecast.config)
+        placement = f" ({beside.placement})" if beside is not None and is_beside else ""
         yield f"  {name + placement:<{_NAME}} {gib(size):>7}"
     yield f"  {'kept all the time':<{_NAME}} {gib(sum(training.kept.values())):>7}"
     for name, parts in training.phases.items():
@@ -122,9 +125,9 @@ def _times(forecast: Forecast) -> Iterator[str]:
     yield f"{'a step takes':<{_NAME + 2}} {'assumed':>9} {'at most':>9}"
     for name, seconds in {**assumed, "in all": sum(assumed.values())}.items():
         bound = most[name] if name in most else sum(most.values())
-        yield f"  {name:<{_NAME}} {duration(seconds):>9} {duration(bound):>9}"
+        yield f"  {name:<{_NAME}} {_tenths(seconds):>9} {_tenths(bound):>9}"
     if hidden := forecast.times.hidden(forecast.assumed):
-        scoring, meanwhile = map(duration, hidden)
+        scoring, meanwhile = map(_tenths, hidden)
         yield f"  of {scoring} of scoring {meanwhile} pass while servers write (assumed lengths)"
     yield from _run(forecast)
     yield f"assumed: {_assumption(forecast.assumed)}; at most: every row at its limit"
@@ -181,3 +184,7 @@ def _hours(forecast: Forecast) -> str:
 
 def _hour(hours: float) -> str:
     return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}"
+
+
+def _tenths(seconds: float) -> str:
+    return duration(seconds, tenths=True)

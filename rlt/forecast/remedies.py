@@ -1,4 +1,4 @@
-"""What to change where a run does not fit its GPUs: each suggestion is the forecast made anew with it."""
+"""What to change where a run does not fit its GPUs: each suggestion is tried by a forecast with it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
+from rlt.config.beside import section_beside, settings_beside
 from rlt.config.schema import Config, stage_of
 from rlt.config.students import frozen_students
 from rlt.config.tree import get
@@ -90,18 +91,21 @@ def _changes(config: Config, plan: Plan, needs: Needs) -> Iterable[Change]:
 def _for_training(config: Config, plan: Plan) -> Iterable[Change]:
     if not config.trainer.gradient_checkpointing:
         yield _set("trainer.gradient_checkpointing", True)
-    scores = bool(frozen_students(config)) and config.reward.placement != "server"
+    beside, section = settings_beside(config), section_beside(config)
+    has_frozen = bool(frozen_students(config)) or stage_of(config).is_judged
+    scores = has_frozen and beside is not None and beside.placement != "server"
     has_deepspeed = find_spec("deepspeed") is not None
     if plan.strategy not in SHARDED and has_deepspeed:
         yield _strategy("zero3")
-    if scores and config.reward.placement == "replicated" and plan.num_processes > 1 and has_deepspeed:
-        yield _set("reward.placement", "zero3")
+    if scores and beside.placement == "replicated" and plan.num_processes > 1 and has_deepspeed:
+        yield _set(f"{section}.placement", "zero3")
     if config.per_device_train_batch_size > 1:
         yield _set("per_device_train_batch_size", 1)
-    if scores and config.reward.tokens_per_batch > _SCORING_TOKENS:
-        yield _set("reward.tokens_per_batch", _SCORING_TOKENS)
-    if scores and config.reward.placement == "replicated":
-        yield _set("reward.placement", "cpu_offload")
+    if scores and beside.tokens_per_batch > _SCORING_TOKENS:
+        yield _set(f"{section}.tokens_per_batch", _SCORING_TOKENS)
+    whole = stage_of(config).is_judged and config.opd.support == "full"  # the loss needs the teacher's head
+    if scores and beside.placement == "replicated" and not whole:
+        yield _set(f"{section}.placement", "cpu_offload")
     if plan.strategy != "offload" and has_deepspeed:
         yield _strategy("offload")
     if not config.model.lora.rank and find_spec("peft") is not None:
@@ -139,7 +143,11 @@ def _set(name: str, value: object) -> Change:
             size = config.generation.tensor_parallel
             gpus = [gpu for server in plan.servers for gpu in server]
             return replace(plan, servers=tuple(tuple(gpus[i : i + size]) for i in range(0, len(gpus), size)))
-        if name == "reward.placement" and value == "zero3" and plan.strategy not in SHARDED:
+        if (
+            name in ("reward.placement", "opd.placement")
+            and value == "zero3"
+            and plan.strategy not in SHARDED
+        ):
             return replace(plan, strategy="zero3")  # which it needs
         return plan
 

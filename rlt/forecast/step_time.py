@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rlt.config.beside import settings_beside
 from rlt.config.judges import own_student, pays_likelihood
 from rlt.config.lengths import rows_per_pass, tokens_with_gradients
 from rlt.config.schema import Config, RewardSettings, stage_of
@@ -162,6 +163,8 @@ class StepTimes:
         reward += sum(self._forward(student, tokens) for student in self.models.students)
         if pays_likelihood(config) and own_student(config):
             reward += of_policy  # under another prompt than the one that it has written after
+        if stage_of(config).is_judged and settings_beside(config) is None:
+            reward += of_policy  # the policy itself, with the solution
         # The importance-sampling correction reads the same pass, or is made in the update.
         if stage_of(config).scores and _reads_policy(config.reward):
             reward += of_policy
@@ -211,7 +214,7 @@ class StepTimes:
         return compute + micro_batches * (moved + summed) + 28 * trained / HOST_BANDWIDTH
 
     def _recomputes(self, tokens: int) -> bool:
-        """Whether micro-batches of rows of so many tokens compute their activations anew."""
+        """Whether micro-batches of rows of so many tokens recompute their activations."""
         trainer = self.config.trainer
         if trainer.gradient_checkpointing == "auto":
             return tokens * self.config.per_device_train_batch_size > (trainer.recompute_above or 0)

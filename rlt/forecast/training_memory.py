@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 
+from rlt.config.beside import role_beside, settings_beside
 from rlt.config.judges import pays_likelihood
 from rlt.config.lengths import row_length, tokens_per_pass
 from rlt.config.schema import Config, stage_of
@@ -84,15 +85,16 @@ def training_memory(config: Config, strategy: str, processes: int, models: Model
     if stage_of(config).is_rl and config.trainer.beta and not config.model.lora.rank:
         kept["reference"] = _frozen(policy.parameters * numbers.weight, strategy, processes)
         host += (strategy == "offload") * policy.parameters * numbers.weight
-    if models.students:
-        width = bytes_of(config.reward.dtype)
+    beside, role = settings_beside(config), role_beside(config)
+    if beside is not None and models.students:
+        width = bytes_of(beside.dtype)
         whole = width * sum(student.parameters for student in models.students)
-        if config.reward.placement == "replicated":
-            kept["student"] = whole
-        elif config.reward.placement == "zero3":
-            kept["student"] = _frozen(whole, strategy, processes)
+        if beside.placement == "replicated":
+            kept[role] = whole
+        elif beside.placement == "zero3":
+            kept[role] = _frozen(whole, strategy, processes)
             host += (strategy == "offload") * whole
-        elif config.reward.placement == "cpu_offload":
+        elif beside.placement == "cpu_offload":
             host += processes * whole
     kept["CUDA"] = CONTEXT_BYTES
     kept["NCCL"] = NCCL_BYTES * num_communicators(config, strategy, processes)
@@ -151,7 +153,7 @@ def _phases(
     buffers = _update_buffers(config, strategy, processes, policy, numbers)
     recomputes = bool(config.trainer.gradient_checkpointing)  # auto: the longest rows do
     phases = _update(config, policy, numbers, buffers, tokens=tokens, checkpointing=recomputes)
-    if pays_likelihood(config):
+    if pays_likelihood(config) or stage_of(config).is_judged:
         phases["scoring"] = _scoring(config, strategy, models, numbers)
     if stage_of(config).is_rl and config.generation.backend == "transformers":
         phases["generating"] = {
@@ -239,11 +241,12 @@ def _head_bytes(config: Config, policy: ModelSize, numbers: Numbers, tokens: int
 
 
 def _scoring(config: Config, strategy: str, models: Models, numbers: Numbers) -> Parts:
-    """Return the larger of the passes of the students and of the policy."""
-    width = bytes_of(config.reward.dtype)
-    students = models.students if config.reward.placement != "server" else ()
+    """Return the larger of the passes of the frozen models and of the policy."""
+    beside = settings_beside(config) or config.opd
+    width = bytes_of(beside.dtype)
+    students = models.students if beside.placement != "server" else ()
     frozen = Numbers(width, width, width)
-    tokens = max(config.reward.tokens_per_batch, row_length(config))
+    tokens = max(beside.tokens_per_batch, row_length(config))
     activations = max(
         tokens_per_pass(config) * forward_by_layer(models.policy, numbers),
         *(tokens * forward_by_layer(student, frozen) for student in students),
@@ -251,8 +254,8 @@ def _scoring(config: Config, strategy: str, models: Models, numbers: Numbers) ->
     )
     moved = max((width * s.parameters for s in students), default=0)
     parts: Parts = {"activations": activations, "LM head": SCORING_TILE * (4 + numbers.compute)}
-    if config.reward.placement == "cpu_offload":
-        parts["student"] = moved
+    if beside.placement == "cpu_offload":
+        parts[role_beside(config)] = moved
     if strategy in SHARDED:
         parts["gathered"] = numbers.weight * max(_live(size) for size in (models.policy, *students))
     elif numbers.is_autocast:

@@ -43,7 +43,7 @@ def ends_of(encoded: Encoded, pieces: Sequence[bytes], text: str) -> Ends:
     """Return where each token of an encoded text ends; `pieces` are the tokens' bytes.
 
     A tokenizer that rewrites its text (composes characters, marks spaces) spells other bytes: the characters
-    that each token covers tell its end then.
+    that each token covers give its end then.
     """
     if b"".join(pieces) == text.encode():
         return list(accumulate(map(len, pieces)))

@@ -128,7 +128,7 @@ def _require_embeddings(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) 
 
 
 def require_fast(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise ModelError unless the tokenizer can tell which characters a token covers."""
+    """Raise ModelError unless the tokenizer knows which characters a token covers."""
     if not tokenizer.is_fast:
         raise ModelError(
             f"tokenizer {tokenizer.name_or_path!r} is not a fast tokenizer, which exact token spans need; "

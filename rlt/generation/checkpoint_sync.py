@@ -71,7 +71,7 @@ class CheckpointSync:
         remove_versions(self._directory, keep=folder)
 
     def reconnect(self) -> None:
-        """Nothing to do: each push finds the servers anew."""
+        """Nothing to do: each push looks for the servers again."""
 
     def close(self) -> None:
         """Delete the last version, which the servers have read, and the folder if nothing else is in it."""

@@ -53,7 +53,7 @@ _ENDED = re.compile(
 
 @dataclass(frozen=True)
 class Reason:
-    """An error that a log tells of."""
+    """An error in a log."""
 
     text: str
     """The exception's last line, without the prefixes of the log."""
@@ -76,7 +76,7 @@ class _Error:
 def quote_log(path: Path, lines: int = LOG_LINES) -> str:
     """Return the rest of a message about a failure: the reason in a log and its remedy.
 
-    Where the log tells of none, its last lines.
+    If the log has none, its last lines.
     """
     reason = find_reason(_read(path))
     if reason is None:
@@ -112,7 +112,7 @@ def log_tail(path: Path, lines: int = LOG_LINES) -> str:
 
 
 def find_reason(log: str) -> Reason | None:
-    """Return the error at the root of the last failure in a log; None where it tells of none."""
+    """Return the error at the root of the last failure in a log; None if there is none."""
     found = list(_errors(_of_last_start(_lines(log))))
     roots = [error for error in found if not _FOLLOWS.search(error.text)]
     causes = [error for error in roots if not error.is_sentence] or roots
@@ -221,7 +221,7 @@ def _whole(text: str, after: Sequence[tuple[int, str]]) -> str:
 
 
 def _first(errors: Sequence[_Error], error: _Error) -> int:
-    """Return the first line that tells of an error; a process logs it, prints it, and its parent again."""
+    """Return the first line about an error; a process logs it, prints it, and its parent again."""
     everything = [one for other in errors for one in (*other.chain, other)]
     return min([one.line for one in everything if one.text == error.text], default=error.line)
 

@@ -36,7 +36,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"can't allocate memory|Cannot allocate memory|MemoryError|'[\w-]+': -9|exit code:? -9|SIGKILL",
-        "host memory ran out, or somebody killed the process (`dmesg` tells): free memory, or use fewer "
+        "host memory ran out, or somebody killed the process (see `dmesg`): free memory, or use fewer "
         "servers",
     ),
     (

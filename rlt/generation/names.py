@@ -24,13 +24,13 @@ from rlt.generation.weights import own_parameters
 Shape = tuple[int, ...]
 _NUM_NAMED = 3
 _REMEDY = (
-    "generate with generation.backend=transformers, or save the model anew with save_pretrained of the class "
-    "that is trained and start from there"
+    "generate with generation.backend=transformers, or save the model again with save_pretrained of the "
+    "class that is trained and start from there"
 )
 _LAYER = re.compile(r"(?<=\.)\d+\.")
 """Where the number of a layer is in a name."""
 _TIED_OR_CALCULATED = re.compile(r"lm_head\.weight$|rotary_emb\.inv_freq$")
-"""Of a checkpoint that may hold the embedding twice, or tables that are calculated anew."""
+"""Of a checkpoint that may hold the embedding twice, or tables that are calculated at load."""
 
 
 class Names:

@@ -126,7 +126,7 @@ class OpenAIPool(VLLMPool):
 
     @override
     def show_health(self) -> None:
-        """Nothing: the API knows no health; `check` tells what is served."""
+        """Nothing: the API knows no health; `check` returns what is served."""
 
     @override
     def check_doors(self, timeout: float = 0.0) -> None:
@@ -156,7 +156,7 @@ class OpenAIPool(VLLMPool):
     ) -> Iterator[tuple[int, Completion]]:
         """Yield (index of a prompt, its one completion) as each is done.
 
-        A prompt that is not answered stops no other one: GenerationError tells of all of them at the end, and
+        A prompt that is not answered stops no other one: GenerationError names all of them at the end, and
         at once where nothing at all is answered.
         """
         each = [sampling] * len(prompts) if isinstance(sampling, Sampling) else sampling

@@ -37,7 +37,7 @@ def check_server(
         card = answer["data"][0]
         if expected_model is not None and not _same_model(expected_model, card):
             raise server.failure(
-                f"serves {card['id']!r} where {expected_model!r} is wanted; start it with that model"
+                f"serves {card['id']!r} instead of {expected_model!r}; start it with that model"
             )
         context = card.get("max_model_len")
         if min_context is not None and context is not None and context < min_context:

@@ -2,7 +2,7 @@
 
 An engine ignores the temperature of a request where it scores a prompt. Such a server therefore holds a copy
 of the student whose LM head is divided by the temperature (rlt/launch/student_server.py writes and serves
-it), and the name that the copy is served under tells the temperature.
+it), and the name that the copy is served under contains the temperature.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from rlt.generation.vllm_server import VLLMServer, finite_logprobs, server_log_p
 from rlt.models.logprobs import Request
 from rlt.models.passes import split_runs
 
+Scored = tuple[Tensor, Tensor, Tensor]
+"""Log-probabilities of the requested positions (N,), and of their K likeliest tokens (N, K), with the ids."""
 BATCHES_PER_SERVER = 2
 """Batches in flight per server and process: one is computed while the next one waits."""
 _AT = "@temperature="
@@ -36,7 +38,7 @@ def served_name(model: str, temperature: float) -> str:
 
 
 def served_temperature(name: str) -> float:
-    """Return the temperature that a served model's name tells; 1 for a model under any other name."""
+    """Return the temperature in a served model's name; 1 for a model under any other name."""
     _, marked, temperature = name.rpartition(_AT)
     try:
         return float(temperature) if marked else 1.0
@@ -86,6 +88,19 @@ class ServerLogprobs:
         agree: Callable[[int], int] = lambda count: count,  # noqa: ARG002 - no pass here is collective
     ) -> list[Tensor]:
         """Return the log-probabilities of each request's positions, float32 on the CPU, in order."""
+        found = self.top(requests, 0, temperature=temperature, tokens_per_batch=tokens_per_batch, runs=runs)
+        return [values[0] for values in found]
+
+    def top(
+        self,
+        requests: list[Request],
+        count: int,
+        *,
+        temperature: float,
+        tokens_per_batch: int,
+        runs: Sequence[int] | None = None,
+    ) -> list[Scored]:
+        """Return the same with the `count` likeliest tokens of each position, the likeliest first."""
         if temperature != self._temperature:
             self.check(temperature)
         lengths = [_length(request) for request in requests]
@@ -94,12 +109,13 @@ class ServerLogprobs:
         runs = [len(requests)] if runs is None else runs
         batches = split_runs(lengths, runs, min(tokens_per_batch, max(share, 1)))
 
-        def task(batch: list[int]) -> Callable[[], list[Tensor]]:
+        def task(batch: list[int]) -> Callable[[], list[Scored]]:
             members = [requests[i] for i in batch]
-            return lambda: self._pool.on_idlest(lambda server: _ask(server, members, UNLIMITED))
+            return lambda: self._pool.on_idlest(lambda server: _ask(server, members, UNLIMITED, count))
 
         tasks = [(f"batch {i}", task(batch)) for i, batch in enumerate(batches)]
-        results: list[Tensor] = [torch.empty(0)] * len(requests)
+        empty = torch.empty(0)
+        results: list[Scored] = [(empty, empty, empty)] * len(requests)
         for batch, values in zip(batches, self._pool.run_watched(tasks), strict=True):
             for i, value in zip(batch, values, strict=True):
                 results[i] = value
@@ -116,14 +132,15 @@ class ServerLogprobs:
         exact = torch.cat(expected)
 
         def compare_one(server: VLLMServer) -> None:
-            difference = (torch.cat(_ask(server, requests, self._pool.timeout)) - exact).abs()
+            scored = _ask(server, requests, self._pool.timeout)
+            difference = (torch.cat([values[0] for values in scored]) - exact).abs()
             measured, limit, what = difference.mean().item(), 0.05, "on average"
             if dtype == "float32":
                 measured, limit, what = difference.max().item(), 1e-3, "at most"
             if measured > limit:
                 raise server.failure(
                     f"gives log-probabilities that differ from those of {model!r} computed here by "
-                    f"{measured:.3g} {what}, where {dtype} allows {limit:g}; start it anew with `python -m "
+                    f"{measured:.3g} {what}, where {dtype} allows {limit:g}; restart it with `python -m "
                     f"rlt.launch.student_server {model} --temperature {temperature:g} --dtype {dtype}`",
                     with_log=False,
                 )
@@ -135,14 +152,14 @@ class ServerLogprobs:
         limit = rounding_limit(dtype)
 
         def compare_one(server: VLLMServer) -> Drift:
-            (ours_N,) = _ask(server, [request], self._pool.timeout)
+            ((ours_N, _, _),) = _ask(server, [request], self._pool.timeout)
             drift = engine_drift(ours_N, expected_N, torch.ones_like(ours_N))
             if not drift.mean <= limit:
                 raise server.failure(
                     f"agrees with {model!r} on short texts, and differs from a plain load of it by "
                     f"{drift.mean:.3g} on average in the log-probabilities of {drift.num_tokens} tokens "
                     f"after {request.positions[0]} (limit {limit:g}), as with rotary frequencies of another "
-                    "rope_theta or rope scaling; start it anew from this model's own config.json, without "
+                    "rope_theta or rope scaling; restart it from this model's own config.json, without "
                     "--hf-overrides",
                     with_log=False,
                 )
@@ -181,11 +198,11 @@ def _length(request: Request) -> int:
     return max(request.positions, default=0) + 1
 
 
-def _ask(server: VLLMServer, requests: Sequence[Request], timeout: float) -> list[Tensor]:
+def _ask(server: VLLMServer, requests: Sequence[Request], timeout: float, count: int = 0) -> list[Scored]:
     """Return the log-probabilities of a batch from one server."""
     prompts = [[int(t) for t in request.ids[: _length(request)]] for request in requests]
     # The engine refuses to generate nothing. With 0 alternatives it returns the given tokens alone.
-    body = {"prompt": prompts, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
+    body = {"prompt": prompts, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": count}
     what = f"{len(prompts)} texts of up to {max(map(len, prompts))} tokens to score"
     answer = server.post("/v1/completions", body, timeout=timeout, what=what, retry=True)
     with server.reading(what):
@@ -193,23 +210,41 @@ def _ask(server: VLLMServer, requests: Sequence[Request], timeout: float) -> lis
         if len(choices) != len(requests):
             raise server.failure(f"returned {len(choices)} answers for {what}")
         return [
-            _wanted(server, request, choice.get("prompt_logprobs"), len(prompt))
+            _wanted(server, request, choice.get("prompt_logprobs"), len(prompt), count)
             for request, choice, prompt in zip(requests, choices, prompts, strict=True)
         ]
 
 
 def _wanted(
-    server: VLLMServer, request: Request, scored: list[dict[str, Any] | None] | None, length: int
-) -> Tensor:
-    """Return the values of the requested positions; each entry of `scored` maps a token id to its value."""
+    server: VLLMServer,
+    request: Request,
+    scored: list[dict[str, Any] | None] | None,
+    length: int,
+    count: int,
+) -> Scored:
+    """Return the values of the requested positions; each entry of `scored` maps token ids to their values."""
     if scored is None or len(scored) != length:
         found = "no" if scored is None else str(len(scored))
         raise server.failure(f"returned {found} scores for a text of {length} tokens")
     values: list[float | None] = []
+    top: list[tuple[list[int], list[float]]] = []
     for position in request.positions:
         entry = (scored[position] or {}).get(str(request.ids[position]))
         if entry is None:
             raise server.failure(f"scored another token than the given one at position {position}")
         value = entry["logprob"]
         values.append(-math.inf if value == _MINUS_INFINITY else value)
-    return torch.tensor(finite_logprobs(server, values, len(values)), dtype=torch.float32)
+        top.append(_likeliest(scored[position] or {}, count))
+    given_N = torch.tensor(finite_logprobs(server, values, len(values)), dtype=torch.float32)
+    if any(len(ids) != count for ids, _ in top):
+        raise server.failure(
+            f"gave fewer than {count} likeliest tokens of a position; start it with --max-logprobs -1"
+        )
+    logprobs_NK = torch.tensor([values for _, values in top], dtype=torch.float32)
+    return given_N, logprobs_NK, torch.tensor([ids for ids, _ in top], dtype=torch.long)
+
+
+def _likeliest(entry: dict[str, Any], count: int) -> tuple[list[int], list[float]]:
+    """Return the ids and values of a position's likeliest tokens, of which the given one may be none."""
+    ranked = sorted(entry, key=lambda token: -entry[token]["logprob"])[:count]
+    return [int(token) for token in ranked], [entry[token]["logprob"] for token in ranked]

@@ -10,16 +10,16 @@ _OTHER_FILES = 512
 """Open files that are left for everything but connections."""
 
 
-def allow_sockets(wanted: int, at_least: int = 0) -> int:
-    """Return how many connections this process may have open, `wanted` if it can be.
+def allow_sockets(number: int, at_least: int = 0) -> int:
+    """Return how many connections this process may have open, `number` if possible.
 
     Raises the process's own limit of open files, usually 1024, if the machine allows it. `at_least` so many
     have been allowed before.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + _OTHER_FILES
+    needed = number + _OTHER_FILES
     if soft == resource.RLIM_INFINITY or soft >= needed:
-        return wanted
+        return number
     limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     if limit > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

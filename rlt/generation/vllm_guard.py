@@ -15,7 +15,7 @@ from rlt.config.server_key import VARIABLE
 
 GUARD = "rlt.generation.vllm_guard.RequireKey"
 OPEN = "/health"
-"""The one path that tells nothing and does nothing."""
+"""The one path that reveals nothing and changes nothing."""
 _REFUSAL = b'{"error":"Unauthorized"}'
 
 Scope = MutableMapping[str, Any]

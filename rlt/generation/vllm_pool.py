@@ -9,7 +9,6 @@ import logging
 import math
 import queue
 import threading
-import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,15 +25,14 @@ from rlt.generation.sockets import allow_sockets, require_sockets
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_server import VLLMServer
 from rlt.records import Completion
-from rlt.surroundings.clock import running
 from rlt.surroundings.timeline import Stopwatch
+from rlt.surroundings.waiting import Wait
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 REQUESTS_PER_SERVER = 64
 """Prompts in flight per server: each brings n samples, so the engine's own queue is never empty."""
-_SAY_EVERY = 15.0
 UNLIMITED = 7 * 24 * 3600.0
 """Seconds that a request may take whose server is watched: its silence is limited, see silence.py."""
 
@@ -204,19 +202,17 @@ class VLLMPool:
 
     def wait_until_back(self, expected_model: str | None, timeout: float, *, quietly: bool = False) -> None:
         """Return once every server generates with the expected model; ServerLost after `timeout` seconds."""
-        start = reported = running()
+        words = "waiting for the servers for %.0f s, at most %g s"
+        say = None if quietly else lambda _, seconds: logger.warning(words, seconds, timeout)
+        wait = Wait(timeout, every=0.5, say=say)
         while True:
             try:
                 self.check(expected_model, logprobs=False)
                 return
             except ServerLost:
-                now = running()
-                if now - start > timeout:
+                if wait.is_over:
                     raise
-            if now - reported > _SAY_EVERY and not quietly:
-                reported = now
-                logger.warning("waiting for the servers for %.0f s, at most %g s", now - start, timeout)
-            time.sleep(0.5)
+            wait.pause()
 
     def join_when_ready(self, check: Callable[[VLLMServer], None], timeout: float) -> None:
         """Return once one server passes `check`; each of the others is asked from the moment it does.
@@ -228,16 +224,16 @@ class VLLMPool:
         first: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
         def join(server: VLLMServer) -> None:
-            start = running()
+            wait = Wait(timeout, every=0.5)
             try:
                 while True:
                     try:
                         check(server)
                         break
                     except ServerLost:
-                        if running() - start > timeout:
+                        if wait.is_over:
                             raise
-                    time.sleep(0.5)
+                    wait.pause()
                 self._in_flight.join(self.servers, server)
                 first.put(None)
             except BaseException as error:  # raised by the call that waits for the servers

@@ -1,10 +1,9 @@
-"""One running vLLM server, spoken to over HTTP. Every failure tells the reason in the server's log."""
+"""One running vLLM server, reached over HTTP. Every failure quotes the reason from the server's log."""
 
 from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from rlt.config.server_key import find_key
 from rlt.errors import GenerationError, ServerLost, first_line
 from rlt.generation.log_reason import quote_running
 from rlt.surroundings.clock import running
+from rlt.surroundings.waiting import Wait
 
 LOADING_VARIABLE = "RLT_SERVERS_LOADING"
 """Set in the environment of a training whose servers the launcher has only just started."""
@@ -95,7 +95,7 @@ class VLLMServer:
 
     @contextmanager
     def reading(self, what: str) -> Iterator[None]:
-        """Turn what goes wrong in the block, which reads an answer, into an error that tells what was asked.
+        """Turn what goes wrong in the block, which reads an answer, into an error that names the request.
 
         An answer of another shape comes from another program at this address, or from another version.
         """
@@ -199,16 +199,16 @@ class VLLMServer:
 
     def reset_prefix_cache(self, timeout: float) -> None:
         """Make the server forget cached keys and values, which belong to the weights before a sync."""
-        start = running()
+        wait = Wait(timeout, every=0.2)
         while True:
             answer = self.post("/reset_prefix_cache", timeout=timeout, retry=True)
             # Servers before 0.26 answer with an empty body. A refusal means that a request still runs.
             with self.reading("POST /reset_prefix_cache"):
                 if answer is None or answer.get("success", True):
                     return
-            if running() - start > timeout:
+            if wait.is_over:
                 raise self.failure(f"did not reset its prefix cache within {timeout:g} s: requests still run")
-            time.sleep(0.2)
+            wait.pause()
 
 
 def _new_session(key: str | None) -> requests.Session:

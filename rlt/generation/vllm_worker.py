@@ -22,7 +22,7 @@ class PackedReload:
     model_runner: Any
 
     def reload_weights_and_pack(self, weights_path: str) -> None:
-        """Load a checkpoint, then pack anew what vLLM does not."""
+        """Load a checkpoint, then pack again what vLLM does not."""
         self.reload_weights(weights_path=weights_path)
         model = self.model_runner.get_model()
         head = getattr(getattr(model, "language_model", model), "lm_head", None)  # beside parts for images

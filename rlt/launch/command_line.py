@@ -15,8 +15,8 @@ USAGE = {
     "launch.sh": """\
 usage: ./launch.sh [N] cfgs/run_cfg/NAME.yaml [WORD] [KEY=VALUE …] [--dry-run | --rehearse]
 
-Train on N GPUs (default: all visible ones). teacher_rl and student_rl take half of them for vLLM
-servers, and collect_traces and evaluate, which train nothing, all of them, unless
+Train on N GPUs (default: all visible ones). teacher_rl, student_rl and student_opd take half of
+them for vLLM servers, and collect_traces and evaluate, which train nothing, all of them, unless
 generation.servers=[ADDRESS,…] names running ones or generation.backend=transformers needs none. On a
 machine without GPUs, N counts training processes (default 1), beside one server; in collect_traces and
 evaluate it counts servers.

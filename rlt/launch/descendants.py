@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 import psutil
-
-from rlt.surroundings.clock import running
 
 MARK = "RLT_STARTED_BY"
 """Environment variable with the marks of all launchers above a process, separated by commas."""
@@ -54,13 +51,6 @@ def kill_living(mark: str, leaders: Collection[int]) -> int:
         with contextlib.suppress(psutil.Error):
             process.kill()
     return len(found)
-
-
-def wait_until(is_true: Callable[[], bool], timeout: float) -> None:
-    """Return when it is true, or after `timeout` seconds."""
-    deadline = running() + timeout
-    while not is_true() and running() < deadline:
-        time.sleep(0.1)
 
 
 def _frees_memory(process: psutil.Process) -> bool:

@@ -1,6 +1,6 @@
 """A stage in a copy of this process, which has loaded the libraries: for tiny models, whose start costs most.
 
-A launcher and its training load the same libraries anew for every stage, ten seconds and more on a CPU. A
+A launcher and its training load the same libraries again for every stage, ten seconds and more on a CPU. A
 pipeline with pipeline.fork loads them once, and forks for each step that is one process on a CPU without
 servers. Everything else is as with the launcher: checks, command line and run directory.
 What needs more (GPUs, several processes, servers) becomes the launcher.
@@ -22,7 +22,7 @@ from types import ModuleType
 
 from rlt.errors import RLTError
 from rlt.launch.command import PROJECT
-from rlt.launch.descendants import GRACE, wait_until
+from rlt.launch.descendants import GRACE
 from rlt.launch.guard import KILL_TIMEOUT, the_guard
 from rlt.launch.main import parse, prepare
 from rlt.launch.preflight import prepare_directory
@@ -31,6 +31,7 @@ from rlt.launch.training import DRAIN_TIMEOUT, copy_output
 from rlt.rundir.run_record import COMMAND_VARIABLE
 from rlt.rundir.stop_file import LAUNCHED_VARIABLE
 from rlt.surroundings.clock import since_boot
+from rlt.surroundings.waiting import wait_until
 
 _LIBRARIES = (
     *("rlt.stages.teacher_sft", "rlt.stages.teacher_rl", "rlt.stages.student_sft", "rlt.stages.student_rl"),

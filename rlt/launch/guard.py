@@ -19,8 +19,9 @@ from pathlib import Path
 import psutil
 
 from rlt.generation.sync_folder import remove_sync_folder
-from rlt.launch.descendants import GRACE, kill_living, living, wait_until
+from rlt.launch.descendants import GRACE, kill_living, living
 from rlt.surroundings.process_name import name_process
+from rlt.surroundings.waiting import wait_until
 
 KILL_TIMEOUT = 10.0
 """Seconds that the kernel gets to end killed processes, which may have much memory to give back."""
@@ -43,11 +44,11 @@ class Guard:
         atexit.register(self._close)
 
     def watch(self, pid: int) -> None:
-        """Tell the guard of a child that leads a session."""
+        """Add a child that leads a session to the guard's list."""
         self._tell(pid)
 
     def clear(self, sync_folder: Path) -> None:
-        """Tell the guard of a folder of weight syncs, which nobody needs after the launcher's children."""
+        """Add a folder of weight syncs, which nobody needs after the launcher's children."""
         self._tell(str(sync_folder))
 
     def leave(self) -> None:

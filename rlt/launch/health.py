@@ -59,7 +59,7 @@ class HealthWatch:
             server.child.stop()
 
     def forget(self) -> None:
-        """Start anew: some servers have been replaced."""
+        """Forget the past: some servers have been replaced."""
         self._heard.clear()
 
     def _ask(self) -> None:

@@ -44,7 +44,7 @@ ALONE = Machines()
 
 
 def take_options(words: Sequence[str]) -> tuple[Machines, list[str]]:
-    """Return the machines that the options tell of, and the other words; raises ConfigError."""
+    """Return the machines in the options, and the other words; raises ConfigError."""
     given: dict[str, str] = {}
     rest: list[str] = []
     left = iter(words)
@@ -112,6 +112,6 @@ def _number(
         return default
     bounds = f"from {low} on" if high is None else f"from {low} to {high}"
     if text is None or not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
-        given = "nothing" if text is None else f"'{text}'"
-        raise ConfigError(f"{option} must be a number {bounds}, got {given}, as in {_EXAMPLE}.")
+        got = "nothing" if text is None else f"'{text}'"
+        raise ConfigError(f"{option} must be a number {bounds}, got {got}, as in {_EXAMPLE}.")
     return int(text)

@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
             sys.stdout.write(USAGE[script] + USAGE_END)
             return 0 if words else ConfigError.exit_code
         line = parse(script, words)
-        if line.machines.count == 1:  # else their numbers tell them apart
+        if line.machines.count == 1:  # else their numbers distinguish them
             refuse_many_launchers(os.environ, script)
         forget_processes(os.environ, script)
         for untested in untested_versions():

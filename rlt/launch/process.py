@@ -15,8 +15,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-from rlt.launch.descendants import GRACE, MARK, kill_living, living, wait_until
+from rlt.launch.descendants import GRACE, MARK, kill_living, living
 from rlt.launch.guard import KILL_TIMEOUT, the_guard
+from rlt.surroundings.waiting import wait_until
 
 logger = logging.getLogger(__name__)
 

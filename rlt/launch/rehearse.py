@@ -157,6 +157,7 @@ def write_models(config: Config, plan: Plan, folder: Path) -> dict[str, Shrunk]:
             heads=heads,
         )
     contexts = {name: shrunk.context for name, shrunk in found.items()}
+    contexts.pop("teacher", None)  # its rows are checked with their prompts
     check_lengths(config, contexts.pop("model", None), contexts)
     return found
 
@@ -166,13 +167,19 @@ def models_of(config: Config) -> dict[str, str]:
     found = {"model": config.model_name_or_path}
     for student in frozen_students(config):
         found["student" if student.name == FIRST else f"student-{student.name}"] = student.model
+    if stage_of(config).is_judged and config.opd.teacher == "model":
+        found["teacher"] = config.teacher_model
     return {name: model for name, model in found.items() if model}
 
 
 def model_words(config: Config, folder: Path) -> Words:
     """Return the settings that put the tiny models in the place of the real ones."""
-    places = {"model": "model_name_or_path", "student": "student_model"}
+    places = {"model": "model_name_or_path", "student": "student_model", "teacher": "teacher_model"}
     words = {places[name]: str(folder / name) for name in models_of(config) if name in places}
+    if stage_of(config).is_judged and config.opd.solution_in == "explanation":
+        words["opd.open_thought"] = "true"  # random weights open none
+    if stage_of(config).is_judged and config.opd.placement == "server":
+        words |= {"opd.placement": "replicated", "opd.servers": "[]"}
     if not stage_of(config).scores:
         return words
     if config.reward.students:

@@ -88,7 +88,7 @@ def plan_line(launch: Launch) -> str:
 
 
 def run_and_record(launch: Launch) -> int:
-    """Return the training's exit code; see that run.json tells an end that the training could not write."""
+    """Return the training's exit code; write the end to run.json if the training could not."""
     status, reason = "interrupted", None
     try:
         code = run(launch)

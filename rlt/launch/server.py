@@ -33,11 +33,11 @@ from rlt.launch.limits import check_limits, socket_env
 from rlt.launch.ports import free_ports, ports_from
 from rlt.launch.process import Child, stop_all
 from rlt.surroundings.clock import running
+from rlt.surroundings.waiting import Wait
 
 logger = logging.getLogger(__name__)
 
 LOG_LINES = 20
-PROGRESS_EVERY = 15.0
 """Seconds between two lines that say what is waited for."""
 ENTRY_POINT = "vllm.entrypoints.launchers.api_server.entry"
 """What `python -m` serves with, in every version that pyproject.toml allows; not deprecated."""
@@ -203,8 +203,12 @@ class ServerProcess:
 
     def wait_until_ready(self, deadline: float, abandoned: Callable[[], bool], config: Config) -> None:
         """Return once the server is healthy and has generated a token; `deadline` in seconds of `running`."""
-        index, start = self.plan.index, running()
-        reported = start
+        index = self.plan.index
+        wait = Wait(
+            deadline - running(),
+            every=0.5,
+            say=lambda _, seconds: logger.info("  server %d: loading for %.0f s", index, seconds),
+        )
         client = VLLMServer(self.address)
         while True:
             self.check()
@@ -215,15 +219,11 @@ class ServerProcess:
                 break
             except GenerationError:
                 pass  # not yet
-            now = running()
-            if now > deadline:
-                waited = f"{now - start:.0f} s (generation.startup_timeout)"
+            if wait.is_over:
+                waited = f"{wait.seconds:.0f} s (generation.startup_timeout)"
                 raise self._failure(f"was not healthy within {waited}")
-            if now - reported > PROGRESS_EVERY:
-                reported = now
-                logger.info("  server %d: loading for %.0f s", index, now - start)
-            time.sleep(0.5)
-        logger.info("  server %d: healthy after %.0f s, first token …", index, running() - start)
+            wait.pause()
+        logger.info("  server %d: healthy after %.0f s, first token …", index, wait.seconds)
         if self.plan.key and not client.demands_key(CONTROL_TIMEOUT):
             raise self._failure(f"answers without its key, in spite of --middleware {GUARD}")
         left = max(1.0, deadline - running())
@@ -238,7 +238,7 @@ class ServerProcess:
         finally:
             pool.close()
             client.close()
-        logger.info("  server %d: ready at %s after %.0f s", index, self.address, running() - start)
+        logger.info("  server %d: ready at %s after %.0f s", index, self.address, wait.seconds)
 
     def _failure(self, what: str, why: str | None = None) -> GenerationError:
         why = quote_log(self.log_path, LOG_LINES) if why is None else why

@@ -38,7 +38,7 @@ from rlt.surroundings.world import forget_processes
 logger = logging.getLogger("rlt.launch")
 
 MARKER = "scaled_head.json"
-"""The file in a copy that tells its temperature and what it is a copy of."""
+"""The file in a copy with its temperature and what it is a copy of."""
 TOKENS_PER_STEP = 2048
 """Longer prompts are scored in parts: for each token of a part the engine holds a vocabulary in float32."""
 GPU_SHARE = 0.8
@@ -164,7 +164,7 @@ def server_config(options: argparse.Namespace, copy: Path) -> Config:
     """Return the configuration of a server for the copy, as the launchers' servers have one."""
     context = options.max_model_len or load_context(str(copy))
     if context is None:
-        raise ConfigError(f"{options.model} does not tell its context: give --max-model-len.")
+        raise ConfigError(f"{options.model} does not state its context: give --max-model-len.")
     # Of a stage whose sequences are as long as its two lengths together.
     config = Config(stage="teacher_rl", model_name_or_path=str(copy))
     config.max_prompt_length, config.max_completion_length = context, 0

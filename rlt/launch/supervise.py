@@ -11,7 +11,7 @@ from rlt.errors import GenerationError
 from rlt.launch.health import HealthWatch, MotionWatch
 from rlt.launch.server import ServerProcess
 from rlt.launch.training import TrainingProcess
-from rlt.surroundings.clock import running
+from rlt.surroundings.waiting import wait_until
 
 logger = logging.getLogger(__name__)
 _EVERY = 0.2
@@ -88,7 +88,5 @@ def _let_it_save(training: TrainingProcess, patience: float) -> None:
         "ends it now",
         patience,
     )
-    deadline = running() + patience
-    while training.poll() is None and running() < deadline:
-        time.sleep(_EVERY)
+    wait_until(lambda: training.poll() is not None, patience, every=_EVERY)
     training.drain()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from rlt.io import input_label
+from rlt.io import Input, input_label
 from rlt.lineage.runs import Run, Runs
 
 
@@ -26,7 +25,7 @@ def history(run: Run, runs: Runs) -> list[dict[str, Any]]:
     return list(steps.values())
 
 
-def input_origin(role: str, described: Mapping[str, Any], runs: Runs) -> tuple[dict[str, Any], Run | None]:
+def input_origin(role: str, described: Input, runs: Runs) -> tuple[dict[str, Any], Run | None]:
     """Return an input with the run that wrote it, or the sentence that says why none is known."""
     origin = runs.origin(described)
     recorded = described.get("folder") or described.get("file") or described.get("hub")

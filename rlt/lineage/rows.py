@@ -7,12 +7,13 @@ rows stay apart, and a table made from another one continues its rows only.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlt.config.stages import STAGES
+from rlt.io import Input
 from rlt.lineage.runs import Run, Runs
 
 _MAKER = ("teacher", "sampling")
@@ -99,12 +100,12 @@ def _parents(table: Sequence[Row], rows: Sequence[Row], runs: Runs) -> dict[Row,
     return found
 
 
-def _sources(run: Run) -> list[Mapping[str, Any]]:
+def _sources(run: Run) -> list[Input]:
     """Return the tables that a run read, in their order."""
     return [described for role, described in run.inputs.items() if role.split()[0] == "dataset"]
 
 
-def _is_of(row: Row, described: Mapping[str, Any], runs: Runs) -> bool:
+def _is_of(row: Row, described: Input, runs: Runs) -> bool:
     if folder := described.get("folder"):
         return row.path.resolve().is_relative_to(Path(folder).resolve())
     return any(described.get("sha256") == runs.digest(path) for path in row.files)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rlt.errors import DataError
-from rlt.io import describe_input, folder_files
+from rlt.io import Input, describe_input, folder_files
+from rlt.rundir.run_json import RunJson
 from rlt.rundir.run_record import NAME, REHEARSAL, read_run
 
 _CHECKPOINTS = "checkpoint-*"
@@ -23,15 +24,15 @@ class Run:
     """A run directory with its run.json."""
 
     directory: Path
-    fields: Mapping[str, Any]
+    fields: RunJson
 
     @property
-    def inputs(self) -> Mapping[str, Mapping[str, Any]]:
+    def inputs(self) -> Mapping[str, Input]:
         """What it read, by role."""
         return self.fields.get("inputs", {})
 
     def summary(self) -> dict[str, Any]:
-        """Return what tells this run from others."""
+        """Return what distinguishes this run from others."""
         named = ("stage", "status", "started", "ended", "seed", "command")
         code = {key: self.fields.get("code", {}).get(key) for key in ("package", "commit", "dirty")}
         return {
@@ -59,7 +60,7 @@ class Runs:
             if not root.is_dir():
                 raise DataError(f"{root} is not a folder: name the folders that hold your run directories")
         self._roots = roots
-        self._described: dict[Path, Mapping[str, Any]] = {}
+        self._described: dict[Path, Input] = {}
 
     @cached_property
     def all(self) -> list[Run]:
@@ -73,7 +74,7 @@ class Runs:
         """The folders, for messages."""
         return ", ".join(map(str, self._roots))
 
-    def origin(self, described: Mapping[str, Any]) -> Origin:
+    def origin(self, described: Input) -> Origin:
         """Return where the content of an input comes from; `described` as in run.json."""
         if hub := described.get("hub"):
             version = described.get("commit") or described.get("revision")
@@ -106,7 +107,7 @@ class Runs:
         """Return the content hash of a file or a folder."""
         return str(self._describe(path)["sha256"])
 
-    def _holding(self, described: Mapping[str, Any], recorded: Path) -> Iterator[Path]:
+    def _holding(self, described: Input, recorded: Path) -> Iterator[Path]:
         """Yield the paths that hold a content: first the recorded one, then any in a run directory."""
         is_file = "file" in described
         candidates = [recorded]
@@ -121,7 +122,7 @@ class Runs:
             if self.digest(path) == described["sha256"]:
                 yield path
 
-    def _describe(self, path: Path) -> Mapping[str, Any]:
+    def _describe(self, path: Path) -> Input:
         if path not in self._described:
             self._described[path] = describe_input(str(path))
         return self._described[path]

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from rlt.devices import on_gpu
 from rlt.errors import ConfigError
 from rlt.models.load import load_model
-from rlt.models.logprobs import Request, add_token_query, token_logprobs
+from rlt.models.logprobs import Extra, Request, add_token_query, own_head, token_logprobs, token_values
+from rlt.models.own_head import OwnHead
 from rlt.models.zero_init import buffers_left_alone, warn_of_rounded_parameters
 
 
@@ -55,6 +56,39 @@ class FrozenModel:
                 agree=agree if self.collective else (lambda count: count),
             )
 
+    def values(
+        self,
+        requests: list[Request],
+        extra: Extra | None,
+        *,
+        temperature: float,
+        tokens_per_batch: int,
+        runs: Sequence[int] | None = None,
+        agree: Callable[[int], int] = lambda count: count,
+    ) -> list[tuple[torch.Tensor, ...]]:
+        """Return what is read at each request's positions (see `token_values`)."""
+        with self.in_place() as module:
+            return token_values(
+                module,
+                requests,
+                extra,
+                temperature=temperature,
+                tokens_per_batch=tokens_per_batch,
+                device=self._device,
+                runs=runs,
+                agree=agree if self.collective else (lambda count: count),
+            )
+
+    @property
+    def module(self) -> nn.Module:
+        """The plain model, without the engine that shards it."""
+        return getattr(self._module, "module", self._module)
+
+    @property
+    def head(self) -> OwnHead:
+        """From its hidden states to its logits; the first call is collective where it is sharded."""
+        return own_head(self.module, self._device)
+
     @contextmanager
     def in_place(self) -> Iterator[Any]:
         """Open the model on its device; one that rests in host memory goes back after all uses."""
@@ -88,7 +122,7 @@ def scoring_accelerator() -> Accelerator:
     return accelerator
 
 
-def load_frozen(
+def load_frozen(  # noqa: PLR0913 - options by keyword
     name: str,
     *,
     placement: str,
@@ -97,11 +131,12 @@ def load_frozen(
     accelerator: Accelerator,
     revision: str | None = None,
     trust: bool = False,
+    setting: str = "reward.placement",
 ) -> FrozenModel:
-    """Return a frozen causal model on the accelerator's device, placed as asked."""
+    """Return a frozen causal model on the accelerator's device, placed as asked by `setting`."""
     if placement == "zero3":
         how: dict[str, Any] = {"attn_implementation": attn_implementation, "revision": revision}
-        return _sharded(lambda: load_model(name, dtype=dtype, trust=trust, **how), accelerator)
+        return _sharded(lambda: load_model(name, dtype=dtype, trust=trust, **how), accelerator, setting)
     device = accelerator.device
     rests_on_cpu = placement == "cpu_offload" and device.type != "cpu"
     place = torch.device("cpu") if rests_on_cpu else device
@@ -146,18 +181,18 @@ def load_whole(
     return model
 
 
-def _sharded(load: Callable[[], PreTrainedModel], accelerator: Accelerator) -> FrozenModel:
+def _sharded(load: Callable[[], PreTrainedModel], accelerator: Accelerator, setting: str) -> FrozenModel:
     plugin = accelerator.state.deepspeed_plugin
     if plugin is None or plugin.zero_stage != 3:
         raise ConfigError(
-            "reward.placement=zero3 needs a run under DeepSpeed ZeRO-3; start it with launch.sh without "
+            f"{setting}=zero3 needs a run under DeepSpeed ZeRO-3; start it with launch.sh without "
             "zero1, zero2 or ddp, or choose replicated or cpu_offload"
         )
     from trl.models.utils import prepare_deepspeed
 
     with buffers_left_alone():
         model = load()
-    warn_of_rounded_parameters(model, "reward.placement=replicated or cpu_offload")
+    warn_of_rounded_parameters(model, f"{setting}=replicated or cpu_offload")
     add_token_query(model)
     model.requires_grad_(False)
     engine = prepare_deepspeed(model, accelerator)

@@ -82,6 +82,16 @@ class TokenQuery:
     columns_N: Tensor
     targets_N: Tensor
     temperature: float
+    extra: Extra | None = None
+    """Then the model returns what this makes of each position, in place of the log-probabilities alone."""
+
+
+class Extra(Protocol):
+    """What else to read at the requested positions, beside the log-probabilities (distributions.py)."""
+
+    def read(self, own: OwnHead, hidden_ND: Tensor, ids_N: Tensor, query: TokenQuery) -> tuple[Tensor, ...]:
+        """Return tensors of N rows, the log-probabilities (N,) first; `ids_N` are read at the positions."""
+        ...
 
 
 def add_token_query(model: nn.Module) -> None:
@@ -91,7 +101,7 @@ def add_token_query(model: nn.Module) -> None:
     ZeRO-3 the first query shows it. Raises ModelError where it cannot be followed. Of a model with adapters
     the one inside is changed. Does nothing the second time.
     """
-    inner: PreTrainedModel = without_adapters(model)
+    inner: Any = without_adapters(model)
     if getattr(inner.forward, "takes_query", False):
         return
     original = inner.forward
@@ -103,8 +113,14 @@ def add_token_query(model: nn.Module) -> None:
 
     forward.takes_query = True  # pyright: ignore[reportAttributeAccessIssue]
     inner.forward = types.MethodType(forward, inner)
+    inner.query_head = head  # at the model: accelerate wraps `forward` once more under mixed precision
     if not is_partitioned(inner):
         head.look(inner.device)
+
+
+def own_head(model: Any, device: torch.device) -> OwnHead:
+    """Return the head of a model that has been through `add_token_query`; collective where it is sharded."""
+    return without_adapters(model).query_head.look(device).own
 
 
 def without_adapters(model: Any) -> Any:
@@ -122,11 +138,15 @@ class QueryHead:
         self._projects: dict[int, bool] = {}
         """By the head's id: whether its weight and bias make the model's logits."""
 
-    def __call__(self, query: TokenQuery, *args: Any, input_ids: Tensor, **kwargs: Any) -> Tensor:
-        """Return the log-probabilities, shape (N,)."""
+    def __call__(
+        self, query: TokenQuery, *args: Any, input_ids: Tensor, **kwargs: Any
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Return the log-probabilities, shape (N,), or what `query.extra` reads."""
         sample = self.look(input_ids.device)
         own, projects = sample.own, self._is_projection(sample)
         hidden_ND = own.hidden(*args, input_ids=input_ids, **kwargs)[query.rows_N, query.columns_N]
+        if query.extra is not None:
+            return query.extra.read(own, hidden_ND, input_ids[query.rows_N, query.columns_N], query)
         if projects:
             return _project(own.embeddings, hidden_ND, query.targets_N, query.temperature)
         return _own_logprobs(own, hidden_ND, input_ids[query.rows_N, query.columns_N], query)
@@ -232,7 +252,9 @@ def _tiled_logprobs(
     return chosen_N - sums_PN.logsumexp(dim=0)
 
 
-def _batch(requests: list[Request], temperature: float, device: torch.device) -> tuple[Tensor, TokenQuery]:
+def _batch(
+    requests: list[Request], temperature: float, device: torch.device, extra: Extra | None
+) -> tuple[Tensor, TokenQuery]:
     """Return right-padded ids (B, T) and the query; T ends where the last requested token is predicted.
 
     Right padding needs no attention mask under causal attention: no requested position sees a pad.
@@ -242,19 +264,15 @@ def _batch(requests: list[Request], temperature: float, device: torch.device) ->
     ids_BT = torch.zeros(len(requests), max(map(len, needed)), dtype=torch.long)
     for row, ids in enumerate(needed):
         ids_BT[row, : len(ids)] = torch.tensor(ids)
+    rows_N = torch.tensor([row for row, r in enumerate(requests) for _ in r.positions], dtype=torch.long)
+    columns_N = torch.tensor([p - 1 for r in requests for p in r.positions], dtype=torch.long)
+    targets_N = torch.tensor([r.ids[p] for r in requests for p in r.positions], dtype=torch.long)
     query = TokenQuery(
-        rows_N=torch.tensor([row for row, r in enumerate(requests) for _ in r.positions], dtype=torch.long),
-        columns_N=torch.tensor([p - 1 for r in requests for p in r.positions], dtype=torch.long),
-        targets_N=torch.tensor([r.ids[p] for r in requests for p in r.positions], dtype=torch.long),
-        temperature=temperature,
+        rows_N.to(device), columns_N.to(device), targets_N.to(device), temperature=temperature, extra=extra
     )
-    on_device = TokenQuery(
-        query.rows_N.to(device), query.columns_N.to(device), query.targets_N.to(device), temperature
-    )
-    return ids_BT.to(device), on_device
+    return ids_BT.to(device), query
 
 
-@torch.no_grad()
 def token_logprobs(
     model: Callable[..., Any],
     requests: Sequence[Request],
@@ -272,16 +290,46 @@ def token_logprobs(
     `model` has been through `add_token_query`. Under ZeRO-3 a forward pass is a collective operation:
     `agree` then returns the largest number of batches over all ranks, and shorter ranks run dummies.
     """
+    found = token_values(
+        *(model, requests, None),
+        temperature=temperature,
+        tokens_per_batch=tokens_per_batch,
+        device=device,
+        runs=runs,
+        agree=agree,
+    )
+    return [values[0].float() for values in found]
+
+
+@torch.no_grad()
+def token_values(  # noqa: PLR0913 - options by keyword
+    model: Callable[..., Any],
+    requests: Sequence[Request],
+    extra: Extra | None,
+    *,
+    temperature: float,
+    tokens_per_batch: int,
+    device: torch.device,
+    runs: Sequence[int] | None = None,
+    agree: Callable[[int], int] = lambda count: count,
+) -> list[tuple[Tensor, ...]]:
+    """Return what `extra` reads at each request's positions, on the CPU, in order.
+
+    Without it, the log-probabilities alone. The other arguments: see `token_logprobs`.
+    """
     budget = min(tokens_per_batch, _CPU_TOKENS) if device.type == "cpu" else tokens_per_batch
     lengths = [max(r.positions, default=1) for r in requests]
     batches = split_runs(lengths, [len(requests)] if runs is None else runs, budget)
-    results: list[Tensor] = [torch.empty(0)] * len(requests)
+    results: list[tuple[Tensor, ...]] = [(torch.empty(0),)] * len(requests)
     for batch in _padded_to(batches, agree(len(batches))):
         members = [requests[i] for i in batch] or [Request(ids=[0, 0], positions=[1])]
-        ids_BT, query = _batch(members, temperature, device)
-        logprobs = model(input_ids=ids_BT, query=query).float().cpu()
-        for i, part in zip(batch, logprobs.split([len(r.positions) for r in members]), strict=False):
-            results[i] = part
+        ids_BT, query = _batch(members, temperature, device, extra)
+        read = model(input_ids=ids_BT, query=query)
+        columns = read if isinstance(read, tuple) else (read,)
+        counts = [len(r.positions) for r in members]
+        rows = zip(*(column.cpu().split(counts) for column in columns), strict=True)
+        for i, values in zip(batch, rows, strict=False):
+            results[i] = values
     return results
 
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rlt.config.changes import changed_settings
 from rlt.config.resolve import input_paths
 from rlt.config.save import load_config
 from rlt.config.schema import Config
 from rlt.errors import ConfigError
-from rlt.io import describe_input
+from rlt.io import Input, describe_input
+from rlt.rundir.run_json import RunJson
 from rlt.rundir.run_record import source_digest
 
 SAVED_CONFIG = "config.yaml"
 
 
-def changes(directory: Path, run: Mapping[str, Any], config: Config, *, ignore_code: bool) -> list[str]:
+def changes(directory: Path, run: RunJson, config: Config, *, ignore_code: bool) -> list[str]:
     """Return what differs between the run of a directory and a step, a few words each; none if nothing does.
 
     `run` is the directory's run.json; `config` is the step's, resolved.
@@ -37,7 +37,7 @@ def changes(directory: Path, run: Mapping[str, Any], config: Config, *, ignore_c
     return found
 
 
-def _changed_inputs(recorded: Mapping[str, Mapping[str, Any]], old: Config, new: Config) -> list[str]:
+def _changed_inputs(recorded: Mapping[str, Input], old: Config, new: Config) -> list[str]:
     """Return the inputs whose content differs; what the old run did not read has no content to compare."""
     by_place = {_place(described): described for described in recorded.values()}
     before, found = input_paths(old), []
@@ -52,17 +52,17 @@ def _changed_inputs(recorded: Mapping[str, Mapping[str, Any]], old: Config, new:
     return found
 
 
-def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+def _same(old: Input, new: Input) -> bool:
     if "sha256" in old or "sha256" in new:
         return old.get("sha256") == new.get("sha256")
     commits = {old.get("commit"), new.get("commit")} - {None}
     return old["hub"] == new["hub"] and len(commits) < 2
 
 
-def _place(described: Mapping[str, Any]) -> str:
+def _place(described: Input) -> str:
     return str(described.get("file") or described.get("folder") or described.get("hub"))
 
 
-def _label(described: Mapping[str, Any]) -> str:
+def _label(described: Input) -> str:
     version = described.get("sha256") or described.get("commit")
     return f"{_place(described)} ({version[:12]})" if version else _place(described)

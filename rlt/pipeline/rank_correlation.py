@@ -1,4 +1,4 @@
-"""Does the reward tell good traces from bad ones? `python -m rlt.pipeline.rank_correlation DIRECTORY`.
+"""Does the reward separate good traces from bad ones? `python -m rlt.pipeline.rank_correlation DIRECTORY`.
 
 Reads what the pipeline `students_by_rank` has left: in `rank_N` the traces that have this rank among their
 problem's explanations, in `answers_N` how the student that was trained on them did. Prints and writes

@@ -141,7 +141,7 @@ def _jsonl(rows: Sequence[tuple[str, str, str | None]]) -> str:
 
 
 def _write_if_new(path: Path, text: str) -> None:
-    """Write a file only where it says something else, so that what was read from it stands."""
+    """Write a file only where it says something else, so that what was read from it stays valid."""
     if not path.is_file() or path.read_text() != text:
         write_text(path, text)
 
@@ -179,7 +179,7 @@ def main(words: Sequence[str]) -> int:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on from here\n")
+        sys.stderr.write("interrupted; the same command continues from here\n")
         return 130
     return 0
 

@@ -28,7 +28,7 @@ BySeed = dict[str, float]
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: a student, and where its numbers stand in a seed's folder."""
+    """A line of a table: a student, and where its numbers are in a seed's folder."""
 
     name: str
     answers: str | None = None

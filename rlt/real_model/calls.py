@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from rlt.reporting.files import write_jsonl
-from rlt.reporting.run_record import code_version, command_line, gpu_names, now
+from rlt.io import write_jsonl
+from rlt.rundir.run_record import code_version, command_line, gpu_names
+from rlt.text import timestamp
 
 NAME = "calls.jsonl"
 
@@ -34,14 +35,14 @@ def recorded_call(folder: Path) -> Iterator[Call]:
     """Add a call to the folder's file, at its start and again as it ends, however that is."""
     code = code_version()
     commit = str(code["commit"]) + (" with changes" if code["dirty"] else "")
-    call = Call(now(), command_line(), commit, os.cpu_count() or 1, gpu_names())
+    call = Call(timestamp(), command_line(), commit, os.cpu_count() or 1, gpu_names())
     earlier = read_calls(folder)
     note_load(call)
     _write(folder, [*earlier, call])
     try:
         yield call
     finally:
-        call.ended = now()
+        call.ended = timestamp()
         note_load(call)
         _write(folder, [*earlier, call])
 

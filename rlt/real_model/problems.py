@@ -16,8 +16,8 @@ from typing import Any
 
 from rlt.data.sources import read_rows
 from rlt.errors import DataError
+from rlt.io import write_jsonl
 from rlt.real_model.sizes import Sizes
-from rlt.reporting.files import write_jsonl
 
 HUB, HUB_CONFIG = "openai/gsm8k", "main"
 KINDS = ("its own", "another row's", "vague", "the answer alone")

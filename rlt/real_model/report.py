@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
+from rlt.io import write_text
+from rlt.pages import render
 from rlt.real_model.calls import read_calls
 from rlt.real_model.results import (
     SHARES,
@@ -24,11 +25,9 @@ from rlt.real_model.results import (
     read_rows,
 )
 from rlt.real_model.sizes import Sizes
-from rlt.reporting.files import write_text
-from rlt.reporting.metrics import read_metrics
-from rlt.reporting.page import escaped, html_page
-from rlt.reporting.run_record import read_run
-from rlt.reporting.tables import Rows, html_table, markdown
+from rlt.rundir.metrics import read_metrics
+from rlt.rundir.run_record import read_run
+from rlt.text import Rows, markdown
 
 SHOWN = 5
 """Held-out problems whose explanations are printed: the first ones."""
@@ -57,9 +56,6 @@ def write_report(folder: Path, sizes: Sizes) -> Path:
         kinds_section(
             "Four kinds of explanations, read by the base", NO_TEACHER, kinds_of(training / "kinds")
         ),
-        kinds_section(
-            "The same with the warmed-up teacher", WITH_TEACHER, kinds_of(training / "kinds_teacher")
-        ),
         course_of_rl(training / "teacher_rl"),
     ]
     if sizes.students:
@@ -69,9 +65,14 @@ def write_report(folder: Path, sizes: Sizes) -> Path:
             tokens_section(measures),
             side_by_side(before, after),
             ranks_section(ranks(measures)),
+            kinds_section(
+                "The four kinds with the warmed-up teacher",
+                WITH_TEACHER,
+                kinds_of(measures / "kinds_teacher"),
+            ),
         ]
     title = "The method on a real language model: SmolLM2-135M-Instruct and GSM8K"
-    page = html_page(title, [f"<h1>{escaped(title)}</h1>", *map(_html, sections)])
+    page = render("sections.html.j2", title=title, sections=sections)
     write_text(folder / "report.html", page)
     return write_text(folder / "report.md", "\n".join([f"# {title}\n", *map(_markdown, sections)]))
 
@@ -235,14 +236,3 @@ def _markdown(section: Section) -> str:
         if block:
             parts.append(f"```\n{block.replace('```', '` ` `')}\n```")
     return "\n\n".join(parts) + "\n"
-
-
-def _html(section: Section) -> str:
-    parts: list[Any] = [f"<h2>{escaped(section.title)}</h2>"]
-    parts += [f"<p>{escaped(line)}</p>" for line in section.text.split("\n") if line]
-    if section.table:
-        parts.append(html_table(section.table))
-    for caption, block in section.blocks:
-        parts.append(f"<p><b>{escaped(caption)}</b></p>" if caption else "")
-        parts.append(f"<pre>{escaped(block)}</pre>" if block else "")
-    return "\n".join(parts)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rlt.errors import DataError
-from rlt.reporting.files import write_json
+from rlt.io import write_json
 
 NAME = "sizes.json"
 RL_SHARE = 0.6

@@ -27,7 +27,7 @@ class Sample:
     reference: str
     text: str
     problem: str
-    """What tells the problems of a task apart, and is the same for all samples of one."""
+    """What distinguishes the problems of a task, and is the same for all samples of one."""
     num_tokens: int | None = None
     """None where the tool does not say."""
     finish_reason: str | None = None

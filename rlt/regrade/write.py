@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlt.evaluation.summary import summarize
+from rlt.evaluation.summary import Numbers, summarize
 from rlt.evaluation.table import by_group, results
 from rlt.evaluation.verdicts import GradingPool, Ungraded
 from rlt.formats.answer import read_answer
@@ -127,7 +127,7 @@ def _theirs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def _sentences(numbers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _sentences(numbers: Mapping[str, Numbers]) -> list[str]:
     found = [
         f"Of {theirs['num_samples']} answers of {task} the tool itself calls {theirs['right']} right; "
         f"{theirs['only_ours_right']} are right here alone, {theirs['only_theirs_right']} there alone."
@@ -137,7 +137,7 @@ def _sentences(numbers: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [*found, "Which answers were cut is known only where the tool says so."]
 
 
-def _line(task: str, numbers: Mapping[str, Any]) -> Accuracy:
+def _line(task: str, numbers: Numbers) -> Accuracy:
     interval = numbers["interval_95"]
     in_percent = (100 * interval[0], 100 * interval[1]) if interval else None
     return Accuracy(task, 100 * numbers["accuracy"], in_percent)

@@ -8,9 +8,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from rlt.io import write_text
+from rlt.pages import Figure, render
 from rlt.reporting.curves import COLORS, draw
-from rlt.reporting.page import escaped, figure, html_page
-from rlt.reporting.tables import html_table
 from rlt.text import Rows
 
 
@@ -18,10 +17,8 @@ def write_budget_page(
     path: Path, title: str, advice: Sequence[str], histogram: str, tables: Sequence[tuple[str, Rows]]
 ) -> Path:
     """Return `path`, holding the page; `histogram` is SVG, `tables` are titles with their rows."""
-    sentences = "".join(f"<p>{escaped(sentence)}</p>" for sentence in advice)
-    plot = figure(histogram, "lengths", "orange: the budget; dashed: the other cutoffs")
-    sections = [f"<h2>{escaped(name)}</h2>{html_table(rows)}" for name, rows in tables]
-    return write_text(path, html_page(title, [f"<h1>{escaped(title)}</h1>", sentences, plot, *sections]))
+    plot = Figure(histogram, "lengths", "orange: the budget; dashed: the other cutoffs")
+    return write_text(path, render("budget.html.j2", title=title, advice=advice, lengths=plot, tables=tables))
 
 
 def draw_lengths(bins: Sequence[tuple[int, int, int]], cutoffs: Sequence[int], max_length: int) -> str:

@@ -16,9 +16,10 @@ from rlt.config.schema import LIKELIHOOD, OWN_STUDENTS
 from rlt.data.model_layout import read_layout
 from rlt.data.own_layout import described
 from rlt.data.owners import STUDENT
-from rlt.io import file_digest, write_text
+from rlt.io import Input, file_digest, write_text
 from rlt.rundir.metrics import NAME as METRICS_NAME
-from rlt.rundir.metrics import read_metrics, series
+from rlt.rundir.metrics import MetricsRow, read_metrics, series
+from rlt.rundir.run_json import RunJson
 from rlt.rundir.run_record import read_run
 from rlt.text import markdown, redact, without_private_paths
 
@@ -31,6 +32,8 @@ _WHAT = {
     "own thoughts.",
     "student_rl": "a student: a model that thinks first and answers then. Reinforcement learning paid it for "
     "right answers, as a grader judges them.",
+    "student_opd": "a student: a model that thinks first and answers then. It learned on completions of "
+    "its own from a teacher that had read the solution and gave each of their tokens its probability.",
     "teacher_rl": "a Reinforcement-Learned Teacher: it reads a question **and its solution** and writes an "
     "explanation. It was rewarded for how likely a frozen student then finds the solution, minus how "
     "unnatural the student finds the explanation.",
@@ -38,6 +41,7 @@ _WHAT = {
 _RECIPE_KEYS = (
     "recipe",
     "student_model",
+    "teacher_model",
     "learning_rate",
     "train_batch_size",
     "num_generations",
@@ -54,10 +58,16 @@ _BY_LIKELIHOOD = (
 )
 _OF_EXPLANATIONS = ("student_model", "answer_log_prob_coeff", "kl_penalty_reward_coeff")
 """Those of a reward that student_rl does not have."""
+_OPD_KEYS = (
+    *("teacher", "solution_in", "support", "divergence", "js_share", "top_k", "temperature", "ema_share"),
+    "ema_steps",
+)
 _METRICS = (
     "reward",
     "correct",
     "well_formed",
+    "reverse_kl",
+    "divergence",
     "r_ss",
     "r_kl",
     "missing_tag",
@@ -67,6 +77,8 @@ _METRICS = (
     "loss",
     "mean_token_accuracy",
 )
+SavedConfig = dict[str, Any]
+"""A part of config.yaml, as YAML gives it."""
 
 
 def write_card(run_dir: str | Path, *, license_id: str | None = None) -> Path:
@@ -98,7 +110,7 @@ def write_card(run_dir: str | Path, *, license_id: str | None = None) -> Path:
     return write_text(run_dir / NAME, f"---\n{header}---\n\n{without_private_paths(redact(body))}\n")
 
 
-def front_matter(run: dict[str, Any], license_id: str | None = None) -> dict[str, Any]:
+def front_matter(run: RunJson, license_id: str | None = None) -> dict[str, Any]:
     """Return the card's metadata. Base model and data are there only when they are on the Hub."""
     fields: dict[str, Any] = {
         "library_name": "transformers",
@@ -115,13 +127,13 @@ def front_matter(run: dict[str, Any], license_id: str | None = None) -> dict[str
     return fields
 
 
-def hub_name(described: dict[str, Any]) -> str | None:
+def hub_name(described: Input) -> str | None:
     """Return the Hub name of an input as run.json describes it, or None for files and folders."""
     name = str(described.get("hub") or "")
     return name if _HUB_NAME.fullmatch(name) else None
 
 
-def hub_base(described: dict[str, Any], role: str = "model") -> str | None:
+def hub_base(described: Input, role: str = "model") -> str | None:
     """Return the Hub name behind an input: its own, or what our earlier run that wrote it began with."""
     for _ in range(8):
         file = described.get("file")
@@ -132,7 +144,7 @@ def hub_base(described: dict[str, Any], role: str = "model") -> str | None:
     return None
 
 
-def _introduction(run_dir: Path, run: dict[str, Any], config: dict[str, Any]) -> str:
+def _introduction(run_dir: Path, run: RunJson, config: SavedConfig) -> str:
     stage = str(run.get("stage"))
     what = _WHAT.get(stage, f"the outcome of the stage `{stage}`.")
     if stage == "student_rl" and _pays_likelihood(config):
@@ -145,7 +157,7 @@ def _introduction(run_dir: Path, run: dict[str, Any], config: dict[str, Any]) ->
     return text
 
 
-def moving_student(config: dict[str, Any]) -> str | None:
+def moving_student(config: SavedConfig) -> str | None:
     """Return that the student of a run moved while it judged; None where it was frozen, or nobody judged."""
     student, every = config.get("student_model"), (config.get("trainer") or {}).get("ref_sync_steps")
     judges = config.get("stage") == "teacher_rl" or _pays_likelihood(config)
@@ -160,23 +172,27 @@ def moving_student(config: dict[str, Any]) -> str | None:
     )
 
 
-def _pays_likelihood(config: dict[str, Any]) -> bool:
+def _pays_likelihood(config: SavedConfig) -> bool:
     """Whether a student_rl run has paid for the solution's likelihood."""
     correctness = config.get("correctness") or {}
     is_grader = correctness.get("grader") == LIKELIHOOD or bool(correctness.get("likelihood_weight"))
     return config.get("stage") == "student_rl" and is_grader
 
 
-def facts_section(config: dict[str, Any], run: dict[str, Any], title: str = "Recipe") -> str:
+def facts_section(config: SavedConfig, run: RunJson, title: str = "Recipe") -> str:
     """Return the run's inputs and the settings among `config` that make a recipe."""
     inputs = run.get("inputs", {})
     facts = [(role.replace("_", " "), in_words(described)) for role, described in inputs.items()]
-    pays_answers = run.get("stage") == "student_rl"
+    stage = run.get("stage")
+    pays_answers, is_judged = stage == "student_rl", stage == "student_opd"
     hidden = ("kl_penalty_reward_coeff",) if _pays_likelihood(config) else _OF_EXPLANATIONS
-    keys = [key for key in _RECIPE_KEYS if not (pays_answers and key in hidden)]
+    keys = [key for key in _RECIPE_KEYS if not ((pays_answers or is_judged) and key in hidden)]
     facts += [(f"`{key}`", f"`{config[key]}`") for key in keys if config.get(key) is not None]
     if pays_answers:
         facts += [(f"`correctness.{k}`", f"`{v}`") for k, v in (config.get("correctness") or {}).items()]
+    if is_judged:
+        opd = config.get("opd") or {}
+        facts += [(f"`opd.{key}`", f"`{opd[key]}`") for key in _OPD_KEYS if opd.get(key) is not None]
     trainer = config.get("trainer") or {}
     facts += [
         (f"`trainer.{key}`", f"`{trainer[key]}`")
@@ -186,7 +202,7 @@ def facts_section(config: dict[str, Any], run: dict[str, Any], title: str = "Rec
     return f"## {title}\n\n" + markdown_table(("setting", "value"), facts) if facts else ""
 
 
-def prompts_section(run: dict[str, Any], layout: Path | None = None) -> str:
+def prompts_section(run: RunJson, layout: Path | None = None) -> str:
     """Return which prompts a run has really used and whose they are, with hashes.
 
     `layout` is the file of the model that it has trained, which knows the one text that all rows had.
@@ -205,7 +221,7 @@ def prompts_section(run: dict[str, Any], layout: Path | None = None) -> str:
     return "## Prompts\n\n" + markdown_table(("prompt", "begins", "sha256", "whose"), rows) if rows else ""
 
 
-def _trained_on(run: dict[str, Any]) -> str:
+def _trained_on(run: RunJson) -> str:
     """Return the section about the traces of a student: whose, how many, how long, and where it stops."""
     counts = run.get("trained_on")
     if not counts:
@@ -226,7 +242,7 @@ def _trained_on(run: dict[str, Any]) -> str:
     return "## Trained on\n\n" + markdown_table(("", ""), facts)
 
 
-def in_words(described: dict[str, Any]) -> str:
+def in_words(described: Input) -> str:
     """Return an input in words: a Hub name with its commit, or a local name with the start of its hash."""
     if name := described.get("hub"):
         commit = described.get("commit") or described.get("revision")
@@ -235,7 +251,7 @@ def in_words(described: dict[str, Any]) -> str:
     return f"`{place.name}` (local, sha256 {str(described.get('sha256'))[:12]}…)"
 
 
-def _results(rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
+def _results(rows: list[MetricsRow], run: RunJson) -> str:
     lines = []
     for key in _METRICS:
         for name, label in ((key, key), (f"eval_{key}", f"held out: {key}")):
@@ -248,7 +264,7 @@ def _results(rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
     return "## Metrics\n\n" + markdown_table(("metric", "first", "last", "at step"), lines) + cost
 
 
-def command_section(run: dict[str, Any]) -> str:
+def command_section(run: RunJson) -> str:
     """Return what was typed, at which commit."""
     code = run.get("code", {})
     lines = [f"git checkout {code['commit']}"] if code.get("commit") else []
@@ -257,13 +273,13 @@ def command_section(run: dict[str, Any]) -> str:
     return f"## To run it again\n\n```\n{text}\n```\n\n{note}"
 
 
-def versions_section(run: dict[str, Any]) -> str:
+def versions_section(run: RunJson) -> str:
     """Return the versions that the run has recorded."""
     names = ", ".join(f"{name} {version}" for name, version in run.get("versions", {}).items())
     return f"## Versions\n\nrlt {run.get('code', {}).get('package')}, {names}." if names else ""
 
 
-def _licence(run: dict[str, Any], license_id: str | None) -> str:
+def _licence(run: RunJson, license_id: str | None) -> str:
     if license_id:
         return f"## Licence\n\nThese weights: {license_id}."
     base = hub_base(run.get("inputs", {}).get("model", {}))

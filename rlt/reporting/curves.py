@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rlt.config.schema import BENCHMARKS, LOCAL_TASK
-from rlt.rundir.metrics import series
+from rlt.rundir.metrics import MetricsRow, series
 from rlt.surroundings.timeline import PHASES
 
 COLORS = ("#1f5fa8", "#c2571a", "#2d8050", "#7d4fa3", "#8a8a8a", "#d9a441", "#00838f", "#a0305a")
@@ -41,6 +40,12 @@ _COMPONENT = "component/"
 PANELS = (
     Panel("reward", ("reward",), "mean over the batch; of explanations it is r_ss - r_kl + format"),
     Panel("right answers", ("correct",), "share of completions that a grader takes for right"),
+    Panel(
+        "distance from the teacher",
+        ("reverse_kl", "divergence"),
+        "a token: log p of student less teacher on the samples, and the divergence of the loss",
+    ),
+    Panel("log p of the samples", ("student_logprob", "teacher_logprob"), "mean of a token"),
     Panel(
         "r_ss",
         ("r_ss", "r_ss_alone"),
@@ -80,7 +85,7 @@ PANELS = (
 )
 
 
-def panels_of(rows: list[dict[str, Any]]) -> list[Panel]:
+def panels_of(rows: list[MetricsRow]) -> list[Panel]:
     """Return the panels that a run has something to show in; components of the reward get one each."""
     shown = [panel for panel in PANELS if any(_is_logged(rows, key) for key in panel.keys)]
     shown += [panel for task in _benchmarks(rows) for panel in _panels_of_benchmark(task)]
@@ -88,7 +93,7 @@ def panels_of(rows: list[dict[str, Any]]) -> list[Panel]:
     return [*shown, *(Panel(name, (name,), "before its weight; added to the reward") for name in names)]
 
 
-def _benchmarks(rows: list[dict[str, Any]]) -> list[str]:
+def _benchmarks(rows: list[MetricsRow]) -> list[str]:
     """Return the benchmarks that were answered while training, also those of evaluate.benchmarks."""
     keys = {key.removeprefix("eval_") for row in rows for key in row if key.startswith("eval_")}
     tasks = {key.removesuffix("_accuracy") for key in keys if key.endswith("_accuracy")}
@@ -105,7 +110,7 @@ def _panels_of_benchmark(task: str) -> tuple[Panel, Panel]:
     )
 
 
-def draw_panel(rows: list[dict[str, Any]], panel: Panel) -> str:
+def draw_panel(rows: list[MetricsRow], panel: Panel) -> str:
     """Return a panel as a standalone SVG document."""
 
     def plot(axes: Axes) -> None:
@@ -139,7 +144,7 @@ def draw(plot: Callable[[Axes], None], size: tuple[float, float]) -> str:
     return buffer.getvalue().decode()
 
 
-def _draw_metric(axes: Axes, rows: list[dict[str, Any]], key: str, color: str) -> None:
+def _draw_metric(axes: Axes, rows: list[MetricsRow], key: str, color: str) -> None:
     steps, values, _ = series(rows, key)
     if len(steps) > _SMOOTH_ABOVE:
         axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
@@ -160,7 +165,7 @@ def _draw_metric(axes: Axes, rows: list[dict[str, Any]], key: str, color: str) -
     )
 
 
-def _draw_missing(axes: Axes, rows: list[dict[str, Any]], keys: list[str]) -> None:
+def _draw_missing(axes: Axes, rows: list[MetricsRow], keys: list[str]) -> None:
     bad = sorted({step for key in keys for name in (key, f"eval_{key}") for step in series(rows, name)[2]})
     if bad:
         axes.plot(
@@ -184,5 +189,5 @@ def running_mean(values: list[float], half_window: int) -> list[float]:
     return means
 
 
-def _is_logged(rows: list[dict[str, Any]], key: str) -> bool:
+def _is_logged(rows: list[MetricsRow], key: str) -> bool:
     return any(steps or bad for steps, _, bad in (series(rows, key), series(rows, f"eval_{key}")))

@@ -13,6 +13,7 @@ from rlt.data.kept import REPEATED
 from rlt.io import write_text
 from rlt.reporting.card import (
     NAME,
+    SavedConfig,
     command_section,
     facts_section,
     hub_name,
@@ -21,6 +22,7 @@ from rlt.reporting.card import (
     prompts_section,
     versions_section,
 )
+from rlt.rundir.run_json import RunJson
 from rlt.rundir.run_record import read_run
 from rlt.text import redact, without_private_paths
 
@@ -99,7 +101,7 @@ def write_selection_card(run_dir: str | Path) -> Path:
 
 def _write(
     run_dir: Path,
-    run: dict[str, Any],
+    run: RunJson,
     data_file: str,
     introduction: str,
     sections: tuple[str, ...],
@@ -124,7 +126,7 @@ def _write(
     return write_text(run_dir / NAME, f"---\n{header}---\n\n{without_private_paths(redact(body))}\n")
 
 
-def _overlap_section(run_dir: Path, data: dict[str, Any]) -> str:
+def _overlap_section(run_dir: Path, data: SavedConfig) -> str:
     """Return what was compared with what, and how many rows share text; empty where nothing was."""
     path = run_dir / OVERLAP_FILE
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
@@ -147,11 +149,11 @@ def overlap_text(found: Sequence[str], data: Mapping[str, Any], title: str = "##
     )
 
 
-def _config(run_dir: Path) -> dict[str, Any]:
+def _config(run_dir: Path) -> SavedConfig:
     return yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
 
 
-def _teacher_run(run: dict[str, Any]) -> str:
+def _teacher_run(run: RunJson) -> str:
     """Return where the teacher comes from, if a run of this project has written it."""
     folder = run["inputs"]["teacher"].get("folder")
     if not folder or not (Path(folder) / "run.json").is_file():

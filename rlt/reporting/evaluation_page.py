@@ -13,11 +13,9 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from rlt.pages import Figure, script
 from rlt.reporting.evaluation_plots import CUT, OUTCOMES, RIGHT, WRONG, draw_lengths
-from rlt.reporting.page import escaped, figure
-from rlt.reporting.pager import SCRIPT, STYLE, Entry, pager
-from rlt.reporting.run_page import configuration, facts, to_run_again, versions, write_run_page
-from rlt.reporting.tables import html_table, named_values
+from rlt.reporting.run_page import facts, write_run_page
 from rlt.rundir.run_record import read_run
 from rlt.text import Rows, shorten_middle
 
@@ -25,9 +23,6 @@ Row = Mapping[str, Any]
 LONGEST_QUESTION, LONGEST_ANSWER, LONGEST_READ = 3000, 8000, 300
 """Characters shown of a question, an answer, and what was read in it."""
 DIFFER = "graders differ"
-_STYLE = """
-.wide { grid-template-columns: repeat(auto-fill, minmax(min(480px, 100%), 1fr)) }
-"""
 _ORIGINS = ("model", "data", "code", "vllm_servers")
 _VERSIONS = "libraries"
 _PRIVATE = "Not shown: the question is private, and an answer may quote it."
@@ -70,21 +65,27 @@ def write_evaluation_page(run_dir: Path, results: Results, num_samples: int) -> 
     counted = [count(row) for _, row in _read(path)]
     chosen = frozenset(choose(counted, num_samples))
     answers = [(counted[i], row) for i, row in _read(path, chosen)]
-    sections = [
-        f"<p>{escaped(results.model)}</p>",
-        _numbers(results),
-        _lengths(counted),
-        _counts("Finish reasons", "finish reason", [(c.task, c.finish_reason, c.outcome) for c in counted]),
-        _counts("Rules that found the answer", "rule", [(c.task, c.rule, c.outcome) for c in counted]),
-        _answers(answers, len(counted)),
-        facts("Protocol", protocol),
-        facts("What the numbers go back to", origins),
-        to_run_again(run),
-        versions(run),
-        configuration(run_dir / "config.yaml"),
-    ]
+    plots = [Figure(svg, "accuracies", "accuracy with its 95 % interval") for svg in results.accuracies]
+    reasons = [(c.task, c.finish_reason, c.outcome) for c in counted]
+    rules = [(c.task, c.rule, c.outcome) for c in counted]
     return write_run_page(
-        run_dir, run, sections, note=f"{len(counted):,} answers", style=_STYLE + STYLE, script=SCRIPT
+        run_dir,
+        run,
+        "evaluation.html.j2",
+        note=f"{len(counted):,} answers",
+        script=script("pager.js"),
+        results=results,
+        accuracies=plots,
+        lengths=_lengths(counted),
+        counts=[
+            ("Finish reasons", _counts("finish reason", reasons)),
+            ("Rules that found the answer", _counts("rule", rules)),
+        ],
+        entries=[_entry(one, row) for one, row in answers],
+        filters=_filters([one for one, _ in answers]),
+        note_on_answers=_note(len(answers), len(counted)),
+        protocol=facts(protocol),
+        origins=facts(origins),
     )
 
 
@@ -119,21 +120,7 @@ def _read(path: Path, only: frozenset[int] | None = None) -> Iterator[tuple[int,
                 yield place, json.loads(line)
 
 
-def _numbers(results: Results) -> str:
-    plots = "".join(
-        figure(svg, "accuracies", "accuracy with its 95 % interval") for svg in results.accuracies
-    )
-    table, how = html_table(results.table), f"<p class='label'>{escaped(results.how)}</p>"
-    parts = [f'<h2>Result</h2>{table}{how}<div class="grid wide">{plots}</div>']
-    if len(results.groups) > 1:
-        parts.append(f"<h2>By groups of problems</h2>{html_table(results.groups)}")
-    if results.published:
-        legend = f"<p class='label'>{escaped(results.legend)} Hollow marks in the plots.</p>"
-        parts.append(f"<h2>Beside published results</h2>{html_table(results.published)}{legend}")
-    return "".join(parts)
-
-
-def _lengths(counted: Sequence[Counted]) -> str:
+def _lengths(counted: Sequence[Counted]) -> list[Figure]:
     """Return a histogram for each task."""
     by_task: dict[str, dict[str, list[int]]] = defaultdict(lambda: {outcome: [] for outcome in OUTCOMES})
     for one in counted:
@@ -143,12 +130,11 @@ def _lengths(counted: Sequence[Counted]) -> str:
     for task, lengths in by_task.items():
         of_all = [length for of_outcome in lengths.values() for length in of_outcome]
         note = f"mean {fmean(of_all):,.0f}, median {median(of_all):,.0f}, longest {max(of_all):,} tokens"
-        figures.append(figure(draw_lengths(task, lengths), f"lengths in {task}", note))
-    note = "<p class='label'>Cut: an answer that its length ended before it was right.</p>"
-    return f'<h2>Lengths</h2><div class="grid">{"".join(figures)}</div>{note}'
+        figures.append(Figure(draw_lengths(task, lengths), f"lengths in {task}", note))
+    return figures
 
 
-def _counts(title: str, what: str, answers: Iterable[tuple[str, str, str]]) -> str:
+def _counts(what: str, answers: Iterable[tuple[str, str, str]]) -> Rows:
     """Return a table of how the answers of each task ended, by name; `answers` are task, name, outcome."""
     tally: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     for task, name, outcome in answers:
@@ -160,21 +146,32 @@ def _counts(title: str, what: str, answers: Iterable[tuple[str, str, str]]) -> s
             numbers = [f"{outcomes[outcome]}" for outcome in OUTCOMES]
             share = f"{100 * outcomes.total() / total:.1f} %"
             rows.append([task, name, f"{outcomes.total()}", share, *numbers])
-    return f"<h2>{escaped(title)}</h2>{html_table(rows)}"
+    return rows
 
 
-def _answers(answers: Sequence[tuple[Counted, Row]], total: int) -> str:
-    """Return the section with the chosen answers."""
-    if not answers:
-        return ""
-    tasks = list(dict.fromkeys(counted.task for counted, _ in answers))
-    verdicts = [*OUTCOMES, DIFFER] if any(counted.differs for counted, _ in answers) else list(OUTCOMES)
-    entries = [_entry(counted, row) for counted, row in answers]
-    note = (
-        f"<p class='label'>{len(answers):,} of {total:,}: of each task and verdict equally many, where there "
-        "are, evenly spread. Long texts are shortened in their middle; samples.jsonl has them whole.</p>"
+def _filters(shown: Sequence[Counted]) -> dict[str, list[str]]:
+    """Return by what the shown answers can be chosen."""
+    verdicts = [*OUTCOMES, DIFFER] if any(one.differs for one in shown) else list(OUTCOMES)
+    return {"task": list(dict.fromkeys(one.task for one in shown)), "verdict": verdicts}
+
+
+def _note(num_shown: int, total: int) -> str:
+    return (
+        f"{num_shown:,} of {total:,}: of each task and verdict equally many, where there are, evenly spread. "
+        "Long texts are shortened in their middle; samples.jsonl has them whole."
     )
-    return f"<h2>Answers</h2>{note}{pager(entries, {'task': tasks, 'verdict': verdicts})}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An answer to look at, and the words that find it by the name of a filter."""
+
+    place: str
+    read: Sequence[tuple[str, str]]
+    texts: Mapping[str, str]
+    look: str
+    words: Mapping[str, Sequence[str]]
+    """No word holds a `|`; names are lower-case letters."""
 
 
 def _entry(counted: Counted, row: Row) -> Entry:
@@ -196,11 +193,9 @@ def _entry(counted: Counted, row: Row) -> Entry:
     }
     if row["question"] is None:
         texts = {"question and answer": _PRIVATE}
-    blocks = (f'<div class="label">{label}</div><pre>{escaped(text)}</pre>' for label, text in texts.items())
     look = "sample" if counted.outcome == RIGHT else "sample worst"
-    body = f'<div class="label">{escaped(place)}</div>{named_values(read)}{"".join(blocks)}'
     words = (counted.outcome, DIFFER) if counted.differs else (counted.outcome,)
-    return Entry(body, look, {"task": (counted.task,), "verdict": words})
+    return Entry(place, read, texts, look, {"task": (counted.task,), "verdict": words})
 
 
 def _tokens(num: int | None) -> str:

@@ -10,15 +10,14 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Protocol
 
-from rlt.rundir.metrics import series
-from rlt.rundir.samples import read_samples, sample_files
+from rlt.io import Input
+from rlt.rundir.metrics import MetricsRow, series
+from rlt.rundir.run_json import RunJson
+from rlt.rundir.samples import SampleRow, read_samples, sample_files
 from rlt.surroundings.timeline import PHASES
 from rlt.text import Rows
-
-Run = Mapping[str, Any]
-Row = Mapping[str, Any]
 
 
 class Change(Protocol):
@@ -47,7 +46,7 @@ _MEASURES = ("reward", "r_ss", "r_kl")
 _HELD_OUT = "eval_"
 
 
-def sentences(run_dir: Path, run: Run, rows: list[dict[str, Any]], paired: Paired) -> list[str]:
+def sentences(run_dir: Path, run: RunJson, rows: list[MetricsRow], paired: Paired) -> list[str]:
     """Return what was trained, and what is known of its effect."""
     return [
         _trained(run, rows),
@@ -55,7 +54,7 @@ def sentences(run_dir: Path, run: Run, rows: list[dict[str, Any]], paired: Paire
     ]
 
 
-def _trained(run: Run, rows: list[dict[str, Any]]) -> str:
+def _trained(run: RunJson, rows: list[MetricsRow]) -> str:
     inputs = run.get("inputs", {})
     steps = max((row["step"] for row in rows), default=0)
     of = {role: _name(found) for role, found in inputs.items() if found}
@@ -68,7 +67,7 @@ def _trained(run: Run, rows: list[dict[str, Any]]) -> str:
     return f"{words}: {steps:,} step{'s' * (steps != 1)}{state}."
 
 
-def _name(found: Mapping[str, Any]) -> str:
+def _name(found: Input) -> str:
     """Return how a model or dataset is called: its Hub name, or the last part of its path."""
     place = found.get("hub") or found.get("folder") or found.get("file") or "?"
     return str(place) if found.get("hub") else Path(str(place)).name
@@ -96,7 +95,7 @@ def _held_out(run_dir: Path, paired: Paired) -> list[str]:
     return lines
 
 
-def by_problem(rows: list[dict[str, Any]], name: str) -> dict[str, float]:
+def by_problem(rows: list[SampleRow], name: str) -> dict[str, float]:
     """Return the mean of a column for each problem that has a finite one."""
     found: dict[str, list[float]] = defaultdict(list)
     for row in rows:
@@ -112,7 +111,7 @@ def _verdict(change: Change) -> str:
     return "a decrease by more than noise" if change.high < 0 else "no more than noise"
 
 
-def _held_out_loss(rows: list[dict[str, Any]]) -> list[str]:
+def _held_out_loss(rows: list[MetricsRow]) -> list[str]:
     steps, values, _ = series(rows, "eval_loss")
     if not steps:
         return []
@@ -122,7 +121,7 @@ def _held_out_loss(rows: list[dict[str, Any]]) -> list[str]:
     return [f"Held-out loss: {change}; one number for all rows, so without an interval."]
 
 
-def _nothing_held_out(run: Run) -> str:
+def _nothing_held_out(run: RunJson) -> str:
     settings = (
         "data.eval_path and trainer.eval_steps" if str(run.get("stage")).endswith("rl") else "data.eval_path"
     )
@@ -132,7 +131,7 @@ def _nothing_held_out(run: Run) -> str:
     )
 
 
-def times(rows: list[dict[str, Any]]) -> Rows:
+def times(rows: list[MetricsRow]) -> Rows:
     """Return the mean seconds of each phase of a logged step with their share of it; () if none is known.
 
     Phases may overlap, so the shares may add up to more than 100 %.

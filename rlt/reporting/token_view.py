@@ -11,35 +11,22 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from rlt.io import write_text
-from rlt.reporting.page import escaped, html_page
+from rlt.pages import render
 from rlt.rewards.look import ExplanationToken, SolutionToken, TokenView
 from rlt.text import printable, shorten_middle
 
 FULL_COLOUR = 5.0
 """Nats at which a colour is at its strongest."""
 _UP, _DOWN, _DARK = (31, 95, 168), (214, 106, 16), (94, 60, 153)
-"""Blue and orange for either side of zero, which colour-blind readers tell apart; violet for improbable."""
+"""Blue and orange for either side of zero, distinct for colour-blind readers; violet for improbable."""
 _NUM_EXTREMES = 5
 _TERMINAL_TOKENS = 600
-
-_STYLE = """
-.tokens { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.9; padding: 10px;
- border: 1px solid var(--line); font: 14px/1.9 ui-monospace, monospace; unicode-bidi: isolate }
-.tokens span { padding: 2px 0; border-radius: 2px }
-.tokens .extreme { outline: 2px solid var(--ink) }
-.tokens sup { font: bold 10px system-ui; padding-left: 1px }
-.gain:checked ~ .tokens span { background: var(--gain) }
-.with:checked ~ .tokens span { background: var(--with) }
-.without:checked ~ .tokens span { background: var(--without) }
-.side { display: flex; flex-wrap: wrap; gap: 40px } .side > div { min-width: 260px }
-section { border-top: 3px solid var(--ink); margin-top: 34px; padding-top: 4px }
-nav a { display: block }
-"""
 
 
 @dataclass(frozen=True)
@@ -52,20 +39,13 @@ class Shown:
 
 def write_token_page(path: Path, heading: str, shown: Sequence[Shown]) -> Path:
     """Return `path`, holding a page of the views."""
-    links = "".join(f'<a href="#view{i}">{escaped(_title(item))}</a>' for i, item in enumerate(shown))
-    about = (
-        "<p>Solution tokens: blue where the explanation made them likelier to the student, orange where less "
-        "likely. Explanation tokens: orange where the teacher finds them likelier than the student does "
-        "(without a teacher: where the student is surprised), blue where the student would rather have "
-        f"sampled them. Full colour at {FULL_COLOUR:g} nats.</p>"
-    )
-    body = [f"<h1>{escaped(heading)}</h1>", about, f"<nav>{links}</nav>"]
-    body += [_section(index, item) for index, item in enumerate(shown)]
-    return write_text(path, html_page(heading, body, _STYLE))
+    views = [_view(item) for item in shown]
+    page = render("tokens.html.j2", title=heading, full_colour=f"{FULL_COLOUR:g}", views=views)
+    return write_text(path, page)
 
 
 def print_token_view(item: Shown, console: Console) -> None:
-    """Print a view; without colours the lists of the extreme tokens still tell."""
+    """Print a view; without colours there are still the lists of the extreme tokens."""
     view = item.view
     console.rule(printable(_title(item)))
     console.print(Text(shorten_middle(printable(view.problem.question), 600)), highlight=False)
@@ -84,61 +64,43 @@ def _title(item: Shown) -> str:
     return f"{item.title} · problem {view.problem.id} · {view.student} · reward {view.score.reward:.4g}"
 
 
-def _section(index: int, item: Shown) -> str:
+def _view(item: Shown) -> dict[str, Any]:
+    """Return what the template shows of a view."""
     view = item.view
     lowest = _place(view.solution, lambda t: t.logprob)
     highest = _place(view.explanation, lambda t: -t.divergence)
-    solution = "".join(
-        _token(
-            t.text,
-            {
-                "gain": _two_sided(t.gain),
-                "with": _one_sided(t.logprob),
-                "without": _one_sided(t.logprob_without),
-            },
-            f"with {_chance(t.logprob)} · without {_chance(t.logprob_without)} · gain {t.gain:+.3f}",
-            "min" if i == lowest else "",
-        )
-        for i, t in enumerate(view.solution)
-    )
-    explanation = "".join(
-        _token(
-            t.text,
-            {"gain": _two_sided(-t.divergence)},
-            f"divergence {t.divergence:+.3f} · student {_chance(t.student)}"
-            + ("" if t.teacher is None else f" · teacher {_chance(t.teacher)}"),
-            "max" if i == highest else "",
-        )
-        for i, t in enumerate(view.explanation)
-    )
-    choices = "".join(
-        f'<input type="radio" class="{name}" name="s{index}" id="{name}{index}"'
-        f"{' checked' * (name == 'gain')}>"
-        f'<label for="{name}{index}">{label}</label> '
-        for name, label in (
-            ("gain", "gain"),
-            ("with", "log p with the explanation"),
-            ("without", "log p without it"),
-        )
-    )
-    return (
-        f'<section id="view{index}"><h2>{escaped(_title(item))}</h2>'
-        f'<div class="label">question</div><pre>{escaped(view.problem.question)}</pre>'
-        f"{_table(_components(view))}"
-        f'<h3>Solution</h3><div>{choices}<div class="tokens" role="text">{solution}</div></div>'
-        f'<h3>Explanation</h3><div><input type="radio" class="gain" hidden checked>'
-        f'<div class="tokens" role="text">{explanation or "(no token)"}</div></div>'
-        f'<div class="side"><div><h3>Hardest for the student</h3>{_table(_hardest(view.solution))}</div>'
-        f"<div><h3>Most unnatural</h3>{_table(_unnatural(view.explanation))}</div></div></section>"
-    )
+    return {
+        "title": _title(item),
+        "question": view.problem.question,
+        "components": _components(view),
+        "solution": [_of_solution(t, "min" if i == lowest else "") for i, t in enumerate(view.solution)],
+        "explanation": [
+            _of_explanation(t, "max" if i == highest else "") for i, t in enumerate(view.explanation)
+        ],
+        "hardest": _hardest(view.solution),
+        "unnatural": _unnatural(view.explanation),
+    }
 
 
-def _token(text: str, colours: dict[str, tuple[int, ...]], title: str, mark: str) -> str:
+def _of_solution(token: SolutionToken, mark: str) -> dict[str, str]:
+    colours = {
+        "gain": _two_sided(token.gain),
+        "with": _one_sided(token.logprob),
+        "without": _one_sided(token.logprob_without),
+    }
+    chances = f"with {_chance(token.logprob)} · without {_chance(token.logprob_without)}"
+    return _token(token.text, colours, f"{chances} · gain {token.gain:+.3f}", mark)
+
+
+def _of_explanation(token: ExplanationToken, mark: str) -> dict[str, str]:
+    title = f"divergence {token.divergence:+.3f} · student {_chance(token.student)}"
+    title += "" if token.teacher is None else f" · teacher {_chance(token.teacher)}"
+    return _token(token.text, {"gain": _two_sided(-token.divergence)}, title, mark)
+
+
+def _token(text: str, colours: dict[str, tuple[int, ...]], title: str, mark: str) -> dict[str, str]:
     style = ";".join(f"--{name}:{_css(colour)}" for name, colour in colours.items())
-    extreme = ' class="extreme"' if mark else ""
-    shown = escaped(text).replace("\n", "↵\n")
-    note = f"<sup>{mark}</sup>" if mark else ""
-    return f'<span{extreme} style="{style}" title="{escaped(text)!s}: {title}">{shown}{note}</span>'
+    return {"text": text.replace("\n", "↵\n"), "style": style, "title": f"{text}: {title}", "mark": mark}
 
 
 def _components(view: TokenView) -> list[list[str]]:
@@ -174,14 +136,6 @@ def _context(tokens: Sequence[SolutionToken] | Sequence[ExplanationToken], place
 def _list_text(rows: Iterable[Sequence[str]]) -> str:
     lines = [f"  {printable(row[0]):<48}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows]
     return "\n".join(lines) + "\n"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    def cells(row: Sequence[str], tag: str) -> str:
-        numbers = "".join(f'<{tag} class="n">{escaped(cell)}</{tag}>' for cell in row[1:])
-        return f"<tr><{tag}>{escaped(row[0])}</{tag}>{numbers}</tr>"
-
-    return f"<table>{cells(rows[0], 'th')}{''.join(cells(row, 'td') for row in rows[1:])}</table>"
 
 
 def _coloured(

@@ -84,7 +84,7 @@ class LikelihoodReward:
     """The `Reward` of the method, from one student or several.
 
     `combine` is `mean` (by weight) or `min` (the student with the lowest r_SS - r_KL decides). With several
-    students the parts `NAME/r_ss` and `NAME/r_kl` tell them apart. `share` brings together the rows of all
+    students the parts `NAME/r_ss` and `NAME/r_kl` are those of each. `share` brings together the rows of all
     processes, where explanations of a problem are compared with each other (RewardSpec.group).
     """
 

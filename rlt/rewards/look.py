@@ -1,7 +1,7 @@
 """A reward token by token: what each one was worth to a student, and what the explanation changed.
 
 The same forward pass as the reward's gives the tokens of solution and explanation; one more, with nothing
-between the thought tags, tells what the student thought of the solution before.
+between the thought tags, shows what the student thought of the solution before.
 """
 
 from __future__ import annotations

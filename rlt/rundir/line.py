@@ -1,4 +1,4 @@
-"""What one line tells of a training step. Light: no library is loaded."""
+"""A training step in one line. Light: no library is loaded."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from rlt.surroundings.timeline import PHASES
 LINE_KEYS = (
     ("reward", "reward"),
     ("correct", "correct"),
+    ("reverse_kl", "reverse_kl"),
+    ("divergence", "divergence"),
     ("r_ss", "r_ss"),
     ("r_kl", "r_kl"),
     ("missing_tag", "no tag"),

@@ -22,6 +22,8 @@ from rlt.io import set_aside, to_json, write_text
 log = logging.getLogger(__name__)
 
 NAME = "metrics.jsonl"
+MetricsRow = dict[str, Any]
+"""`step`, `epoch` and `time`, then any metric by its name: a number, or null where it was none."""
 
 
 class MetricsFile(TrainerCallback):
@@ -70,9 +72,9 @@ class MetricsFile(TrainerCallback):
         return path
 
 
-def metrics_row(step: int, epoch: float | None, seconds: float, logs: dict[str, Any]) -> dict[str, Any]:
+def metrics_row(step: int, epoch: float | None, seconds: float, logs: MetricsRow) -> MetricsRow:
     """Return one line of metrics.jsonl as a dict."""
-    row: dict[str, Any] = {"step": step, "epoch": epoch, "time": round(seconds, 3)}
+    row: MetricsRow = {"step": step, "epoch": epoch, "time": round(seconds, 3)}
     non_finite = []
     for key in sorted(logs):
         if key in row:  # transformers repeats the epoch among the metrics
@@ -97,11 +99,11 @@ def prepare_metrics(path: Path, step: int) -> float:
     return max((row["time"] for row in rows), default=0.0)
 
 
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+def read_metrics(path: str | Path) -> list[MetricsRow]:
     """Return the lines of a metrics.jsonl. A last line that a crash cut short is skipped."""
     path = Path(path)
     lines = path.read_text(encoding="utf-8").split("\n")
-    rows: list[dict[str, Any]] = []
+    rows: list[MetricsRow] = []
     for number, line in enumerate(lines, start=1):
         if not line:
             continue
@@ -115,7 +117,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def series(rows: list[dict[str, Any]], key: str) -> tuple[list[int], list[float], list[int]]:
+def series(rows: list[MetricsRow], key: str) -> tuple[list[int], list[float], list[int]]:
     """Return steps and values of a metric in order of steps, and the steps where it was not finite.
 
     A step that was logged twice (evaluation repeated after a resume) counts with its last value.

@@ -13,7 +13,7 @@ import logging
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from rlt.io import write_json
 from rlt.surroundings.clock import boot, since_boot
@@ -27,6 +27,23 @@ _REPEAT_AFTER = 1.0
 """Seconds before the same phase of a later step is written: fast steps must not wait for a file."""
 
 
+class NowJson(TypedDict):
+    """What now.json holds. Times are seconds."""
+
+    phase: str
+    since: float
+    """Since 1970, when the phase was entered."""
+    step: int | None
+    """The one under way."""
+    of: int | None
+    written: float
+    spent: dict[str, float]
+    """In each phase before this one."""
+    boot: NotRequired[str]
+    entered: NotRequired[float]
+    """Since the boot that `boot` names; no change of the wall clock moves it."""
+
+
 class Now:
     """The now.json of a run directory, written by the main process."""
 
@@ -34,12 +51,14 @@ class Now:
         self._path = Path(directory) / NAME
         self._written = 0.0
         self._is_on = True
-        earlier = read_now(Path(directory)) or {}  # of this run: an earlier start has left its file
-        self._phase = str(earlier.get("phase", ""))
-        is_here = earlier.get("boot") == boot()
-        self._entered = float(earlier["entered"]) if is_here else since_boot() if earlier else 0.0
-        self._since = float(earlier.get("since", 0.0))
-        self._spent: dict[str, float] = earlier.get("spent", {})
+        earlier = read_now(Path(directory))  # of this run: an earlier start has left its file
+        self._phase = earlier["phase"] if earlier else ""
+        if earlier and "entered" in earlier and earlier.get("boot") == boot():
+            self._entered = earlier["entered"]
+        else:
+            self._entered = since_boot() if earlier else 0.0
+        self._since = earlier["since"] if earlier else 0.0
+        self._spent = earlier["spent"] if earlier else {}
 
     def enter(self, phase: str, step: int | None = None, of: int | None = None) -> None:
         """Write what begins now; if the disk is full, now.json is no longer updated and the run continues."""
@@ -52,7 +71,7 @@ class Now:
         elif now - self._written < _REPEAT_AFTER:
             return
         self._written = now
-        state = {
+        state: NowJson = {
             "phase": phase,
             "since": round(self._since, 2),
             "step": step,
@@ -83,7 +102,7 @@ class Now:
         self._phase, self._spent = "", {}
 
 
-def read_now(directory: Path) -> dict[str, Any] | None:
+def read_now(directory: Path) -> NowJson | None:
     """Return the last state that a run wrote, None if there is none or it cannot be read."""
     try:
         state = json.loads((directory / NAME).read_text(encoding="utf-8"))
@@ -93,8 +112,10 @@ def read_now(directory: Path) -> dict[str, Any] | None:
     return state if isinstance(state, dict) and known <= state.keys() else None
 
 
-def seconds_in_phase(state: dict[str, Any]) -> float:
+def seconds_in_phase(state: NowJson) -> float:
     """Return how long the phase has lasted; by the wall clock if another machine wrote the state."""
-    is_here = state.get("boot") == boot()
-    seconds = since_boot() - state["entered"] if is_here else time.time() - state["since"]
+    if "entered" in state and state.get("boot") == boot():
+        seconds = since_boot() - state["entered"]
+    else:
+        seconds = time.time() - state["since"]
     return round(max(seconds, 0.0), 1)

@@ -43,6 +43,8 @@ def fixed_traits(config: Config) -> dict[str, Any]:
     traits = {"stage": config.stage, "LoRA": shape if lora.rank else "off"}
     if stage_of(config).is_rl and trainer.beta:
         traits["reference"] = "moving" if trainer.ref_sync_steps else "fixed"
+    if config.stage == "student_opd":
+        traits["teacher"] = config.opd.teacher
     if config.stage == "teacher_rl":
         for student in config.reward.students:
             setting = f"reward.students.{student.name}.prompt"
@@ -89,6 +91,8 @@ def sources(config: Config) -> dict[str, Source]:
     }
     for student in frozen_students(config):
         found["student" if student.name == FIRST else f"student {student.name}"] = student.model
+    if config.stage == "student_opd" and config.opd.teacher == "model":
+        found["teacher"] = config.teacher_model
     return {role: source for role, source in found.items() if source}
 
 
@@ -136,8 +140,8 @@ def require_same_origin(config: Config) -> None:
     if changed:
         raise CheckpointError(
             f"the run cannot continue from {checkpoint}, because what it is made of has changed: "
-            f"{', '.join(sorted(changed))}; give what it had before, or start anew without resume_from in "
-            "another output_dir"
+            f"{', '.join(sorted(changed))}; give what it had before, or start a new run without resume_from "
+            "in another output_dir"
         )
     noted += _changed_versions(before)
     if noted:

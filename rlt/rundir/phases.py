@@ -21,7 +21,7 @@ class Phases(TrainerCallback):
         self._state: TrainerState | None = None
 
     def enter(self, phase: str) -> None:
-        """Tell what begins now."""
+        """Record what begins now."""
         if self._now is None:
             return
         if self._state is None:

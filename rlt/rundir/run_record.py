@@ -1,8 +1,8 @@
 """run.json: what ran, from what, on what, with which versions, and how it ended.
 
 Never holds environment variables; arguments that look like secrets are masked. A process that was killed
-cannot write its own end: `finish_abandoned` (called by the parent process) does, and `read_run` tells such a
-run apart.
+cannot write its own end: `finish_abandoned` (called by the parent process) does, and `read_run` recognises
+such a run apart.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import psutil
 
 import rlt
 from rlt.errors import ConfigError, DataError, Paused
 from rlt.io import describe_input, file_digest, write_json
+from rlt.rundir.run_json import Code, Ended, Process, RunJson
 from rlt.text import redact, timestamp
 
 logger = logging.getLogger(__name__)
@@ -73,11 +74,11 @@ class RunRecord:
     An error in the block is recorded as `failed` with one line, Ctrl-C as `interrupted`; both travel on.
     """
 
-    def __init__(self, directory: Path, fields: dict[str, Any], is_main: bool) -> None:
+    def __init__(self, directory: Path, fields: RunJson | None, is_main: bool) -> None:
         self._path = directory / NAME
         self._is_main = is_main
         self._clock = time.monotonic()
-        self.fields = fields
+        self.fields: RunJson = fields or {"stage": "", "status": "running"}  # of other processes
         self._write()
 
     @classmethod
@@ -97,9 +98,9 @@ class RunRecord:
         """
         directory = Path(directory)
         if not is_main:
-            return cls(directory, {}, is_main=False)
+            return cls(directory, None, is_main=False)
         gpus = gpu_names()
-        fields = {
+        fields: RunJson = {
             "stage": stage,
             "status": "running",
             "started": timestamp(),
@@ -122,7 +123,7 @@ class RunRecord:
 
     def update(self, **fields: Any) -> None:
         """Add fields (results, costs, what was skipped) to run.json at once."""
-        self.fields.update(fields)
+        self.fields = cast(RunJson, {**self.fields, **fields})
         self._write()
 
     def finish(self, status: str, error: str | None = None) -> None:
@@ -130,14 +131,15 @@ class RunRecord:
         if not self._is_main:
             return
         seconds = time.monotonic() - self._clock
-        for role, described in self.fields["inputs"].items():
-            if described.get("hub") and not described["commit"]:  # known only after the download
-                self.fields["inputs"][role] = describe_input((described["hub"], described["revision"]))
+        inputs = self.fields.get("inputs", {})
+        for role, found in inputs.items():
+            if (name := found.get("hub")) and not found.get("commit"):  # known only after the download
+                inputs[role] = describe_input((name, found.get("revision")))
         self.update(
             status=status,
             ended=timestamp(),
             seconds=round(seconds, 1),
-            gpu_hours=round(self.fields["num_gpus"] * seconds / 3600, 4),
+            gpu_hours=round(self.fields.get("num_gpus", 0) * seconds / 3600, 4),
             error=error,
         )
 
@@ -161,18 +163,19 @@ class RunRecord:
             write_json(self._path, self.fields)
 
 
-def read_run(directory: str | Path) -> dict[str, Any]:
+def read_run(directory: str | Path) -> RunJson:
     """Return a directory's run.json; `running` becomes `interrupted` when its process here is gone."""
     path = Path(directory) / NAME
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields: RunJson = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist: {directory} is not a run directory") from error
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}); remove it") from error
-    if fields.get("status") == "running" and _is_gone(fields.get("process", {})):
+    process = fields.get("process")
+    if fields.get("status") == "running" and process and _is_gone(process):
         fields["status"] = "interrupted"
-        fields["error"] = fields["error"] or "the process ended without a word (killed?)"
+        fields["error"] = fields.get("error") or "the process ended without a word (killed?)"
     return fields
 
 
@@ -246,7 +249,7 @@ def explain_failure(directory: str | Path, reason: str) -> None:
     if fields["status"] == "failed":
         with _as_far_as_the_disk_allows():
             write_json(
-                Path(directory) / NAME, {**fields, "error": redact(f"{reason}; here: {fields['error']}")}
+                Path(directory) / NAME, {**fields, "error": redact(f"{reason}; here: {fields.get('error')}")}
             )
 
 
@@ -255,12 +258,12 @@ def command_line() -> str:
     return redact(os.environ.get(COMMAND_VARIABLE) or shlex.join(["python", *sys.orig_argv[1:]]))
 
 
-def code_version() -> dict[str, Any]:
+def code_version() -> Code:
     """Return package version, a hash of the package's sources, and in a checkout the commit and a dirty flag.
 
     Dirty means that code or configuration differs from the commit; other files in the checkout do not count.
     """
-    version = {"package": _version("rlt"), "sha256": source_digest(), "commit": None, "dirty": None}
+    version: Code = {"package": _version("rlt"), "sha256": source_digest(), "commit": None, "dirty": None}
     root = Path(rlt.__file__ or ".").resolve().parent.parent
     if not (root / ".git").exists():
         return version
@@ -315,7 +318,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _is_gone(process: Mapping[str, Any]) -> bool:
+def _is_gone(process: Process) -> bool:
     if process.get("host") != socket.gethostname():
         return False
     try:
@@ -327,13 +330,11 @@ def _is_gone(process: Mapping[str, Any]) -> bool:
         return False
 
 
-def _earlier(directory: Path) -> list[dict[str, Any]]:
+def _earlier(directory: Path) -> list[Ended]:
     """Return the ends of earlier runs in this directory (a resumed run has some), oldest first."""
     try:
         last = read_run(directory)
     except DataError:  # none, or unreadable: the new record replaces it
         return []
-    kept = {
-        key: last.get(key) for key in ("stage", "status", "started", "ended", "seconds", "gpu_hours", "error")
-    }
+    kept = cast(Ended, {key: last.get(key) for key in Ended.__annotations__})
     return [*last.get("earlier", []), kept]

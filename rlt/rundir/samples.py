@@ -18,6 +18,8 @@ from rlt.errors import DataError
 from rlt.io import set_aside, write_atomically
 from rlt.text import printable, shorten_middle
 
+SampleRow = dict[str, Any]
+"""The columns that the module names, the parts of the score, and what else the trainer knows."""
 SCORE_KEYS = (
     "reward",
     "advantage",
@@ -28,6 +30,7 @@ SCORE_KEYS = (
     "r_kl_mean",
     "r_kl_max",
     "format",
+    "reverse_kl",
     "correct",
     "well_formed",
     "explanation_tokens",
@@ -43,7 +46,7 @@ TEXTS = {
 _NAME = re.compile(r"(?P<kind>\w*?)step_(?P<step>\d+)\.parquet")
 
 
-def write_samples(directory: str | Path, name: str, rows: list[dict[str, Any]]) -> Path:
+def write_samples(directory: str | Path, name: str, rows: list[SampleRow]) -> Path:
     """Return `directory/name.parquet`, holding the rows; a key that a row lacks is null."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -66,7 +69,7 @@ def write_samples(directory: str | Path, name: str, rows: list[dict[str, Any]]) 
     )
 
 
-def read_samples(path: str | Path) -> list[dict[str, Any]]:
+def read_samples(path: str | Path) -> list[SampleRow]:
     """Return the rows of a samples file."""
     from pyarrow import parquet
 
@@ -99,7 +102,7 @@ def prepare_samples(directory: str | Path, step: int) -> None:
             path.unlink()
 
 
-def format_sample(row: dict[str, Any], width: int | None = None, explanation_limit: int = 1200) -> str:
+def format_sample(row: SampleRow, width: int | None = None, explanation_limit: int = 1200) -> str:
     """Return a console block for one sample: its texts, and the aligned score."""
     width = max(40, min(width or shutil.get_terminal_size((100, 24)).columns, 120))
     place = [

@@ -24,7 +24,8 @@ from rlt.config.schema import LOCAL_TASK, NO_DATASET, PLAIN_SAMPLING, Config, Su
 from rlt.errors import DataError
 from rlt.evaluation.grading import RunningScore
 from rlt.evaluation.items import EvalSample, plan_samples
-from rlt.evaluation.summary import summarize
+from rlt.evaluation.protocol import Facts
+from rlt.evaluation.summary import Numbers, summarize
 from rlt.formats.layout import StudentLayout
 from rlt.generation.collective import on_main_process
 from rlt.generation.types import Sampling
@@ -51,7 +52,7 @@ class Benchmarks:
     layout: StudentLayout
     sampling: Sampling
     samples: Sequence[EvalSample]
-    facts: Mapping[str, Any]
+    facts: Facts
     """manifest.json but for the model; empty where this process does not write it."""
 
     def measure(self, answer: Answers, accelerator: Accelerator, step: int) -> dict[str, float]:
@@ -74,7 +75,7 @@ class Benchmarks:
         metrics = {k: v for task, of_task in numbers.items() for k, v in metrics_of(task, of_task).items()}
         return {**metrics, "time/benchmarks": seconds}
 
-    def _grade(self, drawn: Mapping[tuple[Any, ...], Completion], step: int) -> dict[str, dict[str, Any]]:
+    def _grade(self, drawn: Mapping[tuple[Any, ...], Completion], step: int) -> dict[str, Numbers]:
         """Return the numbers of each task; samples, numbers and what they go back to are in files."""
         evaluate = self.config.evaluate
         with (
@@ -214,7 +215,7 @@ def keep_earlier_apart(folder: Path, step: int) -> None:
             shutil.rmtree(place)
 
 
-def metrics_of(task: str, numbers: Mapping[str, Any]) -> dict[str, float]:
+def metrics_of(task: str, numbers: Numbers) -> dict[str, float]:
     """Return what is logged of a task."""
     found = {
         "accuracy": numbers["accuracy"],
@@ -226,8 +227,8 @@ def metrics_of(task: str, numbers: Mapping[str, Any]) -> dict[str, float]:
     return {f"eval_{task}_{name}": value for name, value in found.items()}
 
 
-def line_of(task: str, numbers: Mapping[str, Any]) -> str:
-    """Return a task's score as the log tells it."""
+def line_of(task: str, numbers: Numbers) -> str:
+    """Return a task's score as a line of the log."""
     interval = numbers["interval_95"]
     sure = f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else ""
     return (

@@ -45,7 +45,7 @@ from rlt.rundir.run_record import RunRecord, Source, only_run_in
 from rlt.rundir.timeline import TimelineFile
 from rlt.stages.attention import policy_attention, settle_attention
 from rlt.stages.heads import check_heads
-from rlt.stages.pause import PauseWhenTold
+from rlt.stages.pause import PauseOnRequest
 from rlt.surroundings.process_name import name_process
 from rlt.trainers.arguments import RunContext, group_limit
 from rlt.trainers.meter import MeteredTraining
@@ -145,7 +145,7 @@ def _not_written(error: Exception) -> str | None:
         return str(error.filename or "a file") if is_full else None
     if isinstance(error, SafetensorError):
         return "a model's weights" if f"os error {errno.ENOSPC}" in str(error) else None
-    # torch.save tells only that less was written than it gave
+    # torch.save reports only that less was written than it gave
     return "a checkpoint's file" if "inline_container.cc" in str(error) else None
 
 
@@ -174,7 +174,7 @@ def resume_point(config: Config) -> Path | None:
         if found is None:
             raise CheckpointError(
                 f"resume_from=latest finds no whole checkpoint in {config.output_dir}; remove it to "
-                "start anew"
+                "start from the beginning"
             )
         return found
     checkpoint = Path(config.resume_from)
@@ -262,7 +262,7 @@ class Observers(NamedTuple):
 
     phases: Phases
     """Takes what the run is doing now."""
-    pause: PauseWhenTold
+    pause: PauseOnRequest
     """Ends the stage after a training that was ended early."""
 
 
@@ -279,7 +279,7 @@ def observe(trainer: MeteredTraining, config: Config, layout: ModelLayout) -> Ob
     trainer.keep_beside = partial(_keep_beside, config, layout)
     phases = Phases(Now(config.output_dir) if is_main_process() else None)
     trainer.add_callback(phases)
-    pause = PauseWhenTold(trainer.accelerator, Path(config.output_dir), config.trainer.max_hours)
+    pause = PauseOnRequest(trainer.accelerator, Path(config.output_dir), config.trainer.max_hours)
     trainer.add_callback(pause)
     return Observers(phases, pause)
 

@@ -82,7 +82,7 @@ def check_servers(pool: VLLMPool, config: Config, *, logprobs: bool = True) -> N
     if are_loading() and not logprobs:
         pool.join_when_ready(partial(_check_one, pool, config), config.generation.startup_timeout)
         return
-    if are_loading():  # the launcher watches over their start, and tells how far they are
+    if are_loading():  # the launcher watches over their start, and logs how far they are
         pool.wait_until_back(config.model_name_or_path, config.generation.startup_timeout, quietly=True)
     pool.show_health()
     if not config.generation.allow_open_servers:

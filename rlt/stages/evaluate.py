@@ -1,7 +1,7 @@
 """How many problems a student answers right, and how sure that is; nothing is trained.
 
 Every answer is on disk as soon as it is finished, and none is drawn twice. They are graded beside the
-drawing, all of them anew at every start: a verdict depends on the text alone.
+drawing, all of them again at every start: a verdict depends on the text alone.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from rlt.formats.layout import StudentLayout
 from rlt.generation.openai_pool import WITHHELD, OpenAIPool, Texts
 from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
-from rlt.io import describe_input, input_label, write_json, write_jsonl, write_text
+from rlt.io import Input, describe_input, input_label, write_json, write_jsonl, write_text
 from rlt.models.frozen import scoring_accelerator
 from rlt.models.load import load_context, load_eos_ids, load_tokenizer
 from rlt.records import Completion
@@ -69,7 +69,8 @@ from rlt.stages.sampling import (
 )
 from rlt.tasks.extraction import ORDERS
 from rlt.tasks.math_grader import MathGrader
-from rlt.traces.journal import Journal
+from rlt.traces.journal import Journal, JournalRow
+from rlt.traces.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 FIELDS = ("task", "problem_id", "sample_index")
@@ -201,9 +202,7 @@ def clock(
     )
 
 
-def write_numbers(
-    config: Config, sampling: Sampling, model: str, manifest: Mapping[str, Any]
-) -> dict[str, Any]:
+def write_numbers(config: Config, sampling: Sampling, model: str, manifest: Manifest) -> dict[str, Any]:
     """Return the numbers of samples.jsonl, written to summary.json and, as a table, to summary.md."""
     output = Path(config.output_dir)
     asked: list[str] | None = manifest.get("generation.api_model")  # of other people's servers
@@ -228,7 +227,7 @@ def write_numbers(
 
 
 def origins(
-    config: Config, facts: Mapping[str, Any], sources: Mapping[str, Source | None], pool: VLLMPool | None
+    config: Config, facts: Manifest, sources: Mapping[str, Source | None], pool: VLLMPool | None
 ) -> dict[str, Any]:
     """Return what the numbers go back to besides the answers: words, grading, data, code, libraries, servers.
 
@@ -294,7 +293,7 @@ def ask(config: Config, task: str, layout: StudentLayout, at_most: int | None = 
 
 def manifest(
     config: Config,
-    model: Mapping[str, Any],
+    model: Input,
     layout: StudentLayout,
     sampling: Sampling,
     tables: Tables,
@@ -350,13 +349,13 @@ def read_sample(
     return row
 
 
-def hand_in(score: RunningScore, sample: EvalSample, row: Mapping[str, Any]) -> None:
+def hand_in(score: RunningScore, sample: EvalSample, row: JournalRow) -> None:
     """Have an answer graded."""
     item = sample.asked.item
     score.add(sample.key, row["text"], item.problem.solution, item.grading, item.task)
 
 
-def sample_row(sample: EvalSample, drawn: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
+def sample_row(sample: EvalSample, drawn: JournalRow, verdict: Verdict) -> dict[str, Any]:
     """Return the row of an answer in samples.jsonl; the question is skipped where it is private."""
     asked, item = sample.asked, sample.asked.item
     return {

@@ -43,7 +43,7 @@ def evaluation_report(evaluate: EvaluateSettings, run_dir: Path) -> Path | None:
     return write_evaluation_page(run_dir, shown, evaluate.report_samples)
 
 
-def plots(summary: Mapping[str, Any], with_published: bool) -> list[tuple[str, list[Accuracy]]]:
+def plots(summary: Mapping[str, Numbers], with_published: bool) -> list[tuple[str, list[Accuracy]]]:
     """Return titles and lines of the plots: one of all tasks, and one of each with published numbers.
 
     A star marks what was measured otherwise than here.

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from rlt.config.judges import reads_student_model
-from rlt.config.schema import Config, StudentSettings
+from rlt.config.schema import Config, StudentSettings, stage_of
 from rlt.data.model_layout import ModelLayout, find_layout
 from rlt.data.own_layout import prompt_of_rows
 from rlt.data.owners import owners_of
@@ -25,9 +25,13 @@ from rlt.records import Problem
 logger = logging.getLogger(__name__)
 
 
-def teacher_layout(config: Config, tokenizer: PreTrainedTokenizerBase) -> TeacherLayout:
-    """Return how the teacher of a run is asked."""
-    tags, model, revision = tag_style(config.layout.tags), config.model_name_or_path, config.model.revision
+def teacher_layout(
+    config: Config, tokenizer: PreTrainedTokenizerBase, model: str | None = None, revision: str | None = None
+) -> TeacherLayout:
+    """Return how the teacher of a run is asked: `model`, or without one the model of the run."""
+    tags = tag_style(config.layout.tags)
+    if model is None:
+        model, revision = config.model_name_or_path, config.model.revision
     template = template_settings(config, model, revision)
     layout = TeacherLayout(
         *(tokenizer, tags, teacher_prompt(config.layout.teacher_prompt, tags), template),
@@ -118,7 +122,7 @@ def _check_switches(config: Config, chat: Chat) -> None:
         if chat.template.names(name):
             continue
         finding = f"{chat.template.owner} reads no {name}, which `layout.chat_template_kwargs` has"
-        if not reads_student_model(config):
+        if not (reads_student_model(config) or stage_of(config).reads("teacher_model")):
             raise ConfigError(f"{finding}: remove it, or write the name as the template has it.")
         logger.warning("%s, so it changes nothing there", finding)
 

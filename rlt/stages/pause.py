@@ -17,7 +17,7 @@ from rlt.rundir.stop_file import LAUNCHED_VARIABLE, asked_to_stop, forget_reques
 from rlt.surroundings.clock import running, since_boot
 
 
-class PauseWhenTold(TrainerCallback):
+class PauseOnRequest(TrainerCallback):
     """Ends training after the step in which it is asked to, or before `max_hours` would be over.
 
     The hours count from the launcher's start. The longest step yet, with its evaluations and checkpoints, has

@@ -26,7 +26,7 @@ from rlt.models.checkpoint_tensors import checkpoint_tensors
 from rlt.models.passes import joined_tokens
 from rlt.models.plain import PlainModel
 from rlt.rundir.run_record import RunRecord
-from rlt.rundir.samples import format_sample, prepare_samples, write_samples
+from rlt.rundir.samples import SampleRow, format_sample, prepare_samples, write_samples
 from rlt.stages.common import (
     is_main_process,
     observe,
@@ -45,8 +45,8 @@ from rlt.trainers.order import Places
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.recompute import recompute_above
 from rlt.trainers.reference import require_reference
-from rlt.trainers.rl import RLParts, RLTrainer
-from rlt.trainers.rl_parts import RLData, RLSettings
+from rlt.trainers.rl import RLTrainer
+from rlt.trainers.rl_parts import RLData, RLParts, RLSettings
 from rlt.trainers.server_engine import Restarts, ServerEngine
 
 logger = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ def make_engine(trainer: RLTrainer[Any], *, pool: VLLMPool | None, config: Confi
     )
 
 
-def store_samples(directory: Path, name: str, rows: list[dict[str, Any]]) -> None:
+def store_samples(directory: Path, name: str, rows: list[SampleRow]) -> None:
     """Write a table of samples, and show one of it now and then."""
     write_samples(directory, name, rows)
     step = int(name.rpartition("_")[2])
@@ -215,7 +215,7 @@ def rounding(config: Config) -> float:
 
 
 def keep_earlier_run_apart(config: Config, checkpoint: Path | None) -> None:
-    """Make the run directory fit a run that starts at a checkpoint, or anew."""
+    """Make the run directory fit a run that starts at a checkpoint, or at the beginning."""
     if is_main_process():
         output, step = Path(config.output_dir), start_step(checkpoint)
         prepare_samples(output / "samples", step)
@@ -241,8 +241,8 @@ def train_and_save(
     trainer.on_phase = observers.phases.enter
     if checkpoint:
         trainer.monitors.load(checkpoint)
-    if checkpoint and trainer.reference is not None:
-        trainer.reference.load(checkpoint)
+    for moving in trainer.moving_models if checkpoint else ():
+        moving.load(checkpoint)
     try:
         train(trainer, checkpoint)
     finally:

@@ -27,7 +27,8 @@ from rlt.models.load import load_model
 from rlt.records import Completion
 from rlt.reporting.progress import SampleProgress
 from rlt.stages.common import is_main_process
-from rlt.traces.journal import Journal, Key
+from rlt.traces.journal import Journal, JournalRow, Key
+from rlt.traces.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def keys_of(units: Units[Any]) -> list[list[Key]]:
 
 
 def still_to_draw(
-    journal: Journal, units: Units[S], manifest: Callable[[], Mapping[str, Any]]
+    journal: Journal, units: Units[S], manifest: Callable[[], Manifest]
 ) -> dict[int, Sequence[S]]:
     """Return, on every process, the units that the journal does not hold."""
     pending: list[Any] = [None]
@@ -154,7 +155,7 @@ def save(
     drawn: Drawn,
     todo: Units[S],
     journal: Journal,
-    read: Callable[[S, Completion], dict[str, Any]],
+    read: Callable[[S, Completion], JournalRow],
     clock: SampleProgress,
 ) -> None:
     """Write to the journal what `read` makes of each sample, unit by unit as they are drawn.

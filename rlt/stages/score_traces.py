@@ -40,7 +40,7 @@ from rlt.stages.student_check import (
     verify_student_servers,
 )
 from rlt.text import markdown
-from rlt.traces.rank import bucket_rows, rank_traces, summarize
+from rlt.traces.rank import Bucket, bucket_rows, rank_traces, summarize
 from rlt.traces.score import FrozenTeacher, Size, TraceReader, TraceScorer, why_not
 from rlt.traces.shards import Shards, traces_digest
 from rlt.traces.table import as_columns, trace_row
@@ -234,7 +234,7 @@ def write_scores(
     write_jsonl(output / "scores.jsonl", rows)
     write_samples(output, "scores", as_columns(rows))
     summary = summarize(traces, rows, config.score.rank_buckets)
-    table = markdown(bucket_rows(summary["buckets"]))
+    table = markdown(bucket_rows([Bucket(**bucket) for bucket in summary["buckets"]]))
     write_json(output / "ranks.json", summary)
     write_text(output / "ranks.md", table)
     logger.info("%d of %d traces have a score; by rank:\n%s", summary["scored"], summary["traces"], table)

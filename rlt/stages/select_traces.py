@@ -132,9 +132,9 @@ def require_distances(traces: Sequence[Trace], config: Config) -> None:
     """Raise DataError where a rule that reads how far the student is from a trace finds nothing of it."""
     if measure_of(traces) is None:
         raise DataError(
-            f"{config.dataset_id_or_path} tells of no one measure for all traces how far the student is from "
+            f"{config.dataset_id_or_path} holds no measure for all traces of how far the student is from "
             f"them ({' or '.join(MEASURES)} in `breakdown`), which select.rule={config.select.rule} goes by: "
-            "score all of them anew, in one way (run_cfg=score_traces), then select from scores.jsonl"
+            "score all of them again, in one way (run_cfg=score_traces), then select from scores.jsonl"
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from rlt.errors import ModelError
 from rlt.formats.layout import TeacherLayout
 from rlt.generation.collective import on_every_process, on_main_process
 from rlt.generation.drift import Drift, engine_drift, rounding_limit
+from rlt.generation.server_logprobs import ServerLogprobs
 from rlt.models.frozen import FrozenModel
 from rlt.models.load import load_context
 from rlt.models.logprobs import LogprobModel, Request
@@ -96,6 +98,20 @@ class Sharded:
     texts: Texts
     temperature: float
     tokens_per_batch: int
+    placement: str = "reward.placement"
+    """The setting that says where it is."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A frozen model behind servers, and what they are asked to score."""
+
+    role: str
+    servers: ServerLogprobs
+    plain: PlainModel
+    texts: Texts
+    temperature: float
+    tokens_per_batch: int
 
 
 Frame = tuple[Sequence[int], Sequence[int]]
@@ -128,28 +144,42 @@ def verify_student_servers(config: Config, student: StudentText, check: StudentC
     Only warns where the student's weights are not on this machine or would not fit its memory.
     """
     name, reward = student.settings.model, config.reward
+    served = Served(
+        student.settings.name,
+        student_servers(config),
+        PlainModel(name, reward.dtype, trust=config.model.trust_remote_code),
+        student_texts(student, check),
+        reward.student_temperature,
+        reward.tokens_per_batch,
+    )
+    verify_servers(served, check)
+
+
+def verify_servers(served: Served, check: StudentCheck) -> None:
+    """Raise GenerationError unless servers score as their model does in a plain load; closes them.
+
+    Only warns where its weights are not on this machine or would not fit its memory.
+    """
+    plain, asked, who = served.plain, served.texts, f"the {served.role}'s servers"
     # Nothing else is on this process's GPU yet.
     gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     device = torch.device(gpu if on_gpu() else "cpu")
-    asked = student_texts(student, check)
-    logger.info("comparing the student's servers with a plain load of %s", name)
-    plain = PlainModel(name, reward.dtype, trust=config.model.trust_remote_code)
+    logger.info("comparing %s with a plain load of %s", who, plain.name)
     try:
         expected = score_plainly(
             plain,
             [*asked.short, asked.long],
-            temperature=reward.student_temperature,
-            tokens_per_batch=reward.tokens_per_batch,
+            temperature=served.temperature,
+            tokens_per_batch=served.tokens_per_batch,
             device=device,
         ).logprobs
     except NoPlainLoad as error:
-        logger.warning("the student's servers are not verified: %s", error)
+        logger.warning("%s are not verified: %s", who, error)
         return
-    servers = student_servers(config)
-    servers.compare(asked.short, expected[:-1], name, reward.dtype, reward.student_temperature)
-    drift = servers.compare_end(asked.long, expected[-1], name, reward.dtype)
-    servers.close()
-    _tell(check, student.settings.name, "the student's servers", asked, drift)
+    with closing(served.servers) as servers:
+        servers.compare(asked.short, expected[:-1], plain.name, plain.dtype, served.temperature)
+        drift = servers.compare_end(asked.long, expected[-1], plain.name, plain.dtype)
+    _tell(check, served.role, who, asked, drift)
 
 
 def verify_sharded_students(
@@ -238,7 +268,7 @@ def _judge(sharded: Sharded, model: FrozenModel, ours: list[Tensor], expected: P
         f"the sharded {sharded.role} {sharded.plain.name} differs by {end.mean:.3g} on average from a plain "
         f"load of it in {sharded.plain.dtype}, in the log-probabilities of {sharded.texts.where} (limit "
         f"{limit:g}), and by {short.mean:.3g} in {short.num_tokens} tokens of short texts; {why}; take "
-        "reward.placement=replicated or cpu_offload"
+        f"{sharded.placement}=replicated or cpu_offload"
     )
 
 

@@ -122,7 +122,6 @@ class Text:
     stop_ids: Sequence[int]
     """What may end an answer: by the layout, and by the model's own files."""
     context: int | None
-    """Of the model, and of a frozen copy that reads its thoughts."""
     train_rows: KeptRows[PromptedProblem]
     eval_rows: KeptRows[PromptedProblem] | None
 
@@ -168,7 +167,8 @@ def make_reward(
 def read_text(config: Config, grader: Grader | None) -> Text:
     """Return layout and problems; raises for a tokenizer, a template or rows that training could not use."""
     layout, stop_ids, context = read_layout(config)
-    prompted = partial(prompted_problems, layout=layout, context=context, grader=grader, config=config)
+    reads = readers_context(config, layout, context)
+    prompted = partial(prompted_problems, layout=layout, context=reads, grader=grader, config=config)
     held_out, problems = read_held_out(config), read_problems(config)
     return Text(layout, stop_ids, context, prompted(problems), prompted(held_out) if held_out else None)
 
@@ -184,8 +184,6 @@ def read_layout(config: Config) -> tuple[StudentLayout, list[int], int | None]:
     check_lengths(config, context, {})
     if pays_likelihood(config):
         require_thought(layout)
-        if reads_student_model(config):
-            context = copy_context(config, layout, context)
     own_stops = load_eos_ids(model, revision=revision, trust=trust)
     return layout, [*layout.stop_token_ids, *own_stops], context
 
@@ -200,11 +198,13 @@ def require_thought(layout: StudentLayout) -> None:
         )
 
 
-def copy_context(config: Config, layout: StudentLayout, context: int | None) -> int | None:
-    """Return how many tokens both the student and the frozen copy that reads it take.
+def readers_context(config: Config, layout: StudentLayout, context: int | None) -> int | None:
+    """Return how many tokens the model that reads thoughts takes, which writes within `context`.
 
     Raises ConfigError for a copy with another tokenizer: it is given the very ids of each thought.
     """
+    if not reads_student_model(config):
+        return context
     name, trust = config.student_model, config.model.trust_remote_code
     assert name is not None, "validate() has asked for one"
     unlike = tokens_unlike(layout.tokenizer, load_tokenizer(name, trust=trust))
@@ -222,11 +222,12 @@ def check(config: Config) -> None:
     readable = is_here(config.model_name_or_path) and prompt_is_here(config.layout.student_prompt)
     if reads_student_model(config):
         readable = readable and is_here(config.student_model)
-    layout, context = None, None
+    layout, reads = None, None
     if readable:
         layout, _, context = read_layout(config)
+        reads = readers_context(config, layout, context)
     with open_grader(config) as grader:
-        prompted = partial(prompted_problems, layout=layout, context=context, grader=grader, config=config)
+        prompted = partial(prompted_problems, layout=layout, context=reads, grader=grader, config=config)
         held_out = read_held_out(config) if is_here(config.data.eval_path) else None
         eval_rows = prompted(held_out) if held_out else None
         if is_here(config.dataset_id_or_path):
@@ -243,7 +244,8 @@ def prompted_problems(
 ) -> KeptRows[PromptedProblem]:
     """Return the problems that fit, with their prompt ids; logs how long they are.
 
-    Without a layout, in a dry run without the student's tokenizer, prompts are empty.
+    `context` is that of the model that reads thoughts with the solution after them. Without a layout, in a
+    dry run without the student's tokenizer, prompts are empty.
     """
     problems, thinks = require_systems(problems, config), pays_likelihood(config)
 

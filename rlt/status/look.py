@@ -10,7 +10,7 @@ import http.client
 import json
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
@@ -145,7 +145,7 @@ def _is_held(directory: Path) -> bool:
         return lock.exists()
 
 
-def _state(run: Mapping[str, Any], launch: Mapping[str, Any], launcher_lives: bool, is_here: bool) -> str:
+def _state(run: Status, launch: Status, launcher_lives: bool, is_here: bool) -> str:
     """Return starting, running, finished, failed or interrupted."""
     # A launcher that was called after the run was recorded has not got as far as to its own.
     is_earlier = bool(launch) and run.get("started", "") < launch["written"] and run.get("ended")
@@ -156,7 +156,7 @@ def _state(run: Mapping[str, Any], launch: Mapping[str, Any], launcher_lives: bo
     return "interrupted" if is_here else "starting"
 
 
-def _processes(directory: Path, run: Mapping[str, Any], launch: Mapping[str, Any]) -> list[Status]:
+def _processes(directory: Path, run: Status, launch: Status) -> list[Status]:
     """Return the run's processes: those of the launchers, or the one that run.json names.
 
     Whether one of another machine is alive is not known: None.
@@ -204,7 +204,7 @@ def _children(pid: int) -> list[Status]:
     return found
 
 
-def _servers(directory: Path, processes: Iterable[Mapping[str, Any]]) -> list[Status]:
+def _servers(directory: Path, processes: Iterable[Status]) -> list[Status]:
     """Return every server of the run, started or only named, and whether it answers."""
     addresses = dict.fromkeys(p["address"] for p in processes if p["address"])
     addresses |= dict.fromkeys(_named_servers(directory / "config.yaml"))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rlt.rundir.line import metrics_text, times_text
+from rlt.status.look import Status
 from rlt.text import duration, markdown
 
 _LONGEST_LINE = 100
 
 
-def text(runs: Sequence[Mapping[str, Any]]) -> str:
+def text(runs: Sequence[Status]) -> str:
     """Return one run in full; of several, a table and those in full that are on."""
     if len(runs) == 1:
         return run_text(runs[0])
@@ -24,7 +24,7 @@ def text(runs: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(parts)
 
 
-def run_text(run: Mapping[str, Any]) -> str:
+def run_text(run: Status) -> str:
     """Return the whole state of one run."""
     if run["stage"] == "pipeline":
         return _pipeline_text(run)
@@ -54,7 +54,7 @@ def run_text(run: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _headline(run: Mapping[str, Any]) -> str:
+def _headline(run: Status) -> str:
     words = [run["stage"], run["state"]]
     if run["seconds"] is not None:
         words.append(("for " if run["state"] == "running" else "after ") + duration(run["seconds"]))
@@ -69,7 +69,7 @@ def _headline(run: Mapping[str, Any]) -> str:
     return ", ".join(pieces)
 
 
-def _pipeline_text(run: Mapping[str, Any]) -> str:
+def _pipeline_text(run: Status) -> str:
     rows = [["step", "stage", "status", "time", "directory"]]
     for step in run["steps"]:
         spent = "" if step.get("seconds") is None else duration(step["seconds"])

@@ -9,11 +9,10 @@ import errno
 import logging
 import socket
 import struct
-import time
 from contextlib import ExitStack, suppress
 
 from rlt.errors import ConfigError, MachineLost
-from rlt.surroundings.clock import running
+from rlt.surroundings.waiting import Wait
 from rlt.surroundings.world import World
 
 logger = logging.getLogger(__name__)
@@ -23,7 +22,6 @@ LIMIT = 600.0
 _HERE = b"RLT process here"
 _GO = b"RLT all are here"
 _RANK = struct.Struct("!ii")
-_SAY_EVERY = 60.0
 _AGENT_WITHIN = 30.0
 _BACKLOG = 4096
 
@@ -46,7 +44,7 @@ def meet_processes(world: World, limit: float = LIMIT) -> None:
 
 def _require_agent(world: World, where: str, limit: float) -> None:
     """Raise ConfigError where torchrun, which outlives its processes, is not there."""
-    numbers, start = (world.rank, world.size), running()
+    numbers, wait = (world.rank, world.size), Wait(limit, every=1.0)
     while True:
         try:
             socket.create_connection((world.address, world.port), timeout=5.0).close()
@@ -54,18 +52,18 @@ def _require_agent(world: World, where: str, limit: float) -> None:
             return
         except OSError as error:
             reason = error.strerror or str(error)
-        if running() - start > limit or world.address in ("127.0.0.1", "localhost", "::1"):
+        if wait.is_over or world.address in ("127.0.0.1", "localhost", "::1"):
             raise ConfigError(
                 f"RANK={world.rank} and WORLD_SIZE={world.size} name a torchrun at {where}, and none is "
                 f"there ({reason}): its variables are left over in this environment. `unset RANK LOCAL_RANK "
                 "WORLD_SIZE MASTER_ADDR MASTER_PORT` for one process alone, or use ./launch.sh."
             )
-        time.sleep(1.0)
+        wait.pause()
 
 
 def _gather(world: World, where: str, limit: float) -> None:
     """Let the others in, tell them when all are there, and leave the port to torch."""
-    waiting = _Waiting(limit)
+    waiting = _Waiting(limit, where)
     here: dict[int, socket.socket] = {}
     with ExitStack() as stack:
         server = stack.enter_context(_listen(world, where))
@@ -86,7 +84,7 @@ def _gather(world: World, where: str, limit: float) -> None:
                 here[rank] = connection
             missing = [str(rank) for rank in range(1, world.size) if rank not in here]
             named = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
-            waiting.go_on(f"process {named} of {world.size}", where)
+            waiting.go_on(f"process {named} of {world.size}")
         server.close()
         for connection in here.values():
             with suppress(OSError):
@@ -94,7 +92,7 @@ def _gather(world: World, where: str, limit: float) -> None:
 
 
 def _join(world: World, where: str, limit: float) -> None:
-    waiting = _Waiting(limit)
+    waiting = _Waiting(limit, where)
     while True:
         with suppress(OSError), socket.create_connection((world.address, world.port), 5.0) as connection:
             connection.sendall(_HERE + _RANK.pack(world.size, world.rank))
@@ -105,9 +103,9 @@ def _join(world: World, where: str, limit: float) -> None:
                         return
                     break
                 except TimeoutError:
-                    waiting.go_on("all processes", where)
-        waiting.go_on("process 0", where)
-        time.sleep(0.5)
+                    waiting.go_on("all processes")
+        waiting.go_on("process 0")
+        waiting.pause("process 0")
 
 
 def _receive(connection: socket.socket, count: int) -> bytes:
@@ -136,22 +134,22 @@ def _listen(world: World, where: str) -> socket.socket:
         ) from None
 
 
-class _Waiting:
+class _Waiting(Wait):
     """Says now and then what is waited for, and ends the wait."""
 
-    def __init__(self, limit: float) -> None:
-        self._limit = limit
-        self._start = self._said = running()
+    def __init__(self, limit: float, where: str) -> None:
+        def say(what: str, seconds: float) -> None:
+            logger.warning("waiting for %s at %s for %.0f s", what, where, seconds)
 
-    def go_on(self, what: str, where: str) -> None:
+        super().__init__(limit, every=0.5, say=say, say_every=60.0)
+        self._where = where
+
+    def go_on(self, what: str) -> None:
         """Raise MachineLost when it has taken too long."""
-        now = running()
-        if now - self._start > self._limit:
+        if self.is_over:
             raise MachineLost(
-                f"{what} did not come to {where} within {self._limit:.0f} s: start all of them, and see that "
-                "this port can be reached; or unset RANK, LOCAL_RANK and WORLD_SIZE for one process alone; "
-                "./launch.sh starts all processes itself."
+                f"{what} did not come to {self._where} within {self._limit:.0f} s: start all of them, and "
+                "see that this port can be reached; or unset RANK, LOCAL_RANK and WORLD_SIZE for one process "
+                "alone; ./launch.sh starts all processes itself."
             )
-        if now - self._said > _SAY_EVERY:
-            self._said = now
-            logger.warning("waiting for %s at %s for %.0f s", what, where, now - self._start)
+        self.say_so(what)

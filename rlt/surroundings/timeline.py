@@ -49,7 +49,7 @@ class Timeline:
     spans: tuple[Span, ...]
 
     def seconds_of(self, phase: str) -> float:
-        """Return the seconds in which a phase was continuing, on one lane or on several."""
+        """Return the seconds in which a phase was running, on one lane or on several."""
         return covered(span for span in self.spans if span.phase == phase)
 
     def seconds_waited(self) -> float:

@@ -191,7 +191,7 @@ def _is_by_srun(env: Mapping[str, str]) -> bool:
     """Whether srun has started this process.
 
     A batch script has SLURM_PROCID=0 and SLURM_NTASKS=N too, and is one process. What only a step has, or a
-    number that only a step gives, or a meeting point tells them apart.
+    number that only a step gives, or a meeting point distinguishes them.
     """
     if _is_step(env):
         return _tasks_of_step(env) > 1

@@ -135,7 +135,7 @@ def is_countdown(problem: Problem) -> bool:
 
 
 class CountdownGrader:
-    """Grades one answer at a time, with the face of `MathGrader`.
+    """Grades one answer at a time, with the interface of `MathGrader`.
 
     The reference is any right expression: its numbers are those to use, its value is the target. An answer
     may use all four operations, whichever the reference uses.

@@ -63,8 +63,8 @@ class Plan:
     max_length: int
     problems: int
     rows: int
-    excluded: int
-    """Explanations that a selection excluded, and places without one."""
+    left_out: int
+    """Explanations that a selection left_out, and places without one."""
     not_well_formed: int
     """Of all explanations."""
     mean: float
@@ -106,7 +106,7 @@ def make_plan(
         max_length=max_length,
         problems=len(problems),
         rows=len(rows),
-        excluded=len(traces) - len(rows),
+        left_out=len(traces) - len(rows),
         not_well_formed=sum(t.explanation is not None and not is_well_formed(t) for t in traces),
         mean=fmean(rows),
         quantiles={f"{share:.0%}": nearest_rank(rows, share) for share in QUANTILES},
@@ -130,7 +130,7 @@ def recollect_rows(plan: Plan, num_samples: int) -> list[dict[str, Any]]:
 
 def plan_tables(plan: Plan) -> list[Table]:
     """Return the plan as tables, for any medium."""
-    budgets = [["cutoff", "rows over", "share", "problems with one that fits", "to choose anew", "without"]]
+    budgets = [["cutoff", "rows over", "share", "problems with one that fits", "to choose again", "without"]]
     for b in plan.budgets:
         counts = (b.problems_with_one, b.problems_to_choose, b.problems_without)
         over = [f"{b.rows_over}", _percent(b.rows_over, plan.rows)]

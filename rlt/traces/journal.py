@@ -16,17 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from rlt.io import write_text
-from rlt.traces.manifest import open_manifest
+from rlt.traces.manifest import Manifest, open_manifest
 
 logger = logging.getLogger(__name__)
 
 NAME = "journal.jsonl"
+JournalRow = Mapping[str, Any]
+"""The values of a sample's `fields`, and what its reader keeps of the completion."""
 FIELDS = ("problem_id", "sample_index")
 SYNC_EVERY = 1.0
 """Seconds: what a machine without power may lose. A killed process loses nothing that it has appended."""
 Key = tuple[str | int, ...]
 """The values of a sample's `fields`: problem_id and sample_index, with others before them if need be."""
-Append = Callable[[Sequence[Mapping[str, Any]]], None]
+Append = Callable[[Sequence[JournalRow]], None]
 
 
 class Journal:
@@ -42,16 +44,16 @@ class Journal:
         self.path = directory / NAME
         self.what = what
         self._fields = tuple(fields)
-        self.rows: dict[Key, dict[str, Any]] = {}
+        self.rows: dict[Key, JournalRow] = {}
         """Every finished sample."""
         self._units = units
 
-    def open(self, manifest: Mapping[str, Any]) -> list[int]:
+    def open(self, manifest: Manifest) -> list[int]:
         """Return the units that are still to be drawn; raises CheckpointError in another run's folder."""
         open_manifest(self.path.parent, manifest, self.what)
         text = self.path.read_bytes() if self.path.is_file() else b""
         *lines, torn = text.split(b"\n")
-        found: dict[Key, tuple[bytes, dict[str, Any]]] = {}
+        found: dict[Key, tuple[bytes, JournalRow]] = {}
         for line in lines:
             if (row := self._parsed(line)) is not None:
                 found.setdefault(self._key(row), (line, row))
@@ -73,7 +75,7 @@ class Journal:
         with self.path.open("ab") as file:
             synced = time.monotonic()
 
-            def append(rows: Sequence[Mapping[str, Any]]) -> None:
+            def append(rows: Sequence[JournalRow]) -> None:
                 nonlocal synced
                 lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
                 file.write("".join(lines).encode())
@@ -86,10 +88,10 @@ class Journal:
             yield append
             os.fsync(file.fileno())
 
-    def _key(self, row: Mapping[str, Any]) -> Key:
+    def _key(self, row: JournalRow) -> Key:
         return tuple(row[field] for field in self._fields)
 
-    def _parsed(self, line: bytes) -> dict[str, Any] | None:
+    def _parsed(self, line: bytes) -> JournalRow | None:
         """Return a line's row, or None where a crash of the machine has damaged it."""
         try:
             row = json.loads(line)

@@ -11,9 +11,11 @@ from rlt.errors import CheckpointError
 from rlt.io import write_text
 
 NAME = "manifest.json"
+Manifest = Mapping[str, Any]
+"""Settings and digests by name, in the order in which a difference is named."""
 
 
-def open_manifest(directory: Path, manifest: Mapping[str, Any], what: str) -> None:
+def open_manifest(directory: Path, manifest: Manifest, what: str) -> None:
     """Write a folder's manifest; raises CheckpointError where another one is there already.
 
     `what` is what the folder holds, for the message. It names the first difference in the manifest's order.

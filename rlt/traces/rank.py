@@ -98,14 +98,12 @@ def summarize(traces: Sequence[Trace], rows: Sequence[dict[str, Any]], num_bucke
     }
 
 
-def bucket_rows(buckets: Sequence[dict[str, Any]]) -> list[list[str]]:
+def bucket_rows(buckets: Sequence[Bucket]) -> list[list[str]]:
     """Return the buckets as rows of a table, the best ranks first."""
     rows = [["rank", "traces", "score", "r_SS", "r_KL", "tokens"]]
     for b in buckets:
-        one = b["first_rank"] == b["last_rank"]
-        ranks = f"{b['first_rank']}" if one else f"{b['first_rank']}-{b['last_rank']}"
-        numbers = (f"{b[name]:.4g}" for name in ("score", "r_ss", "r_kl", "num_tokens"))
-        rows.append([ranks, str(b["count"]), *numbers])
+        ranks = str(b.first_rank) if b.first_rank == b.last_rank else f"{b.first_rank}-{b.last_rank}"
+        rows.append([ranks, str(b.count), *(f"{x:.4g}" for x in (b.score, b.r_ss, b.r_kl, b.num_tokens))])
     return rows
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
 
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from rlt.records import Explanation, Problem, Trace
 from rlt.rewards.likelihood import LikelihoodReward, is_scorable
 from rlt.rewards.student import StudentText
 from rlt.traces.distance import distances
+from rlt.traces.shards import ScoreRow
 
 
 @dataclass(frozen=True)
@@ -133,16 +133,16 @@ class TraceScorer:
             return problems, explanations, [None] * len(traces)
         return problems, explanations, self._teacher.logprobs(problems, explanations)
 
-    def __call__(self, traces: Sequence[Trace], why: Sequence[str | None]) -> list[dict[str, Any]]:
+    def __call__(self, traces: Sequence[Trace], why: Sequence[str | None]) -> list[ScoreRow]:
         """Return a row for each trace: its key, `score`, `breakdown`, and `why` there is no score.
 
-        `breakdown` also tells how far student_model is from the trace (distance.py).
+        `breakdown` also holds how far student_model is from the trace (distance.py).
 
         `why[i]` says why trace i is not to be scored, or is None. Collective where a model is sharded: every
         process comes here, with nothing where it has nothing.
         """
-        wanted = [trace for trace, reason in zip(traces, why, strict=True) if reason is None]
-        problems, explanations, teacher = self.read(wanted)
+        scorable = [trace for trace, reason in zip(traces, why, strict=True) if reason is None]
+        problems, explanations, teacher = self.read(scorable)
         measured = self.reward.measure(problems, explanations, teacher)
         scores = iter(self.reward.judge(problems, explanations, measured))
         first_students = iter(students[0] for students in measured)

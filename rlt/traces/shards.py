@@ -1,7 +1,7 @@
 """Scores on disk as they are made, so that a killed run continues where it stopped.
 
 A shard holds the scores of a fixed range of traces (jsonl, written whole or not at all). `manifest.json`
-tells of what they are: only the same traces, models and settings may continue in a folder.
+describes them: only the same traces, models and settings may continue in a folder.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rlt.errors import CheckpointError
 from rlt.io import write_text
 from rlt.records import Trace
-from rlt.traces.manifest import open_manifest
+from rlt.traces.manifest import Manifest, open_manifest
 
 logger = logging.getLogger(__name__)
+ScoreRow = dict[str, Any]
+"""`problem_id`, `sample_index`, `score`, and its breakdown or the reason why there is none."""
 
 
 class Shards:
@@ -31,12 +33,12 @@ class Shards:
         """Which traces each shard holds."""
         self._keys = [(trace.problem.id, trace.sample_index) for trace in traces]
 
-    def open(self, manifest: Mapping[str, Any]) -> list[int]:
+    def open(self, manifest: Manifest) -> list[int]:
         """Return the shards that are still to be scored; raises CheckpointError in another run's folder."""
         open_manifest(self._directory, manifest, "scores")
         return [index for index in range(len(self.parts)) if self.read(index) is None]
 
-    def read(self, index: int) -> list[dict[str, Any]] | None:
+    def read(self, index: int) -> list[ScoreRow] | None:
         """Return the rows of a shard, or None where it is not whole."""
         path = self._path(index)
         if not path.is_file():
@@ -51,14 +53,14 @@ class Shards:
             return None
         return rows
 
-    def write(self, index: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    def write(self, index: int, rows: Sequence[ScoreRow]) -> None:
         """Write one shard."""
         lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
         write_text(self._path(index), "".join(lines))
 
-    def read_all(self) -> list[dict[str, Any]]:
+    def read_all(self) -> list[ScoreRow]:
         """Return the rows of all shards, in the order of the traces."""
-        rows: list[dict[str, Any]] = []
+        rows: list[ScoreRow] = []
         for index in range(len(self.parts)):
             part = self.read(index)
             if part is None:

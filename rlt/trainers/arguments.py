@@ -72,7 +72,8 @@ def grpo_arguments(config: Config, context: RunContext) -> dict[str, Any]:
         "repetition_penalty": generation.repetition_penalty,
         "beta": trainer.beta,
         "loss_type": trainer.loss_type,
-        "scale_rewards": trainer.scale_rewards,
+        # Without it rewards are compared with none.
+        "scale_rewards": trainer.scale_rewards if stage_of(config).reads("trainer.scale_rewards") else "none",
         "sync_ref_model": False,
         "use_vllm": False,
         "disable_dropout": False,

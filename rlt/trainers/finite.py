@@ -89,7 +89,7 @@ class FiniteTraining(KeepsBeside):
             return f"{kept} is the last whole checkpoint: resume_from=latest continues there, with {change}"
         if broken and step <= 1:
             return f"there is no checkpoint: take a model whose weights are all numbers, or {change}"
-        return f"there is no whole checkpoint yet: start anew with {change}"
+        return f"there is no whole checkpoint yet: start again with  {change}"
 
     def check_weights(self) -> None:
         """End the training where a weight is not finite; collective."""

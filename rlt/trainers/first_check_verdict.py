@@ -170,7 +170,7 @@ class Judge:
         return next(short, None) if found.prompt == 0 else None
 
     def _suspect(self, found: Scored) -> str:
-        """Return which side is wrong as far as the other comparisons tell."""
+        """Return which side is wrong as far as the other comparisons show."""
         there = [s for s in self._scored if (s.process, s.prompt) == (found.process, found.prompt)]
         agree = [s for s in there if s.drift.mean <= self._check.limit]
         if any(s.model == found.model for s in agree):
@@ -227,7 +227,7 @@ class Judge:
                 "changes positions out of generation.server_args"
             )
         return (
-            "start the servers anew with this model and generation.dtype, without quantization in "
+            "restart the servers with this model and generation.dtype, without quantization in "
             "generation.server_args, or push with another generation.weight_sync"
         )
 

@@ -3,7 +3,7 @@
 A step begins when transformers reads its rows and ends when the optimizer has stepped; evaluations,
 checkpoints and log lines lie between steps. Metrics are means over the steps since the last log line:
 
-- `time/step`; `time/PHASE`: the seconds in which a phase was continuing anywhere, on one process or on
+- `time/step`; `time/PHASE`: the seconds in which a phase was running anywhere, on one process or on
   several, or on a server. Phases may overlap, so they need not add up to the step.
 - `time/wait`: the mean over the training processes of the seconds in which each computed nothing, because it
   waited for completions or for other processes. What a process waits inside a phase counts as that phase.

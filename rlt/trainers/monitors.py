@@ -13,10 +13,10 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from rlt.config.schema import MonitorSettings
 from rlt.errors import CheckpointError
+from rlt.rundir.samples import SampleRow
 from rlt.trainers.alarms import Alarms
 from rlt.trainers.monitor_limits import Limit, LimitsOf, teacher_limits
 
@@ -26,7 +26,7 @@ FILE = "monitors.json"
 """In a checkpoint: the baseline of the lengths, and the alarms that were raised."""
 _ROUNDING = 1e-6
 """Rewards that differ by less are equal."""
-Rows = Sequence[dict[str, Any]]
+Rows = Sequence[SampleRow]
 
 
 class Monitors:
@@ -86,7 +86,7 @@ class Monitors:
             baseline, raised = [float(x) for x in state["baseline"]], {str(x) for x in state["raised"]}
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
-                f"{path} does not hold the state of the monitors ({error!r}); remove it, and they start anew"
+                f"{path} does not hold the state of the monitors ({error!r}); remove it, and they start again"
             ) from error
         self._baseline = baseline
         self._alarms.raised |= raised
@@ -137,7 +137,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
-def _scorable(rows: Rows) -> list[dict[str, Any]]:
+def _scorable(rows: Rows) -> list[SampleRow]:
     return [row for row in rows if math.isfinite(row["reward"])]
 
 

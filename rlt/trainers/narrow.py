@@ -2,7 +2,7 @@
 
 What is overridden of TRL's trainer:
 - `_prepare_inputs` slices rows of the padded, shuffled generation batch, never columns (trl#7179). Here its
-  micro-batches are made anew, each as wide as its own rows (micro_batches.py). Where the loss is a sum over
+  micro-batches are made again, each as wide as its own rows (micro_batches.py). Where the loss is a sum over
   rows, they are dealt to processes and passes by their length; short ones are joined.
 - `training_step` would run a pass for each of a step's gradient_accumulation_steps. Here those whose rows
   have joined others are skipped.
@@ -24,15 +24,15 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from rlt.models.gather import max_over_processes
-from rlt.models.logprobs import Request, add_token_query, token_logprobs
+from rlt.models.logprobs import Extra, Request, add_token_query, token_values
 from rlt.trainers.grpo_base import GRPOTrainer
 from rlt.trainers.meter import Meter
 from rlt.trainers.micro_batches import Batch, deal, micro_batch, rows_of
 from rlt.trainers.own_loss import adapters_on_the_head, hold_to_own_head
 
-_SHARE = "share_of_tokens"
+SHARE = "share_of_tokens"
 """Of a micro-batch among those of its step, 1 on average."""
-_SIZE = "share_of_rows"
+SIZE = "share_of_rows"
 """Rows of a micro-batch by those that TRL takes it to have, per_device_train_batch_size."""
 _BY_TOKENS = ("cispo", "dapo", "vespo")
 """Losses that are sums over tokens, divided by the tokens of the whole step."""
@@ -47,6 +47,8 @@ class NarrowPasses(GRPOTrainer):
     """Passes of the update with short rows are joined up to so many tokens, padding included."""
     meter: Meter
     """Times the passes without gradients."""
+    rows_travel: bool = True
+    """Rows may be computed by another process than has sampled them."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """The arguments are those of GRPOTrainer."""
@@ -60,7 +62,7 @@ class NarrowPasses(GRPOTrainer):
                     add_token_query(plain)
 
     # TRL's slices the padded batch of a generation, which it has shuffled, by rows. Ours lets it, then makes
-    # the slices anew and puts them where it looks next (`_buffered_inputs`). It breaks if TRL keeps them
+    # the slices again and puts them where it looks next (`_buffered_inputs`). It breaks if TRL keeps them
     # elsewhere.
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """Return the next micro-batch; of each new generation, all are first made as narrow as their rows."""
@@ -80,11 +82,14 @@ class NarrowPasses(GRPOTrainer):
         rows = [row for batch in window for row in rows_of(batch)]
         per_pass = len(rows) // len(window)
         passes = [list(range(i, i + per_pass)) for i in range(0, len(rows), per_pass)]
-        if self._loss_is_a_sum_over_rows():
+        if self._loss_is_a_sum_over_rows() and self.rows_travel:
             rows = gather_object(rows)
             sizes = [row.size for row in rows]
             dealt = deal(sizes, self.accelerator.num_processes, per_pass, self.joined_tokens)
             passes = dealt[self.accelerator.process_index]
+        elif self._loss_is_a_sum_over_rows():  # joined, processes would run different numbers of passes
+            joined = self.joined_tokens if self.accelerator.num_processes == 1 else 0
+            (passes,) = deal([row.size for row in rows], 1, per_pass, joined)
         scalars = {name: value for name, value in window[0].items() if value.dim() == 0}
         pad, device = self._tokenizer.pad_token_id, self.accelerator.device
         assert isinstance(pad, int), "load_tokenizer has seen to a pad token"
@@ -94,7 +99,7 @@ class NarrowPasses(GRPOTrainer):
         shares = counts * len(narrow) / counts.sum().clamp(min=1)
         sizes = [torch.tensor(len(members) / per_pass) for members in passes]
         first, *others = [
-            {**batch, **scalars, _SHARE: share, _SIZE: size}
+            {**batch, **scalars, SHARE: share, SIZE: size}
             for batch, share, size in zip(narrow, shares, sizes, strict=True)
         ]
         # The first call of a step generates, and the last one ends in the optimizer.
@@ -119,12 +124,12 @@ class NarrowPasses(GRPOTrainer):
         token counts once.
         """
         loss = super()._compute_loss(model, inputs)
-        if _SIZE in inputs and self.loss_type not in _BY_TOKENS:
-            loss = loss * inputs[_SIZE].item()
-        if _SHARE in inputs:
+        if SIZE in inputs and self.loss_type not in _BY_TOKENS:
+            loss = loss * inputs[SIZE].item()
+        if SHARE in inputs:
             for name in ("kl", "entropy"):
                 if values := self._metrics["train"].get(name):
-                    values[-1] *= inputs[_SHARE].item()
+                    values[-1] *= inputs[SHARE].item()
         return loss
 
     def _loss_is_a_sum_over_rows(self) -> bool:
@@ -137,11 +142,13 @@ class NarrowPasses(GRPOTrainer):
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
     ) -> Any:
         """Return log-probabilities of the completions' tokens, shape (B, C), and keep them."""
-        result = super()._get_per_token_logps_and_entropies(
-            model, input_ids, attention_mask, logits_to_keep, **kwargs
-        )
+        result = self.forward_pass(model, input_ids, attention_mask, logits_to_keep, **kwargs)
         self._loss_logprobs = result[0].detach()
         return result
+
+    def forward_pass(self, *args: Any, **kwargs: Any) -> Any:
+        """Return log-probabilities, entropies and auxiliary loss of one pass, as TRL's loss reads them."""
+        return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
     def loss_logprobs(self, model: Any, ids: Sequence[int], count: int) -> Tensor:
         """Return a model's log-probabilities of the last `count` tokens, (count,), as the loss computes them.
@@ -161,10 +168,17 @@ class NarrowPasses(GRPOTrainer):
 
         `runs`: see `token_logprobs`.
         """
+        return [found[0].float() for found in self.values(model, requests, None, runs)]
+
+    def values(
+        self, model: Any, requests: Sequence[Request], extra: Extra | None, runs: Sequence[int] | None = None
+    ) -> list[tuple[Tensor, ...]]:
+        """Return what `extra` reads of a model at the sampling temperature, on the CPU; collective."""
         with self.accelerator.autocast():
-            return token_logprobs(
+            return token_values(
                 model,
                 requests,
+                extra,
                 temperature=self.temperature,
                 tokens_per_batch=self.tokens_per_pass,
                 device=self.accelerator.device,

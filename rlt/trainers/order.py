@@ -1,7 +1,7 @@
 """In which order a training takes its rows: in each epoch a permutation of the dataset, by seed and epoch.
 
 The permutation is over all rows of the dataset, and those that were skipped (bad, too long, in a benchmark)
-are skipped in it. So all others keep their places whatever is skipped, as in the original, which leaves
+are skipped in it. So all others keep their places, as in the original, which leaves
 nothing out. transformers' sampler and TRL's shuffle the rows that are left: one row less, and every problem
 of a run would be another.
 """
@@ -41,7 +41,7 @@ def all_of(num_rows: int) -> Places:
 class RowSampler(Sampler[int]):
     """Yields each row of an epoch once: for fine-tuning, in place of transformers' `RandomSampler`.
 
-    `epoch` tells which one it is; a sampler that only counts on would repeat the first after a resume.
+    `epoch` is its number; a sampler that only counts on would repeat the first after a resume.
     """
 
     def __init__(self, places: Places, seed: int, epoch: Callable[[], int]) -> None:

@@ -1,4 +1,4 @@
-"""Which passes of an update compute their activations anew in the backward pass, and which keep them.
+"""Which passes of an update recompute their activations in the backward pass, and which keep them.
 
 With trainer.gradient_checkpointing=auto short micro-batches keep theirs, which saves a forward pass of four.
 """
@@ -20,13 +20,13 @@ class SelectiveRecompute(MeteredTraining):
     """A trainer whose micro-batches of at most `recompute_above` tokens keep their activations."""
 
     recompute_above: int = 0
-    """Padding included; 0 computes all of them anew, where gradient checkpointing is on."""
+    """Padding included; 0 recomputes all of them, where gradient checkpointing is on."""
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the loss of a micro-batch.
 
         Overridden because transformers switches checkpointing for a whole run. Under ZeRO-3 a pass that
-        computes layers anew gathers their weights anew, so all processes do the same: what the longest of
+        recomputes layers gathers their weights again, so all processes do the same: what the longest of
         their micro-batches needs.
         """
         keeps = False
@@ -48,7 +48,7 @@ def _num_tokens(inputs: dict[str, Tensor]) -> int:
 def recompute_above(config: Config) -> int:
     """Return the tokens up to which a micro-batch keeps its activations.
 
-    launch.sh calculates them from the GPU's memory. Where nobody knows it, all are computed anew.
+    launch.sh calculates them from the GPU's memory. Where it is unknown, all are recomputed.
     """
     is_auto = config.trainer.gradient_checkpointing == "auto"
     return (config.trainer.recompute_above or 0) if is_auto else 0

@@ -29,8 +29,17 @@ class MovingReference(TrainerCallback):
     """Mixes the policy into the reference, and keeps the reference in checkpoints."""
 
     def __init__(
-        self, policy: nn.Module, reference: Any, accelerator: Accelerator, *, every: int, share: float
+        self,
+        policy: nn.Module,
+        reference: Any,
+        accelerator: Accelerator,
+        *,
+        every: int,
+        share: float,
+        folder: str = FOLDER,
     ) -> None:
+        """`folder` of a checkpoint holds the reference."""
+        self._folder = folder
         self._policy = policy
         self._reference: nn.Module = accelerator.unwrap_model(reference)  # pyright: ignore[reportAttributeAccessIssue]
         self._accelerator = accelerator
@@ -55,7 +64,9 @@ class MovingReference(TrainerCallback):
         for policy, reference in pairs:
             with gathered([policy]), gathered([reference], written=True) as writes:
                 if writes:
-                    reference.mul_(1 - self._share).add_(policy.to(reference.dtype), alpha=self._share)
+                    reference.mul_(1 - self._share).add_(
+                        policy.to(reference.device, reference.dtype), alpha=self._share
+                    )
 
     def save(self, checkpoint: Path) -> None:
         """Write the reference's weights into a checkpoint; collective under ZeRO-3."""
@@ -67,11 +78,11 @@ class MovingReference(TrainerCallback):
 
         def write(parts: Iterator[tuple[str, torch.Tensor]]) -> None:
             try:
-                write_checkpoint(parts, checkpoint / FOLDER, MAX_SHARD_BYTES)
+                write_checkpoint(parts, checkpoint / self._folder, MAX_SHARD_BYTES)
             except (OSError, SafetensorError) as error:
                 raise CheckpointError(
-                    f"the reference model cannot be written to {checkpoint / FOLDER} ({error}); make room "
-                    "there and resume from the checkpoint before"
+                    f"the reference model cannot be written to {checkpoint / self._folder} ({error}); make "
+                    "room there and resume from the checkpoint before"
                 ) from error
 
         consume_on_main_process(self._accelerator, weights(), write)
@@ -79,7 +90,7 @@ class MovingReference(TrainerCallback):
     @torch.no_grad()
     def load(self, checkpoint: Path) -> None:
         """Take the reference's weights from a checkpoint."""
-        folder = require_reference(checkpoint)
+        folder = require_reference(checkpoint, self._folder)
         shard_of = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
         for name, parameter in self._reference.named_parameters():
             with gathered([parameter], written=True) as writes:
@@ -88,16 +99,16 @@ class MovingReference(TrainerCallback):
                         parameter.copy_(shard.get_tensor(name))
 
 
-def require_reference(checkpoint: Path) -> Path:
+def require_reference(checkpoint: Path, name: str = FOLDER) -> Path:
     """Return a checkpoint's folder of the moved reference.
 
     Raises CheckpointError when it has none: continuing with another reference changes the result.
     """
-    folder = checkpoint / FOLDER
+    folder = checkpoint / name
     if not folder.is_dir():
         raise CheckpointError(
-            f"checkpoint {checkpoint} holds no {FOLDER}/ folder with the moved reference model; resuming "
-            "without it would change the KL term: resume from a checkpoint that has it, or start anew "
+            f"checkpoint {checkpoint} holds no {name}/ folder with the moved {name} model; resuming "
+            "without it would change the loss: resume from a checkpoint that has it, or start again "
             "with this checkpoint as model_name_or_path"
         )
     return folder

@@ -21,7 +21,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -40,13 +39,13 @@ from rlt.generation.types import Sampling
 from rlt.models.zero_init import buffers_left_alone, warn_of_rounded_parameters
 from rlt.records import Completion, Problem, Score
 from rlt.rewards.likelihood import is_scorable
+from rlt.rundir.samples import SampleRow
 from rlt.surroundings.timeline import PHASES, WAIT
 from rlt.trainers.alarms import Alarms
 from rlt.trainers.drift_log import DriftLog
 from rlt.trainers.early import units_of
-from rlt.trainers.engine import Engine, policy_for_generation
+from rlt.trainers.engine import policy_for_generation
 from rlt.trainers.first_check import check_before_first_step
-from rlt.trainers.first_check_verdict import FirstCheck
 from rlt.trainers.grpo_base import GRPOTrainer
 from rlt.trainers.held_out import EvaluateAtTheEnd, evaluate_held_out
 from rlt.trainers.monitor_limits import LimitsOf
@@ -56,7 +55,7 @@ from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.reading import ReadOnce, completion_requests, rows_together
 from rlt.trainers.recompute import SelectiveRecompute
 from rlt.trainers.reference import MovingReference
-from rlt.trainers.rl_parts import RLData, RLSettings, SampleSink, indexed
+from rlt.trainers.rl_parts import RLData, RLParts, RLSettings, indexed
 from rlt.trainers.sample_rows import lengths_by_ending, number_samples, sample_row
 from rlt.trainers.server_engine import ServerEngine
 
@@ -66,16 +65,6 @@ FIRST_CHECK = "comparing engine and policy"
 """What the time before the first step is called."""
 
 
-@dataclass(frozen=True)
-class RLParts:
-    """What the trainer is given from outside; the engine needs its model to be made."""
-
-    make_engine: Callable[[RLTrainer[Any]], Engine]
-    write_samples: SampleSink
-    first_check: FirstCheck | None = None
-    """None: engine and policy are not compared before the first step."""
-
-
 class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
     """Trains a policy by RL; subclasses implement `score` (the reward) and `tell` (the logged columns)."""
 
@@ -83,6 +72,8 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
     """What the monitors warn of."""
     without_reward: ClassVar[str]
     """What to look at when no completion of a step has a finite reward."""
+    compares_rewards: ClassVar[bool] = True
+    """Whether the loss reads the rewards, each against those of its group."""
 
     def __init__(
         self,
@@ -147,6 +138,11 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         return moving
 
     @property
+    def moving_models(self) -> list[MovingReference]:
+        """The models that follow the policy, which checkpoints hold."""
+        return [] if self.reference is None else [self.reference]
+
+    @property
     def problems(self) -> Sequence[PromptedProblem]:
         """The problems to train on."""
         return self._data.train
@@ -168,7 +164,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         return self.judge(items, completions, self.measure(items, completions, policy, runs=None))
 
     @abstractmethod
-    def tell(self, problem: Problem, completion: Completion) -> dict[str, Any]:
+    def tell(self, problem: Problem, completion: Completion) -> SampleRow:
         """Return the columns of a sample's row that depend on the layout: its texts, and what they show."""
 
     # TRL's repeats each prompt for its group and shuffles the rows that it is given. Ours keeps that (it
@@ -178,7 +174,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         sampler: Any = super()._get_train_sampler(*dataset, **named)
         return GroupSampler(sampler, self._data.places, lambda: int(self.state.epoch or 0))
 
-    # TRL's generates, scores and makes the advantages of one generation batch. Ours tells it which problems
+    # TRL's generates, scores and makes the advantages of one generation batch. Ours passes it which problems
     # its rows are (TRL knows a `prompt` and an `index` alone) and stores the samples with their advantages.
     # TRL's own `mask_truncated_completions` looks for an end-of-turn token, which a completion that was
     # stopped at its tag lacks, so the mask is made here, by finish_reason, and `num_items_in_batch` with it.
@@ -192,8 +188,9 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
             counted: Any = self.accelerator.gather(output["completion_mask"].sum())
             output["num_items_in_batch"] = counted.sum()
         rows = self.rows(self._batch, self._completions, self._scores)
-        for row, advantage in zip(rows, output["advantages"].tolist(), strict=True):
-            row["advantage"] = advantage
+        if self.compares_rewards:
+            for row, advantage in zip(rows, output["advantages"].tolist(), strict=True):
+                row["advantage"] = advantage
         step = self.state.global_step + 1
         for name, value in self.monitors.observe(self.store(f"step_{step:06d}", rows), step).items():
             self._metrics["train"][name].append(value)
@@ -348,7 +345,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         items: Sequence[PromptedProblem],
         completions: Sequence[Completion],
         scores: Sequence[Score],
-    ) -> list[dict[str, Any]]:
+    ) -> list[SampleRow]:
         """Return one row for each completion."""
         decode = self.layout.tokenizer.decode
         return [
@@ -356,9 +353,9 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
             for i, c, s in zip(items, completions, scores, strict=True)
         ]
 
-    def store(self, name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def store(self, name: str, rows: list[SampleRow]) -> list[SampleRow]:
         """Write the rows of all processes, and return them."""
-        gathered: list[dict[str, Any]] = gather_object(rows)
+        gathered: list[SampleRow] = gather_object(rows)
         if self.accelerator.is_main_process:
             number_samples(gathered)
             self._write_samples(name, gathered)
@@ -391,8 +388,8 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         assert self.args.output_dir is not None
         folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         on_main_process(self.accelerator, lambda: self.monitors.save(folder))
-        if self.reference is not None:
-            self.reference.save(folder)
+        for moving in self.moving_models:
+            moving.save(folder)
         super()._save_checkpoint(model, trial)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 from accelerate.utils import gather_object
 
 from rlt.records import Completion, Problem, Score
 from rlt.rewards.likelihood import is_scorable
+from rlt.rundir.samples import SampleRow
 
 
-def sample_row(problem: Problem, completion: Completion, text: str, score: Score) -> dict[str, Any]:
+def sample_row(problem: Problem, completion: Completion, text: str, score: Score) -> SampleRow:
     """Return a completion's row: problem, text, length, reward and its parts."""
     return {
         "problem_id": problem.id,
@@ -27,7 +27,7 @@ def sample_row(problem: Problem, completion: Completion, text: str, score: Score
     }
 
 
-def number_samples(rows: Sequence[dict[str, Any]]) -> None:
+def number_samples(rows: Sequence[SampleRow]) -> None:
     """Give each row its `sample_index` among the rows of its problem."""
     seen: dict[str, int] = defaultdict(int)
     for row in rows:

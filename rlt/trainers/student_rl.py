@@ -14,6 +14,7 @@ from rlt.formats.reply import Reply, ReplyReader
 from rlt.generation.collective import on_every_process
 from rlt.records import Completion, Problem, Score
 from rlt.rewards.correctness import Everywhere
+from rlt.rundir.samples import SampleRow
 from rlt.trainers.monitor_limits import student_limits
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.rl import RLTrainer
@@ -94,7 +95,7 @@ class StudentRLTrainer(RLTrainer[StudentLayout]):
         """Return the reward of each reply."""
         return self.reward.judge([item.problem for item in items], measured)
 
-    def tell(self, problem: Problem, completion: Completion) -> dict[str, Any]:  # noqa: ARG002
+    def tell(self, problem: Problem, completion: Completion) -> SampleRow:  # noqa: ARG002
         """Return thought and answer, under names by which the samples are traces to train a student on."""
         reply = self.read_reply(completion)
         return {

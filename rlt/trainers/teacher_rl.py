@@ -20,6 +20,7 @@ from rlt.formats.leakage import copied_share, states_first
 from rlt.generation.collective import on_every_process
 from rlt.records import Completion, Explanation, Problem, Score
 from rlt.rewards.likelihood import Measured, Reward
+from rlt.rundir.samples import SampleRow
 from rlt.trainers.monitor_limits import teacher_limits
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.rl import RLTrainer
@@ -98,7 +99,7 @@ class TeacherRLTrainer(RLTrainer[TeacherLayout]):
         assert values is not None, "asked for by reads_policy"
         return values[: len(explanation.token_ids)]
 
-    def tell(self, problem: Problem, completion: Completion) -> dict[str, Any]:
+    def tell(self, problem: Problem, completion: Completion) -> SampleRow:
         """Return the explanation as text, and what it gives away of the solution."""
         ids = self.layout.split(completion.token_ids).token_ids
         explanation = str(self.layout.tokenizer.decode(list(ids)))

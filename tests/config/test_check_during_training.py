@@ -37,7 +37,10 @@ def test_a_number_of_steps_is_enough(place, stage):
 @pytest.mark.parametrize(
     ("stage", "changes", "expected"),
     [
-        ("teacher_sft", [], "has no effect in teacher_sft: remove it .read by student_sft and student_rl"),
+        (
+            *("teacher_sft", []),
+            "has no effect in teacher_sft: remove it .read by student_sft, student_rl and student_opd",
+        ),
         ("evaluate", [], "has no effect in evaluate: remove it"),
         ("collect_traces", [], "has no effect in collect_traces: remove it"),
         ("student_sft", ["evaluate.tasks=[math501]"], "got 'math501': did you mean math500?"),

@@ -131,7 +131,7 @@ def test_student_presets(student):
     assert (c.student_model, c.layout.student_prompt) == known[student]
 
 
-@pytest.mark.parametrize("stage", ["teacher_sft", "teacher_rl", "student_sft", "student_rl"])
+@pytest.mark.parametrize("stage", ["teacher_sft", "teacher_rl", "student_sft", "student_rl", "student_opd"])
 def test_modern_adds_gradients_up_in_float32(stage):
     assert compose([f"run_cfg={stage}"]).trainer.grad_accum_dtype == "model"  # as the original did
     assert compose([f"run_cfg={stage}", "recipe=modern"]).trainer.grad_accum_dtype == "float32"

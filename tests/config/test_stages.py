@@ -113,8 +113,8 @@ def test_a_sentence_says_where_each_was_typed(place):
         f"{base} have no effect in student_sft: remove them."
     )
     assert refusal([str(base), "trainer.beta=1", "dataset_id_or_path=a/b"]) == (
-        "`trainer.beta` on the command line has no effect in student_sft: remove it (read by teacher_rl and "
-        "student_rl)."
+        "`trainer.beta` on the command line has no effect in student_sft: remove it (read by teacher_rl, "
+        "student_rl and student_opd)."
     )
 
 

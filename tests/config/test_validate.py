@@ -29,7 +29,7 @@ RL = [
      "first_quartile, last_quartile, got 'maximum'."),
     ("reward.answer_clip=[1]", "`reward.answer_clip` must be [] for none, or [low,high]"),
     ("reward.kl_clip=[2,1]", "got [2,1]."),
-    ("student_model=null", "`student_model` is empty, but teacher_rl is paid by a frozen student"),
+    ("student_model=null", "`student_model` is empty, but teacher_rl is paid by a student"),
     ("reward.student_temperature=0.0", "`reward.student_temperature` must be greater than 0, got 0.0"),
     ("num_generations=1", "`num_generations` must be at least 2, got 1"),
     ("temperature=nan", "`temperature` must be finite, got nan"),

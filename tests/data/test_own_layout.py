@@ -31,6 +31,7 @@ NEEDED = {
     "show_traces": ["dataset_id_or_path=rows.jsonl", "output_dir=run", "student_model=student"],
     "student_sft": ["dataset_id_or_path=rows.jsonl", "output_dir=run"],
     "student_rl": ["dataset_id_or_path=rows.jsonl", "output_dir=run"],
+    "student_opd": ["dataset_id_or_path=rows.jsonl", "output_dir=run", "teacher_model=elsewhere"],
     "evaluate": ["evaluate.tasks=[gsm8k]", "evaluate.paths={gsm8k: rows.jsonl}", "output_dir=run"],
     "infer": ["infer.question=1+1"],
     "select_traces": [
@@ -39,7 +40,7 @@ NEEDED = {
     "plan_traces": ["dataset_id_or_path=rows.jsonl", "output_dir=run", "student_model=student"],
 }
 OF_TEACHERS = ("teacher_sft", "teacher_rl", "collect_traces", "score_traces", "show_traces", "infer")
-OF_STUDENTS = ("student_sft", "student_rl", "evaluate", "infer")
+OF_STUDENTS = ("student_sft", "student_rl", "student_opd", "evaluate", "infer")
 OF_JUDGES = ("teacher_rl", "score_traces", "show_traces", "select_traces", "plan_traces")
 
 

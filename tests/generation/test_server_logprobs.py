@@ -21,12 +21,14 @@ from rlt.errors import GenerationError
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import TAG_STYLES
 from rlt.generation.server_logprobs import ServerLogprobs, served_name, served_temperature
+from rlt.models.distributions import TopTokens
 from rlt.models.frozen import FrozenModel, load_whole
 from rlt.models.logprobs import Request
 from rlt.records import Problem
 from rlt.rewards.formula import RewardSpec, WeightedReductions
 from rlt.rewards.likelihood import LikelihoodReward, WeightedStudent
 from rlt.rewards.scorer import StudentScorer
+from rlt.trainers.opd_teacher import FrozenTeacher, ServerTeacher
 
 CPU = torch.device("cpu")
 START_TIMEOUT = 1000.0
@@ -137,6 +139,24 @@ def test_values_are_those_of_the_student_at_its_temperature(server: ServerLogpro
     assert (torch.cat(ours) - torch.cat(ask(local, requests, 1.0))).abs().max() > 0.1
     assert ask(server, []) == []
     assert_equal(ask(server, requests[:3], tokens=1), ours[:3])
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_the_likeliest_tokens_are_those_of_the_model(server: ServerLogprobs, local: FrozenModel):
+    """As a teacher of student_opd is asked for them, served and in this process."""
+    requests = some_requests(6, 60)
+    extra = TopTokens(5, 0.7, 10**6)
+    served = ServerTeacher(server, temperature=0.7, tokens_per_batch=4096)
+    here = FrozenTeacher(local, temperature=0.7, tokens_per_batch=4096, agree=lambda count: count)
+    for ours, theirs in zip(served.read(requests, extra, [6]), here.read(requests, extra, [6]), strict=True):
+        assert [column.shape for column in ours] == [(7,), (7, 5), (7, 5)]
+        assert [column.shape for column in theirs] == [(7,), (7, 5), (7, 5)]
+        assert torch.equal(ours[2], theirs[2])
+        assert (ours[0] - theirs[0]).abs().max() < 1e-4
+        assert (ours[1] - theirs[1]).abs().max() < 1e-4
+    (alone,) = served.read(requests[:1], None, [1])
+    assert torch.equal(alone[0], served.read(requests[:1], extra, [1])[0][0])
 
 
 @pytest.mark.vllm

@@ -46,8 +46,13 @@ class Later:
 
 
 def install() -> None:
-    """Let the import statements of test files and conftest files wait, from now on."""
+    """Let the import statements of test files and conftest files wait, until `uninstall`."""
     builtins.__import__ = _import
+
+
+def uninstall() -> None:
+    """Let all imports be executed at once again: everything is collected."""
+    builtins.__import__ = _usual
 
 
 def resolve(module: object) -> None:

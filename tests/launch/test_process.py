@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rlt.launch.descendants import MARK, living, wait_until
+from rlt.launch.descendants import MARK, living
 from rlt.launch.process import Child, stop_all
+from rlt.surroundings.waiting import wait_until
 
 LEAVES_ITS_GROUP = """
 import subprocess, sys, time

@@ -186,6 +186,7 @@ WATCHED = ["evaluate.during_training.every_steps=100", "evaluate.tasks=[math500]
         ["run_cfg=teacher_sft", "dataset_id_or_path=some/rows"],
         ["run_cfg=student_sft", "dataset_id_or_path=some/rows", *WATCHED],
         ["run_cfg=student_rl", "dataset_id_or_path=some/rows", *WATCHED],
+        ["run_cfg=student_opd", "dataset_id_or_path=some/rows", "teacher_model=a/b", *WATCHED],
         ["run_cfg=collect_traces", "collect.num_samples=4", "collect.push_to_hub=me/traces"],
         ["run_cfg=evaluate", "layout.student_prompt=default", "eval_cfg=robust"],
         ["run_cfg=score_traces", "dataset_id_or_path=some/rows", "student_model=a/b"],
@@ -194,8 +195,8 @@ WATCHED = ["evaluate.during_training.every_steps=100", "evaluate.tasks=[math500]
 def test_every_stage_has_a_small_configuration_that_passes_the_checks(tmp_path, words):
     words = [*words, MODEL]
     config = config_of(*words)
-    serves = config.stage in ("student_rl", "collect_traces", "evaluate")
-    real = FOUR_AND_FOUR if config.stage == "student_rl" else ONE_PROCESS
+    serves = config.stage in ("student_rl", "student_opd", "collect_traces", "evaluate")
+    real = FOUR_AND_FOUR if config.stage in ("student_rl", "student_opd") else ONE_PROCESS
     small = small_of(config, words, plan_here(real, (), serves=serves), real, tmp_path)
     assert small.data.shortest == 4
     assert small.collect.push_to_hub is None

@@ -75,10 +75,11 @@ def plan_of(place: Path, steps: dict):
 def test_every_step_of_every_shipped_pipeline_can_run(name, toy, place):
     words = ["pipeline.prefix=quickstart_", "results_dir=results/."] if toy else []
     output = Path(compose([f"run_cfg={name}", *words]).output_dir)
+    before = {*place.rglob("*")}
     found = plan(f"run_cfg={name}", *words)
     assert len(found) > 2
     assert {step.directory for step in found} == {output / step.name for step in found}
-    assert not (place / output).exists()
+    assert {*place.rglob("*")} == before
     taken = {step.step.run_cfg.removeprefix("quickstart_") for step in found if "quickstart_" in step.command}
     assert taken == {step.config.stage for step in found if toy and step.config.stage in TOY}
 

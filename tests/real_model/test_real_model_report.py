@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from scored_rows import row, write_rows
+from helpers.scored_rows import row, write_rows
 
 from rlt.real_model.calls import Call
 from rlt.real_model.report import write_report
@@ -20,8 +20,8 @@ EVIL = "<script>alert(1)</script>\n```\n| 72"
 def folder(tmp_path: Path) -> Path:
     """Return a folder as the runs leave it, with two problems in each part."""
     four = [row(p, place, -3.0 + place / 10, 6.0 + place) for p in "ab" for place in range(4)]
-    for name in ("kinds", "kinds_teacher"):
-        write_rows(tmp_path / f"training/{name}/scores.jsonl", four)
+    for name in ("training/kinds", "measures/kinds_teacher"):
+        write_rows(tmp_path / f"{name}/scores.jsonl", four)
     steps = [{"step": n, "time": n, "reward": -8.0 + n, "r_ss": -2.0, "r_kl": 6.0 - n} for n in range(1, 9)]
     write_rows(
         tmp_path / "training/teacher_rl/metrics.jsonl", [*steps, {"step": 8, "time": 9, "eval_loss": 1}]

@@ -13,9 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from rlt.reporting.metrics import read_metrics
 
 from rlt.real_model.convert import LOSS, loss_of
+from rlt.rundir.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
@@ -81,5 +81,5 @@ def test_two_steps_of_rl_and_a_report(folder):
 
 def test_the_second_call_had_nothing_to_do(folder):
     record = json.loads((folder / "training/pipeline.json").read_text())
-    assert [step["status"] for step in record["steps"]] == ["skipped"] * 4
+    assert [step["status"] for step in record["steps"]] == ["skipped"] * 3
     assert len((folder / "calls.jsonl").read_text().splitlines()) == 2

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
-from scored_rows import row, write_rows
+from helpers.scored_rows import row, write_rows
 
 from rlt.errors import DataError
 from rlt.real_model.results import by_problem, changes, kinds, rank_correlation, ranks, read_rows

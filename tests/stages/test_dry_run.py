@@ -51,6 +51,10 @@ def check(*words: str) -> None:
         (*RL, f"student_model={STUDENT}", f"model_name_or_path={TEACHER}"),
         ("run_cfg=student_sft", f"model_name_or_path={TEACHER}"),
         ("run_cfg=student_rl", f"model_name_or_path={TEACHER}", "layout.student_prompt=from_dataset"),
+        (
+            *("run_cfg=student_opd", f"model_name_or_path={TEACHER}", f"teacher_model={STUDENT}"),
+            "layout.student_prompt=from_dataset",
+        ),
     ],
 )
 def test_rows_without_the_prompt_of_a_student_that_is_elsewhere(words, rows):
@@ -90,7 +94,7 @@ def test_rows_of_a_run_whose_models_are_elsewhere(rows):
         check(*student_rl, f"dataset_id_or_path={rows(unlike)}")
 
 
-@pytest.mark.parametrize("stage", ["teacher_sft", "teacher_rl", "student_sft", "student_rl"])
+@pytest.mark.parametrize("stage", ["teacher_sft", "teacher_rl", "student_sft", "student_rl", "student_opd"])
 def test_a_model_without_a_chat_template_is_found_though_the_data_is_elsewhere(
     stage, tiny_teacher, tmp_path, monkeypatch
 ):
@@ -98,6 +102,7 @@ def test_a_model_without_a_chat_template_is_found_though_the_data_is_elsewhere(
     (tmp_path / "model" / "chat_template.jinja").unlink()
     words = [f"run_cfg={stage}", f"dataset_id_or_path={DATA}", f"model_name_or_path={tmp_path / 'model'}"]
     words += [f"student_model={STUDENT}"] if stage == "teacher_rl" else []
+    words += [f"teacher_model={STUDENT}"] if stage == "student_opd" else []
     with pytest.raises(ModelError, match="has no chat template"):
         check(*words)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
@@ -15,13 +16,18 @@ from helpers.skythought_stand_in import stand_in
 from helpers.stage_runs import later_win, run_here, run_processes, succeed
 
 from rlt.errors import CheckpointError, DataError
-from rlt.reporting.page import escaped
 from rlt.rundir.run_record import read_run
+from rlt.text import printable
 
 STAGE = "evaluate"
 NUM_ROWS = 12
 K = 3
 TASKS = ("gsm8k", "gpqa_diamond")
+
+
+def shown(text: str) -> str:
+    """Return a text as a page holds it."""
+    return html.escape(printable(text)).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +115,7 @@ def test_no_text_of_gpqa_is_kept(evaluated, gpqa):
 
 def test_the_report_shows_answers_but_none_to_a_private_question(evaluated):
     page = (evaluated / "report.html").read_text()
-    texts = {task: [escaped(r["text"]) for r in samples_of(evaluated) if r["task"] == task] for task in TASKS}
+    texts = {task: [shown(r["text"]) for r in samples_of(evaluated) if r["task"] == task] for task in TASKS}
     assert min(len(text) for of_task in texts.values() for text in of_task) > 10
     assert all(text in page for text in texts["gsm8k"])
     assert not any(text in page for text in texts["gpqa_diamond"])
@@ -202,7 +208,7 @@ def test_published_numbers_and_skythoughts_verdicts_stand_beside_ours_on_request
         assert (whose[0]["second_grader"] is None) is (run == plain)
         said = f"aime24 in {'our' if run == plain else source} words"
         assert said in (run / "summary.md").read_text()
-        assert escaped(said) in (run / "report.html").read_text()
+        assert shown(said) in (run / "report.html").read_text()
         verdicts = {row["correct_skythought"] for row in samples_of(run)}
         assert verdicts == ({None} if run == plain else {False})
 

@@ -86,7 +86,10 @@ def test_scores_are_those_of_the_public_reward(scored, tiny_student, tiny_teache
     )
     for row, score in zip(rows, expected, strict=True):
         assert row["score"] == pytest.approx(score.reward, abs=1e-4)
+        far = {name: row["breakdown"].pop(name) for name in ("log_ratio", "student_nll")}
         assert row["breakdown"] == pytest.approx(score.parts, abs=1e-4)
+        assert far["log_ratio"] == pytest.approx(score.parts["r_kl_mean"], abs=1e-4)  # of the estimator k1
+        assert far["student_nll"] > 0
 
 
 def test_every_trace_has_a_row_and_long_or_missing_ones_a_reason(scored, trace_file):

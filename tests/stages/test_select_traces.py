@@ -187,5 +187,5 @@ def test_by_distance_from_the_student_with_its_report_and_a_sentence_without(tmp
     assert "Distance from the student: log p of the teacher less log p of the student" in report
     assert "| selected                |            1 |   1.5 |    1.5 |     1.5 |" in report
     assert "| read                    |            2 | 0.875 |   0.25 |     1.5 |" in report
-    with pytest.raises(DataError, match=r"tells of no one measure .* score all of them anew"):
+    with pytest.raises(DataError, match=r"holds no measure .* score all of them again"):
         select(tmp_path, ROWS, "select.rule=nearest", name="without")

@@ -51,6 +51,7 @@ BESIDE_SERVERS = {
     "evaluate.revisions": "rlt/evaluation/items.py",
     "reward.servers": "rlt/stages/student_placement.py",
     "reward.verify_server": "rlt/stages/score_traces.py",
+    "opd.servers": "rlt/stages/opd_teacher.py",
 }
 """Read only where servers, a launcher with its training, or a benchmark of the Hub are; tests marked `vllm`
 have servers. Here the file that reads each is looked into."""
@@ -131,6 +132,10 @@ def words(work, tiny_teacher, tiny_student, toy_problems):
             *("correctness.grader=math", "correctness.likelihood_weight=0.5"),
             *(f"student_model={tiny_student}", "reward.dtype=float32"),
         ],
+        "student_opd": [
+            *("run_cfg=student_opd", *of_student, *watched(work), *compared, f"teacher_model={tiny_teacher}"),
+            *("opd.dtype=float32", "opd.open_thought=true", "opd.support=top_k", "opd.divergence=js"),
+        ],
         "collect_traces": collect_words(
             tiny_teacher, toy_problems, output, "generation.backend=transformers", "data.subset.n=2", *cleaned
         ),
@@ -161,6 +166,10 @@ def plan_it(words: Sequence[str], stage: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     describe(prepare("launch.sh", parse("launch.sh", [*later_win(*words, *servers), "--dry-run"])))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+
+
+def typed_output(words: Sequence[str]) -> str:
+    return next(word.partition("=")[2] for word in words if word.startswith("output_dir="))
 
 
 def undeclared(recorder: Recorder, stage: str) -> dict[str, list[str]]:
@@ -194,6 +203,11 @@ def test_a_stage_reads_what_the_table_says(stage, words, monkeypatch):
         if stage == "infer":
             of_teacher = [word for word in typed if not word.startswith("layout.student_prompt=")]
             run_here([*of_teacher, "infer.solution=2"], stage)
+        if stage == "student_opd":  # a teacher of its own weights, which adapters would not let move
+            ours = ("teacher_model=", "opd.open_thought=", "model.lora.", "layout.teacher_prompt=")
+            typed_for_average = [word for word in typed if not word.startswith(ours)]
+            average = ["opd.teacher=ema", "opd.solution_in=question", f"output_dir={typed_output(typed)}_ema"]
+            run_here(later_win(*typed_for_average, *average), stage)
         run_here(typed, stage)
     hold(recorder, stage)
 

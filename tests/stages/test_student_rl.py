@@ -266,7 +266,7 @@ def exact_r_ss(model, tokenizer, row: dict) -> float:
 def test_the_likelihood_pays_a_students_own_thoughts(guesser, words, tmp_path: Path):
     """Two steps: the first is paid by the policy as it was loaded; `missing_tag_penalty` is 1."""
     changes = ["correctness.grader=likelihood", "student_model=policy", "trainer.max_steps=2"]
-    changes += ["reward.solution_span=content", "trainer.eval_steps=2", "learning_rate=1e-2"]
+    changes += ["reward.solution_span=content", "trainer.eval_steps=2"]
     run = run_here(words(tmp_path / "run", *changes), "student_rl")
     model = AutoModelForCausalLM.from_pretrained(guesser, dtype=torch.float64)
     tokenizer = AutoTokenizer.from_pretrained(guesser)
@@ -280,7 +280,7 @@ def test_the_likelihood_pays_a_students_own_thoughts(guesser, words, tmp_path: P
         assert row["reward"] == pytest.approx(row["r_ss"] - (not row["well_formed"]))
         assert not {"correct", "r_kl", "missing_tag"} & row.keys()
     moved = [abs(row["r_ss"] - exact_r_ss(model, tokenizer, row)) for row in second if row["well_formed"]]
-    assert max(moved) > 1e-3  # the policy that pays is no longer the one that was loaded
+    assert max(moved) > 5e-4  # the policy that pays is no longer the one that was loaded
     card = (run / "README.md").read_text()
     assert "which moved with every step" in card
     assert "`correctness.grader` | `likelihood`" in card
@@ -291,14 +291,17 @@ def test_the_likelihood_pays_a_students_own_thoughts(guesser, words, tmp_path: P
 
 def test_a_frozen_copy_beside_a_grader(guesser, words, tmp_path: Path):
     changes = ["correctness.likelihood_weight=0.5", f"student_model={guesser}", "trainer.max_steps=2"]
-    changes += ["reward.dtype=float32", "reward.placement=cpu_offload", "trainer.eval_steps=0"]
-    changes += ["reward.solution_span=content", "learning_rate=1e-2"]
+    changes += ["reward.dtype=float32", "reward.placement=cpu_offload", "trainer.eval_steps=2"]
+    changes += ["reward.solution_span=content"]
     run = run_here(words(tmp_path / "run", *changes), "student_rl")
     model = AutoModelForCausalLM.from_pretrained(guesser, dtype=torch.float64)
     tokenizer = AutoTokenizer.from_pretrained(guesser)
     table = read_samples(sample_files(run / "samples")[2])
     for row in table:
-        penalty = float(not row["well_formed"])
+        # `well_formed` asks for an expression, too; the penalty for a thought with any answer.
+        turn = TURN.fullmatch(row["completion"])
+        is_whole = turn and turn[1].strip() and row["completion"].count("<|") <= 5
+        penalty = float(not is_whole or row["finish_reason"] != "stop")
         assert row["reward"] == pytest.approx(earned(row)[0] + 0.5 * (row["r_ss"] - penalty))
     whole = [row for row in table if row["finish_reason"] == "stop" and row["well_formed"]]
     for row in whole:

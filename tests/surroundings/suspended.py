@@ -16,9 +16,9 @@ from rlt.generation.types import Sampling
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.generation.vllm_server import VLLMServer
 from rlt.io import write_json
-from rlt.launch.descendants import wait_until
 from rlt.launch.health import MotionWatch
 from rlt.surroundings.clock import running, since_boot
+from rlt.surroundings.waiting import wait_until
 from rlt.tasks.grading_child import GradingChild
 
 NAME, ADDRESS, FOLDER = sys.argv[1], sys.argv[2], Path(sys.argv[3])

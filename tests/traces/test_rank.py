@@ -95,7 +95,14 @@ def test_summary_and_table():
     summary = summarize(traces(False, False), rows, 4)
     assert (summary["problems"], summary["traces"], summary["scored"], summary["selected"]) == (1, 2, 1, 1)
     assert summary["problems_without_selection"] == 0
-    assert bucket_rows(summary["buckets"])[1] == ["1", "1", "-1", "0", "1", "10"]
+    assert bucket_rows(rank_buckets(rows, 4))[1] == [
+        "1",
+        "1",
+        "-1",
+        "0",
+        "1",
+        "10",
+    ]
     assert summarize(traces(False), [row(1, None, 5)], 4)["buckets"] == []
 
 

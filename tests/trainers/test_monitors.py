@@ -206,7 +206,7 @@ def test_a_checkpoint_without_the_state_is_said_once(monitors, tmp_path, caplog)
 @pytest.mark.parametrize("text", ["", "[]", '{"baseline": [1]}', '{"baseline": ["x"], "raised": []}'])
 def test_a_damaged_state_is_refused(monitors, tmp_path, text):
     (tmp_path / FILE).write_text(text)
-    with pytest.raises(CheckpointError, match="remove it, and they start anew"):
+    with pytest.raises(CheckpointError, match="remove it, and they start again"):
         monitors.load(tmp_path)
 
 

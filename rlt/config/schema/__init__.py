@@ -41,6 +41,7 @@ from rlt.config.schema.layout import (
     LayoutSettings,
 )
 from rlt.config.schema.model import LoraSettings, ModelSettings
+from rlt.config.schema.opd import OPD_LOSS_TYPES, OpdSettings
 from rlt.config.schema.programs import OPERATIONS, CountdownSettings, InferSettings, PipelineSettings
 from rlt.config.schema.reward import (
     LIKELIHOOD,
@@ -82,6 +83,7 @@ __all__ = [
     "LOCAL_TASK",
     "MOST_OPTIONS",
     "NO_DATASET",
+    "OPD_LOSS_TYPES",
     "OPERATIONS",
     "OPTIONAL_FIELDS",
     "ORIGINAL_PROMPT",
@@ -122,6 +124,7 @@ __all__ = [
     "LoraSettings",
     "ModelSettings",
     "MonitorSettings",
+    "OpdSettings",
     "PipelineSettings",
     "PlanSettings",
     "RewardSettings",

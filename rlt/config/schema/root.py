@@ -13,6 +13,7 @@ from rlt.config.schema.generation import GenerationSettings
 from rlt.config.schema.hardware import HardwareSettings
 from rlt.config.schema.layout import LayoutSettings
 from rlt.config.schema.model import ModelSettings
+from rlt.config.schema.opd import OpdSettings
 from rlt.config.schema.programs import CountdownSettings, InferSettings, PipelineSettings
 from rlt.config.schema.reward import CorrectnessSettings, RewardSettings
 from rlt.config.schema.setting import setting
@@ -26,7 +27,8 @@ from rlt.config.schema.traces import (
     TracesSettings,
 )
 from rlt.config.schema.trainer import MonitorSettings, TrainerSettings
-from rlt.config.stages import STAGES, Stage
+from rlt.config.stage import Stage
+from rlt.config.stages import STAGES
 
 RECIPES = ("released", "modern")
 TRACKERS = ("wandb", "tensorboard", "trackio")
@@ -48,6 +50,9 @@ class Config:
         None,
         "the student that pays the reward: a folder or a Hub name, which is frozen; in RL also policy (the "
         "trained model itself) or reference (the one of the KL term; null in the original release)",
+    )
+    teacher_model: str | None = setting(
+        None, "student_opd: the teacher that judges the student's tokens, e.g. one of teacher_rl"
     )
     learning_rate: float = setting(1e-6, "peak learning rate", gt=0)
     train_batch_size: int = setting(
@@ -81,6 +86,7 @@ class Config:
     trainer: TrainerSettings = setting(TrainerSettings, "optimisation")
     reward: RewardSettings = setting(RewardSettings, "the reward of explanations")
     correctness: CorrectnessSettings = setting(CorrectnessSettings, "student_rl: the reward of answers")
+    opd: OpdSettings = setting(OpdSettings, "student_opd: the teacher, and the distance from it")
     generation: GenerationSettings = setting(GenerationSettings, "the engine")
     evaluation: EvaluationSettings = setting(EvaluationSettings, "evaluation during training")
     evaluate: EvaluateSettings = setting(EvaluateSettings, "benchmarks of a trained student")

@@ -74,7 +74,7 @@ class TrainerSettings:
 
 @dataclass
 class MonitorSettings:
-    """When RL warns, with advice. The numbers are logged as monitor/NAME whatever is set here."""
+    """When RL warns, with advice. The numbers are always logged, as monitor/NAME."""
 
     max_solution_copied: float | None = setting(
         0.5,

@@ -120,7 +120,7 @@ def _load(path: str) -> Callable[..., Any]:
 def _parameters(path: str, function: Callable[..., Any]) -> list[Parameter]:
     try:
         parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # some built-in functions tell none
+    except (TypeError, ValueError):  # some built-in functions have none
         parameters = []
     usable = [p for p in parameters if p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)]
     keywords = [p for p in parameters if p.kind is Parameter.VAR_KEYWORD]

@@ -41,14 +41,16 @@ class Question:
 
 Order = Callable[[str, int], tuple[int, ...]]
 """Gives the order of a question's options; takes the question and how many there are."""
-Read = Callable[[Mapping[str, Any], Order], Question | None]
+SourceRow = Mapping[str, Any]
+"""A row of somebody's dataset: any columns, with what the format of its file knows."""
+Read = Callable[[SourceRow, Order], Question | None]
 """Returns the question of a row, None where the row is not of the benchmark; DataError for a bad one."""
 
 
 def reader(record: BenchmarkSettings) -> Read:
     """Return what reads the rows of a benchmark."""
 
-    def read(row: Mapping[str, Any], order: Order) -> Question | None:
+    def read(row: SourceRow, order: Order) -> Question | None:
         if any(text not in str(row[column]) for column, text in record.only.items() if column in row):
             return None
         groups = {name: _plain(row[name]) for name in record.groups if row.get(name) not in (None, "")}
@@ -61,7 +63,7 @@ def reader(record: BenchmarkSettings) -> Read:
 
 
 def _with_options(
-    record: BenchmarkSettings, row: Mapping[str, Any], order: Order, groups: Mapping[str, str]
+    record: BenchmarkSettings, row: SourceRow, order: Order, groups: Mapping[str, str]
 ) -> Question:
     one_each = len(record.options) > 1
     num = len(record.options)
@@ -85,7 +87,7 @@ def _with_options(
     return Question(shown, letter, source, places if record.shuffle else None, groups)
 
 
-def _right_option(record: BenchmarkSettings, row: Mapping[str, Any], num: int) -> int:
+def _right_option(record: BenchmarkSettings, row: SourceRow, num: int) -> int:
     """Return the place of the right option, in the order of the source."""
     if record.answer in record.options:
         return record.options.index(record.answer)
@@ -98,7 +100,7 @@ def _right_option(record: BenchmarkSettings, row: Mapping[str, Any], num: int) -
     return place
 
 
-def _answer(record: BenchmarkSettings, row: Mapping[str, Any]) -> str:
+def _answer(record: BenchmarkSettings, row: SourceRow) -> str:
     """Return the right answer as the grader reads it."""
     value = row.get(record.answer)
     if isinstance(value, list | tuple):
@@ -127,7 +129,7 @@ def _answer(record: BenchmarkSettings, row: Mapping[str, Any]) -> str:
     return answer
 
 
-def _source(row: Mapping[str, Any], column: str, answer: str) -> str:
+def _source(row: SourceRow, column: str, answer: str) -> str:
     """Return what makes the id: the answer as the source writes it, where that is short."""
     value = row.get(column)
     is_marked = isinstance(value, str) and ("####" in value or "\\boxed" in value)
@@ -139,7 +141,7 @@ def _answer_columns(record: BenchmarkSettings) -> tuple[str, ...]:
     return (record.answer, "solution") if record.grader == "countdown" else (record.answer,)
 
 
-def text_in(row: Mapping[str, Any], *columns: str) -> str:
+def text_in(row: SourceRow, *columns: str) -> str:
     """Return the text of the first column that has one, or its number as text.
 
     Raises DataError where all are empty; the message holds nothing of the row.

@@ -1,0 +1,94 @@
+"""The rules of on-policy distillation: what its teacher, its loss and its places allow together."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from rlt.config.rules.servers import check_addresses
+from rlt.config.schema import OPD_LOSS_TYPES, Config
+from rlt.config.teacher import has_own_weights
+from rlt.errors import ConfigError
+
+
+def check_opd(config: Config) -> None:
+    """Raise ConfigError for the first broken rule."""
+    _check_teacher(config)
+    _check_objective(config)
+    _check_placement(config)
+
+
+def _check_teacher(config: Config) -> None:
+    opd = config.opd
+    if opd.teacher == "model" and not config.teacher_model:
+        raise ConfigError(
+            "`teacher_model` is empty, but opd.teacher=model judges by it: give a model's folder or a Hub "
+            "name, or take opd.teacher=ema, self or start, which are the student's own weights."
+        )
+    if opd.teacher == "ema" and config.model.lora.rank:
+        raise ConfigError(
+            "`opd.teacher=ema` averages all weights, which do not move with model.lora.rank > 0: take "
+            "opd.teacher=self or start, or model.lora.rank=0."
+        )
+    if opd.teacher == "ema" and opd.dtype != "float32":
+        raise ConfigError(
+            f"`opd.dtype={opd.dtype}` would round a share of {opd.ema_share:g} of each change away, and the "
+            "average would not move: take opd.dtype=float32 with opd.teacher=ema."
+        )
+    if opd.solution_in == "question":
+        for slot in ("{question}", "{solution}"):
+            if slot not in opd.question:
+                raise ConfigError(f"`opd.question` must hold {slot}, where the problem's own goes.")
+
+
+def _check_objective(config: Config) -> None:
+    opd = config.opd
+    if opd.support == "sampled" and opd.divergence != "reverse_kl":
+        raise ConfigError(
+            f"`opd.divergence={opd.divergence}` needs more of the teacher than the sampled token, on which "
+            "only the reverse KL can be estimated: take opd.support=top_k or full."
+        )
+    if opd.support != "sampled" and config.trainer.loss_type not in OPD_LOSS_TYPES:
+        raise ConfigError(
+            f"`trainer.loss_type={config.trainer.loss_type}` is a loss of advantages, and a divergence has "
+            f"none: take {' or '.join(OPD_LOSS_TYPES)}, or opd.support=sampled."
+        )
+
+
+def _check_placement(config: Config) -> None:
+    opd = config.opd
+    check_addresses("opd.servers", opd.servers)
+    if not has_own_weights(config):
+        return
+    if opd.support == "full" and opd.placement in ("cpu_offload", "server"):
+        raise ConfigError(
+            f"`opd.placement={opd.placement}` keeps the teacher's head away from the loss, which needs it "
+            "for every token with opd.support=full: take opd.support=top_k, or placement replicated or "
+            "zero3."
+        )
+    if opd.placement == "server" and opd.teacher != "model":
+        raise ConfigError(
+            f"`opd.placement=server` serves a model of its own, and opd.teacher={opd.teacher} is the "
+            "student's: take opd.teacher=model with teacher_model, or opd.placement=replicated."
+        )
+    if opd.placement == "server" and not opd.servers:
+        raise ConfigError(
+            "`opd.placement=server` needs running servers: start one with `python -m "
+            f"rlt.launch.student_server {config.teacher_model} --temperature {config.temperature:g} "
+            "--port PORT` and give opd.servers=[http://127.0.0.1:PORT]."
+        )
+    if opd.placement == "server" and opd.temperature not in (None, config.temperature):
+        raise ConfigError(
+            f"`opd.temperature={opd.temperature:g}` is not the temperature={config.temperature:g} that the "
+            "teacher's servers hold their model at: remove it, or take opd.placement=replicated."
+        )
+    if opd.placement == "zero3" and find_spec("deepspeed") is None:
+        raise ConfigError(
+            "`opd.placement=zero3` needs DeepSpeed, which is not installed: pip install 'rlt[deepspeed]', "
+            "or take replicated or cpu_offload."
+        )
+    if opd.placement == "zero3" and opd.dtype != config.model.dtype:
+        raise ConfigError(
+            f"`opd.placement=zero3` shards the teacher in the dtype of the run, which is model.dtype="
+            f"{config.model.dtype}, but opd.dtype is {opd.dtype}: set opd.dtype={config.model.dtype}, or "
+            "take replicated or cpu_offload."
+        )

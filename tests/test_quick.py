@@ -1,0 +1,52 @@
+"""The quick selection follows the imports, and a quick process never holds torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.quick import Shares, is_light
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("file", "light"),
+    [
+        ("tests/config/test_renames.py", True),
+        ("tests/rewards/test_formula.py", False),  # imports torch itself
+        ("tests/rewards/test_reductions.py", False),  # imports rlt.rewards.reductions, which does
+        ("tests/stages/test_clean.py", False),  # through tests/helpers/stage_runs.py
+    ],
+)
+def test_a_file_is_light_by_what_it_imports(file, light):
+    assert is_light(ROOT / file) is light
+
+
+def test_a_file_that_has_used_its_share_is_skipped(monkeypatch):
+    monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
+    shares = Shares()
+    shares.divide({Path("a"), Path("b")})
+    assert shares.share == 7.0  # of 14 seconds
+    shares.require(Path("a"))
+    shares.share = -1.0
+    with pytest.raises(pytest.skip.Exception, match="share of 20 seconds"):
+        shares.require(Path("a"))
+
+
+def test_a_quick_process_holds_no_torch():
+    words = [
+        "--quick",
+        "-v",
+        "-p",
+        "no:cacheprovider",
+        "tests/config/test_renames.py",
+        "tests/rewards/test_formula.py",
+    ]
+    code = f"import sys, pytest; done = pytest.main({words!r}); sys.exit('torch' in sys.modules or done)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+    assert " 1 skipped" in done.stdout  # test_formula.py, at its import
