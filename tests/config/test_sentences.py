@@ -163,7 +163,6 @@ FOR_OTHERS = {
     "rlt/stages/turn_ends.py": "RL only checks the end of a turn there",
     "rlt/trainers/lora.py": "only trainings add adapters; the others read a trained model's",
     "rlt/trainers/own_loss.py": "only trainings come there",
-    "rlt/trainers/beside.py": "only trainings keep checkpoints",
     "rlt/trainers/drift_log.py": "student_rl has no limit that ends a run",
     **{f"rlt/generation/{name}.py": SERVERS for name in ("log_remedies", "nccl_group", "nccl_sync")},
     **{f"rlt/generation/{name}.py": SERVERS for name in ("names", "openai_pool", "openai_server", "silence")},
