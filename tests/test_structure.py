@@ -246,7 +246,7 @@ def third_party(names: set[str]) -> set[str]:
 
     vLLM for CPUs is another package with the same import.
     """
-    ours = {"rlt", "train"} | {path.stem for path in [*TESTS, *(ROOT / "scripts").glob("*.py")]}
+    ours = {"rlt", "train", "helpers"} | {path.stem for path in [*TESTS, *(ROOT / "scripts").glob("*.py")]}
     found = distributions()
     names = names - {*sys.stdlib_module_names, *ours}
     return {package(found.get(name, [name])[0]).removesuffix("-cpu") for name in names}
