@@ -42,6 +42,8 @@ def test_every_shipped_yaml_composes_and_validates(name, recipe, place):
         words.append("dataset_id_or_path=rows.jsonl")
     if name == "model_cfg/pre_rl_model":
         words.append("output_dir=run")  # that of teacher_sft is this model's folder
+    if name == "reward_cfg/nover" and recipe == "modern":
+        words.append("trainer.beta=0.04")  # its student is the reference model
     if name == "eval_cfg/held_out":
         words.append("data.eval_path=rows.jsonl")
     if name == "run_cfg/infer":
@@ -52,7 +54,7 @@ def test_every_shipped_yaml_composes_and_validates(name, recipe, place):
             ["student_model=student"] if record.reads("student_model") and file != "select_traces" else []
         )
     config = compose(words)
-    for model in filter(None, (config.model_name_or_path, config.student_model)):
+    for model in filter(None, (config.model_name_or_path, config.student_model, config.teacher_model)):
         if model.startswith(config.results_dir) and not (place / model).exists():
             fake_model(place / model)
     for rows in filter(None, (config.dataset_id_or_path, config.data.eval_path)):
