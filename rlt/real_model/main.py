@@ -55,12 +55,12 @@ def run(options: Options) -> Path:
     """Return the report, having done everything that leads there and was not there yet."""
     options.folder.mkdir(parents=True, exist_ok=True)
     with recorded_call(options.folder) as call:
-        sizes = make_runs(options, call)
-    return write_report(options.folder, sizes)
+        make_runs(options, call)
+    return write_report(options.folder)
 
 
-def make_runs(options: Options, call: Call) -> Sizes:
-    """Return how much was done, having done what was not there yet."""
+def make_runs(options: Options, call: Call) -> None:
+    """Do what is not there yet."""
     folder = options.folder
 
     # 1. How much is done; a model; problems.
@@ -75,11 +75,11 @@ def make_runs(options: Options, call: Call) -> Sizes:
     logger.info("generation back end of RL: %s (%s)", backend.name, backend.reason)
     run_pipeline(training_words(folder, sizes, options.hours, backend), backend, may_pause=True)
     note_load(call)
+    write_report(folder)  # there is something to read while the rest runs
 
     # 3. Explanations of both teachers, and students of the ranks.
     if sizes.students:
         run_pipeline(measure_words(folder), backend)
-    return sizes
 
 
 def place_model(folder: Path, given: Path | None) -> None:

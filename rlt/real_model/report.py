@@ -12,6 +12,7 @@ from rlt.io import write_text
 from rlt.pages import render
 from rlt.real_model.calls import read_calls
 from rlt.real_model.results import (
+    RANKS,
     SHARES,
     TEXTS,
     Change,
@@ -24,8 +25,9 @@ from rlt.real_model.results import (
     ranks,
     read_rows,
 )
-from rlt.real_model.sizes import Sizes
+from rlt.real_model.sizes import read_sizes
 from rlt.rundir.metrics import read_metrics
+from rlt.rundir.run_record import NAME as RUN_FILE
 from rlt.rundir.run_record import read_run
 from rlt.text import Rows, markdown
 
@@ -48,33 +50,38 @@ class Section:
     """Captions, each with a text that is shown as it is."""
 
 
-def write_report(folder: Path, sizes: Sizes) -> Path:
-    """Return the path of report.md; report.html is beside it."""
-    training, measures = folder / "training", folder / "measures"
-    sections = [
-        what_was_done(folder, sizes),
-        kinds_section(
-            "Four kinds of explanations, read by the base", NO_TEACHER, kinds_of(training / "kinds")
-        ),
-        course_of_rl(training / "teacher_rl"),
-    ]
-    if sizes.students:
-        before, after = (read_rows(measures / f"scores_{when}/scores.jsonl") for when in ("before", "after"))
-        sections += [
-            held_out_section(changes(before, after)),
-            tokens_section(measures),
-            side_by_side(before, after),
-            ranks_section(ranks(measures)),
-            kinds_section(
-                "The four kinds with the warmed-up teacher",
-                WITH_TEACHER,
-                kinds_of(measures / "kinds_teacher"),
-            ),
-        ]
+def write_report(folder: Path) -> Path:
+    """Return the path of report.md, made of the runs that have finished; report.html is beside it."""
     title = "The method on a real language model: SmolLM2-135M-Instruct and GSM8K"
+    sections = [what_was_done(folder), *results_of(folder / "training", folder / "measures")]
     page = render("sections.html.j2", title=title, sections=sections)
     write_text(folder / "report.html", page)
     return write_text(folder / "report.md", "\n".join([f"# {title}\n", *map(_markdown, sections)]))
+
+
+def results_of(training: Path, measures: Path) -> list[Section]:
+    """Return the sections whose runs have finished, in the order of the method."""
+    sections = []
+    if _finished(training / "kinds"):
+        title = "Four kinds of explanations, read by the base"
+        sections.append(kinds_section(title, NO_TEACHER, kinds_of(training / "kinds")))
+    if (training / "teacher_rl/metrics.jsonl").is_file():
+        sections.append(course_of_rl(training / "teacher_rl"))
+    if _finished(measures / "scores_before", measures / "scores_after"):
+        before, after = (read_rows(measures / f"scores_{when}/scores.jsonl") for when in ("before", "after"))
+        sections += [held_out_section(changes(before, after)), side_by_side(before, after)]
+    if _finished(measures / "tokens"):
+        sections.append(tokens_section(measures))
+    if _finished(*(measures / f"likelihood_{student}" for student in ("base", *RANKS))):
+        sections.append(ranks_section(ranks(measures)))
+    if _finished(measures / "kinds_teacher"):
+        title = "The four kinds with the warmed-up teacher"
+        sections.append(kinds_section(title, WITH_TEACHER, kinds_of(measures / "kinds_teacher")))
+    return sections
+
+
+def _finished(*runs: Path) -> bool:
+    return all((run / RUN_FILE).is_file() and read_run(run)["status"] == "finished" for run in runs)
 
 
 NO_TEACHER = (
@@ -92,9 +99,9 @@ def kinds_of(run: Path) -> list[Kind]:
     return kinds(read_rows(run / "scores.jsonl"))
 
 
-def what_was_done(folder: Path, sizes: Sizes) -> Section:
+def what_was_done(folder: Path) -> Section:
     """Return the calls, the machine, and the time of each step."""
-    rows = [["step", "minutes", "commit"]]
+    rows = [["step", "status", "minutes", "commit"]]
     for pipeline in ("training", "measures"):
         path = folder / pipeline / "pipeline.json"
         for step in json.loads(path.read_text())["steps"] if path.is_file() else []:
@@ -105,19 +112,19 @@ def what_was_done(folder: Path, sizes: Sizes) -> Section:
         "start, between and at the end."
         for call in read_calls(folder)
     )
-    return Section("What was done", f"{text}\n\n{sizes}", rows)
+    return Section("What was done", f"{text}\n\n{read_sizes(folder)}", rows)
 
 
 def step_row(run: Path, name: str) -> list[str]:
-    """Return the name of a step, its minutes over all of its runs, and the commit of the last."""
-    if not (run / "run.json").is_file():
-        return [name, "", ""]
+    """Return the name of a step, how its last run ended, the minutes of all of its runs, and the commit."""
+    if not (run / RUN_FILE).is_file():
+        return [name, "not begun", "", ""]
     record = read_run(run)
     seconds = [
         record.get("seconds") or 0.0,
         *(earlier.get("seconds") or 0.0 for earlier in record["earlier"]),
     ]
-    return [name, f"{sum(seconds) / 60:.1f}", str(record["code"].get("commit"))[:7]]
+    return [name, record["status"], f"{sum(seconds) / 60:.1f}", str(record["code"].get("commit"))[:7]]
 
 
 def kinds_section(title: str, text: str, found: Sequence[Kind]) -> Section:

@@ -63,10 +63,14 @@ def sizes_for(hours: float) -> Sizes:
 
 def settle_sizes(folder: Path, wanted: Sizes) -> Sizes:
     """Return the sizes of a folder: those of its first call, which a later one with other hours keeps."""
+    if not (folder / NAME).is_file():
+        write_json(folder / NAME, asdict(wanted))
+    return read_sizes(folder)
+
+
+def read_sizes(folder: Path) -> Sizes:
+    """Return the sizes that a folder was begun with."""
     path = folder / NAME
-    if not path.is_file():
-        write_json(path, asdict(wanted))
-        return wanted
     try:
         return Sizes(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:

@@ -241,8 +241,8 @@ def train_and_save(
     trainer.on_phase = observers.phases.enter
     if checkpoint:
         trainer.monitors.load(checkpoint)
-    for moving in trainer.moving_models if checkpoint else ():
-        moving.load(checkpoint)
+        for moving in trainer.moving_models:
+            moving.load(checkpoint)
     try:
         train(trainer, checkpoint)
     finally:

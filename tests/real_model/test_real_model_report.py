@@ -11,7 +11,7 @@ from helpers.scored_rows import row, write_rows
 
 from rlt.real_model.calls import Call
 from rlt.real_model.report import write_report
-from rlt.real_model.sizes import SHORT, Sizes
+from rlt.real_model.sizes import SHORT
 
 EVIL = "<script>alert(1)</script>\n```\n| 72"
 
@@ -39,14 +39,15 @@ def folder(tmp_path: Path) -> Path:
     log.parent.mkdir()
     log.write_text("loading\n── row 1 ──\nIt_is_72 -0.31\n── row 1 again ──\nmore\n")
     step = tmp_path / "training/teacher_sft"
-    step.mkdir()
-    run = {
-        "status": "finished",
-        "seconds": 60.0,
-        "earlier": [{"seconds": 30.0}],
-        "code": {"commit": "abcdef1234"},
-    }
-    (step / "run.json").write_text(json.dumps(run))
+    for run in (
+        step,
+        *(path.parent for path in tmp_path.glob("*/*/scores.jsonl")),
+        tmp_path / "measures/tokens",
+    ):
+        run.mkdir(exist_ok=True)
+        record = {"status": "finished", "seconds": 60.0, "earlier": [{"seconds": 30.0}]}
+        (run / "run.json").write_text(json.dumps({**record, "code": {"commit": "abcdef1234"}}))
+    (tmp_path / "sizes.json").write_text(json.dumps(asdict(SHORT)))
     pipeline = {"steps": [{"name": "teacher_sft", "directory": str(step)}]}
     (tmp_path / "training/pipeline.json").write_text(json.dumps(pipeline))
     write_rows(
@@ -56,10 +57,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_numbers_of_the_report(folder):
-    sizes = Sizes(kinds=2, warm_up_steps=1, rl_steps=8, held_out=2, students=2)
-    text = " ".join(write_report(folder, sizes).read_text().split())
+    text = " ".join(write_report(folder).read_text().split())
     assert "2 CPU cores, GPUs: none; load 0.5, 9.0 at the start" in text
-    assert "| teacher_sft | 1.5 | abcdef1 |" in text  # 60 s and 30 s before an interruption
+    assert "| teacher_sft | finished | 1.5 | abcdef1 |" in text  # 60 s and 30 s before an interruption
     assert "| the answer alone | -2.70 | +9.00 | -11.70 | 2 | 0 | -2.700 [-2.700, -2.700] |" in text
     assert "8 steps of RL" in text
     assert "| reward | -6.000 | -1.000 |" in text  # means of -7, -6, -5 and of -2, -1, 0
@@ -71,13 +71,24 @@ def test_the_numbers_of_the_report(folder):
 
 
 def test_a_models_text_stays_text(folder):
-    write_report(folder, Sizes(kinds=2, warm_up_steps=1, rl_steps=8, held_out=2, students=2))
+    write_report(folder)
     assert "<script>" not in (folder / "report.html").read_text()
     blocks = (folder / "report.md").read_text().split("## Five explanations")[1].split("## ")[0]
     assert blocks.count("\n```\n") == 2 * 2 * 2  # of two problems, by two teachers: opened and closed
 
 
-def test_the_short_form_has_a_report_without_held_out_problems(folder):
-    text = write_report(folder, SHORT).read_text()
+def test_what_has_not_finished_is_left_out_and_named(folder):
+    for run in ("scores_after", "likelihood_3"):
+        path = folder / f"measures/{run}/run.json"
+        path.write_text(path.read_text().replace("finished", "interrupted"))
+    (folder / "measures/kinds_teacher/run.json").unlink()
+    steps = [
+        {"name": name, "directory": str(folder / f"measures/{name}")}
+        for name in ("likelihood_3", "kinds_teacher")
+    ]
+    (folder / "measures/pipeline.json").write_text(json.dumps({"steps": steps}))
+    text = " ".join(write_report(folder).read_text().split())
     assert "the answer alone" in text
-    assert "Held-out" not in text
+    assert not any(title in text for title in ("## Held-out", "## Does the reward", "## The four kinds"))
+    assert "| likelihood_3 | interrupted | 1.5 | abcdef1 |" in text
+    assert "| kinds_teacher | not begun |" in text
