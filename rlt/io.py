@@ -18,7 +18,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 LARGE = 64 * 2**20
 _BLOCK = 64 * 2**10
@@ -27,8 +27,12 @@ _MODEL_SUFFIXES = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", 
 _RUN_FILES = ("run.json", "origin.json", "trainer_state.json", "all_results.json", "train_results.json")
 
 
-class Input(TypedDict, total=False):
-    """What a run has read: a file, a folder, or a name on the Hub, with what names its content."""
+class Input(TypedDict):
+    """What a run has read, with what names its content.
+
+    A file has `file, bytes, sha256`, a folder `folder, files, bytes, sha256`, a name on the Hub
+    `hub, revision, commit`; no record has all of the keys.
+    """
 
     file: str
     folder: str
@@ -134,7 +138,7 @@ def describe_input(source: str | tuple[str, str | None]) -> Input:
     name, revision = source if isinstance(source, tuple) else (source, None)
     path = Path(name)
     if path.is_file():
-        return {"file": name, "bytes": path.stat().st_size, "sha256": file_digest(path)}
+        return cast(Input, {"file": name, "bytes": path.stat().st_size, "sha256": file_digest(path)})
     if path.is_dir():
         files = folder_files(path)
         total = hashlib.sha256()
@@ -143,8 +147,8 @@ def describe_input(source: str | tuple[str, str | None]) -> Input:
             digest = sampled_digest(file) if size > LARGE else file_digest(file)
             total.update(f"{file.relative_to(path).as_posix()}\0{size}\0{digest}\n".encode())
         size = sum(f.stat().st_size for f in files)
-        return {"folder": name, "files": len(files), "bytes": size, "sha256": total.hexdigest()}
-    return {"hub": name, "revision": revision, "commit": hub_commit(name, revision)}
+        return cast(Input, {"folder": name, "files": len(files), "bytes": size, "sha256": total.hexdigest()})
+    return cast(Input, {"hub": name, "revision": revision, "commit": hub_commit(name, revision)})
 
 
 def input_label(described: Input) -> str:

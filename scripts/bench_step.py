@@ -64,8 +64,8 @@ from rlt.stages.teacher_rl import prompted_problems
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.engine import Rows
 from rlt.trainers.prompted import PromptedProblem
-from rlt.trainers.rl import RLParts, RLTrainer
-from rlt.trainers.rl_parts import RLData
+from rlt.trainers.rl import RLTrainer
+from rlt.trainers.rl_parts import RLData, RLParts
 from rlt.trainers.server_engine import ServerEngine
 from rlt.trainers.teacher_rl import TeacherReward, TeacherRLTrainer
 

@@ -10,7 +10,7 @@ Sets up .venv, then runs ruff, pyright, shellcheck and pytest. All of them run, 
 if all passed. Tests that need a GPU or vLLM are skipped where there is none. Tests that fetch models or data
 are skipped too, so that nothing is downloaded unasked.
 
-  quick     ruff, and 20 seconds (on two cores) of the tests that need no torch and no other program
+  quick     ruff, and the tests that need no torch and no other program
   fast      all checks, without tests that are slow or start a vLLM server: about two minutes
   no word   also slow tests and vLLM servers, as in CI
   all       also the tests that run for minutes each

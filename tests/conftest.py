@@ -9,12 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers import late_imports, quick
+from helpers import quick
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-late_imports.install()
-SHARES = quick.Shares()
 
 SHARED = Path(__file__).parents[1] / ".." / "shared"
 
@@ -51,28 +49,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="it fetches something: ask for it with -m network"))
     if config.option.quick:
         items[:] = [item for item in items if not quick.SLOW & {mark.name for mark in item.iter_markers()}]
-        SHARES.divide({item.path for item in items})
     weight = {item.path: 0 for item in items}
     for item in items:
         weight[item.path] += bool(item.get_closest_marker("slow")) + bool(item.get_closest_marker("vllm"))
     items.sort(key=lambda item: -weight[item.path])
-
-
-def pytest_collection_finish() -> None:
-    """Leave the import statement to Python while tests run."""
-    late_imports.uninstall()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Import what the test's file only named while it was collected."""
-    if item.config.option.quick:
-        SHARES.require(item.path)
-    late_imports.resolve(item.getparent(pytest.Module).obj)
-    for plugin in item.config.pluginmanager.get_plugins():
-        file = Path(getattr(plugin, "__file__", None) or "/")
-        if file.name == "conftest.py" and file.parent in item.path.parents:
-            late_imports.resolve(plugin)
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.quick import Shares, is_light
+from helpers.quick import is_light
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,17 +23,6 @@ ROOT = Path(__file__).parents[1]
 )
 def test_a_file_is_light_by_what_it_imports(file, light):
     assert is_light(ROOT / file) is light
-
-
-def test_a_file_that_has_used_its_share_is_skipped(monkeypatch):
-    monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
-    shares = Shares()
-    shares.divide({Path("a"), Path("b")})
-    assert shares.share == 7.0  # of 14 seconds
-    shares.require(Path("a"))
-    shares.share = -1.0
-    with pytest.raises(pytest.skip.Exception, match="share of 20 seconds"):
-        shares.require(Path("a"))
 
 
 def test_a_quick_process_holds_no_torch():

@@ -205,7 +205,9 @@ def test_templates_are_packed_and_show_nothing_unescaped():
     packed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["rlt"]
     folder = ROOT / "rlt" / "templates"
     assert "templates/*" in packed
-    raw = [(f.name, line) for f in folder.iterdir() for line in f.read_text().splitlines() if "safe" in line]
+    raw = [
+        (f.name, line) for f in folder.iterdir() for line in f.read_text().splitlines() if "| safe" in line
+    ]
     assert [name for name, line in raw if line.strip() != "<script>{{ script.text | safe }}</script>"] == []
     assert not [f for f in folder.glob("*.j2") if "autoescape" in f.read_text()]
 
@@ -244,7 +246,7 @@ def third_party(names: set[str]) -> set[str]:
 
     vLLM for CPUs is another package with the same import.
     """
-    ours = {"rlt", "train"} | {path.stem for path in [*TESTS, *(ROOT / "scripts").glob("*.py")]}
+    ours = {"rlt", "train", "helpers"} | {path.stem for path in [*TESTS, *(ROOT / "scripts").glob("*.py")]}
     found = distributions()
     names = names - {*sys.stdlib_module_names, *ours}
     return {package(found.get(name, [name])[0]).removesuffix("-cpu") for name in names}

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlt.config.schema import BENCHMARKS, LIKELIHOOD, LOCAL_TASK, OWN_STUDENTS
-from rlt.config.stages import NOTHING, Stage
+from rlt.config.stage import Stage
+from rlt.config.stages import NOTHING
 
 _TASKS = {*BENCHMARKS, LOCAL_TASK}
 Counts = Callable[..., bool]

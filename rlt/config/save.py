@@ -14,7 +14,8 @@ from yaml import YAMLError
 
 from rlt.config.overrides import literal
 from rlt.config.schema import Config, stage_of
-from rlt.config.stages import NOTHING, Stage
+from rlt.config.stage import Stage
+from rlt.config.stages import NOTHING
 from rlt.config.tree import find
 from rlt.config.unknown import unknown_key
 from rlt.errors import ConfigError

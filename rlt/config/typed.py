@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlt.config.conditions import CONDITIONS, OnlyWith, is_off
 from rlt.config.overrides import CONFIG_DIR, CommandLine, groups, value_of
-from rlt.config.stages import NOTHING, STAGES, Stage
+from rlt.config.stage import Stage
+from rlt.config.stages import NOTHING, STAGES
 from rlt.config.tree import find, rows
 from rlt.config.yaml_files import run_files
 from rlt.errors import ConfigError

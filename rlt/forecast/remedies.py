@@ -93,18 +93,18 @@ def _for_training(config: Config, plan: Plan) -> Iterable[Change]:
         yield _set("trainer.gradient_checkpointing", True)
     beside, section = settings_beside(config), section_beside(config)
     has_frozen = bool(frozen_students(config)) or stage_of(config).is_judged
-    scores = has_frozen and beside is not None and beside.placement != "server"
+    scoring = beside if has_frozen and beside is not None and beside.placement != "server" else None
     has_deepspeed = find_spec("deepspeed") is not None
     if plan.strategy not in SHARDED and has_deepspeed:
         yield _strategy("zero3")
-    if scores and beside.placement == "replicated" and plan.num_processes > 1 and has_deepspeed:
+    if scoring and scoring.placement == "replicated" and plan.num_processes > 1 and has_deepspeed:
         yield _set(f"{section}.placement", "zero3")
     if config.per_device_train_batch_size > 1:
         yield _set("per_device_train_batch_size", 1)
-    if scores and beside.tokens_per_batch > _SCORING_TOKENS:
+    if scoring and scoring.tokens_per_batch > _SCORING_TOKENS:
         yield _set(f"{section}.tokens_per_batch", _SCORING_TOKENS)
     whole = stage_of(config).is_judged and config.opd.support == "full"  # the loss needs the teacher's head
-    if scores and beside.placement == "replicated" and not whole:
+    if scoring and scoring.placement == "replicated" and not whole:
         yield _set(f"{section}.placement", "cpu_offload")
     if plan.strategy != "offload" and has_deepspeed:
         yield _strategy("offload")

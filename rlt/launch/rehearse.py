@@ -353,7 +353,7 @@ def results(rehearsed: Rehearsal, config: Config, seconds: float, typed: str) ->
     record = read_run(rehearsed.directory / "run")
     if stage_of(config).is_rl:
         require_full_step(record["problems"], config)
-    phases: dict[str, float] = record.get("seconds_by_phase") or {config.stage: record["seconds"]}
+    phases = record.get("seconds_by_phase") or {config.stage: record["seconds"] or 0.0}
     rest = max(seconds - sum(phases.values()), 0.0)
     rows = [*phases.items(), ("checks, start of processes and servers, report", rest)]
     table = markdown([("phase", "seconds"), *((name, f"{spent:.1f}") for name, spent in rows)])

@@ -32,7 +32,7 @@ def input_origin(role: str, described: Input, runs: Runs) -> tuple[dict[str, Any
     steps = {
         "role": role,
         "recorded": recorded,
-        "label": input_label(dict(described)),
+        "label": input_label(described),
         "sha256": described.get("sha256"),
         "path": origin.path and str(origin.path),
         "run": origin.run and str(origin.run.directory),

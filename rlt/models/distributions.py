@@ -28,10 +28,10 @@ class TopTokens:
     """Ids from here on are no tokens: tables of embeddings are padded to various sizes."""
 
     def read(self, own: OwnHead, hidden_ND: Tensor, ids_N: Tensor, query: TokenQuery) -> tuple[Tensor, ...]:
-        """Return the three tensors, in float32."""
+        """Return the three tensors, in float32 or wider."""
         parts = []
         for hidden, ids, targets in own_slices(own, hidden_ND, ids_N, query.targets_N):
-            logits_NV = own.logits(hidden, ids)[:, : self.vocabulary].float()
+            logits_NV = widened(own.logits(hidden, ids)[:, : self.vocabulary])
             given_N = given_logprobs(logits_NV, targets, query.temperature)
             top = (logits_NV / self.temperature).log_softmax(1).topk(min(self.count, logits_NV.shape[1]), 1)
             parts.append((given_N, top.values, top.indices))
@@ -49,11 +49,16 @@ class HiddenStates:
 
     def read(self, own: OwnHead, hidden_ND: Tensor, ids_N: Tensor, query: TokenQuery) -> tuple[Tensor, ...]:
         """Return the three tensors, hidden states in the model's dtype."""
-        parts = [hidden_ND.new_zeros(0, dtype=torch.float32)]
+        parts = [widened(hidden_ND.new_zeros(0))]
         for hidden, ids, targets in own_slices(own, hidden_ND, ids_N, query.targets_N):
-            logits_NV = own.logits(hidden, ids)[:, : self.vocabulary].float()
+            logits_NV = widened(own.logits(hidden, ids)[:, : self.vocabulary])
             parts.append(given_logprobs(logits_NV, targets, query.temperature))
         return torch.cat(parts)[: len(hidden_ND)], hidden_ND, ids_N
+
+
+def widened(logits: Tensor) -> Tensor:
+    """Return logits in float32, or in float64 where they are."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def given_logprobs(logits_NV: Tensor, targets_N: Tensor, temperature: float) -> Tensor:

@@ -15,7 +15,8 @@ from typing import Any
 
 from rlt.config.overrides import CONFIG_DIR, groups, quoted
 from rlt.config.schema import PipelineSettings
-from rlt.config.stages import STAGES, Stage
+from rlt.config.stage import Stage
+from rlt.config.stages import STAGES
 from rlt.config.tree import find
 from rlt.config.unknown import unknown_key
 from rlt.config.yaml_files import stage_of_run_file

@@ -4,7 +4,7 @@
 
 Everything of a seed is in `OUTPUT/seed_N`: `world/` (problems, the solver's traces), `base/` (the student,
 and what the warm-up starts from), `solver/`, and a folder for each part, which is a pipeline
-(cfgs/run_cfg/claims_PART.yaml). What is finished is not repeated, so the same command continues after an
+(cfgs/run_cfg/claims_NAME.yaml). What is finished is not repeated, so the same command continues after an
 interruption. Tables of what is there: `OUTPUT/claims.md` and `claims.json` (claims_tables.py).
 """
 
@@ -42,7 +42,7 @@ RL = "cfgs/run_cfg/claims_teacher_rl.yaml"
 PARTS = ("models", "rivals", "ablations", "ranks", "cold_start", "transfer", "larger")
 """Pipelines in the order they run in; the first makes what the others share."""
 NUM_TRAIN, NUM_HELD_OUT = 1500, 128
-BASE = BaseSettings(steps=800)
+BASE = BaseSettings(steps=600)
 SOLVER = BaseSettings(hidden_size=192, num_heads=6, intermediate_size=384, steps=300)
 LARGE = replace(SOLVER, steps=600)
 

@@ -188,7 +188,9 @@ def collect(table: Table, seeds: Mapping[int, Path]) -> dict[str, dict[str, BySe
 
 def table_text(table: Table, values: Mapping[str, Mapping[str, BySeed]]) -> str:
     """Return a table as markdown: means over seeds, and the lead of one row over the others."""
-    lines = [("traces of", "right answers", f"lead of {table.against}", "r_SS", "r_KL", "reward", "kinds")]
+    lines: list[tuple[str, ...]] = [
+        ("traces of", "right answers", f"lead of {table.against}", "r_SS", "r_KL", "reward", "kinds")
+    ]
     best = values[table.against].get("right", {})
     for row in table.rows:
         of_row = values[row.name]

@@ -149,7 +149,7 @@ def _counts(what: str, answers: Iterable[tuple[str, str, str]]) -> Rows:
     return rows
 
 
-def _filters(shown: Sequence[Counted]) -> dict[str, list[str]]:
+def _filters(shown: Sequence[Counted]) -> Mapping[str, Sequence[str]]:
     """Return by what the shown answers can be chosen."""
     verdicts = [*OUTCOMES, DIFFER] if any(one.differs for one in shown) else list(OUTCOMES)
     return {"task": list(dict.fromkeys(one.task for one in shown)), "verdict": verdicts}

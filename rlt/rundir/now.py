@@ -13,7 +13,7 @@ import logging
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, cast
 
 from rlt.io import write_json
 from rlt.surroundings.clock import boot, since_boot
@@ -109,7 +109,7 @@ def read_now(directory: Path) -> NowJson | None:
     except (OSError, ValueError):
         return None
     known = {"phase", "since", "step", "written", "spent"}
-    return state if isinstance(state, dict) and known <= state.keys() else None
+    return cast(NowJson, state) if isinstance(state, dict) and known <= state.keys() else None
 
 
 def seconds_in_phase(state: NowJson) -> float:

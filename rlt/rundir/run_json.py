@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Required, TypedDict
+from typing import Any, TypedDict
 
 from rlt.io import Input
 
@@ -26,11 +26,11 @@ class Machine(TypedDict):
     gpus: list[str]
 
 
-class Process(TypedDict, total=False):
+class Process(TypedDict):
     """The process that writes the record."""
 
-    host: Required[str]
-    pid: Required[int]
+    host: str
+    pid: int
 
 
 class Ended(TypedDict):
@@ -45,11 +45,14 @@ class Ended(TypedDict):
     error: str | None
 
 
-class RunJson(TypedDict, total=False):
-    """A run: what, from what, on what, with which versions, and how it ended. Older ones may lack fields."""
+class RunJson(TypedDict):
+    """A run: what, from what, on what, with which versions, and how it ended.
 
-    stage: Required[str]
-    status: Required[str]
+    A record from before a field was introduced lacks it, and so does a run that has not come to writing it.
+    """
+
+    stage: str
+    status: str
     """running, finished, failed, interrupted or paused."""
     started: str
     ended: str | None
@@ -72,3 +75,7 @@ class RunJson(TypedDict, total=False):
     """What the stage measured: its own shape."""
     skipped: int
     """Rows in skipped_rows.jsonl."""
+    problems: Any
+    """Of RL: how many there were, and how many were used."""
+    seconds_by_phase: dict[str, float]
+    """Of trainings: how long each phase took."""

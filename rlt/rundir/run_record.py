@@ -78,7 +78,7 @@ class RunRecord:
         self._path = directory / NAME
         self._is_main = is_main
         self._clock = time.monotonic()
-        self.fields: RunJson = fields or {"stage": "", "status": "running"}  # of other processes
+        self.fields = fields or cast(RunJson, {})  # other processes write none
         self._write()
 
     @classmethod
@@ -100,7 +100,7 @@ class RunRecord:
         if not is_main:
             return cls(directory, None, is_main=False)
         gpus = gpu_names()
-        fields: RunJson = {
+        fields = {
             "stage": stage,
             "status": "running",
             "started": timestamp(),
@@ -119,7 +119,7 @@ class RunRecord:
             "process": {"host": socket.gethostname(), "pid": os.getpid()},
             "earlier": _earlier(directory),
         }
-        return cls(directory, fields, is_main=True)
+        return cls(directory, cast(RunJson, fields), is_main=True)
 
     def update(self, **fields: Any) -> None:
         """Add fields (results, costs, what was skipped) to run.json at once."""

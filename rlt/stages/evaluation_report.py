@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rlt.config.schema import EvaluateSettings
 from rlt.evaluation.protocol import described
 from rlt.evaluation.published import PUBLISHED, unlike
+from rlt.evaluation.summary import Numbers
 from rlt.evaluation.table import beside_published, by_group, has_published, how_measured, legend, results
 from rlt.io import input_label
 from rlt.reporting.evaluation_page import Results, write_evaluation_page
 from rlt.reporting.evaluation_plots import Accuracy, draw_accuracies
 from rlt.rundir.run_record import read_run
-
-Numbers = Mapping[str, Any]
-"""Those of one task in summary.json."""
 
 
 def evaluation_report(evaluate: EvaluateSettings, run_dir: Path) -> Path | None:

@@ -45,8 +45,8 @@ from rlt.trainers.order import Places
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.recompute import recompute_above
 from rlt.trainers.reference import require_reference
-from rlt.trainers.rl import RLParts, RLTrainer
-from rlt.trainers.rl_parts import RLData, RLSettings
+from rlt.trainers.rl import RLTrainer
+from rlt.trainers.rl_parts import RLData, RLParts, RLSettings
 from rlt.trainers.server_engine import Restarts, ServerEngine
 
 logger = logging.getLogger(__name__)
@@ -241,8 +241,8 @@ def train_and_save(
     trainer.on_phase = observers.phases.enter
     if checkpoint:
         trainer.monitors.load(checkpoint)
-    for moving in trainer.moving_models if checkpoint else ():
-        moving.load(checkpoint)
+        for moving in trainer.moving_models:
+            moving.load(checkpoint)
     try:
         train(trainer, checkpoint)
     finally:

@@ -10,12 +10,12 @@ import http.client
 import json
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import psutil
@@ -24,7 +24,7 @@ import yaml
 from rlt.errors import DataError
 from rlt.io import read_tail
 from rlt.rundir.now import NAME as NOW
-from rlt.rundir.now import seconds_in_phase
+from rlt.rundir.now import NowJson, seconds_in_phase
 from rlt.rundir.processes import NAME as PROCESSES
 from rlt.rundir.processes import OF_OTHERS, is_alive
 from rlt.rundir.run_record import NAME as RUN
@@ -80,7 +80,7 @@ def look(directory: Path) -> Status:
     of = now.get("of")
     doing = None
     if now and state != "starting":
-        doing = {"phase": now["phase"], "seconds": seconds_in_phase(now)}
+        doing = {"phase": now["phase"], "seconds": seconds_in_phase(cast(NowJson, now))}
     status: Status = {
         "directory": str(directory),
         "stage": run.get("stage"),
@@ -145,7 +145,7 @@ def _is_held(directory: Path) -> bool:
         return lock.exists()
 
 
-def _state(run: Status, launch: Status, launcher_lives: bool, is_here: bool) -> str:
+def _state(run: Mapping[str, Any], launch: Status, launcher_lives: bool, is_here: bool) -> str:
     """Return starting, running, finished, failed or interrupted."""
     # A launcher that was called after the run was recorded has not got as far as to its own.
     is_earlier = bool(launch) and run.get("started", "") < launch["written"] and run.get("ended")
@@ -156,7 +156,7 @@ def _state(run: Status, launch: Status, launcher_lives: bool, is_here: bool) -> 
     return "interrupted" if is_here else "starting"
 
 
-def _processes(directory: Path, run: Status, launch: Status) -> list[Status]:
+def _processes(directory: Path, run: Mapping[str, Any], launch: Status) -> list[Status]:
     """Return the run's processes: those of the launchers, or the one that run.json names.
 
     Whether one of another machine is alive is not known: None.

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from trl.trainer.utils import FusedCausalLMOutput
 
 from rlt.errors import ModelError
+from rlt.models.distributions import widened
 from rlt.models.logprobs import own_head, own_slices, without_adapters
 from rlt.models.own_head import OwnHead
 from rlt.trainers.divergence import with_tail
@@ -140,8 +141,7 @@ class DivergenceHead:
         assert all(len(column) == len(targets_N) for column in given), "one teacher's row for each label"
         slices = own_slices(own, hidden_BTD[mask_BT], ids_N, targets_N, *given)
         parts = [checkpoint(self._score, own, against, *part, use_reentrant=False) for part in slices]
-        zero = hidden_BTD.sum() * 0.0  # a batch without labels still has gradients, of 0
-        zero = zero if zero.dtype == torch.float64 else zero.float()
+        zero = widened(hidden_BTD.sum() * 0.0)  # a batch without labels still has gradients, of 0
         columns = zip(*parts, strict=True) if parts else [()] * 4
         divergence, log_probs, entropy, is_top1 = (
             _placed(zero, mask_BT, torch.cat(column) if parts else None) for column in columns
@@ -165,8 +165,7 @@ class DivergenceHead:
         *columns: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return divergence, log-probability, entropy, and whether the target is the likeliest; (N,) each."""
-        logits_NV = own.logits(hidden_ND, ids_N)
-        logits_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
+        logits_NV = widened(own.logits(hidden_ND, ids_N))
         logprobs_NV = (logits_NV / self._temperature).log_softmax(1)
         shared_NV = logits_NV[:, : against.vocabulary] / against.temperature
         pairs = against.targets.pairs(shared_NV.log_softmax(1), *columns)

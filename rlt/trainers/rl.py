@@ -21,7 +21,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -45,9 +44,8 @@ from rlt.surroundings.timeline import PHASES, WAIT
 from rlt.trainers.alarms import Alarms
 from rlt.trainers.drift_log import DriftLog
 from rlt.trainers.early import units_of
-from rlt.trainers.engine import Engine, policy_for_generation
+from rlt.trainers.engine import policy_for_generation
 from rlt.trainers.first_check import check_before_first_step
-from rlt.trainers.first_check_verdict import FirstCheck
 from rlt.trainers.grpo_base import GRPOTrainer
 from rlt.trainers.held_out import EvaluateAtTheEnd, evaluate_held_out
 from rlt.trainers.monitor_limits import LimitsOf
@@ -57,7 +55,7 @@ from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.reading import ReadOnce, completion_requests, rows_together
 from rlt.trainers.recompute import SelectiveRecompute
 from rlt.trainers.reference import MovingReference
-from rlt.trainers.rl_parts import RLData, RLSettings, SampleSink, indexed
+from rlt.trainers.rl_parts import RLData, RLParts, RLSettings, indexed
 from rlt.trainers.sample_rows import lengths_by_ending, number_samples, sample_row
 from rlt.trainers.server_engine import ServerEngine
 
@@ -65,16 +63,6 @@ Layout = TypeVar("Layout", TeacherLayout, StudentLayout)
 _TRAIN_SEED = 0
 FIRST_CHECK = "comparing engine and policy"
 """What the time before the first step is called."""
-
-
-@dataclass(frozen=True)
-class RLParts:
-    """What the trainer is given from outside; the engine needs its model to be made."""
-
-    make_engine: Callable[[RLTrainer[Any]], Engine]
-    write_samples: SampleSink
-    first_check: FirstCheck | None = None
-    """None: engine and policy are not compared before the first step."""
 
 
 class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):

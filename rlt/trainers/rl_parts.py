@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
 from rlt.config.schema import MonitorSettings
 from rlt.rundir.samples import SampleRow
+from rlt.trainers.engine import Engine
+from rlt.trainers.first_check_verdict import FirstCheck
 from rlt.trainers.order import Places, all_of
 from rlt.trainers.prompted import PromptedProblem
+
+if TYPE_CHECKING:
+    from rlt.trainers.rl import RLTrainer
 
 SampleSink = Callable[[str, list[SampleRow]], None]
 """Takes the name of a table (`step_000001`) and its rows; called on the main process."""
@@ -53,6 +59,16 @@ class RLData:
     def places(self) -> Places:
         """Where the problems to train on are in their dataset."""
         return self.train_places or all_of(len(self.train))
+
+
+@dataclass(frozen=True)
+class RLParts:
+    """What the trainer is given from outside; the engine needs its model to be made."""
+
+    make_engine: Callable[[RLTrainer[Any]], Engine]
+    write_samples: SampleSink
+    first_check: FirstCheck | None = None
+    """None: engine and policy are not compared before the first step."""
 
 
 def indexed(problems: Sequence[PromptedProblem]) -> Dataset:

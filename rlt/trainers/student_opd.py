@@ -38,7 +38,7 @@ from rlt.models.distributions import HiddenStates, TopTokens
 from rlt.models.logprobs import Extra, Request
 from rlt.records import Completion, Problem, Score
 from rlt.trainers.divergence import sampled_advantage
-from rlt.trainers.narrow import SHARE, SIZE
+from rlt.trainers.narrow import SIZE
 from rlt.trainers.opd_head import Against, Divergence, TopTargets, WholeTargets, add_divergence
 from rlt.trainers.opd_limits import opd_limits
 from rlt.trainers.opd_teacher import Teacher
@@ -123,6 +123,8 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
         self.objective, self.places = opd.objective, opd.places
         self.rows_travel = self.objective.support == "sampled"  # the teacher's distributions stay
         self._views: list[View] = []
+        self._divergences: list[Tensor] = []
+        """Sum and number of tokens of each pass since the last log line."""
         plain: Any = self.accelerator.unwrap_model(self.policy)
         if self.objective.divergence is not None:
             add_divergence(plain, self.temperature)
@@ -301,13 +303,20 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
         if self.objective.divergence is None:
             return loss
         divergence_BC, mask_BC = self._divergence_BC, inputs["completion_mask"] * inputs["tool_mask"]
-        totals: Any = torch.stack([(divergence_BC.detach() * mask_BC).sum(), mask_BC.sum()])
-        totals = self.accelerator.reduce(totals, "sum")
-        share = inputs[SHARE].item() if SHARE in inputs else 1.0
-        self._metrics["train"]["divergence"].append((totals[0] / totals[1].clamp(min=1)).item() * share)
+        self._divergences.append(torch.stack([(divergence_BC.detach() * mask_BC).sum(), mask_BC.sum()]))
         if self.vllm_importance_sampling_correction:
             divergence_BC = divergence_BC * self._loss_inputs["importance_sampling_ratio"]
         return loss + self._reduced(divergence_BC * mask_BC, mask_BC, inputs)
+
+    # The base class's adds means of passes, each weighted by all of its tokens. Not all of them are judged.
+    @override
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean divergence of a token since the last call."""
+        if self._divergences and self.policy.training and math.isfinite(logs.get("loss", math.nan)):
+            totals: Any = self.accelerator.reduce(torch.stack(self._divergences).sum(0), "sum")
+            self._divergences = []
+            logs["divergence"] = (totals[0] / totals[1].clamp(min=1)).item()
+        super().log(logs, start_time)
 
     def _reduced(self, values_BC: Tensor, mask_BC: Tensor, inputs: dict[str, Any]) -> Tensor:
         """Return per-token values as TRL reduces its own under the same loss_type (OPD_LOSS_TYPES)."""

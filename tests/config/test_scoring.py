@@ -15,7 +15,7 @@ def test_a_student_and_traces_are_enough(score_traces):
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("student_model=null", "`student_model` is empty, but score_traces is paid by a frozen student"),
+        ("student_model=null", "`student_model` is empty, but score_traces is paid by a student"),
         ("student_model=/nowhere", "`student_model=/nowhere` does not exist"),
         ("model_name_or_path=", "`model_name_or_path` is empty: give null for none"),
         ("resume_from=latest", "remove it (it resumes by itself in the same output_dir)"),

@@ -158,6 +158,7 @@ FOR_OTHERS = {
     "rlt/reporting/trackers.py": "only trainings report",
     "rlt/stages/benchmarks.py": "only students are asked benchmarks",
     "rlt/stages/common.py": "only trainings resume",
+    "rlt/trainers/beside.py": "only trainings resume",
     "rlt/stages/pause.py": "only trainings pause",
     "rlt/stages/turn_ends.py": "RL only checks the end of a turn there",
     "rlt/trainers/lora.py": "only trainings add adapters; the others read a trained model's",

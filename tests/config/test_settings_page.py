@@ -26,7 +26,7 @@ def test_rows_by_hand():
     page = reference()
     assert (
         "| `seed` | a whole number | `42` | seed of everything random; >= 0; < 4294967296 | "
-        "TS TR CT SS SR IN SE EV PI |" in page
+        "TS TR CT SS SR SO IN SE EV PI |" in page
     )
     assert "| `collect.push_to_hub` | a text or null | `null` |" in page
     assert "| `data.on_bad_row` | a text | `error` |" in page

@@ -1,17 +1,14 @@
-"""The quick selection (`pytest --quick`): 20 seconds on two cores, without torch and without other programs.
+"""The quick selection (`pytest --quick`): no torch, and no other programs.
 
 A file takes part if nothing that it imports at its top imports torch or another heavy library at *its* top.
-A test that comes to one inside a function, or that starts a Python program, is skipped at that moment. And
-each file has its share of the time: the first tests that fit. So the selection follows the code, and no list
-has to be kept. Fewer files have larger shares: `scripts/test.sh quick tests/config` runs more of that folder.
+A test that comes to one inside a function, or that starts a Python program, is skipped at that moment. So
+the selection follows the code, and no list has to be kept.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import sys
-import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -21,28 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HEAVY = {"accelerate", "datasets", "deepspeed", "matplotlib", "peft", "torch", "transformers", "trl", "vllm"}
 SLOW = {"slow", "long", "vllm", "gpu", "network", "original"}
-SECONDS = 14.0
-"""CPU seconds of each process for tests; collecting and starting take the rest of the 20."""
 AT_TOP = re.compile(r"^(?:from ([\w.]+) import (\([^)]*\)|[^\n#]*)|import ([^\n#]*))", re.MULTILINE)
-
-
-class Shares:
-    """The CPU seconds that each file has used, of its equal share."""
-
-    def __init__(self) -> None:
-        self.share = SECONDS
-        self._began: dict[Path, float] = {}
-
-    def divide(self, files: set[Path]) -> None:
-        """Give each of the files that all processes run together its share."""
-        processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-        self.share = SECONDS * processes / max(len(files), 1)
-
-    def require(self, file: Path) -> None:
-        """Skip the test that is about to run if its file has used its share."""
-        began = self._began.setdefault(file, time.process_time())
-        if time.process_time() - began > self.share:
-            pytest.skip("beyond its file's share of 20 seconds: scripts/test.sh fast runs it")
 
 
 def is_light(path: Path) -> bool:

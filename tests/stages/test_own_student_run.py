@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.stage_runs import rl_words, run_here, run_processes, succeed
+from helpers.stage_runs import rl_words, run_here
 
 from rlt.rundir.samples import read_samples
 
@@ -19,15 +19,12 @@ CHANGES += ["reward.answer_group=rank", "reward.answer_baseline=true"]
 def samples(tiny_teacher, toy_problems, tmp_path_factory):
     """Return a function that runs two steps and gives the samples of both."""
 
-    def run(student: str, *changes: str, processes: int = 1) -> list[list[dict]]:
+    def run(student: str) -> list[list[dict]]:
         output = tmp_path_factory.mktemp("own") / "run"
         is_own = student in ("policy", "reference")
-        words = rl_words(tiny_teacher, Path(student), toy_problems, output, *CHANGES, *changes)
+        words = rl_words(tiny_teacher, Path(student), toy_problems, output, *CHANGES)
         words = [word for word in words if not (is_own and word.startswith("reward.dtype"))]
-        if processes > 1:
-            succeed(run_processes("zero3", words, processes=processes))
-        else:
-            run_here(words)
+        run_here(words)
         if is_own:
             assert "student" not in json.loads((output / "run.json").read_text())["inputs"]
         return [read_samples(output / "samples" / f"step_00000{step}.parquet") for step in (1, 2)]

@@ -27,8 +27,7 @@ from rlt.stages.teacher_rl import prompted_problems, run
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.order import Places
 from rlt.trainers.prompted import PromptedProblem
-from rlt.trainers.rl import RLParts
-from rlt.trainers.rl_parts import RLData
+from rlt.trainers.rl_parts import RLData, RLParts
 from rlt.trainers.teacher_rl import TeacherReward, TeacherRLTrainer
 
 BESPOKE = TAG_STYLES["bespoke"]

@@ -299,7 +299,9 @@ def test_a_frozen_copy_beside_a_grader(guesser, words, tmp_path: Path):
     table = read_samples(sample_files(run / "samples")[2])
     for row in table:
         # `well_formed` asks for an expression, too; the penalty for a thought with any answer.
-        penalty = float(not TURN.fullmatch(row["completion"]) or row["finish_reason"] != "stop")
+        turn = TURN.fullmatch(row["completion"])
+        is_whole = turn and turn[1].strip() and row["completion"].count("<|") <= 5
+        penalty = float(not is_whole or row["finish_reason"] != "stop")
         assert row["reward"] == pytest.approx(earned(row)[0] + 0.5 * (row["r_ss"] - penalty))
     whole = [row for row in table if row["finish_reason"] == "stop" and row["well_formed"]]
     for row in whole:

@@ -116,7 +116,7 @@ def test_a_training_is_stuck_by_what_it_does_not_do_whatever_the_clock_says(tmp_
         watch.check()
         time.sleep(0.4)
     time.sleep(3)
-    with pytest.raises(TrainingStuck, match=r"stood in step 3, training, for \d+ s"):
+    with pytest.raises(TrainingStuck, match=r"has been in step 3, training, for \d+ s"):
         watch.check()
 
 

@@ -60,7 +60,7 @@ class BenchmarkSettings:
     name: str = setting("", "what evaluate.tasks calls it: small letters, digits and _")
     hub: str | None = setting(None, "dataset on the Hub; null: evaluate.paths={NAME: FILE} gives the rows")
     revision: str | None = setting(
-        None, "its commit, where evaluate.revisions does not say another; null: newest"
+        None, "its commit, where evaluate.revisions does not name another; null: newest"
     )
     split: str = setting("test", "split of the dataset")
     config_name: str | None = setting(None, "configuration of the dataset")

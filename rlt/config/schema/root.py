@@ -27,7 +27,8 @@ from rlt.config.schema.traces import (
     TracesSettings,
 )
 from rlt.config.schema.trainer import MonitorSettings, TrainerSettings
-from rlt.config.stages import STAGES, Stage
+from rlt.config.stage import Stage
+from rlt.config.stages import STAGES
 
 RECIPES = ("released", "modern")
 TRACKERS = ("wandb", "tensorboard", "trackio")
