@@ -122,9 +122,9 @@ def step_row(run: Path, name: str) -> list[str]:
     record = read_run(run)
     seconds = [
         record.get("seconds") or 0.0,
-        *(earlier.get("seconds") or 0.0 for earlier in record["earlier"]),
+        *(earlier.get("seconds") or 0.0 for earlier in record.get("earlier", [])),
     ]
-    return [name, record["status"], f"{sum(seconds) / 60:.1f}", str(record["code"].get("commit"))[:7]]
+    return [name, record["status"], f"{sum(seconds) / 60:.1f}", str(record.get("code", {}).get("commit"))[:7]]
 
 
 def kinds_section(title: str, text: str, found: Sequence[Kind]) -> Section:
