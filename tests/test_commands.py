@@ -38,7 +38,7 @@ NEEDS = {
     "hours": 1,
     "the network and hours": 2,
     "vLLM and minutes": 1,
-    "vLLM and a GPU": 2,
+    "vLLM and a GPU": 3,
     "a GPU and eight minutes": 1,
     "Slurm": 2,
     "its finished runs": 1,
@@ -108,7 +108,10 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Path, tiny_stu
         for a in range(6)
         for b in range(6)
     ]
-    traces = [{**row, "explanation": row["reasoning_trace"], "score": n / 7} for n, row in enumerate(rows)]
+    traces = [
+        {**row, "explanation": row["reasoning_trace"], "score": n / 7, "breakdown": {"student_nll": n / 9}}
+        for n, row in enumerate(rows)
+    ]
     tables = {
         "my.jsonl": rows,
         "my_test.jsonl": rows[:3],

@@ -152,7 +152,7 @@ def test_stop_ids_and_strings(pool: VLLMPool) -> None:
 def test_refusals_are_the_servers_words(pool: VLLMPool, server: Server, tmp_path: Path) -> None:
     with pytest.raises(GenerationError, match=rf"{server.address} .*HTTP 400.*max_model_len=512"):
         pool.generate([[1, 2]], 1, Sampling(1.0, 9999, ()), [0])
-    with pytest.raises(GenerationError, match=r"serves .* where '/other/model' is wanted"):
+    with pytest.raises(GenerationError, match=r"serves .* instead of '/other/model'"):
         pool.check("/other/model")
     with pytest.raises(GenerationError, match=r"holds 512 tokens where .* 1000"):
         pool.check(min_context=1000)
