@@ -186,7 +186,7 @@ def change_cells(name: str, change: Change) -> list[str]:
 
 def tokens_section(measures: Path) -> Section:
     """Return what show_traces has printed of the first held-out problem's explanations after RL."""
-    lines = (measures / "logs/tokens.log").read_text(encoding="utf-8").split("\n")
+    lines = (measures / "tokens/logs/train.log").read_text(encoding="utf-8").split("\n")
     start = next((i for i, line in enumerate(lines) if line.startswith(_RULE)), len(lines))
     end = next((i for i, line in enumerate(lines) if i > start and line.startswith(_RULE)), len(lines))
     text = (

@@ -35,8 +35,8 @@ def folder(tmp_path: Path) -> Path:
         write_rows(
             tmp_path / f"measures/likelihood_{rank}/scores.jsonl", [row(p, 0, -rank, 6.0) for p in "ab"]
         )
-    log = tmp_path / "measures/logs/tokens.log"
-    log.parent.mkdir()
+    log = tmp_path / "measures/tokens/logs/train.log"
+    log.parent.mkdir(parents=True)
     log.write_text("loading\n── row 1 ──\nIt_is_72 -0.31\n── row 1 again ──\nmore\n")
     step = tmp_path / "training/teacher_sft"
     for run in (
