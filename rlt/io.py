@@ -47,6 +47,10 @@ class Input(TypedDict):
     sha256: str
 
 
+NO_INPUT = cast(Input, {})
+"""Of a run that has not recorded one."""
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     """Return `path`, written by `write` under a temporary name in the same folder and then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ NEEDS = {
     "SkyThought's package": 1,
     "the network for packages; a CPU is enough": 1,
     "the network; once, for CUDA or CPU": 1,
-    "minutes": 4,
+    "minutes": 6,
     "hours": 1,
     "the network and hours": 2,
     "vLLM and minutes": 1,

@@ -16,7 +16,7 @@ from rlt.config.schema import LIKELIHOOD, OWN_STUDENTS
 from rlt.data.model_layout import read_layout
 from rlt.data.own_layout import described
 from rlt.data.owners import STUDENT
-from rlt.io import Input, file_digest, write_text
+from rlt.io import NO_INPUT, Input, file_digest, write_text
 from rlt.rundir.metrics import NAME as METRICS_NAME
 from rlt.rundir.metrics import MetricsRow, read_metrics, series
 from rlt.rundir.run_json import RunJson
@@ -118,9 +118,9 @@ def front_matter(run: RunJson, license_id: str | None = None) -> dict[str, Any]:
         "tags": ["rlt", "reinforcement-learned-teacher", str(run.get("stage", "")).replace("_", "-")],
     }
     inputs = run.get("inputs", {})
-    if base := hub_base(inputs.get("model", {})):
+    if base := hub_base(inputs.get("model", NO_INPUT)):
         fields["base_model"] = base
-    if data := hub_base(inputs.get("dataset", {}), "dataset"):
+    if data := hub_base(inputs.get("dataset", NO_INPUT), "dataset"):
         fields["datasets"] = [data]
     if license_id:
         fields["license"] = license_id
@@ -140,7 +140,7 @@ def hub_base(described: Input, role: str = "model") -> str | None:
         folder = described.get("folder") or (file and Path(file).parent)
         if not folder or not (Path(folder) / "run.json").is_file():
             return hub_name(described)
-        described = read_run(folder).get("inputs", {}).get(role, {})
+        described = read_run(folder).get("inputs", {}).get(role, NO_INPUT)
     return None
 
 
@@ -226,7 +226,7 @@ def _trained_on(run: RunJson) -> str:
     counts = run.get("trained_on")
     if not counts:
         return ""
-    data = run.get("inputs", {}).get("dataset", {})
+    data = run.get("inputs", {}).get("dataset", NO_INPUT)
     teachers = ", ".join(f"{name} ({count:,})" for name, count in counts["teachers"].items())
     facts = [
         ("traces", f"{counts['traces']:,} from {in_words(data)}"),
@@ -282,7 +282,7 @@ def versions_section(run: RunJson) -> str:
 def _licence(run: RunJson, license_id: str | None) -> str:
     if license_id:
         return f"## Licence\n\nThese weights: {license_id}."
-    base = hub_base(run.get("inputs", {}).get("model", {}))
+    base = hub_base(run.get("inputs", {}).get("model", NO_INPUT))
     named = f" ({base})" if base else ""
     return (
         f"## Licence\n\nThe weights fall under the terms of the model they were trained from{named} and of "

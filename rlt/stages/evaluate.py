@@ -293,7 +293,7 @@ def ask(config: Config, task: str, layout: StudentLayout, at_most: int | None = 
 
 def manifest(
     config: Config,
-    model: Input,
+    model: Input | Mapping[str, Any],
     layout: StudentLayout,
     sampling: Sampling,
     tables: Tables,

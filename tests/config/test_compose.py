@@ -14,6 +14,12 @@ from rlt.config.yaml_files import stage_of_run_file
 from rlt.errors import ConfigError
 
 SHIPPED = [f"{group.parent.name}/{group.stem}" for group in sorted(CONFIG_DIR.glob("*_cfg/*.yaml"))]
+NEEDS = {
+    "data_cfg/columns": ["dataset_id_or_path=rows.jsonl"],
+    "model_cfg/pre_rl_model": ["output_dir=run"],  # that of teacher_sft is this model's folder
+    "eval_cfg/held_out": ["data.eval_path=rows.jsonl"],
+    "run_cfg/infer": ["model_name_or_path=model", "infer.question=1+1?"],
+}
 STAGE_OF = {"data_cfg": "teacher_sft", "model_cfg": "teacher_sft"}
 
 
@@ -38,21 +44,16 @@ def test_every_shipped_yaml_composes_and_validates(name, recipe, place):
     words = [f"run_cfg={run_file}", *([f"recipe={recipe}"] if record.reads("recipe") else [])]
     if group not in ("run_cfg", "trainer_cfg"):
         words.append(f"{group}={file}")
-    if name == "data_cfg/columns":
-        words.append("dataset_id_or_path=rows.jsonl")
-    if name == "model_cfg/pre_rl_model":
-        words.append("output_dir=run")  # that of teacher_sft is this model's folder
-    if name == "eval_cfg/held_out":
-        words.append("data.eval_path=rows.jsonl")
-    if name == "run_cfg/infer":
-        words += ["model_name_or_path=model", "infer.question=1+1?"]
+    words += NEEDS.get(name, [])
+    if name == "reward_cfg/nover" and recipe == "modern":
+        words.append("trainer.beta=0.04")  # its student is the reference model
     if group == "run_cfg" and file.endswith("_traces"):
         words += ["dataset_id_or_path=rows.jsonl"]
         words += (
             ["student_model=student"] if record.reads("student_model") and file != "select_traces" else []
         )
     config = compose(words)
-    for model in filter(None, (config.model_name_or_path, config.student_model)):
+    for model in filter(None, (config.model_name_or_path, config.student_model, config.teacher_model)):
         if model.startswith(config.results_dir) and not (place / model).exists():
             fake_model(place / model)
     for rows in filter(None, (config.dataset_id_or_path, config.data.eval_path)):
