@@ -105,7 +105,7 @@ def what_was_done(folder: Path) -> Section:
     for pipeline in ("training", "measures"):
         path = folder / pipeline / "pipeline.json"
         for step in json.loads(path.read_text())["steps"] if path.is_file() else []:
-            rows.append(step_row(Path(step["directory"]), step["name"]))
+            rows.append(step_row(folder / pipeline / step["name"], step["name"]))
     text = "\n".join(
         f"{call.started} to {call.ended or '?'}: `{call.command}` at commit {call.commit}, {call.cpus} "
         f"CPU cores, GPUs: {', '.join(call.gpus) or 'none'}; load {', '.join(map(str, call.load))} at the "
