@@ -105,7 +105,7 @@ def what_was_done(folder: Path) -> Section:
     for pipeline in ("training", "measures"):
         path = folder / pipeline / "pipeline.json"
         for step in json.loads(path.read_text())["steps"] if path.is_file() else []:
-            rows.append(step_row(Path(step["directory"]), step["name"]))
+            rows.append(step_row(folder / pipeline / step["name"], step["name"]))
     text = "\n".join(
         f"{call.started} to {call.ended or '?'}: `{call.command}` at commit {call.commit}, {call.cpus} "
         f"CPU cores, GPUs: {', '.join(call.gpus) or 'none'}; load {', '.join(map(str, call.load))} at the "
@@ -186,7 +186,7 @@ def change_cells(name: str, change: Change) -> list[str]:
 
 def tokens_section(measures: Path) -> Section:
     """Return what show_traces has printed of the first held-out problem's explanations after RL."""
-    lines = (measures / "logs/tokens.log").read_text(encoding="utf-8").split("\n")
+    lines = (measures / "tokens/logs/train.log").read_text(encoding="utf-8").split("\n")
     start = next((i for i, line in enumerate(lines) if line.startswith(_RULE)), len(lines))
     end = next((i for i, line in enumerate(lines) if i > start and line.startswith(_RULE)), len(lines))
     text = (

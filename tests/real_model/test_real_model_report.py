@@ -35,8 +35,8 @@ def folder(tmp_path: Path) -> Path:
         write_rows(
             tmp_path / f"measures/likelihood_{rank}/scores.jsonl", [row(p, 0, -rank, 6.0) for p in "ab"]
         )
-    log = tmp_path / "measures/logs/tokens.log"
-    log.parent.mkdir()
+    log = tmp_path / "measures/tokens/logs/train.log"
+    log.parent.mkdir(parents=True)
     log.write_text("loading\n── row 1 ──\nIt_is_72 -0.31\n── row 1 again ──\nmore\n")
     step = tmp_path / "training/teacher_sft"
     for run in (
@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
         record = {"status": "finished", "seconds": 60.0, "earlier": [{"seconds": 30.0}]}
         (run / "run.json").write_text(json.dumps({**record, "code": {"commit": "abcdef1234"}}))
     (tmp_path / "sizes.json").write_text(json.dumps(asdict(SHORT)))
-    pipeline = {"steps": [{"name": "teacher_sft", "directory": str(step)}]}
+    pipeline = {"steps": [{"name": "teacher_sft", "directory": "where/it/was"}]}
     (tmp_path / "training/pipeline.json").write_text(json.dumps(pipeline))
     write_rows(
         tmp_path / "calls.jsonl", [asdict(Call("10:00", "real 3", "abcdef", 2, [], [0.5, 9.0], "13:00"))]
@@ -82,10 +82,7 @@ def test_what_has_not_finished_is_left_out_and_named(folder):
         path = folder / f"measures/{run}/run.json"
         path.write_text(path.read_text().replace("finished", "interrupted"))
     (folder / "measures/kinds_teacher/run.json").unlink()
-    steps = [
-        {"name": name, "directory": str(folder / f"measures/{name}")}
-        for name in ("likelihood_3", "kinds_teacher")
-    ]
+    steps = [{"name": name, "directory": "where/it/was"} for name in ("likelihood_3", "kinds_teacher")]
     (folder / "measures/pipeline.json").write_text(json.dumps({"steps": steps}))
     text = " ".join(write_report(folder).read_text().split())
     assert "the answer alone" in text
