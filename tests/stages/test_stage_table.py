@@ -134,7 +134,13 @@ def words(work, tiny_teacher, tiny_student, toy_problems):
         ],
         "student_opd": [
             *("run_cfg=student_opd", *of_student, *watched(work), *compared, f"teacher_model={tiny_teacher}"),
-            *("opd.dtype=float32", "opd.open_thought=true", "opd.support=top_k", "opd.divergence=js"),
+            *(
+                "opd.dtype=float32",
+                "trainer.beta=0.04",
+                "opd.open_thought=true",
+                "opd.support=top_k",
+                "opd.divergence=js",
+            ),
         ],
         "collect_traces": collect_words(
             tiny_teacher, toy_problems, output, "generation.backend=transformers", "data.subset.n=2", *cleaned
