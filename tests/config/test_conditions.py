@@ -218,6 +218,6 @@ def test_a_launcher_may_make_void_what_was_typed():
 
 
 def test_shipped_run_files_hold_nothing_void_but_for_engines():
-    """Those of the toy world also hold what counts where its engine is exchanged."""
+    """Those of tiny models also hold what counts where their engine is exchanged."""
     text = "".join(path.read_text() for path in (CONFIG_DIR / "run_cfg").glob("*.yaml"))
-    assert text.count("backend: transformers # done before a server has started") == 2
+    assert text.count("backend: transformers # done before a server has started") == 3

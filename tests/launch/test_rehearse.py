@@ -172,7 +172,7 @@ def test_an_attention_that_is_not_installed_is_rehearsed_with_another_and_told(r
         assert device_words(config, plan)["model.attn_implementation"] == "auto"
     validate(config, rehearsed=True)
     with rehearsal(config, ONE_PROCESS, ()) as rehearsed:
-        told = "\n".join(rehearsed.told)
+        told = "\n".join(rehearsed.report)
     assert "in place of your own: " in told
     assert f"the run itself would not start: model.attn_implementation={value} needs the package" in told
 
@@ -259,9 +259,9 @@ def test_a_second_rehearsal_replaces_the_first_and_two_at_once_are_refused(rl_wo
     with rehearsal(config, ONE_PROCESS, ()) as rehearsed:
         assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == ["mine", "models"]
         assert {p.name for p in (folder / "models").iterdir()} == {"model", "student"}
-        assert "steps: 2 of 125" in rehearsed.told
-        assert "completions: 32 of 500 tokens" in rehearsed.told
-        assert "batch: 8 of 64 completions, 4 of 16 a problem" in rehearsed.told
+        assert "steps: 2 of 125" in rehearsed.report
+        assert "completions: 32 of 500 tokens" in rehearsed.report
+        assert "batch: 8 of 64 completions, 4 of 16 a problem" in rehearsed.report
         with pytest.raises(ConfigError, match="is in use by another run"), rehearsal(config, ONE_PROCESS, ()):
             pass
     with only_run_in(folder):

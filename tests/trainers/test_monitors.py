@@ -5,22 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import math
-import sys
 from pathlib import Path
 from statistics import pvariance
 
 import pytest
+from helpers.stage_runs import interrupted_copy, rl_words, run_here, run_processes, succeed, train_rows
 
 from rlt.config.schema import MonitorSettings
 from rlt.errors import CheckpointError
+from rlt.rundir.samples import read_samples, sample_files
 from rlt.trainers.alarms import Alarms
 from rlt.trainers.monitor_limits import student_limits
 from rlt.trainers.monitors import FILE, Monitors, kl_share, zero_variance
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
-from helpers.stage_runs import interrupted_copy, rl_words, run_here, run_processes, succeed, train_rows
-
-from rlt.rundir.samples import read_samples, sample_files
 
 
 def row(**changes) -> dict:

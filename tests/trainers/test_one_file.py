@@ -13,8 +13,6 @@ from types import ModuleType
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
 from helpers.stage_runs import rl_words, run_here, weights
 from recorded_step import RecordingTrainer
 from test_update import LEARNING_RATE, nearby  # noqa: F401 - a fixture

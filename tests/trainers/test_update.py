@@ -9,17 +9,14 @@ on it, so that the KL term counts in the loss of the first step.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
 from helpers.stage_runs import eval_rows, mix, rl_words, run_here, run_processes, succeed, train_rows, weights
 from recorded_step import RecordingTrainer
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from rlt.rundir.samples import read_samples
 
