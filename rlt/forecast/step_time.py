@@ -160,10 +160,12 @@ class StepTimes:
             # Each pass gathers the weights; of lengths that vary, a unit takes several.
             together = max(1.0, min(self._unit, BUSY_TOKENS / tokens))
             of_policy = max(of_policy, self._rows / together * self._gather)
-        reward += sum(self._forward(student, tokens) for student in self.models.students)
+        beside = settings_beside(config)
+        if beside is not None and beside.placement != "server":
+            reward += sum(self._forward(student, tokens) for student in self.models.students)
         if pays_likelihood(config) and own_student(config):
             reward += of_policy  # under another prompt than the one that it has written after
-        if stage_of(config).is_judged and settings_beside(config) is None:
+        if stage_of(config).is_judged and beside is None:
             reward += of_policy  # the policy itself, with the solution
         # The importance-sampling correction reads the same pass, or is made in the update.
         if stage_of(config).scores and _reads_policy(config.reward):

@@ -36,8 +36,10 @@ def convert(file: Path, output: Path) -> float:
     transformers refuses to save a model that was read from GGUF, so its tensors move into a plain one.
     """
     folder, name = str(file.parent), file.name
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
-    read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, trust_remote_code=False)
+    read = AutoModelForCausalLM.from_pretrained(
+        folder, trust_remote_code=False, gguf_file=name, dtype=torch.float32
+    )
     config = read.config
     config.quantization_config = None
     tokenizer.eos_token, tokenizer.pad_token = (
@@ -54,7 +56,8 @@ def convert(file: Path, output: Path) -> float:
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
-    loss = loss_of(LlamaForCausalLM.from_pretrained(partial), AutoTokenizer.from_pretrained(partial))
+    model = LlamaForCausalLM.from_pretrained(partial)
+    loss = loss_of(model, AutoTokenizer.from_pretrained(partial, trust_remote_code=False))
     if abs(loss - LOSS) > _TOLERANCE:
         raise ModelError(
             f"{file} was read wrongly: a fixed text has the loss {loss:.3f} instead of {LOSS:.3f}; take the "

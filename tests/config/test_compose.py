@@ -273,7 +273,10 @@ def test_a_key_in_a_yaml_file_is_named_with_its_file(tmp_path):
         ("answer_log_prob_coeff=1,0.01", "write a list as answer_log_prob_coeff=[1,0.01]"),
         ("~trainer.beta", "cannot be removed"),
         ("recipe=old", "recipe=old does not exist; there are: released, modern"),
-        ("reward_cfg=nope", "there are: bespoke_stratos_7b, qwen2_5_7b_instruct, rlpr, verifree, vr_cli"),
+        (
+            "reward_cfg=nope",
+            "there are: bespoke_stratos_7b, jepo, nover, qwen2_5_7b_instruct, rlpr, verifree, vr_cli",
+        ),
         (
             "results_dir=${nope}",
             "`results_dir` on the command line refers to `${nope}`, which is not a setting",

@@ -81,7 +81,7 @@ REMEDIES = [
     Remedy(SFT, "dataset_id_or_path=./rowz.jsonl", "does not exist: give",
            ("dataset_id_or_path=rows.jsonl",)),
     Remedy(SFT, "output_dir=model", "give another folder", ("output_dir=model_2",)),
-    Remedy(SFT, "resume_from=latest", "finds no whole checkpoint-N.* (leave|take) it out", ("-resume_from",)),
+    Remedy(SFT, "resume_from=latest", "finds no whole checkpoint-N.*: remove it", ("-resume_from",)),
     Remedy(RL, "layout.teacher_prompt=prompt.txt", "write file:prompt.txt",
            ("layout.teacher_prompt=file:prompt.txt",)),
     Remedy(RL, "layout.student_prompt=defualt", "write default .* give file:PATH",

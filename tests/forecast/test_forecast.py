@@ -21,6 +21,7 @@ from rlt.forecast.step_time import BOTH
 from rlt.launch.main import main
 from rlt.models.size import NoForecast
 from rlt.surroundings.gpus import GPUS, recognise
+from rlt.text import duration
 
 HUB_MODEL = "model_name_or_path=Qwen/Qwen2.5-7B-Instruct"
 RL = ["teacher_rl", HUB_MODEL, "hardware.gpu=h100-80g"]
@@ -172,13 +173,18 @@ def test_the_page_says_how_much_scoring_hides():
     found = forecast(*RL, plan=split(4, 4))
     assert found.times is not None
     overlapped = found.times.seconds(found.assumed)
-    assert re.search(rf"^  {BOTH} +{overlapped[BOTH]:.0f} s ", "\n".join(page(found)), re.MULTILINE)
+    assert re.search(
+        rf"^  {BOTH} +{duration(overlapped[BOTH], tenths=True)} ", "\n".join(page(found)), re.MULTILINE
+    )
     serial = forecast(*RL, "generation.overlap=false", plan=split(4, 4))
     assert serial.times is not None
     phases = serial.times.seconds(serial.assumed)
     scoring = phases["reward"] + phases["reference"]
     hidden = phases["generation"] + scoring - overlapped[BOTH]
-    assert f"of {scoring:.0f} s of scoring {hidden:.0f} s pass while" in "\n".join(page(found))
+    assert (
+        f"of {duration(scoring, tenths=True)} of scoring {duration(hidden, tenths=True)} pass while"
+        in "\n".join(page(found))
+    )
     assert "while servers write" not in "\n".join(page(serial))
 
 

@@ -273,7 +273,7 @@ def test_every_remedy_names_settings_of_every_stage_with_servers(words):
     named = re.findall(r"\b((?:generation|model)\.\w+|max_\w+_length)\b", remedy)
     assert all(name in rows() for name in named)
     with_servers = [stage for stage in STAGES.values() if stage.reads("generation.backend")]
-    assert len(with_servers) == 4
+    assert len(with_servers) == 5
     assert all(stage.reads(name) for stage in with_servers for name in named)
 
 

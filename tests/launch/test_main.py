@@ -100,7 +100,7 @@ def test_the_split_by_hand_and_the_words_of_the_original(planned):
 def test_student_rl_is_launched_like_teacher_rl(planned):
     words = ["2", "4", STUDENT_RL, HUB_MODEL, "dataset_id_or_path=openai/gsm8k", "--dry-run"]
     result = planned("launch_with_server.sh", *words, env=EIGHT_GPUS)
-    assert "student_model" not in result  # which a grader pays
+    assert "student_model: null" in result  # which a grader pays
     servers, training = commands(result)
     assert all(f"CUDA_VISIBLE_DEVICES={gpu} " in line for gpu, line in zip("01", servers, strict=True))
     assert "CUDA_VISIBLE_DEVICES=2,3,4,5 RLT_NUM_GPUS=6 " in training
@@ -188,7 +188,7 @@ def test_the_transformers_back_end_needs_no_server_and_any_folder_will_do(tmp_pa
         (
             "launch.sh",
             [RL, HUB_MODEL, "generation.servers=[http://node-2:8000]"],
-            "and there is no key, so who",
+            "and there is no key, so any client",
         ),
         ("launch.sh", [RL, "model_name_or_path=no/such/folder"], "no/such/folder"),
         (

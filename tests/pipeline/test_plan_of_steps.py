@@ -32,7 +32,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     of_real_model = [
         f"real_model/{folder}" for folder in ("model", "training/teacher_sft", "training/teacher_rl")
     ]
-    for folder in ("base", "pre_rl_model", "teacher_rl", *of_real_model):
+    made = ("base", "solver", "large", "models/teacher_sft", "models/teacher_rl")
+    made += ("models/unshown_rl", "rivals/student_solver", "rivals/student_rl")
+    of_claims = [f"claims/seed_0/{name}" for name in made]
+    for folder in ("base", "pre_rl_model", "teacher_rl", *of_real_model, *of_claims):
         fake_model(tmp_path / "results" / folder)
     (tmp_path / "results/world").mkdir()
     (tmp_path / "results/real_model/problems").mkdir()
@@ -42,6 +45,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("train", "held_out"):
         row = '{"question": "%d+1?", "solution": "2", "reasoning_trace": "1+1=2"}\n'
         (tmp_path / f"results/world/{name}.jsonl").write_text("".join(row % i for i in range(1000)))
+    of_world = ("train", "held_out", "transfer", "transfer_held_out", "faulty", "solver_traces")
+    for file in (*(f"world/{name}" for name in of_world), "rivals/traces_rl/traces"):
+        row = '{"question": "%d+1?", "solution": "2", "reasoning_trace": "1+1=2"}\n'
+        path = tmp_path / "results/claims/seed_0" / f"{file}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(row % i for i in range(1000)))
     for name in ("train", "held_out", "students", "kinds"):
         row = '{"question": "%d+1?", "solution": "2", "reasoning_trace": "1+1=2"}\n'
         (tmp_path / f"results/real_model/problems/{name}.jsonl").write_text(
@@ -69,7 +78,7 @@ def plan_of(place: Path, steps: dict):
         (name, toy)
         for name in SHIPPED
         for toy in (False, True)
-        if (toy or "quickstart_" not in name) and not (toy and "real_model" in name)
+        if (toy or "quickstart_" not in name) and not (toy and name.startswith(("real_model", "claims")))
     ],
 )
 def test_every_step_of_every_shipped_pipeline_can_run(name, toy, place):

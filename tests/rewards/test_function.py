@@ -322,7 +322,7 @@ def test_a_trainer_that_contradicts_what_was_given_is_refused(
 ):
     warm = make(models, tiny_tokenizer, teacher_temperature=0.7)
     trainer = grpo(tiny_teacher, warm, ROWS, tmp_path)
-    with pytest.raises(ModelError, match=r"`teacher_temperature` is 0.7, and the trainer samples at 1.0"):
+    with pytest.raises(ModelError, match=r"`teacher_temperature` is 0.7 and the trainer samples at 1.0"):
         warm.attach(trainer)
     with pytest.raises(
         ModelError, match=r"the trainer samples with the tokenizer .* leave `teacher_tokenizer` out"

@@ -229,7 +229,7 @@ def test_a_save_that_fails_leaves_the_checkpoint_before(words, tmp_path: Path, m
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         save_file(tensors, path, **kwargs)
 
-    monkeypatch.setattr("rlt.generation.weight_sync.save_file", save_until_the_disk_is_full)
+    monkeypatch.setattr("rlt.generation.checkpoint_sync.save_file", save_until_the_disk_is_full)
     changes = ["trainer.save_steps=2", "trainer.save_total_limit=1"]
     with pytest.raises(CheckpointError, match="the reference model cannot be written"):
         run_here(words(tmp_path / "run", *changes, evaluate=False))

@@ -183,7 +183,7 @@ def test_recipe_diff_shows_what_a_recipe_pins():
 
 def test_recipe_diff_table():
     table = as_table([("beta", 0.04, 0.0)])
-    assert table.splitlines()[2].split() == ["beta", "0.04", "0.0"]
+    assert table.splitlines()[2].split() == ["|", "beta", "|", "0.04", "|", "0.0", "|"]
 
 
 def test_recipe_diff_names_the_prompts_that_differ():

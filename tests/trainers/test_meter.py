@@ -121,6 +121,6 @@ def test_the_peak_is_told_where_gpu_and_model_are_known(monkeypatch, caplog):
     assert peak_on(monkeypatch, "NVIDIA Imaginary 9000") is None
     assert peak_on(monkeypatch, "NVIDIA H100 80GB HBM3", model_type="mamba") is None
     assert [record.message for record in caplog.records] == [
-        "perf/mfu is not logged:  NVIDIA Imaginary 9000 is not in rlt/surroundings/gpus.py",
-        "perf/mfu is not logged:  tiny is of the type mamba, which has to be counted",
+        "perf/mfu is not logged: NVIDIA Imaginary 9000 is not in rlt/surroundings/gpus.py",
+        "perf/mfu is not logged: tiny is of the type mamba, which has to be counted",
     ]

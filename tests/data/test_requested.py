@@ -26,8 +26,8 @@ def test_indices_by_problem(tmp_path):
         ("{", "line 1: not valid JSON"),
         ('{"problem_id": "a", "sample_index": -1}', "`sample_index` must be 0 or more, got -1"),
         ('{"problem_id": "a", "sample_index": true}', "got True"),
-        ('{"problem_id": "a", "sample_index": 1}\n{"problem_id": "a"}', "line 2: a is there with"),
-        ('{"problem_id": "a"}\n{"problem_id": "a", "sample_index": 1}', "line 2: a is there with"),
+        ('{"problem_id": "a", "sample_index": 1}\n{"problem_id": "a"}', "line 2: a occurs with"),
+        ('{"problem_id": "a"}\n{"problem_id": "a", "sample_index": 1}', "line 2: a occurs with"),
     ],
 )
 def test_faults_are_one_sentence(tmp_path, lines, sentence):
