@@ -45,7 +45,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("train", "held_out"):
         row = '{"question": "%d+1?", "solution": "2", "reasoning_trace": "1+1=2"}\n'
         (tmp_path / f"results/world/{name}.jsonl").write_text("".join(row % i for i in range(1000)))
-    of_world = ("train", "held_out", "transfer", "transfer_held_out", "faulty", "solver_held_out")
+    of_world = (
+        "train",
+        "held_out",
+        "transfer",
+        "transfer_held_out",
+        "faulty",
+        "solver_traces",
+        "solver_held_out",
+    )
     for file in (*(f"world/{name}" for name in of_world), "rivals/traces_rl/traces"):
         row = '{"question": "%d+1?", "solution": "2", "reasoning_trace": "1+1=2"}\n'
         path = tmp_path / "results/claims/seed_0" / f"{file}.jsonl"
