@@ -10,8 +10,8 @@ Sets up .venv, then runs ruff, pyright, shellcheck and pytest. All of them run, 
 if all passed. Tests that need a GPU or vLLM are skipped where there is none. Tests that fetch models or data
 are skipped too, so that nothing is downloaded unasked.
 
-  quick     ruff, and the tests that need no torch and no other program
-  fast      all checks, without tests that are slow or start a vLLM server: about two minutes
+  quick     ruff, and the tests that need no torch and no other program: five minutes; give a folder for less
+  fast      all checks, without tests that are slow or start a vLLM server
   no word   also slow tests and vLLM servers, as in CI
   all       also the tests that run for minutes each
   network   only the tests that fetch something: 100 MB and half an hour

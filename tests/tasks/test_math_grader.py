@@ -83,6 +83,7 @@ def test_hostile_answers_are_wrong_in_a_limited_time(hasty_grader, grader, answe
     assert grader("$36*2$", "72")
 
 
+@pytest.mark.slow  # its threads start processes
 def test_a_time_limit_holds_in_any_thread():
     with MathGrader(seconds=5) as grader:
         found = []
