@@ -52,7 +52,8 @@ def markdown(rows: Rows, *, padded: bool = True) -> str:
 
 def is_right(rows: Rows, column: int) -> bool:
     """Whether every cell below the head is a number."""
-    return all(_NUMBER.fullmatch(row[column]) for row in rows[1:])
+    cells = [row[column] for row in rows[1:] if row[column]]
+    return bool(cells) and all(map(_NUMBER.fullmatch, cells))
 
 
 def duration(seconds: float, *, tenths: bool = False) -> str:

@@ -1,6 +1,6 @@
 import pytest
 
-from rlt.text import redact, without_private_paths
+from rlt.text import markdown, redact, without_private_paths
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,9 @@ def test_private_paths_become_relative(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/somewhere/ann")
     text = f"{tmp_path}/train.py /somewhere/ann/x /home/bob/data /Users/eve/y /root/z /rooted/a {tmp_path}2"
     assert without_private_paths(text) == f"./train.py ~/x ~/data ~/y ~/z /rooted/a {tmp_path}2"
+
+
+def test_empty_cells_leave_a_column_of_numbers_on_the_right():
+    table = markdown([("student", "lead"), ("base", "+62.3 [+54.5, +69.3] %"), ("after RL", "")])
+    assert table.splitlines()[1].split("|")[2].strip() == "-" * 21 + ":"
+    assert markdown([("a", "b"), ("x", "")]).splitlines()[1].split("|")[2].strip() == "---"
