@@ -172,6 +172,8 @@ def main(words: Sequence[str]) -> int:
     setup_logging()
     interrupt_on_sigterm()
     try:
+        for part in typed.parts:  # a wrong word is found before minutes of a base model
+            compose([f"cfgs/run_cfg/claims_{part}.yaml", *overrides])
         for seed in typed.seeds:
             run_seed(typed.output, seed, typed.parts, overrides)
         sys.stdout.write("\n" + write_tables(typed.output))

@@ -63,12 +63,12 @@ def make_runs(options: Options, call: Call) -> None:
     """Do what is not there yet."""
     folder = options.folder
 
-    # 1. How much is done; a model; problems.
+    # 1. How much is done; problems; a model, which may have to be downloaded.
     sizes = settle_sizes(folder, SHORT if options.short else sizes_for(options.hours))
     logger.info("%s", sizes)
-    place_model(folder, options.model)
     if not (folder / "problems/train.jsonl").is_file():  # written last
         write_problems(folder / "problems", options.data, sizes, options.seed)
+    place_model(folder, options.model)
 
     # 2. The reward of four kinds of explanations, the warm-up, and RL for its share of the hours.
     backend = choose_backend("auto")

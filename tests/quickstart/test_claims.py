@@ -152,3 +152,10 @@ def test_a_seed_runs_end_to_end_and_again_without_repeating_anything(tmp_path, m
     ended = {path: path.read_text() for path in directory.glob("models/*/run.json")}
     assert claims.main(words) == 0
     assert {path: path.read_text() for path in directory.glob("models/*/run.json")} == ended
+
+
+def test_a_misspelt_setting_is_found_before_a_model_is_made(tmp_path, capsys):
+    words = ["--output", str(tmp_path), "--seeds", "0", "--parts", "models", "learning_rat=3"]
+    assert claims.main(words) == 2
+    assert "`learning_rat` on the command line is not a setting" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
