@@ -26,6 +26,7 @@ parts=("${@:3}")
 ./scripts/setup.sh
 mkdir -p "$output"
 export OMP_NUM_THREADS=1
+# shellcheck disable=SC2016 # the inner shell expands them
 setsid nohup bash -c '
     output="$1" last="$2" parts=("${@:3}")
     run=(.venv/bin/python -m rlt.quickstart.claims --output "$output" --parts "${parts[@]}" --seeds)
