@@ -71,7 +71,7 @@ def run(config: Config) -> None:
         "model": (config.model_name_or_path, config.model.revision),
         "teacher": config.teacher_model if config.opd.teacher == "model" else None,
         "dataset": (config.dataset_id_or_path, config.data.revision),
-        "held_out": config.data.eval_path,
+        "held_out": config.evaluation.path,
         **benchmark_inputs(config),
     }
     with run_directory(config, inputs) as record:
@@ -190,7 +190,7 @@ def check(config: Config) -> None:
     if layout is not None and is_here(weights_of_teacher(config)):
         places, room = read_places(config, layout)[0], teacher_context(config)
     prompted = partial(prompted_problems, layout=layout, places=places, room=room, config=config)
-    held_out = read_held_out(config) if is_here(config.data.eval_path) else None
+    held_out = read_held_out(config) if is_here(config.evaluation.path) else None
     eval_rows = prompted(held_out) if held_out else None
     if is_here(config.dataset_id_or_path):
         rl_data(prompted(read_problems(config)), eval_rows, config)

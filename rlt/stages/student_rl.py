@@ -67,7 +67,7 @@ def run(config: Config) -> None:
     inputs = {
         "model": (config.model_name_or_path, config.model.revision),
         "dataset": (config.dataset_id_or_path, config.data.revision),
-        "held_out": config.data.eval_path,
+        "held_out": config.evaluation.path,
         **student_inputs(config),
         **benchmark_inputs(config),
     }
@@ -228,7 +228,7 @@ def check(config: Config) -> None:
         reads = readers_context(config, layout, context)
     with open_grader(config) as grader:
         prompted = partial(prompted_problems, layout=layout, context=reads, grader=grader, config=config)
-        held_out = read_held_out(config) if is_here(config.data.eval_path) else None
+        held_out = read_held_out(config) if is_here(config.evaluation.path) else None
         eval_rows = prompted(held_out) if held_out else None
         if is_here(config.dataset_id_or_path):
             rl_data(prompted(read_problems(config)), eval_rows, config)

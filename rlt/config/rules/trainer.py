@@ -44,10 +44,11 @@ def _check_steps(config: Config) -> None:
             raise ConfigError(
                 f"`trainer.{name}` must be one of {', '.join(allowed)}, got '{getattr(trainer, name)}'."
             )
-    if trainer.eval_steps and config.data.eval_path is None:
+    evaluation = config.evaluation
+    if evaluation.steps and evaluation.path is None:
         raise ConfigError(
-            f"`trainer.eval_steps={trainer.eval_steps}` needs held-out problems: give data.eval_path=PATH, "
-            "or trainer.eval_steps=0."
+            f"`evaluation.steps={evaluation.steps}` needs held-out problems: give evaluation.path=PATH, "
+            "or evaluation.steps=0."
         )
 
 
