@@ -36,6 +36,8 @@ class Row:
     """Run directory of its evaluation."""
     rewards: str | None = None
     """Run directory of the scores of its teacher's explanations of held-out problems."""
+    r_ss_alone: bool = False
+    """No teacher wrote the explanations, so that their r_KL says nothing."""
     best_of_all: bool = False
     """Of a problem's explanations the one with the highest reward counts."""
     cost: tuple[str, ...] = ()
@@ -55,7 +57,9 @@ class Table:
 _RIVALS = "rivals"
 RL = Row("the RL teacher", "rivals/answers_rl", "rivals/reward_rl")
 WARM = Row("the warm-up teacher", "rivals/answers_warm", "rivals/reward_warm")
-SOLVER = Row("the larger solver, right answers only", "rivals/answers_solver", "rivals/reward_solver")
+SOLVER = Row(
+    "the larger solver, right answers only", "rivals/answers_solver", "rivals/reward_solver", r_ss_alone=True
+)
 BASE = Row("none: the base", "rivals/answers_base")
 _HALF = ("three_ways/half", "three_ways/sft_half")
 TABLES = (
@@ -67,7 +71,10 @@ TABLES = (
             Row("none: the base after a prefix of a search", PREFIX),
             WARM,
             Row(
-                "the warm-up teacher, best of 4 by reward", "rivals/answers_best", "rivals/reward_warm", True
+                "the warm-up teacher, best of 4 by reward",
+                "rivals/answers_best",
+                "rivals/reward_warm",
+                best_of_all=True,
             ),
             Row("the RL teacher without the solution", "rivals/answers_unshown", "rivals/reward_unshown"),
             SOLVER,
@@ -173,7 +180,8 @@ _PARTS: dict[str, Callable[[Mapping[str, Any]], float]] = {
 
 def seeds_of(output: Path) -> dict[int, Path]:
     """Return the folders of seeds by seed."""
-    return {int(path.name.removeprefix("seed_")): path for path in sorted(output.glob("seed_*"))}
+    folders = (path for path in sorted(output.glob("seed_*")) if path.is_dir())  # logs are beside them
+    return {int(path.name.removeprefix("seed_")): path for path in folders}
 
 
 def accuracy(path: Path) -> float | None:
@@ -229,7 +237,8 @@ def collect(table: Table, seeds: Mapping[int, Path]) -> dict[str, dict[str, BySe
                     of_row.setdefault(name, {})[str(seed)] = cost(took)
             scores = row.rewards and rewards(directory / row.rewards, best_of_all=row.best_of_all)
             for name, number in (scores or {}).items():
-                of_row.setdefault(name, {})[str(seed)] = number
+                if not (row.r_ss_alone and name in ("r_KL", "reward")):
+                    of_row.setdefault(name, {})[str(seed)] = number
     return found
 
 
