@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from rlt.io import Input, input_label
 from rlt.lineage.runs import Run, Runs
+from rlt.rundir.cost import cost_of
 
 
 def history(run: Run, runs: Runs) -> list[dict[str, Any]]:
-    """Return the run and, after it, every run before it; each with its inputs and who wrote them."""
+    """Return the run and every run before it, each with its cost, its inputs and who wrote them."""
     steps: dict[str, dict[str, Any]] = {}
     waiting = [run]
     while waiting:
@@ -17,7 +19,7 @@ def history(run: Run, runs: Runs) -> list[dict[str, Any]]:
         key = str(current.directory)
         if key in steps:
             continue
-        steps[key] = {**current.summary(), "inputs": []}
+        steps[key] = {**current.summary(), "cost": asdict(cost_of(current.directory)), "inputs": []}
         for role, described in current.inputs.items():
             source, before = input_origin(role, described, runs)
             steps[key]["inputs"].append(source)

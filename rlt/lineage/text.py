@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rlt.rundir.cost import Cost, total
 from rlt.text import shorten_middle
 
 _WIDTH = 300
@@ -77,6 +78,9 @@ def _history_lines(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"  {run['directory']}: {run['stage']}, {', '.join(facts)}"
         for source in run["inputs"]:
             yield f"    {source['role']:<12} {_source(source)}"
+        yield f"    {'took':<12} {Cost(**run['cost'])}"
+    if len(runs) > 1:
+        yield f"  all together took {total(Cost(**run['cost']) for run in runs)}"
 
 
 def _source(source: Mapping[str, Any]) -> str:

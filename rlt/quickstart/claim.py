@@ -25,6 +25,7 @@ from rlt.quickstart.report import RESULT, Change, change_cells, percent, percent
 from rlt.quickstart.stages import interrupt_on_sigterm, run_to_end
 from rlt.quickstart.students import AFTER, Students
 from rlt.reporting.progress import setup_logging
+from rlt.surroundings.leaving import run_command
 from rlt.text import markdown
 
 logger = logging.getLogger("rlt.quickstart.claim")  # __name__ is __main__ when it is run
@@ -145,25 +146,18 @@ def main(words: Sequence[str]) -> int:
     typed = parser.parse_args(words)
     setup_logging()
     interrupt_on_sigterm()
-    try:
-        results, failed = run_claim(typed.output, range(typed.seeds), ["--backend", typed.backend])
-        if not results:
-            raise RLTError(f"no seed has a result; their logs are {typed.output}/seed_*.log")
-        text = claim_text(results)
-        if failed:
-            text += f"\nFailed, and not counted above: seeds {', '.join(map(str, failed))}.\n"
-        write_text(typed.output / "claim.md", text)
-        values = {"seeds": [asdict(result) for result in results], "failed": failed}
-        if len(results) > 1:
-            values["over_seeds"] = {name: asdict(change) for name, change in over_seeds(results).items()}
-            values["students_over_seeds"] = asdict(students_over_seeds(results))
-        write_json(typed.output / "claim.json", values)
-    except RLTError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command continues from here\n")
-        return 130
+    results, failed = run_claim(typed.output, range(typed.seeds), ["--backend", typed.backend])
+    if not results:
+        raise RLTError(f"no seed has a result; their logs are {typed.output}/seed_*.log")
+    text = claim_text(results)
+    if failed:
+        text += f"\nFailed, and not counted above: seeds {', '.join(map(str, failed))}.\n"
+    write_text(typed.output / "claim.md", text)
+    values = {"seeds": [asdict(result) for result in results], "failed": failed}
+    if len(results) > 1:
+        values["over_seeds"] = {name: asdict(change) for name, change in over_seeds(results).items()}
+        values["students_over_seeds"] = asdict(students_over_seeds(results))
+    write_json(typed.output / "claim.json", values)
     sys.stdout.write(f"\n{text}")
     return 0 if not failed and all(result.is_real for result in results) else 1
 
@@ -191,4 +185,4 @@ def _run_seed(output: Path, seed: int, words: Sequence[str], place: str) -> bool
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main, sys.argv[1:]))

@@ -22,7 +22,6 @@ from pathlib import Path
 from rlt.config.compose import compose
 from rlt.data.own_layout import prompt_text
 from rlt.data.owners import STUDENT, TEACHER
-from rlt.errors import RLTError
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import tag_style
 from rlt.io import write_json, write_text
@@ -35,11 +34,14 @@ from rlt.quickstart.stages import interrupt_on_sigterm, run_stage
 from rlt.quickstart.tokenizer import build_tokenizer
 from rlt.records import problem_id
 from rlt.reporting.progress import setup_logging
+from rlt.surroundings.leaving import run_command
 
 logger = logging.getLogger("rlt.quickstart.claims")  # __name__ is __main__ when it is run
 
 RL = "cfgs/run_cfg/claims_teacher_rl.yaml"
-PARTS = ("models", "rivals", "ablations", "ranks", "cold_start", "transfer", "larger")
+PARTS = (
+    *("models", "rivals", "perfect", "ablations", "ranks", "cold_start", "transfer", "larger", "three_ways"),
+)
 """Pipelines in the order they run in; the first makes what the others share."""
 NUM_TRAIN, NUM_HELD_OUT = 1500, 128
 BASE = BaseSettings(steps=600)
@@ -73,6 +75,10 @@ def make_models(directory: Path, seed: int, *, with_large: bool) -> None:
     rng = random.Random(seed)
     faulty = [(row.question, row.solution, hidden.search(row.question, rng)) for row in world.train * 4]
     _write_if_new(directory / "world/faulty.jsonl", _jsonl(faulty))
+    for style in (hidden.search, hidden.short):
+        for suffix, rows in (("", world.train), ("_held_out", world.held_out)):
+            perfect = [(row.question, row.solution, style(row.question)) for row in rows]
+            _write_if_new(directory / f"world/perfect_{style.__name__}{suffix}.jsonl", _jsonl(perfect))
     held_out = frozenset(row.question for row in world.held_out)
     teacher = TeacherLayout(tokenizer, tags, teacher_prompt)
     student = StudentLayout(tokenizer, tags, student_prompt)
@@ -171,20 +177,13 @@ def main(words: Sequence[str]) -> int:
     typed = parser.parse_args([word for word in words if word not in overrides])
     setup_logging()
     interrupt_on_sigterm()
-    try:
-        for part in typed.parts:  # a wrong word is found before minutes of a base model
-            compose([f"cfgs/run_cfg/claims_{part}.yaml", *overrides])
-        for seed in typed.seeds:
-            run_seed(typed.output, seed, typed.parts, overrides)
-        sys.stdout.write("\n" + write_tables(typed.output))
-    except RLTError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command continues from here\n")
-        return 130
+    for part in typed.parts:  # a wrong word is found before minutes of a base model
+        compose([f"cfgs/run_cfg/claims_{part}.yaml", *overrides])
+    for seed in typed.seeds:
+        run_seed(typed.output, seed, typed.parts, overrides)
+    sys.stdout.write("\n" + write_tables(typed.output))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main, sys.argv[1:]))

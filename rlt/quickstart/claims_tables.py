@@ -19,6 +19,7 @@ from rlt.evaluation.runs import read_shares
 from rlt.io import write_json, write_text
 from rlt.quickstart import hidden
 from rlt.quickstart.report import percent, percent_interval
+from rlt.rundir.cost import Cost, cost_of, total
 from rlt.text import markdown
 
 PREFIX = "prefix.json"
@@ -35,8 +36,12 @@ class Row:
     """Run directory of its evaluation."""
     rewards: str | None = None
     """Run directory of the scores of its teacher's explanations of held-out problems."""
+    r_ss_alone: bool = False
+    """No teacher wrote the explanations, so that their r_KL says nothing."""
     best_of_all: bool = False
     """Of a problem's explanations the one with the highest reward counts."""
+    cost: tuple[str, ...] = ()
+    """Run directories that made the student, whose time and generated tokens are summed."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,11 @@ class Table:
 _RIVALS = "rivals"
 RL = Row("the RL teacher", "rivals/answers_rl", "rivals/reward_rl")
 WARM = Row("the warm-up teacher", "rivals/answers_warm", "rivals/reward_warm")
-SOLVER = Row("the larger solver, right answers only", "rivals/answers_solver", "rivals/reward_solver")
+SOLVER = Row(
+    "the larger solver, right answers only", "rivals/answers_solver", "rivals/reward_solver", r_ss_alone=True
+)
 BASE = Row("none: the base", "rivals/answers_base")
+_HALF = ("three_ways/half", "three_ways/sft_half")
 TABLES = (
     Table(
         _RIVALS,
@@ -63,10 +71,27 @@ TABLES = (
             Row("none: the base after a prefix of a search", PREFIX),
             WARM,
             Row(
-                "the warm-up teacher, best of 4 by reward", "rivals/answers_best", "rivals/reward_warm", True
+                "the warm-up teacher, best of 4 by reward",
+                "rivals/answers_best",
+                "rivals/reward_warm",
+                best_of_all=True,
             ),
             Row("the RL teacher without the solution", "rivals/answers_unshown", "rivals/reward_unshown"),
             SOLVER,
+            RL,
+        ),
+        RL.name,
+    ),
+    Table(
+        "perfect",
+        "Bounds: explanations without an error",
+        (
+            Row(
+                "right short searches, as of a perfect solver",
+                "perfect/answers_short",
+                "perfect/reward_short",
+            ),
+            Row("right searches, as of a perfect teacher", "perfect/answers_search", "perfect/reward_search"),
             RL,
         ),
         RL.name,
@@ -120,7 +145,32 @@ TABLES = (
         ),
         "the RL teacher",
     ),
+    Table(
+        "three_ways",
+        "Three ways to learn from the RL teacher",
+        (
+            BASE,
+            Row("its traces", RL.answers, cost=("rivals/traces_rl", "rivals/student_rl")),
+            Row("half of its traces", "three_ways/answers_sft_half", cost=_HALF),
+            Row("on-policy distillation", "three_ways/answers_opd", cost=("three_ways/opd",)),
+            Row(
+                "half of its traces, then on-policy distillation",
+                "three_ways/answers_both",
+                cost=(*_HALF, "three_ways/both"),
+            ),
+            Row(
+                "on-policy distillation, five times as long",
+                "three_ways/answers_longer",
+                cost=("three_ways/longer",),
+            ),
+        ),
+        "its traces",
+    ),
 )
+_COSTS: dict[str, Callable[[Cost], float]] = {
+    "generated tokens": lambda cost: cost.tokens,
+    "seconds": lambda cost: cost.seconds,
+}
 _PARTS: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "r_SS": lambda row: row["breakdown"]["r_ss"],
     "r_KL": lambda row: row["breakdown"]["r_kl"],
@@ -130,7 +180,8 @@ _PARTS: dict[str, Callable[[Mapping[str, Any]], float]] = {
 
 def seeds_of(output: Path) -> dict[int, Path]:
     """Return the folders of seeds by seed."""
-    return {int(path.name.removeprefix("seed_")): path for path in sorted(output.glob("seed_*"))}
+    folders = (path for path in sorted(output.glob("seed_*")) if path.is_dir())  # logs are beside them
+    return {int(path.name.removeprefix("seed_")): path for path in folders}
 
 
 def accuracy(path: Path) -> float | None:
@@ -180,31 +231,45 @@ def collect(table: Table, seeds: Mapping[int, Path]) -> dict[str, dict[str, BySe
             of_row = found[row.name]
             if (value := right.get(row.name)) is not None:
                 of_row.setdefault("right", {})[str(seed)] = value
+            if row.cost:
+                took = total(cost_of(directory / run) for run in row.cost)
+                for name, cost in _COSTS.items():
+                    of_row.setdefault(name, {})[str(seed)] = cost(took)
             scores = row.rewards and rewards(directory / row.rewards, best_of_all=row.best_of_all)
             for name, number in (scores or {}).items():
-                of_row.setdefault(name, {})[str(seed)] = number
+                if not (row.r_ss_alone and name in ("r_KL", "reward")):
+                    of_row.setdefault(name, {})[str(seed)] = number
     return found
 
 
 def table_text(table: Table, values: Mapping[str, Mapping[str, BySeed]]) -> str:
-    """Return a table as markdown: means over seeds, and the lead of one row over the others."""
-    lines: list[tuple[str, ...]] = [
-        ("traces of", "right answers", f"lead of {table.against}", "r_SS", "r_KL", "reward", "kinds")
-    ]
+    """Return a table as markdown: means over seeds, and the lead of one row over the others.
+
+    A column that says nothing of any row is not shown.
+    """
+    head = ("traces of", "right answers", f"lead of {table.against}", *_PARTS, "kinds", *_COSTS)
     best = values[table.against].get("right", {})
+    lines: list[tuple[str, ...]] = [head]
     for row in table.rows:
         of_row = values[row.name]
         right = of_row.get("right", {})
         lead = ""
         if row.name != table.against and len(right) > 1:
             lead = percent_interval(paired_interval(right, best))
-        shares = {k: fmean(v.values()) for k, v in of_row.items() if k not in ("right", *_PARTS)}
-        kinds = ", ".join(
-            f"{kind} {100 * share:.0f} %" for kind, share in sorted(shares.items(), key=lambda kv: -kv[1])[:3]
+        means = {name: fmean(by_seed.values()) for name, by_seed in of_row.items() if name != "right"}
+        parts = [f"{means[part]:+.2f}" if part in means else "" for part in _PARTS]
+        costs = [f"{means[cost]:,.0f}" if cost in means else "" for cost in _COSTS]
+        kinds = {name: share for name, share in means.items() if name not in (*_PARTS, *_COSTS)}
+        lines.append(
+            (row.name, _accuracy_cell(list(right.values())), lead, *parts, _kinds_cell(kinds), *costs)
         )
-        numbers = [f"{fmean(of_row[p].values()):+.2f}" if of_row.get(p) else "" for p in _PARTS]
-        lines.append((row.name, _accuracy_cell(list(right.values())), lead, *numbers, kinds))
-    return markdown(lines).rstrip()
+    shown = [column for column in range(len(head)) if any(line[column] for line in lines[1:])]
+    return markdown([tuple(line[column] for column in shown) for line in lines]).rstrip()
+
+
+def _kinds_cell(shares: Mapping[str, float]) -> str:
+    most = sorted(shares.items(), key=lambda kind: -kind[1])[:3]
+    return ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in most)
 
 
 def seed_text(table: Table, values: Mapping[str, Mapping[str, BySeed]]) -> str:

@@ -23,7 +23,7 @@ from rlt.config.compose import compose
 from rlt.config.stages import STAGES
 from rlt.data.own_layout import prompt_text
 from rlt.data.owners import STUDENT, TEACHER
-from rlt.errors import ConfigError, RLTError
+from rlt.errors import ConfigError
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import tag_style
 from rlt.io import write_json, write_text
@@ -198,17 +198,10 @@ def main(words: Sequence[str], base: BaseSettings = BASE) -> int:
     typed = parser.parse_args(words)
     setup_logging()
     interrupt_on_sigterm()
-    try:
-        settle(os.environ)
-        forget_processes(os.environ, "quickstart")
-        overrides = tuple(typed.overrides)
-        result = run(Options(typed.output, typed.seed, typed.backend, typed.problems, overrides, base))
-    except RLTError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
+    settle(os.environ)
+    forget_processes(os.environ, "quickstart")
+    overrides = tuple(typed.overrides)
+    result = run(Options(typed.output, typed.seed, typed.backend, typed.problems, overrides, base))
     return 0 if result.is_real else 1
 
 

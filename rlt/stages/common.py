@@ -37,7 +37,7 @@ from rlt.reporting.dataset_card import OVERLAP_FILE
 from rlt.reporting.progress import install_progress, setup_logging
 from rlt.reporting.report import write_report
 from rlt.reporting.trackers import resolve_report_to
-from rlt.rundir.metrics import MetricsFile
+from rlt.rundir.metrics_file import MetricsFile
 from rlt.rundir.now import LOADING, Now
 from rlt.rundir.origin import DATASET, ROW_ORDER, require_same_origin, row_order, write_origin
 from rlt.rundir.phases import Phases

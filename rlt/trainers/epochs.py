@@ -12,11 +12,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
 
+from rlt.rundir.metrics import GENERATED
+
 logger = logging.getLogger(__name__)
 
 
 class CountOn(TrainerCallback):
-    """Continues from a checkpoint's sums of losses and tokens, which both trainers would begin at 0 again."""
+    """Continues from a checkpoint's sums of losses and tokens, which the trainers would begin at 0 again."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -32,6 +34,8 @@ class CountOn(TrainerCallback):
                 last = row["step"]
             if "num_tokens" in row and hasattr(self._trainer, "_total_train_tokens"):
                 self._trainer._total_train_tokens = row["num_tokens"]  # pyright: ignore[reportAttributeAccessIssue]
+            if GENERATED in row and hasattr(self._trainer, "generated_tokens"):
+                self._trainer.generated_tokens = row[GENERATED]  # pyright: ignore[reportAttributeAccessIssue]
         self._trainer._total_loss_scalar = loss
 
 

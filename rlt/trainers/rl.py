@@ -38,6 +38,7 @@ from rlt.generation.types import Sampling
 from rlt.models.zero_init import buffers_left_alone, warn_of_rounded_parameters
 from rlt.records import Completion, Problem, Score
 from rlt.rewards.likelihood import is_scorable
+from rlt.rundir.metrics import GENERATED
 from rlt.rundir.samples import SampleRow
 from rlt.surroundings.timeline import WAIT
 from rlt.trainers.alarms import Alarms
@@ -112,22 +113,20 @@ class RLTrainer(Generating, ABC, Generic[Layout]):
         self.use_vllm = True
         if data.held_out:
             self.add_callback(EvaluateAtTheEnd())
+        self.generated_tokens = 0
         self.on_phase: Callable[[str], None] = lambda phase: None  # noqa: ARG005 - nobody listens
         alarms = Alarms(speaks=self.accelerator.is_main_process)
         self._drift = DriftLog(alarms, settings.drift_limit, settings.drift_error)
         assert self.num_generations is not None
         limits = type(self).limits
         self.monitors = Monitors(settings.monitors, alarms, group=self.num_generations, limits=limits)
-        self.reference = self._moving_reference()
-
-    def _moving_reference(self) -> MovingReference | None:
-        """Return what moves the reference, as one of the trainer's callbacks; None where it stays."""
-        if self.ref_model is None or not self.settings.ref_sync_steps:
-            return None
-        every, share = self.settings.ref_sync_steps, self.settings.ref_mixup
-        moving = MovingReference(self.policy, self.ref_model, self.accelerator, every=every, share=share)
-        self.add_callback(moving)
-        return moving
+        self.reference: MovingReference | None = None
+        if self.ref_model is not None and settings.ref_sync_steps:
+            every, share = settings.ref_sync_steps, settings.ref_mixup
+            self.reference = MovingReference(
+                self.policy, self.ref_model, self.accelerator, every=every, share=share
+            )
+            self.add_callback(self.reference)
 
     @property
     def moving_models(self) -> list[MovingReference]:
@@ -185,7 +184,10 @@ class RLTrainer(Generating, ABC, Generic[Layout]):
         if self.settings.max_staleness:
             self._metrics["train"]["sampling/staleness"].append(fmean(self._staleness))
         step = self.state.global_step + 1
-        for name, value in self.monitors.observe(self.store(f"step_{step:06d}", rows), step).items():
+        stored = self.store(f"step_{step:06d}", rows)
+        self.generated_tokens += sum(row["num_tokens"] for row in stored)
+        self._metrics["train"][GENERATED] = [self.generated_tokens]  # as TRL logs its own sum, num_tokens
+        for name, value in self.monitors.observe(stored, step).items():
             self._metrics["train"][name].append(value)
         return output
 

@@ -241,6 +241,32 @@ def test_what_is_typed_and_what_is_printed(results, capsys):
     ]
 
 
+def test_what_a_model_took_is_summed_over_the_runs_behind_it(results, capsys):
+    def took(name: str, **fields: object) -> None:
+        path = results / name / "run.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+    for name in ("best", "chosen", "pre_rl_model"):
+        took(name, seconds=30.0, gpu_hours=0.0)
+    earlier = [{"seconds": 1000.0, "gpu_hours": 2.25}, {"seconds": None, "gpu_hours": None}]  # one was killed
+    took("teacher_rl", seconds=2570.0, gpu_hours=5.75, earlier=earlier)
+    took("traces", seconds=600.0, gpu_hours=0.5, results={"tokens": 1234})
+    lines = ({"step": n, "time": n, "completions/total_tokens": 5000 * n} for n in (1, 2))
+    closing = {"step": 2, "time": 2, "train_runtime": 9}
+    text = "".join(json.dumps(line) + "\n" for line in (*lines, closing))
+    (results / "teacher_rl/metrics.jsonl").write_text(text)
+    assert run_command(main, ["results/best"]) == 0
+    said = [line.strip() for line in capsys.readouterr().out.splitlines() if " took " in line]
+    assert said == [
+        "took         30s",
+        "took         30s",
+        "took         10m 00s, 0.50 GPU hours, 1,234 generated tokens",
+        "took         59m 30s, 8.00 GPU hours, 10,000 generated tokens",
+        "took         30s",
+        "all together took 1h 11m, 8.50 GPU hours, 11,234 generated tokens",
+    ]
+
+
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [

@@ -16,6 +16,7 @@ from rlt.quickstart.claims_tables import (
     write_tables,
 )
 from rlt.records import problem_id
+from rlt.surroundings.leaving import run_command
 
 RIVALS = TABLES[0]
 
@@ -93,6 +94,29 @@ def test_the_lead_is_paired_by_seed(output):
     assert "60.0 % [35.2, 84.8]" in text
 
 
+def test_what_each_way_took_is_a_mean_over_seeds(tmp_path):
+    table = next(table for table in TABLES if table.part == "three_ways")
+    for seed in (0, 1):
+        directory = tmp_path / f"seed_{seed}"
+        for row in table.rows:
+            assert row.answers is not None
+            answered(directory / row.answers, [[True]])
+        for run in {run for row in table.rows for run in row.cost}:
+            (directory / run).mkdir(parents=True)
+            record = {"stage": "student_sft", "seconds": 60.0 + seed}
+            (directory / run / "run.json").write_text(json.dumps(record))
+        traces = {"stage": "collect_traces", "seconds": 40.0, "results": {"tokens": 1000 + 500 * seed}}
+        (directory / "rivals/traces_rl/run.json").write_text(json.dumps(traces))
+        steps = [{"step": n, "time": n, "completions/total_tokens": 700 * n} for n in (1, 2)]
+        (directory / "three_ways/opd/metrics.jsonl").write_text("".join(json.dumps(s) + "\n" for s in steps))
+    lines = table_text(table, collect(table, seeds_of(tmp_path))).splitlines()
+    assert lines[0].split(" | ")[3:] == ["generated tokens", "seconds |"]  # no rewards: no column of them
+    cells = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[4:-1]] for line in lines}
+    assert cells["its traces"] == ["1,250", "100"]
+    assert cells["on-policy distillation"] == ["1,400", "60"]
+    assert cells["half of its traces"] == ["0", "121"]
+
+
 def test_a_seed_that_is_not_finished_does_not_count(output):
     (output / "seed_2" / RIVALS.rows[0].answers / "summary.json").unlink()
     values = collect(RIVALS, seeds_of(output))
@@ -100,6 +124,7 @@ def test_a_seed_that_is_not_finished_does_not_count(output):
 
 
 def test_the_page_names_the_chance_and_leaves_out_what_has_not_run(output):
+    (output / "seed_0.log").write_text("")  # as scripts/claims.sh leaves it
     text = write_tables(output)
     assert text == (output / "claims.md").read_text()
     assert "Chance: 11.1 %." in text
@@ -156,6 +181,6 @@ def test_a_seed_runs_end_to_end_and_again_without_repeating_anything(tmp_path, m
 
 def test_a_misspelt_setting_is_found_before_a_model_is_made(tmp_path, capsys):
     words = ["--output", str(tmp_path), "--seeds", "0", "--parts", "models", "learning_rat=3"]
-    assert claims.main(words) == 2
+    assert run_command(claims.main, words) == 2
     assert "`learning_rat` on the command line is not a setting" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -12,6 +12,7 @@ from rlt.errors import RLTError
 from rlt.quickstart.main import BASE, main
 from rlt.quickstart.report import RESULT
 from rlt.quickstart.stages import choose_backend, run_stage, run_to_end
+from rlt.surroundings.leaving import run_command
 
 SMALL = (
     "trainer.max_steps=2",
@@ -62,13 +63,13 @@ def test_a_stage_that_fails_is_one_sentence_with_its_log(tmp_path):
 
 
 def test_a_wrong_override_fails_before_anything_is_made(tmp_path, capsys):
-    assert main(["--output", str(tmp_path), "trainer.max_stepz=3"]) == 2
+    assert run_command(main, ["--output", str(tmp_path), "trainer.max_stepz=3"]) == 2
     assert "max_steps" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_too_few_problems_are_refused_before_anything_is_made(tmp_path, capsys):
-    assert main(["--output", str(tmp_path), "--problems", "1"]) == 2
+    assert run_command(main, ["--output", str(tmp_path), "--problems", "1"]) == 2
     assert capsys.readouterr().err == (
         "error: --problems=1 is too few: an interval over held-out problems needs at least 2\n"
     )

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from rlt.errors import DataError
-from rlt.rundir.metrics import MetricsFile, metrics_row, prepare_metrics, read_metrics, series
+from rlt.rundir.metrics import metrics_row, prepare_metrics, read_metrics, series
+from rlt.rundir.metrics_file import MetricsFile
 
 
 def test_row_keeps_floats_and_never_turns_nan_into_a_number():

@@ -98,6 +98,13 @@ def test_the_reward_moves_the_weights_and_the_engine_follows(run: Path, tiny_tea
     assert [steps[i]["kl"] > 1e-5 for i in (1, 2, 3, 4)] == [False, True, True, True]
 
 
+def test_generated_tokens_are_counted(run: Path):
+    total = 0
+    for step, file in sample_files(run / "samples").items():
+        total += sum(row["num_tokens"] for row in read_samples(file))
+        assert train_rows(run)[step]["completions/total_tokens"] == total
+
+
 @pytest.mark.slow
 def test_same_seed_same_metrics_in_another_process(run: Path, words, tmp_path: Path):
     again = words(tmp_path / "again", "trainer.max_steps=2")
