@@ -50,8 +50,8 @@ class Asked:
 
     def digest(self) -> str:
         """Return what tells apart all that shapes the completions but the weights."""
-        told = [self.group, self.prompts, self.seeds, asdict(self.sampling)]
-        return sha256(json.dumps(told).encode()).hexdigest()
+        asked = [self.group, self.prompts, self.seeds, asdict(self.sampling)]
+        return sha256(json.dumps(asked).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
