@@ -91,8 +91,8 @@ def _check_staleness(config: Config) -> None:
         if staleness and config.trainer_args.get(name):
             raise ConfigError(
                 f"`trainer_args.{name}` must not be set with generation.max_staleness={staleness}: a step "
-                "could take other problems than those that servers were asked for beforehand. Leave it out, or "
-                "take generation.max_staleness=0."
+                "could take other problems than servers were asked for beforehand. Leave it out, or take "
+                "generation.max_staleness=0."
             )
 
 
