@@ -131,6 +131,9 @@ REMEDIES = [
            "reward.teacher_logprobs=engine",
            "needs reward.teacher_logprobs=policy: .* or generation.max_staleness=0",
            ("reward.teacher_logprobs=policy", "generation.max_staleness=0")),
+    Remedy(RL, f"{SERVED} generation.max_staleness=1 trainer_args.{CORRECTION}=true "
+           "trainer_args.ignore_data_skip=true", "Leave it out, or take generation.max_staleness=0",
+           ("-trainer_args.ignore_data_skip", "generation.max_staleness=0")),
     Remedy(RL, f"{SERVED} generation.max_staleness=2", "`generation.max_staleness` must be at most 1, got 2",
            ("generation.max_staleness=0",)),
     Remedy(RL, "model.lora.rank=4 model.lora.dropout=0.1", "take model.lora.dropout=0",

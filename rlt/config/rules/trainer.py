@@ -17,6 +17,8 @@ from rlt.errors import ConfigError
 _APART = 120
 """Seconds between the time limit of a weight sync and that of the group of all processes."""
 _CORRECTION = "vllm_importance_sampling_correction"
+_OTHER_ROWS = ("accelerator_config", "ignore_data_skip")
+"""Arguments that change which rows a step takes."""
 _MANY = 12
 """Choices that a sentence lists; of more it names the nearest."""
 
@@ -86,6 +88,13 @@ def _check_staleness(config: Config) -> None:
             f"`generation.max_staleness={staleness}` needs reward.teacher_logprobs=policy: the engine's "
             "log-probabilities are those of older weights. Take it, or generation.max_staleness=0."
         )
+    for name in _OTHER_ROWS:
+        if staleness and config.trainer_args.get(name):
+            raise ConfigError(
+                f"`trainer_args.{name}` must not be set with generation.max_staleness={staleness}: a step "
+                "could take other problems than servers were asked for beforehand. Leave it out, or take "
+                "generation.max_staleness=0."
+            )
 
 
 def _check_model(config: Config) -> None:
