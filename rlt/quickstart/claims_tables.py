@@ -83,20 +83,6 @@ TABLES = (
         RL.name,
     ),
     Table(
-        "perfect",
-        "Bounds: explanations without an error",
-        (
-            Row(
-                "right short searches, as of a perfect solver",
-                "perfect/answers_short",
-                "perfect/reward_short",
-            ),
-            Row("right searches, as of a perfect teacher", "perfect/answers_search", "perfect/reward_search"),
-            RL,
-        ),
-        RL.name,
-    ),
-    Table(
         "ablations",
         "Ablations of the reward",
         (
