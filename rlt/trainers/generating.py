@@ -134,7 +134,7 @@ class Generating(SelectiveRecompute, ReadOnce):
         """Write the next step's completions into a checkpoint, all of them unless a server is lost."""
         step = self.state.global_step
         writing, engine = self._writings.get(step), self.engine
-        if not isinstance(engine, ServerEngine) or writing is None or writing.updates == step:
+        if not isinstance(engine, ServerEngine) or writing is None or writing.is_by(step):
             return  # the weights of the checkpoint itself write them
         if not self._are_servers_lost:
             with self._keeping_what_is_trained("train"), self._timed("generate", "train"):

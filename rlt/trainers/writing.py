@@ -83,6 +83,10 @@ class Writing:
         """Whether nothing is missing."""
         return len(self.found) == self.asked.num_rows
 
+    def is_by(self, updates: int) -> bool:
+        """Whether weights that have seen so many updates write all of it."""
+        return self.updates == updates and all(one.updates == updates for one in self.found.values())
+
     def own(self, count: int) -> list[Completion]:
         """Return the completions of this process's rows, which are so many."""
         start = self.asked.start

@@ -226,6 +226,7 @@ def lose_the_server(monkeypatch, tiny_teacher: Path) -> Any:
     monkeypatch.setattr(VLLMPool, "wait_until_back", started_again)
 
 
+@pytest.mark.long
 def test_what_a_lost_server_was_writing_ahead_is_written_by_the_same_weights(
     ahead, ahead_words, lose_the_server, tmp_path: Path
 ):
@@ -234,6 +235,7 @@ def test_what_a_lost_server_was_writing_ahead_is_written_by_the_same_weights(
     assert count_differences(again, ahead[0]) == 0
 
 
+@pytest.mark.long
 def test_without_their_files_the_weights_of_now_write_it(ahead_words, lose_the_server, tmp_path, monkeypatch):
     """As over NCCL: nobody has the older weights, so the rows are newer, and the samples say so."""
     monkeypatch.setattr(CheckpointSync, "version", property(lambda _: None, lambda *_: None), raising=False)

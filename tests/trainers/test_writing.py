@@ -35,8 +35,11 @@ def test_a_process_knows_its_own_rows():
 
 def test_the_age_of_a_row_is_that_of_the_weights_that_wrote_it():
     writing = Writing(ASKED, updates=6)
+    assert writing.is_by(6)
     writing.add([(row, completion(row)) for row in (7, 0, 4)])
     writing.updates = 7  # the weights of then could not be sent again
+    assert not writing.is_by(6)
+    assert not writing.is_by(7)  # a checkpoint after seven updates could not draw all of it again
     writing.add([(row, completion(row)) for row in (1, 2, 3, 5, 6)])
     assert writing.is_whole
     assert writing.staleness(7) == [1, 0, 0, 0, 1, 0, 0, 1]
