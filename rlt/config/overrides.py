@@ -156,15 +156,23 @@ def unknown_run_file(value: str, dirs: Sequence[Path]) -> ConfigError:
     """Return the error for a run file that does not exist, with those that do."""
     if instead := OTHER_FILES["run_cfg"].get(Path(value).stem):
         return ConfigError(f"run_cfg={value} is a file of the original release: it is {instead}.")
-    names = ", ".join(groups(dirs).get("run_cfg", []))
-    return ConfigError(f"run_cfg={value} does not exist; there are: {names} (--config-dir DIR adds yours).")
+    return ConfigError(
+        f"run_cfg={value} does not exist{_meant(Path(value).stem, groups(dirs).get('run_cfg', []))} "
+        "(--config-dir DIR adds yours)."
+    )
 
 
 def unknown_option(group: str, name: str, known: Sequence[str]) -> ConfigError:
     """Return the error for a file of a group that does not exist, with those that do."""
     if instead := OTHER_FILES.get(group, {}).get(name):
         return ConfigError(f"{group}={name} is a file of the original release: it is {instead}.")
-    return ConfigError(f"{group}={name} does not exist; there are: {', '.join(known)}.")
+    return ConfigError(f"{group}={name} does not exist{_meant(name, known)}.")
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    """Return the end of a sentence about a name that is not known: the nearest one, or all of them."""
+    near = get_close_matches(name, known, n=1, cutoff=0.75)
+    return f": did you mean {near[0]}?" if near else f"; there are: {', '.join(known)}"
 
 
 def _override(key: str, equals: str, value: str, dirs: Sequence[Path]) -> str:

@@ -327,11 +327,25 @@ def test_wrong_words_get_one_sentence(word, expected):
     assert expected in sentence("run_cfg=teacher_rl", word)
 
 
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        ("run_cfg=evalute", "evaluate"),
+        ("run_cfg=cfgs/run_cfg/teacher_sf.yaml", "teacher_sft"),
+        ("model_cfg=qwen_7b_instruct", "qwen2_5_7b_instruct"),
+        ("recipe=modrn", "modern"),
+        ("eval_cfg=skythougt", "skythought"),
+    ],
+)
+def test_a_misspelt_file_is_answered_with_the_nearest_one(word, near):
+    words = [word] if word.startswith("run_cfg=") else ["run_cfg=evaluate", word]
+    assert f"{word} does not exist: did you mean {near}?" in sentence(*words)
+
+
 def test_unknown_run_files_list_those_that_exist():
     known = "teacher_rl, teacher_rlt, teacher_sft"
-    for words in (["run_cfg=teacher_lr"], ["run_cfg=/nowhere/x.yaml"]):
-        assert "does not exist; there are: " in (message := sentence(*words))
-        assert known in message
+    assert "does not exist; there are: " in (message := sentence("run_cfg=/nowhere/x.yaml"))
+    assert known in message
     assert "no run file is given: type run_cfg=NAME with one of " in (message := sentence())
     assert known in message
 
