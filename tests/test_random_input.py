@@ -132,7 +132,7 @@ def test_run_files(seed, tmp_path, monkeypatch):
     (tmp_path / "run_cfg").mkdir()
     (tmp_path / "run_cfg" / "mine.yaml").write_bytes(text.encode("utf-8", errors="surrogatepass"))
     words = ["model_name_or_path=model", "student_model=model", "dataset_id_or_path=rows.jsonl"]
-    words.append("data.eval_path=null")
+    words.append("evaluation.path=null")
     with one_sentence_at_most(text):
         validate(resolve(compose(["run_cfg/mine.yaml", *words])))
 

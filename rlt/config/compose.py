@@ -29,17 +29,20 @@ from rlt.config.overrides import (
     unknown_option,
     unknown_run_file,
 )
-from rlt.config.renames import SAME_FILES
+from rlt.config.renames import OLD_PRESETS, SAME_FILES
 from rlt.config.schema import RECIPES, Config
+from rlt.config.settings_source import address
 from rlt.config.stages import NOTHING, STAGES
 from rlt.config.tree import Row, find, type_words
-from rlt.config.typed import refuse_unread, refuse_void, void_settings
+from rlt.config.typed import refuse_unread, refuse_void, take_moved, void_settings
 from rlt.config.unknown import unknown_key
 from rlt.config.yaml_files import check_yaml
 from rlt.errors import ConfigError
 
 _MAIN = "main"
 """The name under which Hydra knows cfgs/train.yaml, so that a user's own folder may come first."""
+_NO_FILES = str(Path(__file__).parent)
+"""Hydra must be given a folder that it reads by itself; ours are read by settings_source.py."""
 _MEANT = " (write `\\${` where the text itself is meant)"
 
 
@@ -74,6 +77,7 @@ def _tree(line: CommandLine, look: Callable[[DictConfig], None]) -> Any:
                 CommandLine(line.config_dirs, (*typed, f"recipe={tree.recipe}"), line.run_file)
             )
         _refuse_missing(tree, line)
+        take_moved(tree, line)
         refuse_unread(tree, line)
         look(tree)
         return OmegaConf.to_object(tree)
@@ -90,11 +94,9 @@ def _compose(line: CommandLine) -> tuple[DictConfig, str]:
     if not (CONFIG_DIR / "train.yaml").is_file():
         raise ConfigError(f"{CONFIG_DIR}/train.yaml does not exist: run from a checkout of the project.")
     _fill_store(CONFIG_DIR)
-    first, *others = line.config_dirs
-    words = list(line.overrides)
-    if others:
-        words.append("hydra.searchpath=[" + ",".join(f"'file://{folder}'" for folder in others) + "]")
-    with _old_names(line.config_dirs), initialize_config_dir(config_dir=str(first), version_base="1.3"):
+    places = ",".join(f"'{address(folder)}'" for folder in line.config_dirs)
+    words = [*line.overrides, f"hydra.searchpath=[{places}]"]
+    with _old_names(line.config_dirs), initialize_config_dir(config_dir=_NO_FILES, version_base="1.3"):
         tree = hydra_compose(_MAIN, words, return_hydra_config=True)
     chosen = tree.hydra.runtime.choices.recipe
     with open_dict(tree):
@@ -114,7 +116,7 @@ def _fill_store(folder: Path) -> None:
 
 @contextmanager
 def _old_names(dirs: Sequence[Path]) -> Iterator[None]:
-    """Let the defaults of a run file name group files as the original release does.
+    """Let group files be named as the original release and earlier versions do.
 
     A file of that name in one of the folders is left alone: Hydra refuses it beside an entry of its store.
     """
@@ -128,10 +130,18 @@ def _old_names(dirs: Sequence[Path]) -> Iterator[None]:
     ]
     for group, old, new in added:
         store.store(group=group, name=old, node={"defaults": [new]})
+    presets = [
+        (group, name, settings)
+        for group, names in OLD_PRESETS.items()
+        for name, settings in names.items()
+        if name not in known.get(group, [])
+    ]
+    for group, name, settings in presets:
+        store.store(group=group, name=name, node=settings)
     try:
         yield
     finally:
-        for group, old, _ in added:
+        for group, old, _ in (*added, *presets):
             store.repo[group].pop(f"{old}.yaml")
 
 

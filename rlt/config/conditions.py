@@ -117,8 +117,10 @@ def _if_one_of(settings: tuple[str, ...], other: str, *allowed: str) -> OnlyWith
     return _with(settings, other, _one_of(*allowed), f"{other}={allowed[0]}")
 
 
-_DURING = "evaluate.during_training"
-_EVERY = f"{_DURING}.every_steps"
+_DURING = "evaluation.benchmarks"
+_EVERY = f"{_DURING}.steps"
+_ASKED = ("evaluate.tasks", f"{_DURING}.tasks")
+"""Which benchmarks are asked: in the stage evaluate, and while training."""
 _BACKEND = "generation.backend"
 
 CONDITIONS: tuple[OnlyWith, ...] = (
@@ -149,8 +151,8 @@ CONDITIONS: tuple[OnlyWith, ...] = (
         ("dataset_id_or_path=FOLDER", "evaluate.paths={TASK: FOLDER}"),
     ),
     _if_on(("data.subset.seed",), "data.subset.n", "1000"),
-    _if_on(("data.eval_subset.seed",), "data.eval_subset.n", "64"),
-    _if_on(("data.eval_split", "data.eval_subset"), "data.eval_path", "FILE"),
+    _if_on(("evaluation.subset.seed",), "evaluation.subset.n", "64"),
+    _if_on(("evaluation.split", "evaluation.subset"), "evaluation.path", "FILE"),
     _if_on(("data.on_contaminated",), "data.decontaminate", "[math500]"),
     OnlyWith(
         ("evaluate.paths", "evaluate.revisions", "evaluate.option_order", "evaluate.benchmarks"),
@@ -160,27 +162,29 @@ CONDITIONS: tuple[OnlyWith, ...] = (
     ),
     OnlyWith(
         ("evaluate.paths", "evaluate.revisions"),
-        ("evaluate.tasks", "data.decontaminate"),
+        (*_ASKED, "data.decontaminate"),
         _holds_its_keys,
-        ("evaluate.tasks=[…] with all of its names", "data.decontaminate=[…] with them"),
+        (*(f"{tasks}=[…] with all of its names" for tasks in _ASKED), "data.decontaminate=[…] with them"),
     ),
     OnlyWith(
         ("evaluate.option_order",),
-        ("evaluate.tasks", "data.decontaminate"),
+        (*_ASKED, "data.decontaminate"),
         _holds_shuffled,
-        ("evaluate.tasks=[gpqa_diamond]", "data.decontaminate=[gpqa_diamond]"),
+        (*(f"{tasks}=[gpqa_diamond]" for tasks in _ASKED), "data.decontaminate=[gpqa_diamond]"),
     ),
     # Questions: in `evaluate`, and while a student trains
-    _with(
+    OnlyWith(
         ("evaluate.prompts",),
-        "evaluate.tasks",
+        _ASKED,
         _holds_its_keys,
-        "evaluate.tasks=[…] with all of its names",
+        tuple(f"{tasks}=[…] with all of its names" for tasks in _ASKED),
     ),
-    _with(("evaluate.grader",), "evaluate.tasks", _holds("problems"), "evaluate.tasks=[problems]"),
+    OnlyWith(
+        ("evaluate.grader",), _ASKED, _holds("problems"), tuple(f"{tasks}=[problems]" for tasks in _ASKED)
+    ),
     _if_on(
         (
-            *(_DURING, "evaluate.tasks", "evaluate.prompts", "evaluate.grader", "evaluate.unfinished"),
+            *(_DURING, "evaluate.prompts", "evaluate.grader", "evaluate.unfinished"),
             *("evaluate.extraction", "evaluate.grading_seconds", "evaluate.samples_per_chunk"),
             "evaluate.original",
         ),
@@ -189,12 +193,12 @@ CONDITIONS: tuple[OnlyWith, ...] = (
     ),
     OnlyWith(("max_prompt_length",), (_EVERY,), _on, (f"{_EVERY}=100",), stages=("student_sft",)),
     _if_on((f"{_DURING}.top_p",), f"{_DURING}.temperature", "0.6"),
-    _if_on(("trainer.per_device_eval_batch_size", "evaluation.num_generations"), "trainer.eval_steps", "25"),
+    _if_on(("evaluation.per_device_batch_size", "evaluation.num_generations"), "evaluation.steps", "25"),
     OnlyWith(
         ("evaluation.at_start",),
-        ("trainer.eval_steps", _EVERY),
+        ("evaluation.steps", _EVERY),
         _on,
-        ("trainer.eval_steps=25", f"{_EVERY}=100"),
+        ("evaluation.steps=25", f"{_EVERY}=100"),
     ),
     # The reward
     _if_on(
@@ -271,7 +275,7 @@ CONDITIONS: tuple[OnlyWith, ...] = (
             *("generation.dtype", "generation.host", "generation.base_port", "generation.server_args"),
             *("generation.startup_timeout", "generation.silence_timeout", "generation.max_restarts"),
             *("generation.weight_sync", "generation.sync_dir", "generation.sync_timeout"),
-            *("generation.overlap", "generation.api"),
+            *("generation.overlap", "generation.max_staleness", "generation.api"),
             *("collect.requests_per_server", "evaluate.requests_per_server"),
         ),
         _BACKEND,

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable
 from inspect import cleandoc
 
+from rlt.config.old_words import new_name
 from rlt.config.overrides import CONFIG_DIR, groups, unknown_run_file
 from rlt.config.stages import STAGES
 from rlt.config.tree import Row, rows
@@ -46,7 +47,7 @@ def explain(name: str) -> str:
 
     Where a section has the name of a stage (evaluate, infer, pipeline), the section comes first.
     """
-    table = rows()
+    table, name = rows(), new_name(name)
     run_file = name.removeprefix("run_cfg=")
     if run_file != name or name.endswith(".yaml"):
         stage = stage_of_run_file(run_file, [CONFIG_DIR])

@@ -56,8 +56,8 @@ def _data_of(config: Config) -> Iterator[tuple[str, str]]:
         yield from ((f"evaluate.paths.{task}", path) for task, path in config.evaluate.paths.items())
     if stage.reads("traces.more"):
         yield from (("traces.more", more) for more in config.traces.more)
-    if stage.reads("data.eval_path") and config.data.eval_path is not None:
-        yield "data.eval_path", config.data.eval_path
+    if stage.reads("evaluation.path") and config.evaluation.path is not None:
+        yield "evaluation.path", config.evaluation.path
 
 
 def models_of(config: Config) -> dict[str, str]:
@@ -77,7 +77,9 @@ def models_of(config: Config) -> dict[str, str]:
 
 def reads(config: Config) -> list[str]:
     """Return the models and data of a stage, on this machine or on the Hub."""
-    data = (path for setting, path in _data_of(config) if setting in ("dataset_id_or_path", "data.eval_path"))
+    data = (
+        path for setting, path in _data_of(config) if setting in ("dataset_id_or_path", "evaluation.path")
+    )
     prompts = student_prompts(config)
     named = [p.removeprefix(DATASET_PROMPT) for p in prompts if p.startswith(DATASET_PROMPT)]
     return [*models_of(config).values(), *data, *named]

@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
+from rlt.config.old_words import new_name, new_references, preset_words, tell
 from rlt.config.renames import OTHER_FILES, SAME_FILES
 from rlt.config.schema import RECIPES
 from rlt.config.split_words import belongs_before, refuse_split
@@ -67,6 +68,9 @@ def read(words: Sequence[str]) -> CommandLine:
             dirs.insert(0, folder)
         run_file = value if key == "run_cfg" else run_file
         bare = key.lstrip("+~")
+        if (now := new_name(bare)) != bare:
+            tell(bare, _ON_COMMAND_LINE)
+            key, bare = key.replace(bare, now), now
         if _is_key(bare) and (equals or key.startswith("~")) and not _is_known(bare, [*dirs, CONFIG_DIR]):
             unknown.append(bare)
             continue
@@ -183,7 +187,9 @@ def _override(key: str, equals: str, value: str, dirs: Sequence[Path]) -> str:
     if bare in known:
         if value not in known[bare]:
             value = SAME_FILES.get(bare, {}).get(value, value)
-        if value not in known[bare]:
+        if words := preset_words(bare, value):
+            tell(f"{bare}={value}", _ON_COMMAND_LINE, words)
+        elif value not in known[bare]:
             raise (
                 unknown_run_file(value, dirs)
                 if bare == "run_cfg"
@@ -205,6 +211,7 @@ def _readable(name: str, value: str, row: Row) -> str:
     """Return the value so that Hydra reads what the user meant."""
     if name.startswith("layout.") and "${" in value and not value.startswith("file:"):
         return quoted(literal(value))  # a prompt about shell or templates, say
+    value = new_references(value)
     parsed = _parse(f"x={value}")
     if record_of(row.type):
         if parsed is None or parsed.is_sweep_override() or not fits(_plain(parsed.value()), row.type):

@@ -1,8 +1,28 @@
-"""Keys of the original release's flat configuration that have another name here, or no use any more.
+"""Names of settings in earlier versions of this project, and keys of the original release.
 
-The overrides listed in the README work unchanged and are not in these tables. `unknown.py` turns a
-table entry into the sentence that the user sees.
+The former are still understood wherever settings are named (old_words.py). Keys of the original's flat
+configuration have another name here, or no use any more; `unknown.py` turns a table entry into the sentence
+that the user sees. The original's overrides that are listed in the README work unchanged and are in no table.
 """
+
+from typing import Any
+
+MOVED: dict[str, str] = {
+    "data.eval_path": "evaluation.path",
+    "data.eval_split": "evaluation.split",
+    "data.eval_subset": "evaluation.subset",
+    "trainer.eval_steps": "evaluation.steps",
+    "trainer.per_device_eval_batch_size": "evaluation.per_device_batch_size",
+    "evaluate.during_training.every_steps": "evaluation.benchmarks.steps",
+    "evaluate.during_training": "evaluation.benchmarks",
+}
+"""A setting or section of an earlier version -> its name now; parts before their section."""
+MOVED_IN_STAGES: dict[str, str] = {"evaluate.tasks": "evaluation.benchmarks.tasks"}
+"""The same where a stage reads the new name and not the old one, which is another setting in other stages."""
+OLD_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "eval_cfg": {"held_out": {"evaluation": {"steps": 25, "subset": {"n": 64, "seed": 0}}}},
+}
+"""Group files of earlier versions, by group: the settings that they were."""
 
 RENAMED: dict[str, str] = {
     "model_revision": "model.revision",
@@ -33,10 +53,10 @@ RENAMED: dict[str, str] = {
     "logging_strategy": "trainer.logging_steps",
     "save_steps": "trainer.save_steps",
     "save_strategy": "trainer.save_steps",
-    "do_eval": "trainer.eval_steps",
-    "eval_strategy": "trainer.eval_steps",
-    "eval_steps": "trainer.eval_steps",
-    "per_device_eval_batch_size": "trainer.per_device_eval_batch_size",
+    "do_eval": "evaluation.steps",
+    "eval_strategy": "evaluation.steps",
+    "eval_steps": "evaluation.steps",
+    "per_device_eval_batch_size": "evaluation.per_device_batch_size",
     "push_to_hub": "trainer_args.push_to_hub",
     "ds3_gather_for_generation": "trainer_args.ds3_gather_for_generation",
     "beta": "trainer.beta",

@@ -18,7 +18,7 @@ from rlt.config.tree import get
 logger = logging.getLogger(__name__)
 
 _PATHS = (
-    *("model_name_or_path", "dataset_id_or_path", "student_model", "teacher_model", "data.eval_path"),
+    *("model_name_or_path", "dataset_id_or_path", "student_model", "teacher_model", "evaluation.path"),
     *("results_dir", "output_dir", "resume_from", "generation.sync_dir", "collect.only"),
     "generation.api_key_file",
 )
@@ -37,8 +37,8 @@ def resolve(config: Config) -> Config:
     stage = stage_of(config)
     if stage.only_scores:
         _choose_estimator(config)
-    if stage.reads("evaluate.tasks"):
-        config.evaluate.tasks = [plain_task(task) for task in config.evaluate.tasks]
+    for asking in (config.evaluate, config.evaluation.benchmarks):
+        asking.tasks = [plain_task(task) for task in asking.tasks]
     if not stage.is_rl:
         return config
     trainer, reward = config.trainer, config.reward

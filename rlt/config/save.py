@@ -12,10 +12,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from rlt.config.old_words import with_new_names
 from rlt.config.overrides import literal
 from rlt.config.schema import Config, stage_of
 from rlt.config.stage import Stage
-from rlt.config.stages import NOTHING
+from rlt.config.stages import NOTHING, STAGES
 from rlt.config.tree import find
 from rlt.config.unknown import unknown_key
 from rlt.errors import ConfigError
@@ -65,6 +66,16 @@ _BEFORE = {"reward.solution_span": "content"}
 """What versions did that had no such setting, where its default is something else."""
 
 
+def _loaded(path: str | Path) -> DictConfig | ListConfig:
+    """Return a saved configuration under today's names."""
+    saved = OmegaConf.load(path)
+    content = OmegaConf.to_container(saved, resolve=False)
+    if not isinstance(content, dict):
+        return saved
+    renamed = with_new_names(content, STAGES.get(str(content.get("stage"))))
+    return saved if renamed == content else OmegaConf.create(renamed)
+
+
 def _lacks(saved: DictConfig | ListConfig, name: str) -> bool:
     """Whether a saved configuration has the section of a setting, and not the setting."""
     section, _, key = name.rpartition(".")
@@ -79,7 +90,7 @@ def load_config(path: str | Path) -> Config:
     file of an earlier version lacks. Others that it had kept of stages that do not read them do no harm.
     """
     try:
-        saved = OmegaConf.load(path)
+        saved = _loaded(path)
         before = {name: value for name, value in _BEFORE.items() if _lacks(saved, name)}
         tree = OmegaConf.merge(OmegaConf.structured(Config), NOTHING, saved)
         for name, value in before.items():

@@ -28,7 +28,10 @@ _CLEANING = (
     *("evaluate.benchmarks", "evaluate.paths", "evaluate.revisions", "evaluate.option_order"),
 )
 _TOO_LONG = ("data.on_long_row", "data.shortest")
-_HELD_OUT = ("data.eval_path", "data.eval_split", "data.eval_subset")
+_HELD_OUT = (
+    *("evaluation.path", "evaluation.split", "evaluation.subset", "evaluation.steps"),
+    "evaluation.at_start",
+)
 _MODEL = (
     *("model_name_or_path", "model.dtype", "model.attn_implementation", "model.revision"),
     "model.trust_remote_code",
@@ -38,7 +41,7 @@ _TRAINING = (
     *(*_RUN, *_MODEL, *_DATASET, *_TOO_LONG, *_HELD_OUT, *_CLEANING),
     *("recipe", "seed", "model.lora", *_LAYOUT, "layout.override"),
     *("learning_rate", "train_batch_size", "per_device_train_batch_size", "resume_from"),
-    *("report_to", "wandb_project", "trainer_args", "hardware", "evaluation.at_start"),
+    *("report_to", "wandb_project", "trainer_args", "hardware"),
     "temperature",  # of an SFT stage too: the sampling default that is saved with its model
     *("trainer.max_steps", "trainer.num_train_epochs", "trainer.lr_scheduler_type", "trainer.warmup_steps"),
     *("trainer.adam_beta1", "trainer.adam_beta2", "trainer.adam_epsilon", "trainer.weight_decay"),
@@ -49,10 +52,10 @@ _TRAINING = (
         "trainer.grad_accum_dtype",
         "trainer.logging_steps",
     ),
-    *("trainer.save_steps", "trainer.save_total_limit", "trainer.eval_steps"),
+    *("trainer.save_steps", "trainer.save_total_limit"),
     *("trainer.max_hours", "trainer.hang_timeout", "trainer.save_on_sigterm"),
 )
-_SFT = ("data.max_length", "trainer.per_device_eval_batch_size")
+_SFT = ("data.max_length", "evaluation.per_device_batch_size")
 _PLAIN_SAMPLING = (
     *("temperature", "max_completion_length", "generation.top_p", "generation.top_k", "generation.min_p"),
     "generation.repetition_penalty",
@@ -71,17 +74,18 @@ _ON_POLICY = (
     "trainer.mask_truncated",
     *("generation.weight_sync", "generation.sync_dir", "generation.sync_timeout"),
     *("generation.max_restarts", "generation.drift_limit", "generation.overlap"),
+    "generation.max_staleness",
     *("monitors.max_length_ratio", "monitors.min_length_ratio", "monitors.baseline_steps"),
     "monitors.max_truncated",
 )
 _RL = (*_ON_POLICY, "trainer.scale_rewards", "monitors.max_zero_variance")
 _ASKING = (
     "evaluate.benchmarks",
-    *("evaluate.tasks", "evaluate.paths", "evaluate.revisions", "evaluate.prompts", "evaluate.grader"),
+    *("evaluate.paths", "evaluate.revisions", "evaluate.prompts", "evaluate.grader"),
     "evaluate.original",
     *("evaluate.option_order", "evaluate.unfinished", "evaluate.extraction", "evaluate.grading_seconds"),
 )
-_WHILE_TRAINING = (*_ASKING, "evaluate.during_training")
+_WHILE_TRAINING = (*_ASKING, "evaluation.benchmarks")
 _SOLUTION_SCORE = (
     *("student_model", "answer_log_prob_coeff", "layout.student_prompt"),
     *("reward.student_temperature", "reward.answer_reductions", "reward.solution_span"),
@@ -313,7 +317,7 @@ STAGES: dict[str, Stage] = {
     "evaluate": Stage(
         "asks a student the questions of benchmarks",
         settings=(
-            *(*_RUN, *_MODEL, *_DATASET, *_TOO_LONG, *_ENGINE, *_ASKING, "seed"),
+            *(*_RUN, *_MODEL, *_DATASET, *_TOO_LONG, *_ENGINE, *_ASKING, "evaluate.tasks", "seed"),
             *(*_LAYOUT, "layout.student_prompt", "layout.override"),
             *("generation.api", "generation.api_model", "generation.retry_seconds"),
             *("evaluate.num_samples", "evaluate.requests_per_server", "evaluate.samples_per_chunk"),

@@ -139,8 +139,7 @@ OWNED: dict[str, str] = {
         name: f"trainer.{name}"
         for name in _names(
             "max_steps num_train_epochs lr_scheduler_type warmup_steps adam_beta1 adam_beta2 adam_epsilon "
-            "weight_decay max_grad_norm gradient_checkpointing logging_steps save_steps save_total_limit "
-            "eval_steps per_device_eval_batch_size"
+            "weight_decay max_grad_norm gradient_checkpointing logging_steps save_steps save_total_limit"
         )
     },
     "gradient_accumulation_steps": "train_batch_size",
@@ -153,9 +152,11 @@ OWNED: dict[str, str] = {
     "trust_remote_code": "model.trust_remote_code",
     "logging_strategy": "trainer.logging_steps",
     "save_strategy": "trainer.save_steps",
-    "do_eval": "trainer.eval_steps",
-    "eval_strategy": "trainer.eval_steps",
+    "do_eval": "evaluation.steps",
+    "eval_strategy": "evaluation.steps",
+    "eval_steps": "evaluation.steps",
     "eval_on_start": "evaluation.at_start",
+    "per_device_eval_batch_size": "evaluation.per_device_batch_size",
     "remove_unused_columns": "nothing: unknown columns are always kept",
     "run_name": "output_dir, whose last folder names the run",
     "project": "wandb_project",

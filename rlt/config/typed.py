@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from rlt.config.conditions import CONDITIONS, OnlyWith, is_off
+from rlt.config.old_words import moved_in, tell
 from rlt.config.overrides import CONFIG_DIR, CommandLine, groups, value_of
 from rlt.config.stage import Stage
 from rlt.config.stages import NOTHING, STAGES
@@ -28,6 +29,22 @@ _MANY = 4
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
+def take_moved(tree: DictConfig, line: CommandLine) -> None:
+    """Give settings of a composed tree what was typed under names that other stages alone read now."""
+    typed = typed_settings(line)
+    for old, new in moved_in(STAGES[tree.stage]).items():
+        if old in typed and new not in typed:
+            tell(old, typed[old], new)
+            OmegaConf.update(tree, new, OmegaConf.select(tree, old))
+            OmegaConf.update(tree, old, rows()[old].default)
+
+
+def _typed_in(stage: Stage, line: CommandLine) -> dict[str, str]:
+    """Return every typed setting by the name that the stage reads it under, with where it was typed."""
+    moved = moved_in(stage)
+    return {moved.get(name, name): where for name, where in typed_settings(line).items()}
+
+
 def refuse_unread(tree: DictConfig, line: CommandLine) -> None:
     """Raise ConfigError for typed settings that the stage of a composed tree does not read.
 
@@ -37,7 +54,7 @@ def refuse_unread(tree: DictConfig, line: CommandLine) -> None:
     referred = _references(tree, stage, line)
     unread = {
         name: where
-        for name, where in typed_settings(line).items()
+        for name, where in _typed_in(stage, line).items()
         if not stage.reads(name) and name not in referred and not _says_nothing(tree, name)
     }
     if unread:
@@ -67,7 +84,8 @@ def void_settings(tree: DictConfig, line: CommandLine) -> Iterator[Void]:
     that was overridden in effect: model.lora.rank=0 on a command line switches off what a run file says of
     LoRA.
     """
-    stage, typed = STAGES[tree.stage], typed_settings(line)
+    stage = STAGES[tree.stage]
+    typed = _typed_in(stage, line)
     places = [_ON_COMMAND_LINE, *(f"in {path}" for path, _ in run_files(line.run_file, line.config_dirs))]
     shipped = {place for place in places if _is_shipped(place)}
     referred = _references(tree, stage, line)

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from difflib import SequenceMatcher, get_close_matches
 
+from rlt.config.old_words import new_name
 from rlt.config.renames import GONE, NOTES, RENAMED
 from rlt.config.tree import rows
 from rlt.config.trl_fields import GRPO_FIELDS, OWNED_SOMEWHERE, SFT_FIELDS, instead
@@ -19,7 +20,7 @@ _ALIASES = {
     **dict.fromkeys(("batch_size", "bs"), "train_batch_size"),
     **dict.fromkeys(("model_path", "model_name", "base_model"), "model_name_or_path"),
     **dict.fromkeys(("dataset", "dataset_name", "dataset_path", "data_path"), "dataset_id_or_path"),
-    **dict.fromkeys(("eval_data", "eval_dataset"), "data.eval_path"),
+    **dict.fromkeys(("eval_data", "eval_dataset", "eval_file"), "evaluation.path"),
     **dict.fromkeys(("out", "output", "save_dir"), "output_dir"),
     **dict.fromkeys(("max_new_tokens", "max_tokens"), "max_completion_length"),
     "n": "data.subset.n",
@@ -38,6 +39,8 @@ _LISTS_ALL = "`python train.py --help` lists the settings"
 
 def unknown_key(key: str, where: str, *, sections: bool = False) -> ConfigError:
     """Return the error for an unknown key; `where` names its place, `sections` allows sections."""
+    if (now := new_name(key)) != key:
+        return ConfigError(f"`{key}` {where} is `{now}` now: write that.")
     old = key.removeprefix("model_args.")
     if old in RENAMED:
         note = f" ({NOTES[old]})" if old in NOTES else ""

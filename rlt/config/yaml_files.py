@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from rlt.config.old_words import old_names, preset_words, tell, with_new_names
 from rlt.config.tree import find, fits, record_of, type_words
 from rlt.config.unknown import unknown_keys
 from rlt.errors import ConfigError
@@ -29,8 +30,12 @@ def check_yaml(group: str, name: str, dirs: Sequence[Path], above: tuple[Path, .
     if path in above:
         circle = " -> ".join(str(p) for p in (*above[above.index(path) :], path))
         raise ConfigError(f"`defaults` go round in a circle: {circle}; leave one of them out.")
-    content = _read(path)
-    for included_group, included in _included(content.pop("defaults", []), group, path):
+    for old in old_names(content := raw_settings(path)):
+        tell(old, f"in {path}")
+    content = with_new_names(content)
+    for included_group, included in included_files(content.pop("defaults", []), group, path):
+        if words := preset_words(included_group, included):
+            tell(f"{included_group}: {included}", f"in {path}", words)
         check_yaml(included_group, included, dirs, (*above, path))
     if unknown := [*_unknown(content)]:
         raise unknown_keys(unknown, f"in {path}")
@@ -57,7 +62,7 @@ def run_files(name: str | None, dirs: Sequence[Path]) -> Iterator[tuple[Path, di
         return
     content = _read(path)
     yield path, content
-    for group, included in reversed([*_included(content.get("defaults", []), RUN_FILES, path)]):
+    for group, included in reversed([*included_files(content.get("defaults", []), RUN_FILES, path)]):
         if group == RUN_FILES:
             yield from run_files(included, dirs)
 
@@ -72,6 +77,12 @@ def stage_of_run_file(value: str, dirs: Sequence[Path]) -> str | None:
 
 
 def _read(path: Path) -> dict[Any, Any]:
+    """Return a file's settings under today's names."""
+    return with_new_names(raw_settings(path))
+
+
+def raw_settings(path: Path) -> dict[Any, Any]:
+    """Return what a file says; ConfigError where it is not YAML of settings."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
@@ -86,7 +97,7 @@ def _read(path: Path) -> dict[Any, Any]:
     return content or {}
 
 
-def _included(defaults: Any, group: str, path: Path) -> Iterator[tuple[str, str]]:
+def included_files(defaults: Any, group: str, path: Path) -> Iterator[tuple[str, str]]:
     """Yield group and name of each file that a defaults list names outright."""
     if not isinstance(defaults, list):
         raise ConfigError(f"`defaults` in {path} must be {_ENTRIES}, got {defaults!r}.")

@@ -32,25 +32,28 @@ def load_problems(data: DataSettings, source: str, tags: TagStyle, *, need_trace
     return _load(data, table, tags, data.subset, need_trace)
 
 
-def load_eval_problems(
-    data: DataSettings, source: str, tags: TagStyle, *, need_trace: bool
-) -> KeptRows[Problem] | None:
-    """Return the held-out problems of data.eval_path, read with the same settings; None without one.
-
-    `source` is the training data: data.config_name and data.revision name a version of that dataset
-    and count for another one only if it is the same.
-    """
-    if data.eval_path is None:
+def load_eval_problems(config: Config, tags: TagStyle, *, need_trace: bool) -> KeptRows[Problem] | None:
+    """Return the held-out problems of evaluation.path, read with the same settings; None without one."""
+    if config.evaluation.path is None:
         return None
-    is_same = data.eval_path == source
     with held_out_rows():
-        table = read_rows(
-            data.eval_path,
-            split=data.eval_split,
-            config_name=data.config_name if is_same else None,
-            revision=data.revision if is_same else None,
-        )
-    return _load(data, table, tags, data.eval_subset, need_trace)
+        return load_problems(held_out_data(config), config.evaluation.path, tags, need_trace=need_trace)
+
+
+def held_out_data(config: Config) -> DataSettings:
+    """Return how the rows of evaluation.path are read: as the training data, but for split and subset.
+
+    data.config_name and data.revision name a version of the training data, and count only for that.
+    """
+    data, evaluation = config.data, config.evaluation
+    is_same = evaluation.path == config.dataset_id_or_path
+    return replace(
+        data,
+        split=evaluation.split,
+        subset=evaluation.subset,
+        config_name=data.config_name if is_same else None,
+        revision=data.revision if is_same else None,
+    )
 
 
 def count_overlap(train: Iterable[Problem], held_out: Sequence[Problem]) -> int:

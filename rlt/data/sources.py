@@ -161,11 +161,11 @@ def _require_split(source: str, names: Iterable[Any], wanted: str) -> None:
 
 @contextmanager
 def held_out_rows() -> Iterator[None]:
-    """Name data.eval_split in errors, which held-out rows are read by in place of data.split."""
+    """Name evaluation.split in errors, which held-out rows are read by in place of data.split."""
     try:
         yield
     except DataError as error:
-        raise DataError(re.sub(rf"\b{re.escape(_SPLIT)}\b", "data.eval_split", str(error))) from error
+        raise DataError(re.sub(rf"\b{re.escape(_SPLIT)}\b", "evaluation.split", str(error))) from error
 
 
 def _check_hub(name: str, revision: str | None) -> None:

@@ -35,10 +35,10 @@ def check_local_data(config: Config) -> int | None:
     if Path(config.dataset_id_or_path).exists():
         rows = load_problems(config.data, config.dataset_id_or_path, tags, need_trace=need_trace)
         rows = require_systems(rows, config)
-    held_out = config.data.eval_path if stage.reads("data.eval_path") else None
+    held_out = config.evaluation.path if stage.reads("evaluation.path") else None
     if held_out and Path(held_out).exists():
-        problems = load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=need_trace)
-        assert problems is not None, "data.eval_path is given"
+        problems = load_eval_problems(config, tags, need_trace=need_trace)
+        assert problems is not None, "evaluation.path is given"
         require_systems(problems, config)
     return len(rows.values) if rows else None
 
@@ -49,9 +49,9 @@ def _check_training_traces(config: Config) -> int | None:
     if Path(config.dataset_id_or_path).exists():
         traces = load_training_traces(config.data, config.dataset_id_or_path, tags, malformed)
         found = require_systems(traces.rows.map(lambda trace: trace.problem), config)
-    if config.data.eval_path and Path(config.data.eval_path).exists():
-        held_out = load_eval_traces(config.data, config.dataset_id_or_path, tags, malformed)
-        assert held_out is not None, "data.eval_path is given"
+    if config.evaluation.path and Path(config.evaluation.path).exists():
+        held_out = load_eval_traces(config, tags)
+        assert held_out is not None, "evaluation.path is given"
         require_systems(held_out.rows.map(lambda trace: trace.problem), config)
     return len(found.values) if found else None
 

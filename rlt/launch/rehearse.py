@@ -221,7 +221,7 @@ def _read(words: Words, config: Config) -> Words:
 
 
 def _training_words(config: Config, plan: Plan, real: Plan) -> Words:
-    trainer, during, is_rl = config.trainer, config.evaluate.during_training, stage_of(config).is_rl
+    trainer, during, is_rl = config.trainer, config.evaluation.benchmarks, stage_of(config).is_rl
     batch, per_device, group = small_batch(config, plan.num_processes, real.num_processes)
     words = {
         "train_batch_size": str(batch),
@@ -229,10 +229,10 @@ def _training_words(config: Config, plan: Plan, real: Plan) -> Words:
         "trainer.max_steps": str(_num_steps(config)),
         "trainer.logging_steps": "1",
         "trainer.save_steps": str(min(trainer.save_steps, 1)),
-        "trainer.eval_steps": str(min(trainer.eval_steps, 1)),
+        "evaluation.steps": str(min(config.evaluation.steps, 1)),
         "trainer.max_hours": "null",
         "trainer.save_on_sigterm": "false",
-        "trainer.per_device_eval_batch_size": str(min(trainer.per_device_eval_batch_size, 2)),
+        "evaluation.per_device_batch_size": str(min(config.evaluation.per_device_batch_size, 2)),
     }
     if is_rl:
         words["num_generations"] = str(group)
@@ -240,10 +240,10 @@ def _training_words(config: Config, plan: Plan, real: Plan) -> Words:
         words["evaluation.num_generations"] = str(min(config.evaluation.num_generations, 2))
     else:
         words["data.shortest"] = str(NUM_STEPS * batch)
-    if during.every_steps:
-        prefix = "evaluate.during_training"
+    if during.steps:
+        prefix = "evaluation.benchmarks"
         words |= {
-            f"{prefix}.every_steps": "1",
+            f"{prefix}.steps": "1",
             f"{prefix}.num_problems": str(min(during.num_problems or _ROWS, _ROWS)),
             f"{prefix}.num_samples": str(min(during.num_samples, 2)),
             f"{prefix}.max_tokens": str(min(during.max_tokens, _TOKENS)),
@@ -325,7 +325,7 @@ def _report_training(config: Config, words: Words) -> Iterator[str]:
     yield f"steps: {words['trainer.max_steps']}" + (
         f" of {steps:,}" if steps > 0 else f" in place of {epochs:g} epochs"
     )
-    if config.data.eval_path:
+    if config.evaluation.path:
         yield f"held-out rows: the {words['data.shortest']} shortest"
 
 

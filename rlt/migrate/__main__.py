@@ -1,5 +1,6 @@
 """`python -m rlt.migrate FILE.yaml [OUT.yaml]`: a run file of SakanaAI/RLT in the words of this project.
 
+A run file of an earlier version of this project is written in today's names.
 OUT is run_cfg/NAME.yaml where it is not given, and is never written over. Comments in it list what was
 dropped and why, and what does not exist here.
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 from rlt.config.original.run_file import read_run_file
 from rlt.errors import ConfigError
 from rlt.io import write_text
+from rlt.migrate.own import Renewed, renew
 from rlt.migrate.translate import Migrated, run_folder, translate
 from rlt.migrate.write import command, not_written, parts, tried, wrapped
 from rlt.parser import Parser
@@ -35,11 +37,20 @@ def main(words: Sequence[str]) -> int:
     typed = parser.parse_args(words)
     target: Path = typed.out or Path("run_cfg") / f"{typed.file.stem}.yaml"
     _check_target(target)
+    if renewed := renew(typed.file):
+        _write(target, renewed.text)
+        sys.stdout.write(_renamed(renewed, target))
+        return 0
     new = translate(read_run_file(typed.file))
     text = tried(new, typed.file, target)
     _write(target, text)
     sys.stdout.write(summary(new, target))
     return 0
+
+
+def _renamed(new: Renewed, target: Path) -> str:
+    names = [f"  {old} -> {name}" for old, name in new.names.items()]
+    return "\n".join([f"{target}: {len(names)} names of an earlier version", *names]) + "\n"
 
 
 def summary(new: Migrated, target: Path) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rlt.config.old_words import moved_in, new_name, tell
 from rlt.config.overrides import CONFIG_DIR, groups, quoted
 from rlt.config.schema import PipelineSettings
 from rlt.config.stage import Stage
@@ -102,12 +103,20 @@ def read_steps(
         run_cfg = _run_file({"run_cfg": name, **every, **own}, str(name), pipeline.prefix, dirs)
         stage = STAGES.get(own.get("stage") or stage_of_run_file(run_cfg, dirs) or "")
         given = {**(inherited or {}), "output_dir": f"{output_dir}/{name}", **every}
+        given |= _moved(every, own, stage)
         given = {key: value for key, value in given.items() if _reads(stage, key)}
         unused -= given.keys()
         step = _step(str(name), {**given, **own, "run_cfg": run_cfg})
         steps.append(replace(step, shared=frozenset(every.keys() & step.settings.keys() - own.keys())))
     refuse_unused(unused)
     return _ordered(steps)
+
+
+def _moved(every: Mapping[str, Any], own: Mapping[str, Any], stage: Stage | None) -> dict[str, Any]:
+    """Return what holds for all steps under a name that this stage has another setting for, if it counts."""
+    if not {**every, **own}.get("evaluation.benchmarks.steps"):
+        return {}
+    return {new: every[old] for old, new in moved_in(stage).items() if old in every and new not in every}
 
 
 def refuse_unused(names: Iterable[str]) -> None:
@@ -157,15 +166,17 @@ def _flat(
     values: Mapping[str, Any], where: str, names: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
-        name = f"{prefix}{key}"
-        row = find(name)
+        typed = f"{prefix}{key}"
+        row = find(name := new_name(typed))
+        if name != typed and (row is None or row.section is None):
+            tell(typed, f"in {where}")
         if isinstance(value, dict) and [*value.values()] == [None] and (only := next(iter(value))) in names:
             raise ConfigError(f"`{name}` in {where} must be in quotes to name a step: '{{{only}}}'.")
         is_ours = not prefix and (key in ("run_cfg", *_LAUNCH) or str(key).endswith(_GROUP))
         if row is None and not is_ours:
             raise unknown_key(name, f"in {where}", sections=isinstance(value, dict))
         if row and isinstance(value, dict) and value and (row.section or (row.is_open and row.name == name)):
-            yield from _flat(value, where, names, f"{name}.")
+            yield from _flat(value, where, names, f"{typed}.")
         else:
             yield name, value
 

@@ -45,8 +45,8 @@ PARTS = (
 """Pipelines in the order they run in; the first makes what the others share."""
 NUM_TRAIN, NUM_HELD_OUT = 1500, 128
 BASE = BaseSettings(steps=600)
-SOLVER = BaseSettings(hidden_size=192, num_heads=6, intermediate_size=384, steps=300)
-LARGE = replace(SOLVER, steps=600)
+SOLVER = BaseSettings(hidden_size=192, num_heads=6, intermediate_size=384, steps=800, learning_rate=2e-3)
+LARGE = replace(SOLVER, steps=600, learning_rate=BASE.learning_rate)
 
 
 class SolverCorpus(Corpus):

@@ -81,7 +81,7 @@ def evaluations(run: Path) -> dict[int, list[Row]]:
     if len(found) < 2:
         raise DataError(
             f"{run}/samples holds {len(found)} evaluations, and a comparison needs one before RL and one "
-            "after: run teacher_rl with data.eval_path and evaluation.at_start=true"
+            "after: run teacher_rl with evaluation.path and evaluation.at_start=true"
         )
     return found
 

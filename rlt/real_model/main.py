@@ -64,9 +64,11 @@ def make_runs(options: Options, call: Call) -> None:
     folder = options.folder
 
     # 1. How much is done; problems; a model, which may have to be downloaded.
-    sizes = settle_sizes(folder, SHORT if options.short else sizes_for(options.hours))
+    has_problems = (folder / "problems/train.jsonl").is_file()  # written last
+    wanted = SHORT if options.short else sizes_for(options.hours)
+    sizes = settle_sizes(folder, wanted, has_begun=has_problems)
     logger.info("%s", sizes)
-    if not (folder / "problems/train.jsonl").is_file():  # written last
+    if not has_problems:
         write_problems(folder / "problems", options.data, sizes, options.seed)
     place_model(folder, options.model)
 

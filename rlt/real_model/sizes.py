@@ -61,9 +61,9 @@ def sizes_for(hours: float) -> Sizes:
     )
 
 
-def settle_sizes(folder: Path, wanted: Sizes) -> Sizes:
-    """Return the sizes of a folder: those of its first call, which a later one with other hours keeps."""
-    if not (folder / NAME).is_file():
+def settle_sizes(folder: Path, wanted: Sizes, *, has_begun: bool) -> Sizes:
+    """Return the sizes of a folder: those it has begun with, which a later call with other hours keeps."""
+    if not (has_begun and (folder / NAME).is_file()):
         write_json(folder / NAME, asdict(wanted))
     return read_sizes(folder)
 

@@ -123,7 +123,7 @@ def _held_out_loss(rows: list[MetricsRow]) -> list[str]:
 
 def _nothing_held_out(run: RunJson) -> str:
     settings = (
-        "data.eval_path and trainer.eval_steps" if str(run.get("stage")).endswith("rl") else "data.eval_path"
+        "evaluation.path and evaluation.steps" if str(run.get("stage")).endswith("rl") else "evaluation.path"
     )
     return (
         "Nothing was evaluated twice on held-out rows, so this page cannot say whether the training helped: "

@@ -87,7 +87,7 @@ def sources(config: Config) -> dict[str, Source]:
     found: dict[str, Source | None] = {
         "model": (config.model_name_or_path, config.model.revision),
         "dataset": (config.dataset_id_or_path, config.data.revision),
-        "held_out": config.data.eval_path,
+        "held_out": config.evaluation.path,
     }
     for student in frozen_students(config):
         found["student" if student.name == FIRST else f"student {student.name}"] = student.model

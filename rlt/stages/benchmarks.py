@@ -1,4 +1,4 @@
-"""Benchmarks while a student trains: the tasks of `evaluate`, asked and graded by the code of `evaluate`.
+"""Benchmarks while a student trains: asked and graded by the code of the stage `evaluate`.
 
 A fixed part of each task's problems is answered by the policy as it is at a step. Prompts, seeds and grading
 do not depend on the training, and nothing of it is moved by them.
@@ -21,6 +21,7 @@ from transformers import Trainer
 
 from rlt.config.rules.during_training import check_answers_fit
 from rlt.config.schema import LOCAL_TASK, NO_DATASET, PLAIN_SAMPLING, Config, SubsetSettings, stage_of
+from rlt.data.load import held_out_data
 from rlt.errors import DataError
 from rlt.evaluation.grading import RunningScore
 from rlt.evaluation.items import EvalSample, plan_samples
@@ -102,9 +103,10 @@ class Benchmarks:
 
 def benchmark_inputs(config: Config) -> dict[str, Source | None]:
     """Return what the benchmarks are read from, for run.json; nothing while they are off."""
-    if not config.evaluate.during_training.every_steps:
+    if not config.evaluation.benchmarks.steps:
         return {}
-    return {task: task_input(config, task) for task in config.evaluate.tasks if task != LOCAL_TASK}
+    tasks = config.evaluation.benchmarks.tasks
+    return {task: task_input(config, task) for task in tasks if task != LOCAL_TASK}
 
 
 def load_benchmarks(
@@ -120,14 +122,14 @@ def load_benchmarks(
 
     `problems` are those of the training: where each brings its system prompt, benchmarks are asked under it.
     """
-    during = config.evaluate.during_training
-    if not during.every_steps:
+    during = config.evaluation.benchmarks
+    if not during.steps:
         return None
     asking = as_evaluation(config)
     own = own_prompt(layout, problems)
     tables = {
         task: ask(asking, task, layout if task == LOCAL_TASK else own, during.num_problems)
-        for task in config.evaluate.tasks
+        for task in during.tasks
     }
     asked = [one for table in tables.values() for one in table.values]
     check_answers_fit(config, context, max(len(one.prompt_ids) for one in asked))
@@ -143,16 +145,8 @@ def load_benchmarks(
 
 def as_evaluation(config: Config) -> Config:
     """Return the configuration with which the stage `evaluate` would ask what a training asks."""
-    during, data = config.evaluate.during_training, config.data
-    is_same = data.eval_path == config.dataset_id_or_path
-    held_out = replace(
-        data,
-        split=data.eval_split,
-        config_name=data.config_name if is_same else None,
-        revision=data.revision if is_same else None,
-        subset=SubsetSettings(),
-        on_long_row="error",
-    )
+    during = config.evaluation.benchmarks
+    held_out = replace(held_out_data(config), subset=SubsetSettings(), on_long_row="error")
     generation = replace(config.generation, **{**PLAIN_SAMPLING, "top_p": during.top_p}, stop_at_tag=False)
     if stage_of(config).generates:
         max_tokens = min(during.max_tokens, config.max_completion_length)
@@ -161,8 +155,9 @@ def as_evaluation(config: Config) -> Config:
         max_tokens = during.max_tokens
     return replace(
         config,
-        dataset_id_or_path=data.eval_path or NO_DATASET,
+        dataset_id_or_path=config.evaluation.path or NO_DATASET,
         data=held_out,
+        evaluate=replace(config.evaluate, tasks=during.tasks),
         generation=generation,
         temperature=during.temperature,
         max_completion_length=max_tokens,
@@ -182,7 +177,7 @@ def own_prompt(layout: StudentLayout, problems: Iterable[Problem]) -> StudentLay
         raise DataError(
             f"the training rows have {len(prompts)} different system prompts, so it is open which one the "
             "benchmarks should be asked under: give layout.student_prompt=file:PATH, or remove "
-            "evaluate.during_training"
+            "evaluation.benchmarks"
         )
     return layout.under(prompts.pop())
 
@@ -199,7 +194,7 @@ def watch_benchmarks(
         BenchmarkCallback(
             trainer,
             partial(benchmarks.measure, answer, trainer.accelerator),
-            every=benchmarks.config.evaluate.during_training.every_steps,
+            every=benchmarks.config.evaluation.benchmarks.steps,
             at_start=benchmarks.config.evaluation.at_start,
         )
     )

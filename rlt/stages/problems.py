@@ -20,4 +20,4 @@ def read_problems(config: Config, *, need_trace: bool = False) -> KeptRows[Probl
 def read_held_out(config: Config, *, need_trace: bool = False) -> KeptRows[Problem] | None:
     """Return the held-out problems, None without any."""
     tags = tag_style(config.layout.tags)
-    return load_eval_problems(config.data, config.dataset_id_or_path, tags, need_trace=need_trace)
+    return load_eval_problems(config, tags, need_trace=need_trace)

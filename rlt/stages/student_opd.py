@@ -21,17 +21,16 @@ from rlt.formats.layout import StudentLayout
 from rlt.formats.place import Places
 from rlt.models.load import load_context, load_eos_ids, load_tokenizer
 from rlt.records import Problem
-from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks, watch_benchmarks
+from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks
 from rlt.stages.common import (
     is_main_process,
     places_of,
     progress,
     run_context,
     run_directory,
-    start_step,
     write_skipped,
 )
-from rlt.stages.layouts import student_layout, student_record
+from rlt.stages.layouts import student_layout
 from rlt.stages.opd_teacher import (
     AVERAGE,
     is_served,
@@ -52,12 +51,11 @@ from rlt.stages.rl import (
     rl_parts,
     rl_resume_point,
     rl_settings,
-    train_and_save,
 )
 from rlt.stages.student_check import StudentCheck
+from rlt.stages.student_training import train_student
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.divergence import divergence_of
-from rlt.trainers.final_model import SavedWith, generation_config
 from rlt.trainers.lora import lora_config
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.reference import require_reference
@@ -71,7 +69,7 @@ def run(config: Config) -> None:
         "model": (config.model_name_or_path, config.model.revision),
         "teacher": config.teacher_model if config.opd.teacher == "model" else None,
         "dataset": (config.dataset_id_or_path, config.data.revision),
-        "held_out": config.data.eval_path,
+        "held_out": config.evaluation.path,
         **benchmark_inputs(config),
     }
     with run_directory(config, inputs) as record:
@@ -108,12 +106,8 @@ def run(config: Config) -> None:
             peft_config=lora_config(config.model.lora),
         )
 
-        # 3. Train, and write the model, which continues to end its turn with the token that it was taught.
-        stop_ids = list(dict.fromkeys([*trainer.eos_token_ids, *trainer.stop_token_ids]))
-        generation = generation_config(text.layout.tokenizer, stop_ids, config.temperature)
-        watch_benchmarks(trainer, benchmarks, trainer.answer, start_step(checkpoint))
-        layout = student_record(config, text.layout, (row.problem for row in data.train))
-        train_and_save(trainer, config, checkpoint, SavedWith(generation, layout))
+        # 3. Train, and write the model.
+        train_student(trainer, config, checkpoint, benchmarks)
         record.update(problems=len(data.train), held_out=len(data.held_out), skipped=num_skipped)
 
 
@@ -190,7 +184,7 @@ def check(config: Config) -> None:
     if layout is not None and is_here(weights_of_teacher(config)):
         places, room = read_places(config, layout)[0], teacher_context(config)
     prompted = partial(prompted_problems, layout=layout, places=places, room=room, config=config)
-    held_out = read_held_out(config) if is_here(config.data.eval_path) else None
+    held_out = read_held_out(config) if is_here(config.evaluation.path) else None
     eval_rows = prompted(held_out) if held_out else None
     if is_here(config.dataset_id_or_path):
         rl_data(prompted(read_problems(config)), eval_rows, config)

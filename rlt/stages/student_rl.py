@@ -29,16 +29,15 @@ from rlt.records import Problem
 from rlt.rewards.correctness import CorrectnessReward, CorrectnessWeights
 from rlt.rewards.student import StudentText
 from rlt.rewards.thought import ThoughtReward
-from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks, watch_benchmarks
+from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks
 from rlt.stages.common import (
     places_of,
     progress,
     run_context,
     run_directory,
-    start_step,
     write_skipped,
 )
-from rlt.stages.layouts import student_layout, student_record
+from rlt.stages.layouts import student_layout
 from rlt.stages.problems import read_held_out, read_problems
 from rlt.stages.rl import (
     await_servers,
@@ -48,13 +47,12 @@ from rlt.stages.rl import (
     rl_parts,
     rl_resume_point,
     rl_settings,
-    train_and_save,
 )
 from rlt.stages.student import student_inputs, student_reward
+from rlt.stages.student_training import train_student
 from rlt.tasks.countdown import is_countdown
 from rlt.tasks.graders import GRADERS, Grader
 from rlt.trainers.arguments import grpo_arguments
-from rlt.trainers.final_model import SavedWith, generation_config
 from rlt.trainers.lora import lora_config
 from rlt.trainers.own_student import OwnStudent
 from rlt.trainers.prompted import PromptedProblem
@@ -67,7 +65,7 @@ def run(config: Config) -> None:
     inputs = {
         "model": (config.model_name_or_path, config.model.revision),
         "dataset": (config.dataset_id_or_path, config.data.revision),
-        "held_out": config.data.eval_path,
+        "held_out": config.evaluation.path,
         **student_inputs(config),
         **benchmark_inputs(config),
     }
@@ -100,12 +98,8 @@ def run(config: Config) -> None:
             peft_config=lora_config(config.model.lora),
         )
 
-        # 3. Train, and write the model, which continues to end its turn with the token that it was taught.
-        stop_ids = list(dict.fromkeys([*trainer.eos_token_ids, *trainer.stop_token_ids]))
-        generation = generation_config(text.layout.tokenizer, stop_ids, config.temperature)
-        watch_benchmarks(trainer, benchmarks, trainer.answer, start_step(checkpoint))
-        layout = student_record(config, text.layout, (row.problem for row in data.train))
-        train_and_save(trainer, config, checkpoint, SavedWith(generation, layout))
+        # 3. Train, and write the model.
+        train_student(trainer, config, checkpoint, benchmarks)
         record.update(
             problems=len(data.train),
             held_out=len(data.held_out),
@@ -228,7 +222,7 @@ def check(config: Config) -> None:
         reads = readers_context(config, layout, context)
     with open_grader(config) as grader:
         prompted = partial(prompted_problems, layout=layout, context=reads, grader=grader, config=config)
-        held_out = read_held_out(config) if is_here(config.data.eval_path) else None
+        held_out = read_held_out(config) if is_here(config.evaluation.path) else None
         eval_rows = prompted(held_out) if held_out else None
         if is_here(config.dataset_id_or_path):
             rl_data(prompted(read_problems(config)), eval_rows, config)

@@ -40,7 +40,7 @@ def run(config: Config) -> None:
     inputs = {
         "model": (config.model_name_or_path, config.model.revision),
         "dataset": (config.dataset_id_or_path, config.data.revision),
-        "held_out": config.data.eval_path,
+        "held_out": config.evaluation.path,
         **benchmark_inputs(config),
     }
     with run_directory(config, inputs) as record:
@@ -135,7 +135,7 @@ def read_traces(config: Config) -> TrainingTraces:
 def read_held_out(config: Config) -> TrainingTraces | None:
     """Return the held-out traces, if any."""
     tags = tag_style(config.layout.tags)
-    return load_eval_traces(config.data, config.dataset_id_or_path, tags, config.distill.malformed)
+    return load_eval_traces(config, tags)
 
 
 def problems_of(traces: TrainingTraces) -> list[Problem]:
@@ -148,7 +148,7 @@ def check(config: Config) -> None:
     readable = is_here(config.model_name_or_path) and prompt_is_here(config.layout.student_prompt)
     layout = read_layout(config)[0] if readable else None
     traces = read_traces(config) if is_here(config.dataset_id_or_path) else None
-    held_out = read_held_out(config) if is_here(config.data.eval_path) else None
+    held_out = read_held_out(config) if is_here(config.evaluation.path) else None
     for found in (traces, held_out):
         if found:
             require_systems(found.rows.map(lambda trace: trace.problem), config)

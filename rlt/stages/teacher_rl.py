@@ -70,7 +70,7 @@ def run(config: Config) -> None:
         "model": (config.model_name_or_path, config.model.revision),
         **student_inputs(config),
         "dataset": (config.dataset_id_or_path, config.data.revision),
-        "held_out": config.data.eval_path,
+        "held_out": config.evaluation.path,
     }
     with run_directory(config, inputs) as record:
         # 0. What would fail after minutes of loading models fails now.
@@ -158,7 +158,7 @@ def check(config: Config) -> None:
     students = read_students(config, layout.tokenizer if layout else None, here_alone=True)
     check_contexts(config, layout, students)
     prompted = partial(prompted_problems, teacher=layout, students=students, config=config)
-    held_out = read_held_out(config) if is_here(config.data.eval_path) else None
+    held_out = read_held_out(config) if is_here(config.evaluation.path) else None
     eval_rows = prompted(held_out) if held_out else None
     if is_here(config.dataset_id_or_path):
         rl_data(prompted(read_problems(config)), eval_rows, config)

@@ -34,7 +34,7 @@ def run(config: Config) -> None:
     inputs = {
         "model": (config.model_name_or_path, config.model.revision),
         "dataset": (config.dataset_id_or_path, config.data.revision),
-        "held_out": config.data.eval_path,
+        "held_out": config.evaluation.path,
     }
     with run_directory(config, inputs) as record:
         checkpoint = resume_point(config)
@@ -85,7 +85,7 @@ def check(config: Config) -> None:
     """Raise what training would, before it loads the model, as far as model and data are on this machine."""
     layout = read_layout(config) if is_here(config.model_name_or_path) else None
     problems = read_problems(config, need_trace=True) if is_here(config.dataset_id_or_path) else None
-    held_out = read_held_out(config, need_trace=True) if is_here(config.data.eval_path) else None
+    held_out = read_held_out(config, need_trace=True) if is_here(config.evaluation.path) else None
     if problems and held_out:
         count_overlap(problems.values, held_out.values)
     if layout and problems:

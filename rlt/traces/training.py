@@ -9,9 +9,9 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from rlt.config.schema import DataSettings, SubsetSettings
+from rlt.config.schema import Config, DataSettings, SubsetSettings
 from rlt.data.kept import KeptRows
-from rlt.data.load import take_subset
+from rlt.data.load import held_out_data, take_subset
 from rlt.data.sources import held_out_rows
 from rlt.data.traces import ExplainedRow, load_traces, number_traces
 from rlt.errors import DataError
@@ -61,22 +61,13 @@ def load_training_traces(data: DataSettings, source: str, tags: TagStyle, malfor
     return TrainingTraces(traces, num_unselected, len(broken))
 
 
-def load_eval_traces(
-    data: DataSettings, source: str, tags: TagStyle, malformed: str
-) -> TrainingTraces | None:
-    """Return the held-out traces of data.eval_path; None without one. `source` is the training data."""
-    if data.eval_path is None:
+def load_eval_traces(config: Config, tags: TagStyle) -> TrainingTraces | None:
+    """Return the held-out traces of evaluation.path; None without one."""
+    path = config.evaluation.path
+    if path is None:
         return None
-    is_same = data.eval_path == source
-    settings = replace(
-        data,
-        split=data.eval_split,
-        subset=data.eval_subset,
-        config_name=data.config_name if is_same else None,
-        revision=data.revision if is_same else None,
-    )
     with held_out_rows():
-        return load_training_traces(settings, data.eval_path, tags, malformed)
+        return load_training_traces(held_out_data(config), path, tags, config.distill.malformed)
 
 
 def is_malformed(trace: Trace, tags: TagStyle) -> bool:

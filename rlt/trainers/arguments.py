@@ -39,7 +39,7 @@ def sft_arguments(config: Config, context: RunContext) -> dict[str, Any]:
     """
     return {
         **_common(config, context),
-        "per_device_eval_batch_size": config.trainer.per_device_eval_batch_size,
+        "per_device_eval_batch_size": config.evaluation.per_device_batch_size,
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "max_length": None,
         "packing": False,
@@ -121,7 +121,7 @@ def gradient_accumulation(config: Config, num_processes: int) -> int:
 
 
 def _common(config: Config, context: RunContext) -> dict[str, Any]:
-    trainer = config.trainer
+    trainer, evaluation = config.trainer, config.evaluation
     return {
         "output_dir": config.output_dir,
         "run_name": Path(config.output_dir).name,
@@ -153,10 +153,10 @@ def _common(config: Config, context: RunContext) -> dict[str, Any]:
         "save_strategy": "steps" if trainer.save_steps else "no",
         "save_steps": trainer.save_steps or 500,  # unused where the strategy is "no", but must be positive
         "save_total_limit": trainer.save_total_limit,
-        "eval_strategy": "steps" if trainer.eval_steps else "no",
-        "eval_steps": trainer.eval_steps or None,
+        "eval_strategy": "steps" if evaluation.steps else "no",
+        "eval_steps": evaluation.steps or None,
         # A resumed run has evaluated its checkpoint's step before it was written.
-        "eval_on_start": bool(trainer.eval_steps) and config.evaluation.at_start and not config.resume_from,
+        "eval_on_start": bool(evaluation.steps) and evaluation.at_start and not config.resume_from,
         "report_to": list(context.report_to) or "none",
         "disable_tqdm": not sys.stderr.isatty(),
     }

@@ -35,7 +35,7 @@ def opd_limits(settings: MonitorSettings) -> list[Limit]:
             "min",
             settings.min_length_ratio,
             "thoughts shrink towards the teacher's, who need not search for the solution: compare accuracies "
-            "(evaluate.during_training) before you continue",
+            "(evaluation.benchmarks) before you continue",
         ),
         Limit(
             "malformed",

@@ -7,7 +7,7 @@ from rlt.config.resolve import resolve
 from rlt.config.validate import validate
 from rlt.errors import ConfigError
 
-ON = "evaluate.during_training.every_steps=50"
+ON = "evaluation.benchmarks.steps=50"
 STAGES = {
     "student_sft": ["layout.student_prompt=default"],
     "student_rl": ["layout.student_prompt=default", "generation.backend=transformers"],
@@ -28,9 +28,9 @@ def check(stage: str, *changes: str) -> None:
 @pytest.mark.parametrize("stage", ["student_sft", "student_rl"])
 def test_a_number_of_steps_is_enough(place, stage):
     check(stage, ON)
-    check(stage, "evaluate.tasks=[]")  # off
-    check(stage, ON, "evaluate.tasks=[lighteval|gsm8k|0,problems]", "data.eval_path=rows.jsonl")
-    sampled = ["evaluate.during_training.temperature=0.6", "evaluate.during_training.num_samples=4"]
+    check(stage, "evaluation.benchmarks.tasks=[]")  # off
+    check(stage, ON, "evaluation.benchmarks.tasks=[lighteval|gsm8k|0,problems]", "evaluation.path=rows.jsonl")
+    sampled = ["evaluation.benchmarks.temperature=0.6", "evaluation.benchmarks.num_samples=4"]
     check(stage, ON, *sampled)
 
 
@@ -43,12 +43,12 @@ def test_a_number_of_steps_is_enough(place, stage):
         ),
         ("evaluate", [], "has no effect in evaluate: remove it"),
         ("collect_traces", [], "has no effect in collect_traces: remove it"),
-        ("student_sft", ["evaluate.tasks=[math501]"], "got 'math501': did you mean math500?"),
-        ("student_rl", ["evaluate.tasks=[]"], "`evaluate.tasks` is empty"),
+        ("student_sft", ["evaluation.benchmarks.tasks=[math501]"], "got 'math501': did you mean math500?"),
+        ("student_rl", ["evaluation.benchmarks.tasks=[]"], "`evaluation.benchmarks.tasks` is empty"),
         (
             "student_sft",
-            ["evaluate.tasks=[problems]"],
-            "those of data.eval_path: give held-out problems there",
+            ["evaluation.benchmarks.tasks=[problems]"],
+            "those of evaluation.path: give held-out problems there",
         ),
         (
             "student_sft",
@@ -57,13 +57,13 @@ def test_a_number_of_steps_is_enough(place, stage):
         ),
         (
             "student_rl",
-            ["evaluate.during_training.num_samples=4"],
+            ["evaluation.benchmarks.num_samples=4"],
             "must be 1 with .*temperature=0, .* got 4",
         ),
-        ("student_rl", ["evaluate.during_training.num_problems=0"], "num_problems` must be greater than 0"),
+        ("student_rl", ["evaluation.benchmarks.num_problems=0"], "num_problems` must be greater than 0"),
         (
             "student_sft",
-            ["evaluate.during_training.max_tokens=40000"],
+            ["evaluation.benchmarks.max_tokens=40000"],
             "max_tokens=40000` must leave room for a prompt of 1 tokens .* is 32768: lower it by 7233",
         ),
     ],

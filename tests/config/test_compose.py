@@ -17,7 +17,6 @@ SHIPPED = [f"{group.parent.name}/{group.stem}" for group in sorted(CONFIG_DIR.gl
 NEEDS = {
     "data_cfg/columns": ["dataset_id_or_path=rows.jsonl"],
     "model_cfg/pre_rl_model": ["output_dir=run"],  # that of teacher_sft is this model's folder
-    "eval_cfg/held_out": ["data.eval_path=rows.jsonl"],
     "run_cfg/infer": ["model_name_or_path=model", "infer.question=1+1?"],
 }
 STAGE_OF = {"data_cfg": "teacher_sft", "model_cfg": "teacher_sft"}
@@ -56,7 +55,7 @@ def test_every_shipped_yaml_composes_and_validates(name, recipe, place):
     for model in filter(None, (config.model_name_or_path, config.student_model, config.teacher_model)):
         if model.startswith(config.results_dir) and not (place / model).exists():
             fake_model(place / model)
-    for rows in filter(None, (config.dataset_id_or_path, config.data.eval_path)):
+    for rows in filter(None, (config.dataset_id_or_path, config.evaluation.path)):
         if rows.startswith(config.results_dir):
             (place / rows).parent.mkdir(parents=True, exist_ok=True)
             (place / rows).touch()

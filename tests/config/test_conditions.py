@@ -34,7 +34,7 @@ OTHER_VALUES = {
     "show.rows": ("[]", "[1]"),
     "model_name_or_path": ("model", "a/b"),
     "dataset_id_or_path": ("rows.jsonl", "a/b"),
-    "data.eval_path": ("null",),
+    "evaluation.path": ("null",),
     "select.max_length": ("null",),
     "reward.students": ("[]",),
     "student_model": ("model", "policy"),
@@ -45,7 +45,7 @@ OTHER_VALUES = {
     "answer_log_prob_coeff": ("[0,0]",),
     "kl_penalty_reward_coeff": ("[0,0]",),
     "data.subset.n": ("null",),
-    "data.eval_subset.n": ("null",),
+    "evaluation.subset.n": ("null",),
 }
 """Values to look for one that makes others void; for the rest a table of choices, or off and on."""
 
@@ -178,8 +178,8 @@ def remedy(way: str) -> str:
         (
             "run_cfg=student_sft evaluate.revisions={math500: main}",
             "`evaluate.revisions` on the command line has no effect with data.decontaminate=[] and "
-            "evaluate.during_training.every_steps=0: remove it, or take data.decontaminate=[math500] or "
-            "evaluate.during_training.every_steps=100.",
+            "evaluation.benchmarks.steps=0: remove it, or take data.decontaminate=[math500] or "
+            "evaluation.benchmarks.steps=100.",
         ),
         (
             "run_cfg=teacher_sft data.revision=v2",
@@ -195,7 +195,7 @@ def test_sentences(words, told):
 
 
 def test_what_says_off_may_stand_anywhere():
-    off = ["data.eval_path=null", "trainer.eval_steps=0", "trainer.beta=0", "trainer.ref_sync_steps=0"]
+    off = ["evaluation.path=null", "evaluation.steps=0", "trainer.beta=0", "trainer.ref_sync_steps=0"]
     off += ["reward.answers.servers=[]", "evaluation.at_start=false", "model.lora.dropout=0"]
     assert refusal(command("teacher_rl", "student_model=student", *off)) is None
 

@@ -19,6 +19,8 @@ MODEL, ROWS = "model_name_or_path=model", "dataset_id_or_path=rows.jsonl"
 SFT = ("run_cfg=teacher_sft", MODEL, ROWS)
 STUDENT = ("run_cfg=student_sft", MODEL, "dataset_id_or_path=traces.jsonl", "layout.student_prompt=default")
 RL = ("run_cfg=teacher_rl", MODEL, ROWS, "student_model=student", "generation.backend=transformers")
+SERVED = "generation.backend=vllm generation.servers=[http://127.0.0.1:8000]"
+CORRECTION = "vllm_importance_sampling_correction"
 COLLECT = ("run_cfg=collect_traces", MODEL, ROWS, "generation.backend=transformers")
 EVALUATE = ("run_cfg=evaluate", MODEL, "generation.backend=transformers")
 SELECT = ("run_cfg=select_traces", "dataset_id_or_path=traces.jsonl")
@@ -68,8 +70,8 @@ REMEDIES = [
     Remedy(RL, "student_model=small", "take much less than 16384", ("max_completion_length=8192",)),
     Remedy(EVALUATE, "model_name_or_path=small max_prompt_length=16384", "lower it by 1",
            ("max_prompt_length=16383",)),
-    Remedy(RL, "trainer.eval_steps=5", "give data.eval_path=PATH, or trainer.eval_steps=0",
-           ("data.eval_path=other.jsonl", "trainer.eval_steps=0")),
+    Remedy(RL, "evaluation.steps=5", "give evaluation.path=PATH, or evaluation.steps=0",
+           ("evaluation.path=other.jsonl", "evaluation.steps=0")),
     Remedy(RL, "trainer.max_steps=0", "at least 1, or -1", ("trainer.max_steps=1", "trainer.max_steps=-1")),
     Remedy(RL, "trainer_args.ddp_timeout=719",
            "must be at least 720.* Leave it out, or lower generation.sync_t",
@@ -97,7 +99,7 @@ REMEDIES = [
     Remedy(SFT, "dataset_id_or_path=bad.jsonl", "data.on_bad_row=skip", ("data.on_bad_row=skip",)),
     Remedy(SFT, "dataset_id_or_path=folder data.split=dev", "set data.split to one of them",
            ("data.split=train",)),
-    Remedy(SFT, "data.eval_path=folder", "set data.eval_split to one of them", ("data.eval_split=train",)),
+    Remedy(SFT, "evaluation.path=folder", "set evaluation.split to one of them", ("evaluation.split=train",)),
     Remedy(SFT, "dataset_id_or_path=named.jsonl", "data.columns",
            ("data.columns={question: problem, solution: answer, reasoning_trace: thought}",)),
     Remedy(SFT, "data.columns.qestion=q", "did you mean `question`",
@@ -119,6 +121,21 @@ REMEDIES = [
     Remedy(RL, "reward.teacher_logprobs=engine generation.top_p=0.9",
            "`generation.top_p=0.9` must be 1.0.*: change it, or take reward.teacher_logprobs=policy",
            ("generation.top_p=1.0", "reward.teacher_logprobs=policy")),
+    Remedy(RL, "generation.max_staleness=1",
+           "has no effect with generation.backend=transformers: remove it, or take generation.backend=vllm",
+           (f"{SERVED} trainer_args.{CORRECTION}=true", "-generation.max_staleness")),
+    Remedy(RL, f"{SERVED} generation.max_staleness=1",
+           f"needs trainer_args.{CORRECTION}=true: .* Switch it on, or take generation.max_staleness=0",
+           (f"trainer_args.{CORRECTION}=true", "generation.max_staleness=0")),
+    Remedy(RL, f"{SERVED} generation.max_staleness=1 trainer_args.{CORRECTION}=true "
+           "reward.teacher_logprobs=engine",
+           "needs reward.teacher_logprobs=policy: .* or generation.max_staleness=0",
+           ("reward.teacher_logprobs=policy", "generation.max_staleness=0")),
+    Remedy(RL, f"{SERVED} generation.max_staleness=1 trainer_args.{CORRECTION}=true "
+           "trainer_args.ignore_data_skip=true", "Leave it out, or take generation.max_staleness=0",
+           ("-trainer_args.ignore_data_skip", "generation.max_staleness=0")),
+    Remedy(RL, f"{SERVED} generation.max_staleness=2", "`generation.max_staleness` must be at most 1, got 2",
+           ("generation.max_staleness=0",)),
     Remedy(RL, "model.lora.rank=4 model.lora.dropout=0.1", "take model.lora.dropout=0",
            ("model.lora.dropout=0",)),
     Remedy(RL, "generation.backend=vllm",

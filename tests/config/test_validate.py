@@ -44,7 +44,7 @@ RL = [
      "`trainer.warmup_steps` must be a whole number of steps or a fraction"),
     ("trainer.loss_type=ppo", "`trainer.loss_type` must be one of grpo, dapo"),
     ("trainer.lr_scheduler_type=flat", "`trainer.lr_scheduler_type` must be one of linear, cosine"),
-    ("trainer.eval_steps=5", "`trainer.eval_steps=5` needs held-out problems: give data.eval_path=PATH"),
+    ("evaluation.steps=5", "`evaluation.steps=5` needs held-out problems: give evaluation.path=PATH"),
     ("generation.backend=vllm", "`generation.backend=vllm` needs running servers: start through ./launch.sh"),
     ("generation.backend=vllm generation.servers=[localhost:8000]",
      "addresses like http://127.0.0.1:8000, got 'localhost:8000'"),
@@ -97,8 +97,8 @@ RL = [
     ("dataset_id_or_path=", "`dataset_id_or_path` is empty"),
         ("output_dir=", "`output_dir` is empty"),
     ("resume_from=", "`resume_from` is empty: give null for none (checkpoint folder"),
-    ("data.eval_path=", "`data.eval_path` is empty"),
-    ("data.eval_path=nope.jsonl", "`data.eval_path=nope.jsonl` does not exist: give a json, jsonl, parquet"),
+    ("evaluation.path=", "`evaluation.path` is empty"),
+    ("evaluation.path=nope.jsonl", "`evaluation.path=nope.jsonl` does not exist: give a json, jsonl"),
     ("output_dir=model", "`output_dir=model` is the folder of model_name_or_path=model, which the run would "
      "overwrite: give another folder."),
     ("output_dir=./model/", "is the folder of model_name_or_path=model"),
@@ -121,7 +121,7 @@ RL = [
     ("dataset_id_or_path=notes.txt", "`dataset_id_or_path=notes.txt` must end in one of .json, .jsonl, "
      ".ndjson, .csv, .parquet, got .txt"),
     *((f"{key}={name}", f"`{key}={name}` does not exist, and no Hub name looks like this")
-      for key in ("model_name_or_path", "student_model", "dataset_id_or_path", "data.eval_path")
+      for key in ("model_name_or_path", "student_model", "dataset_id_or_path", "evaluation.path")
       for name in ("Qwen/Qwen?7B", "-x-", "a..b/c", "a--b", "a.git", "ü")),
     *((f"generation.backend=vllm generation.servers=[{address}]",
        f"addresses like http://127.0.0.1:8000, got '{address}'.")
@@ -175,7 +175,7 @@ def test_rules_of_teacher_rl(teacher_rl, word, expected):
             "generation.allow_open_servers=true",
         ],
         ["reward.placement=server", "reward.servers=[http://127.0.0.1:8100]"],
-        ["student_model=ArliAI/QwQ-32B_v1.0", "data.eval_path=gsm8k"],
+        ["student_model=ArliAI/QwQ-32B_v1.0", "evaluation.path=gsm8k"],
         ["output_dir=model-2", "output_dir=results"],
         ["seed=4294967295"],
     ],
@@ -204,12 +204,12 @@ def test_whole_checkpoints_are_resumed(teacher_rl, place):
 def test_home_is_spelled_out_once(teacher_rl, place, monkeypatch):
     monkeypatch.setenv("HOME", str(place))
     words = ["model_name_or_path=~/model", "results_dir=~/r", "layout.teacher_prompt=file:~/rows.jsonl"]
-    config = resolve(compose([*teacher_rl, *words, "data.eval_path=~/rows.jsonl"]))
+    config = resolve(compose([*teacher_rl, *words, "evaluation.path=~/rows.jsonl"]))
     validate(config)
     assert config.model_name_or_path == f"{place}/model"
     assert config.output_dir == f"{place}/r/teacher_rl"
     assert config.layout.teacher_prompt == f"file:{place}/rows.jsonl"
-    assert config.data.eval_path == f"{place}/rows.jsonl"
+    assert config.evaluation.path == f"{place}/rows.jsonl"
     assert config.student_model == "student"
 
 
@@ -232,7 +232,7 @@ def test_report_to_none_is_null(teacher_rl, none):
             "`trainer_args.loss_type` must be one of nll, dft, chunked_nll, got 'grpo'.",
         ),
         ("output_dir=model", "`output_dir=model` is the folder of model_name_or_path=model"),
-        ("data.eval_path=nope.jsonl", "`data.eval_path=nope.jsonl` does not exist"),
+        ("evaluation.path=nope.jsonl", "`evaluation.path=nope.jsonl` does not exist"),
         ("data.format=columns data.columns.messages=m", "is not a field of rows with data.format=columns"),
         ("trainer_args.epsilon=5", "is not an argument of TRL's SFTConfig"),
         (

@@ -7,7 +7,7 @@ import sys
 import datasets
 import pytest
 
-from rlt.config.schema import DataSettings, SubsetSettings
+from rlt.config.schema import Config, DataSettings, EvaluationSettings, SubsetSettings
 from rlt.data.kept import BadRow
 from rlt.data.load import count_overlap, load_eval_problems, load_problems
 from rlt.errors import DataError
@@ -280,8 +280,12 @@ def test_the_file_of_the_split_is_named(tmp_path, write_jsonl):
 def test_held_out_problems(tmp_path, caplog, write_jsonl):
     train = write_jsonl(tmp_path / "train.jsonl", rows(4))
     held_out = write_jsonl(tmp_path / "test.jsonl", rows(6)[3:])
-    data = DataSettings(eval_path=held_out, eval_subset=SubsetSettings(n=3), revision="v1", config_name="x")
-    loaded = load_eval_problems(data, train, BESPOKE, need_trace=True)
+    config = Config(
+        dataset_id_or_path=train,
+        data=DataSettings(revision="v1", config_name="x"),
+        evaluation=EvaluationSettings(path=held_out, subset=SubsetSettings(n=3)),
+    )
+    loaded = load_eval_problems(config, BESPOKE, need_trace=True)
     assert loaded is not None
     assert [problem.question for problem in loaded.values] == ["3+1?", "4+1?", "5+1?"]
     assert count_overlap(load(train).values, loaded.values) == 1
@@ -289,14 +293,18 @@ def test_held_out_problems(tmp_path, caplog, write_jsonl):
     caplog.clear()
     assert count_overlap(load(train).values[:3], loaded.values) == 0
     assert not caplog.text
-    assert load_eval_problems(DataSettings(), train, BESPOKE, need_trace=True) is None
+    assert load_eval_problems(Config(dataset_id_or_path=train), BESPOKE, need_trace=True) is None
 
 
 def test_held_out_split_of_the_training_folder(tmp_path, write_jsonl):
     write_jsonl(tmp_path / "train.jsonl", rows(3))
     write_jsonl(tmp_path / "test.jsonl", rows(5)[3:])
-    data = DataSettings(eval_path=str(tmp_path), config_name="default")
-    loaded = load_eval_problems(data, str(tmp_path), BESPOKE, need_trace=False)
+    config = Config(
+        dataset_id_or_path=str(tmp_path),
+        data=DataSettings(config_name="default"),
+        evaluation=EvaluationSettings(path=str(tmp_path)),
+    )
+    loaded = load_eval_problems(config, BESPOKE, need_trace=False)
     assert loaded is not None
     assert [problem.question for problem in loaded.values] == ["3+1?", "4+1?"]
 

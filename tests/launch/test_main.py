@@ -288,7 +288,7 @@ def test_why_the_launcher_ended_a_training_is_in_run_json(tmp_path, sft_words, m
     assert json.loads(earlier.read_text())["error"] == "the process ended without a word (killed?)"
 
 
-@pytest.mark.parametrize("setting", ["dataset_id_or_path", "data.eval_path"])
+@pytest.mark.parametrize("setting", ["dataset_id_or_path", "evaluation.path"])
 def test_a_missing_column_is_told_before_anything_starts(tmp_path, sft_words, capsys, setting):
     (tmp_path / "bad.jsonl").write_text('{"question": "1+1?", "reasoning_trace": "1+1=2"}\n')
     assert main(["launch.sh", *sft_words, f"{setting}={tmp_path / 'bad.jsonl'}", "--dry-run"]) == 3

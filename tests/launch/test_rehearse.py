@@ -100,7 +100,7 @@ def test_small_batches_go_together(words, processes, expected):
     assert batch % (per_device * processes) == batch % group == 0
 
 
-RL = ["run_cfg=teacher_rl", MODEL, "data.eval_path=openai/gsm8k", "trainer.eval_steps=25"]
+RL = ["run_cfg=teacher_rl", MODEL, "evaluation.path=openai/gsm8k", "evaluation.steps=25"]
 
 
 def test_what_teacher_rl_becomes_and_what_stays(tmp_path):
@@ -118,7 +118,7 @@ def test_what_teacher_rl_becomes_and_what_stays(tmp_path):
     assert small.model_name_or_path == str(tmp_path / "models" / "model")
     assert small.student_model == str(tmp_path / "models" / "student")
     assert (small.train_batch_size, small.num_generations, small.max_completion_length) == (8, 4, 32)
-    assert (small.trainer.max_steps, small.trainer.save_steps, small.trainer.eval_steps) == (2, 1, 1)
+    assert (small.trainer.max_steps, small.trainer.save_steps, small.evaluation.steps) == (2, 1, 1)
     assert small.trainer.ref_sync_steps == 0  # off, as in the recipe
     assert (small.generation.servers, small.trainer.max_hours) == ([], None)
     # What a rehearsal is there to try stays.
@@ -177,7 +177,7 @@ def test_an_attention_that_is_not_installed_is_rehearsed_with_another_and_told(r
     assert f"the run itself would not start: model.attn_implementation={value} needs the package" in told
 
 
-WATCHED = ["evaluate.during_training.every_steps=100", "evaluate.tasks=[math500]"]
+WATCHED = ["evaluation.benchmarks.steps=100", "evaluation.benchmarks.tasks=[math500]"]
 
 
 @pytest.mark.parametrize(
@@ -200,8 +200,8 @@ def test_every_stage_has_a_small_configuration_that_passes_the_checks(tmp_path, 
     small = small_of(config, words, plan_here(real, (), serves=serves), real, tmp_path)
     assert small.data.shortest == 4
     assert small.collect.push_to_hub is None
-    during = small.evaluate.during_training
-    assert (during.every_steps, during.max_tokens) == ((1, 32) if WATCHED[0] in words else (0, 4096))
+    during = small.evaluation.benchmarks
+    assert (during.steps, during.max_tokens) == ((1, 32) if WATCHED[0] in words else (0, 4096))
 
 
 @pytest.fixture
@@ -211,14 +211,14 @@ def rl_words(tiny_teacher, tiny_student, toy_problems, tmp_path) -> list[str]:
         "model_name_or_path": tiny_teacher,
         "student_model": tiny_student,
         "dataset_id_or_path": toy_problems,
-        "data.eval_path": toy_problems,
+        "evaluation.path": toy_problems,
         "output_dir": tmp_path / "run",
         "layout.student_prompt": "default",
         "max_prompt_length": 400,
         "max_completion_length": 500,
         "train_batch_size": 64,
         "num_generations": 16,
-        "trainer.eval_steps": 10,
+        "evaluation.steps": 10,
         "generation.backend": "transformers",
         "resume_from": "auto",
     }

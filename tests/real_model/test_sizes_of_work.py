@@ -18,8 +18,9 @@ def test_little_and_much_time_stay_within_what_makes_sense():
 
 
 def test_a_later_call_keeps_the_sizes_of_the_first(tmp_path):
-    assert settle_sizes(tmp_path, SHORT) == SHORT
-    assert settle_sizes(tmp_path, sizes_for(3)) == SHORT
+    assert settle_sizes(tmp_path, sizes_for(3), has_begun=False) == sizes_for(3)
+    assert settle_sizes(tmp_path, SHORT, has_begun=False) == SHORT  # the first call ended before its problems
+    assert settle_sizes(tmp_path, sizes_for(3), has_begun=True) == SHORT
 
 
 @pytest.mark.parametrize("text", ["{", '{"kinds": 1}', "[]"])
@@ -28,4 +29,4 @@ def test_a_broken_file_is_named(tmp_path, text):
     with pytest.raises(
         DataError, match=r"sizes\.json does not hold the sizes of a run .*: take another folder"
     ):
-        settle_sizes(tmp_path, SHORT)
+        settle_sizes(tmp_path, SHORT, has_begun=True)

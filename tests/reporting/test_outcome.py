@@ -59,7 +59,7 @@ def test_the_verdict_follows_the_interval(tmp_path, after, verdict):
 def test_without_held_out_rows_nothing_is_claimed(tmp_path):
     assert told(tmp_path)[1] == (
         "Nothing was evaluated twice on held-out rows, so this page cannot say whether the training helped: "
-        "set data.eval_path and trainer.eval_steps."
+        "set evaluation.path and evaluation.steps."
     )
 
 

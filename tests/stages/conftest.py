@@ -32,7 +32,7 @@ def words(tiny_teacher: Path, tiny_student: Path, toy_problems: Path, held_out: 
     def build(output: Path, *changes: str, evaluate: bool = True) -> list[str]:
         usual = ["learning_rate=1e-3", "trainer.max_steps=4", "trainer.ref_sync_steps=2"]
         if evaluate:
-            usual += [f"data.eval_path={held_out}", "trainer.eval_steps=1", "evaluation.num_generations=2"]
+            usual += [f"evaluation.path={held_out}", "evaluation.steps=1", "evaluation.num_generations=2"]
         return rl_words(tiny_teacher, tiny_student, toy_problems, output, *usual, *changes)
 
     return build

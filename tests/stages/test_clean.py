@@ -197,13 +197,13 @@ def test_held_out_rows_that_are_trained_on_are_counted(stages, toy_problems, tmp
     held_out.write_text("".join(json.dumps(row) + "\n" for row in (*other, fresh)))
     for stage, words in stages.items():
         told = read_text(
-            stage, later_win(*words, f"data.eval_path={held_out}", "trainer.eval_steps=1"), caplog
+            stage, later_win(*words, f"evaluation.path={held_out}", "evaluation.steps=1"), caplog
         )
         assert "3 of 4 held-out problems are in the training data too" in told, stage
         held_out_alone = tmp_path / "fresh.jsonl"
         held_out_alone.write_text(json.dumps(fresh) + "\n")
         told = read_text(
-            stage, later_win(*words, f"data.eval_path={held_out_alone}", "trainer.eval_steps=1"), caplog
+            stage, later_win(*words, f"evaluation.path={held_out_alone}", "evaluation.steps=1"), caplog
         )
         assert "held-out" not in told, stage
 

@@ -71,7 +71,7 @@ def test_components_are_added_and_shown_everywhere(step, plain, problems, levels
         "reward.copy={weight: 1, n: 1}",
         "reward.functions=[{path: level_rewards:by_level, weight: -0.5}]",
         "reward.answers={weight: 1, num_samples: 2, max_tokens: 4}",
-        f"data.eval_path={problems}",
+        f"evaluation.path={problems}",
     )
     rows = samples(run)
     for ours, theirs in zip(rows, samples(plain), strict=True):

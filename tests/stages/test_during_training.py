@@ -51,13 +51,13 @@ def words(base, toy_problems, gsm8k):
     """Return a function that gives the words of three steps of student_sft into a folder."""
 
     def build(output: Path, *changes: str, benchmarks: bool = True) -> list[str]:
-        usual = [f"data.eval_path={toy_problems}", "report_to=null"]
+        usual = [f"evaluation.path={toy_problems}", "report_to=null"]
         if benchmarks:
             usual += [
-                "evaluate.during_training.every_steps=2",
-                f"evaluate.during_training.num_problems={NUM_PROBLEMS}",
-                "evaluate.during_training.max_tokens=24",
-                "evaluate.tasks=[gsm8k,problems]",
+                "evaluation.benchmarks.steps=2",
+                f"evaluation.benchmarks.num_problems={NUM_PROBLEMS}",
+                "evaluation.benchmarks.max_tokens=24",
+                "evaluation.benchmarks.tasks=[gsm8k,problems]",
                 f"evaluate.paths={{gsm8k: {gsm8k}}}",
                 "evaluate.samples_per_chunk=3",
             ]
@@ -127,7 +127,7 @@ def test_evaluate_says_the_same_of_the_final_model(watched, toy_problems, gsm8k,
         "run_cfg=evaluate",
         f"model_name_or_path={watched}",
         f"dataset_id_or_path={toy_problems}",
-        "evaluate.tasks=[gsm8k,problems]",
+        "evaluation.benchmarks.tasks=[gsm8k,problems]",
         f"evaluate.paths={{gsm8k: {gsm8k}}}",
         "evaluate.extraction=lenient",
         "evaluate.unfinished=wrong",

@@ -148,7 +148,7 @@ def test_an_evaluation_that_is_no_number_ends_the_training(
     known = set(tiny_tokenizer(toy_problems.read_text())["input_ids"])
     only_there = [i for i in tiny_tokenizer("9+9")["input_ids"] if i not in known]
     model = broken(tiny_student, tmp_path / "nan", "model.embed_tokens.weight", (only_there[0], 0))
-    changes = [f"data.eval_path={tmp_path / 'held_out.jsonl'}", "trainer.eval_steps=1"]
+    changes = [f"evaluation.path={tmp_path / 'held_out.jsonl'}", "evaluation.steps=1"]
     said = fails(typed[stage](tmp_path / "run", *changes, "evaluation.at_start=true", model=model), stage)
     assert said.startswith("training ends at step 0, because eval_loss of the held-out rows is not finite")
     (line,) = lines(tmp_path / "run")

@@ -77,10 +77,10 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def watched(work: Path) -> list[str]:
     return [
-        "evaluate.during_training.every_steps=2",
-        "evaluate.during_training.num_problems=2",
-        "evaluate.during_training.max_tokens=4",
-        "evaluate.tasks=[gsm8k,problems]",
+        "evaluation.benchmarks.steps=2",
+        "evaluation.benchmarks.num_problems=2",
+        "evaluation.benchmarks.max_tokens=4",
+        "evaluation.benchmarks.tasks=[gsm8k,problems]",
         f"evaluate.paths={{gsm8k: {work / 'gsm8k.jsonl'}}}",
     ]
 
@@ -88,8 +88,8 @@ def watched(work: Path) -> list[str]:
 @pytest.fixture
 def words(work, tiny_teacher, tiny_student, toy_problems):
     """Return a function that gives the words of a small run of a stage, which uses what it can."""
-    held_out = [f"data.eval_path={toy_problems}", "trainer.eval_steps=1", "data.subset.n=8"]
-    held_out += ["data.eval_subset.n=2", "trainer.max_steps=2", "trainer.gradient_checkpointing=auto"]
+    held_out = [f"evaluation.path={toy_problems}", "evaluation.steps=1", "data.subset.n=8"]
+    held_out += ["evaluation.subset.n=2", "trainer.max_steps=2", "trainer.gradient_checkpointing=auto"]
     held_out += ["model.lora.rank=2", "model.lora.target_modules=[q_proj]"]
     solved = ["data.missing_trace=solution", "data.subset.n=13"]
     compared = ["data.decontaminate=[gsm8k]", "data.on_contaminated=report"]
@@ -108,8 +108,8 @@ def words(work, tiny_teacher, tiny_student, toy_problems):
     scoring += ["data.subset.n=8"]
     rl = rl_words(tiny_teacher, tiny_student, toy_problems, output, *held_out, "trainer.ref_sync_steps=1")
     of_student = [w for w in rl if not w.startswith(("run_cfg", "student_model", "reward."))]
-    of_traces = ["trainer.max_steps=2", f"data.eval_path={traces}", "trainer.eval_steps=1"]
-    of_traces += ["data.eval_subset.n=2", "model.lora.rank=2", "data.subset.n=8"]
+    of_traces = ["trainer.max_steps=2", f"evaluation.path={traces}", "evaluation.steps=1"]
+    of_traces += ["evaluation.subset.n=2", "model.lora.rank=2", "data.subset.n=8"]
     of_traces += ["trainer.gradient_checkpointing=auto"]
     evaluate = ["generation.backend=transformers", "max_completion_length=4"]
     evaluate += ["evaluate.tasks=[problems,gsm8k]", f"evaluate.paths={{gsm8k: {work / 'gsm8k.jsonl'}}}"]

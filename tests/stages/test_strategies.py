@@ -88,8 +88,8 @@ def test_zero3_resumes_exactly(zero3_run: Path, words, tmp_path: Path):
 def test_zero3_sharded_student_and_one_parameter_at_a_time(run: Path, words, held_out: Path, tmp_path: Path):
     """One held-out problem: the second process has none, yet takes part in every collective."""
     (tmp_path / "one.jsonl").write_text(held_out.read_text().splitlines(keepends=True)[0])
-    changes = ["reward.placement=zero3", "trainer.max_steps=2", f"data.eval_path={tmp_path / 'one.jsonl'}"]
-    changes += ["trainer.eval_steps=1", "evaluation.num_generations=2"]
+    changes = ["reward.placement=zero3", "trainer.max_steps=2", f"evaluation.path={tmp_path / 'one.jsonl'}"]
+    changes += ["evaluation.steps=1", "evaluation.num_generations=2"]
     # Passes of about 370 tokens: whether one keeps its activations, the processes decide together.
     changes += ["trainer.gradient_checkpointing=auto", "trainer.recompute_above=370"]
     script = Path(__file__).with_name("counting_gathers.py")

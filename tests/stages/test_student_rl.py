@@ -88,7 +88,7 @@ def words(guesser, countdown):
             "run_cfg=student_rl",
             f"model_name_or_path={guesser}",
             f"dataset_id_or_path={train}",
-            f"data.eval_path={held_out}",
+            f"evaluation.path={held_out}",
             f"output_dir={output}",
             "layout.student_prompt=Think.",
             "model.dtype=float32",
@@ -101,7 +101,7 @@ def words(guesser, countdown):
             "learning_rate=1e-3",
             "trainer.gradient_checkpointing=false",
             f"trainer.max_steps={STEPS}",
-            f"trainer.eval_steps={STEPS}",
+            f"evaluation.steps={STEPS}",
             "trainer.save_steps=8",
             "trainer.ref_sync_steps=4",
             "evaluation.num_generations=4",
@@ -206,7 +206,7 @@ def test_references_that_the_grader_cannot_judge_are_refused(words, tmp_path: Pa
 
 
 def test_benchmarks_while_training_do_not_move_it(words, countdown, tmp_path: Path):
-    changes = ["trainer.max_steps=2", "trainer.eval_steps=0", "data.eval_path=null", "trainer.save_steps=0"]
+    changes = ["trainer.max_steps=2", "evaluation.steps=0", "evaluation.path=null", "trainer.save_steps=0"]
 
     def unwatched(output: Path) -> list[str]:
         """Without what counts in an evaluation of held-out problems alone."""
@@ -214,10 +214,10 @@ def test_benchmarks_while_training_do_not_move_it(words, countdown, tmp_path: Pa
 
     plain = run_here(unwatched(tmp_path / "plain"), "student_rl")
     changes += [
-        "evaluate.during_training.every_steps=1",
-        "evaluate.during_training.temperature=1.0",
-        "evaluate.during_training.num_samples=4",
-        "evaluate.tasks=[countdown]",
+        "evaluation.benchmarks.steps=1",
+        "evaluation.benchmarks.temperature=1.0",
+        "evaluation.benchmarks.num_samples=4",
+        "evaluation.benchmarks.tasks=[countdown]",
         f"evaluate.paths={{countdown: {countdown[1]}}}",
     ]
     watched = run_here(unwatched(tmp_path / "watched"), "student_rl")
@@ -266,7 +266,7 @@ def exact_r_ss(model, tokenizer, row: dict) -> float:
 def test_the_likelihood_pays_a_students_own_thoughts(guesser, words, tmp_path: Path):
     """Two steps: the first is paid by the policy as it was loaded; `missing_tag_penalty` is 1."""
     changes = ["correctness.grader=likelihood", "student_model=policy", "trainer.max_steps=2"]
-    changes += ["reward.solution_span=content", "trainer.eval_steps=2"]
+    changes += ["reward.solution_span=content", "evaluation.steps=2"]
     run = run_here(words(tmp_path / "run", *changes), "student_rl")
     model = AutoModelForCausalLM.from_pretrained(guesser, dtype=torch.float64)
     tokenizer = AutoTokenizer.from_pretrained(guesser)
@@ -291,7 +291,7 @@ def test_the_likelihood_pays_a_students_own_thoughts(guesser, words, tmp_path: P
 
 def test_a_frozen_copy_beside_a_grader(guesser, words, tmp_path: Path):
     changes = ["correctness.likelihood_weight=0.5", f"student_model={guesser}", "trainer.max_steps=2"]
-    changes += ["reward.dtype=float32", "reward.placement=cpu_offload", "trainer.eval_steps=2"]
+    changes += ["reward.dtype=float32", "reward.placement=cpu_offload", "evaluation.steps=2"]
     changes += ["reward.solution_span=content"]
     run = run_here(words(tmp_path / "run", *changes), "student_rl")
     model = AutoModelForCausalLM.from_pretrained(guesser, dtype=torch.float64)

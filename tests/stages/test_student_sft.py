@@ -145,7 +145,7 @@ def small_run(tiny_student: Path, toy_problems: Path, tmp_path_factory) -> Path:
     lines = [json.loads(line) | {"teacher": "a/teacher"} for line in toy_problems.read_text().splitlines()]
     lines += [lines[0] | {"selected": False}]
     (folder / "traces.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    changes = ["distill.turn_end=end_of_text", f"data.eval_path={toy_problems}", "trainer.eval_steps=3"]
+    changes = ["distill.turn_end=end_of_text", f"evaluation.path={toy_problems}", "evaluation.steps=3"]
     words = student_words(tiny_student, folder / "traces.jsonl", folder / "run", *changes)
     return run_here(words, "student_sft")
 

@@ -96,7 +96,7 @@ def sft_run(tiny_teacher: Path, toy_problems: Path, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sft")
     held_out = folder / "held_out.jsonl"
     held_out.write_text("".join(toy_problems.read_text().splitlines(keepends=True)[:4]))
-    changes = [f"data.eval_path={held_out}", "trainer.eval_steps=3", "trainer.save_steps=4"]
+    changes = [f"evaluation.path={held_out}", "evaluation.steps=3", "trainer.save_steps=4"]
     changes += ["learning_rate=1e-3", "trainer.warmup_steps=0", "trainer.num_train_epochs=2"]
     return run_here(words(tiny_teacher, toy_problems, folder / "run", *changes), "teacher_sft")
 
@@ -176,7 +176,7 @@ def test_rows_that_were_left_out_are_listed(tiny_teacher, toy_problems, tmp_path
     train, held_out = tmp_path / "train.jsonl", tmp_path / "held_out.jsonl"
     train.write_text("\n".join(lines))
     held_out.write_text("\n".join(["[]", json.dumps(row)]))
-    changes = ["data.on_bad_row=skip", f"data.eval_path={held_out}", "trainer.eval_steps=1"]
+    changes = ["data.on_bad_row=skip", f"evaluation.path={held_out}", "evaluation.steps=1"]
     changes += ["trainer.max_steps=1", "seed=1", "data.on_long_row=drop"]
     run = run_here(words(tiny_teacher, train, tmp_path / "run", *changes), "teacher_sft")
     listed = [json.loads(line) for line in (run / "skipped_rows.jsonl").read_text().splitlines()]
@@ -200,7 +200,7 @@ def test_a_warm_up_resumed_in_its_second_epoch_equals_the_uninterrupted_one(
     sft_run: Path, tiny_teacher: Path, toy_problems: Path, tmp_path: Path
 ):
     copy = interrupted_copy(sft_run, tmp_path / "copy", step=4)
-    changes = [f"data.eval_path={sft_run.parent / 'held_out.jsonl'}", "trainer.eval_steps=3"]
+    changes = [f"evaluation.path={sft_run.parent / 'held_out.jsonl'}", "evaluation.steps=3"]
     changes += ["trainer.save_steps=4", "learning_rate=1e-3", "trainer.warmup_steps=0"]
     changes += ["trainer.num_train_epochs=2", "resume_from=latest"]
     resumed = run_here(words(tiny_teacher, toy_problems, copy, *changes), "teacher_sft")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rlt.config.schema import DataSettings, SubsetSettings
+from rlt.config.schema import Config, DataSettings, EvaluationSettings, SubsetSettings
 from rlt.errors import DataError
 from rlt.formats.tags import TAG_STYLES
 from rlt.traces.training import load_eval_traces, load_training_traces
@@ -102,8 +102,9 @@ def test_teachers_and_held_out_traces(tmp_path):
     rows = [{"explanation": "a", "teacher": "X"}, {"explanation": "b", "teacher": "Y"}]
     rows += [{"explanation": "c", "teacher": "Y"}, {"explanation": "d"}]
     assert load(tmp_path / "t.jsonl", rows).teachers == {"Y": 2, "X": 1}
-    assert load_eval_traces(DataSettings(), "train", TAGS, "keep") is None
-    held_out = DataSettings(eval_path=str(tmp_path / "t.jsonl"), eval_subset=SubsetSettings(n=2))
-    found = load_eval_traces(held_out, "train", TAGS, "keep")
+    config = Config(dataset_id_or_path="train")
+    assert load_eval_traces(config, TAGS) is None
+    config.evaluation = EvaluationSettings(path=str(tmp_path / "t.jsonl"), subset=SubsetSettings(n=2))
+    found = load_eval_traces(config, TAGS)
     assert found is not None
     assert len(found.rows.items) == 2

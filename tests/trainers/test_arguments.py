@@ -56,7 +56,7 @@ def test_grpo_config_holds_the_released_recipe():
 def test_grpo_config_accepts_evaluation(num_processes):
     from trl.trainer.grpo_config import GRPOConfig
 
-    words = [*RL, "trainer.eval_steps=5", "data.eval_path=x", "evaluation.num_generations=3"]
+    words = [*RL, "evaluation.steps=5", "evaluation.path=x", "evaluation.num_generations=3"]
     arguments = grpo_arguments(compose(words), cpu(num_processes))
     config = GRPOConfig(**arguments)
     assert (config.do_eval, config.eval_on_start, config.eval_steps) == (True, True, 5)

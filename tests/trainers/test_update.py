@@ -120,7 +120,7 @@ def recorded(tiny_teacher, tiny_student, toy_problems, nearby, tmp_path_factory)
     held_out = folder / "held_out.jsonl"
     held_out.write_text("".join(toy_problems.read_text().splitlines(keepends=True)[:5]))
     changes = ["trainer.max_steps=2", "trainer.save_steps=1", "trainer.ref_sync_steps=1"]
-    changes += [f"learning_rate={LEARNING_RATE}", f"data.eval_path={held_out}", "trainer.eval_steps=2"]
+    changes += [f"learning_rate={LEARNING_RATE}", f"evaluation.path={held_out}", "evaluation.steps=2"]
     changes += ["evaluation.num_generations=2", "max_completion_length=96"]
     words = rl_words(tiny_teacher, tiny_student, toy_problems, folder / "run", *changes)
     script = Path(__file__).with_name("recorded_step.py")

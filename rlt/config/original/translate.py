@@ -60,7 +60,7 @@ def _model_args(_: Any, __: Values) -> Meaning:
 
 def _no_eval(_: Any, __: Values) -> Meaning:
     return Meaning(
-        note="had no effect, as no held-out rows were read (here: data.eval_path=FILE trainer.eval_steps=N)"
+        note="had no effect, as no held-out rows were read (here: evaluation.path=FILE evaluation.steps=N)"
     )
 
 

@@ -1,4 +1,4 @@
-"""The rules of benchmarks while training: evaluate.during_training."""
+"""The rules of benchmarks while training: evaluation.benchmarks."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from rlt.errors import ConfigError
 
 def check_during_training(config: Config) -> None:
     """Raise ConfigError for the first broken rule; nothing is asked for while they are off."""
-    during = config.evaluate.during_training
-    if not during.every_steps:
+    during = config.evaluation.benchmarks
+    if not during.steps:
         return
-    check_tasks(config)
-    if LOCAL_TASK in config.evaluate.tasks and config.data.eval_path is None:
+    check_tasks(config.evaluate, "evaluation.benchmarks.tasks", during.tasks)
+    if LOCAL_TASK in during.tasks and config.evaluation.path is None:
         raise ConfigError(
-            f"`evaluate.tasks` names {LOCAL_TASK}, which while training are those of data.eval_path: give "
+            f"`evaluation.benchmarks.tasks` names {LOCAL_TASK}, which are those of evaluation.path: give "
             "held-out problems there."
         )
     if during.temperature == 0 and during.num_samples > 1:
         raise ConfigError(
-            "`evaluate.during_training.num_samples` must be 1 with evaluate.during_training.temperature=0, "
+            "`evaluation.benchmarks.num_samples` must be 1 with evaluation.benchmarks.temperature=0, "
             f"because greedy answers are all the same, got {during.num_samples}: raise the temperature."
         )
     assert config.model_name_or_path is not None, "validate() has asked for a model"
@@ -33,11 +33,11 @@ def check_answers_fit(config: Config, context: int | None, longest_prompt: int) 
 
     In student_rl they have the same limits as its prompts and completions.
     """
-    limit = config.evaluate.during_training.max_tokens
+    limit = config.evaluation.benchmarks.max_tokens
     excess = longest_prompt + limit - (context or 0)
     if not stage_of(config).is_rl and context is not None and excess > 0:
         raise ConfigError(
-            f"`evaluate.during_training.max_tokens={limit}` must leave room for a prompt of {longest_prompt} "
+            f"`evaluation.benchmarks.max_tokens={limit}` must leave room for a prompt of {longest_prompt} "
             f"tokens in the context of {config.model_name_or_path}, whose max_position_embeddings is "
             f"{context}: lower it by {excess}."
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rlt.config.original.skythought import TASK_PROMPTS, grader_paths, read_task_prompt
 from rlt.config.rules.benchmarks import check_benchmarks, nearest, refuse_programs_and_examples, task_names
@@ -14,23 +14,22 @@ _MADE_HERE = "countdown"
 
 def check_evaluate(config: Config) -> None:
     """Raise ConfigError for the first broken rule."""
-    check_tasks(config)
+    check_tasks(config.evaluate, "evaluate.tasks", config.evaluate.tasks)
     _check_local(config)
     _check_sampling(config)
 
 
-def check_tasks(config: Config) -> None:
-    """Raise ConfigError for tasks that cannot be asked, in training or in evaluation."""
-    evaluate = config.evaluate
+def check_tasks(evaluate: EvaluateSettings, setting: str, asked: Sequence[str]) -> None:
+    """Raise ConfigError for tasks that cannot be asked, in training or in evaluation, as `setting` says."""
     check_benchmarks(evaluate)
     benchmarks = task_names(evaluate)
     tasks = (*benchmarks, LOCAL_TASK)
-    if not evaluate.tasks:
-        raise ConfigError(f"`evaluate.tasks` is empty: give some of {', '.join(tasks)}.")
-    _check_names("evaluate.tasks", evaluate.tasks, tasks)
-    for task in evaluate.tasks:
-        if evaluate.tasks.count(task) > 1:
-            raise ConfigError(f"`evaluate.tasks` names {task} twice: name it once.")
+    if not asked:
+        raise ConfigError(f"`{setting}` is empty: give some of {', '.join(tasks)}.")
+    _check_names(setting, asked, tasks)
+    for task in asked:
+        if asked.count(task) > 1:
+            raise ConfigError(f"`{setting}` names {task} twice: name it once.")
     for name, allowed in (("paths", benchmarks), ("revisions", benchmarks), ("prompts", tasks)):
         _check_names(f"evaluate.{name}", getattr(evaluate, name), allowed)
     for task, prompt in evaluate.prompts.items():
@@ -39,27 +38,27 @@ def check_tasks(config: Config) -> None:
                 f"`evaluate.prompts.{task}` must hold {SLOT} once, where the question goes, got "
                 f"'{prompt[:40]}'."
             )
-    _check_original(evaluate)
-    if _MADE_HERE in evaluate.tasks and _MADE_HERE not in evaluate.paths:
+    _check_original(evaluate, asked)
+    if _MADE_HERE in asked and _MADE_HERE not in evaluate.paths:
         raise ConfigError(
-            f"`evaluate.tasks` names {_MADE_HERE}, whose problems are made here: run `python train.py "
+            f"`{setting}` names {_MADE_HERE}, whose problems are made here: run `python train.py "
             "run_cfg=make_countdown output_dir=data/countdown` and give "
             "evaluate.paths={countdown: data/countdown/test.jsonl}."
         )
     for record in evaluate.benchmarks:
-        if record.name in evaluate.tasks and record.hub is None and record.name not in evaluate.paths:
+        if record.name in asked and record.hub is None and record.name not in evaluate.paths:
             raise ConfigError(
-                f"`evaluate.tasks` names {record.name}, whose record in evaluate.benchmarks has no `hub`: "
+                f"`{setting}` names {record.name}, whose record in evaluate.benchmarks has no `hub`: "
                 f"give one, or evaluate.paths={{{record.name}: FILE}}."
             )
 
 
-def _check_original(evaluate: EvaluateSettings) -> None:
+def _check_original(evaluate: EvaluateSettings, asked: Sequence[str]) -> None:
     """Raise ConfigError where the checkout or package does not hold what is known of SkyThought."""
     if evaluate.original is None:
         return
     for task in TASK_PROMPTS:
-        if task in evaluate.tasks and task not in evaluate.prompts:
+        if task in asked and task not in evaluate.prompts:
             read_task_prompt(evaluate.original, task)
     grader_paths(evaluate.original)
 

@@ -24,10 +24,9 @@ from rlt.config.schema.evaluate import (
     MOST_OPTIONS,
     SLOT,
     BenchmarkSettings,
-    DuringTrainingSettings,
     EvaluateSettings,
-    EvaluationSettings,
 )
+from rlt.config.schema.evaluation import DuringTrainingSettings, EvaluationSettings
 from rlt.config.schema.generation import PLAIN_SAMPLING, GenerationSettings
 from rlt.config.schema.hardware import GPU_KINDS, HardwareSettings
 from rlt.config.schema.layout import (

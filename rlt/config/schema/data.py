@@ -92,6 +92,3 @@ class DataSettings:
         choices=("off", "drop", "report"),
     )
     subset: SubsetSettings = setting(SubsetSettings, "train on a random part only")
-    eval_path: str | None = setting(None, "held-out problems: a local file or a Hub name; null: none")
-    eval_split: str = setting("test", "split of eval_path where it has several")
-    eval_subset: SubsetSettings = setting(SubsetSettings, "evaluate on a random part only")

@@ -1,4 +1,4 @@
-"""Benchmarks of a trained student, and evaluations while training."""
+"""Benchmarks: which there are, and how they are read, asked and graded."""
 
 from __future__ import annotations
 
@@ -20,37 +20,6 @@ BOXED = r"Put your final answer inside \boxed{}. " + SLOT
 MOST_OPTIONS = {"choice": 4, "choice10": 10}
 """Kinds of answers that are the letter of an option -> how many options there may be."""
 ANSWER_KINDS = ("math", *MOST_OPTIONS, "countdown")
-
-
-@dataclass
-class EvaluationSettings:
-    """Held-out evaluation during training."""
-
-    num_generations: int = setting(4, "explanations sampled per held-out problem", gt=0)
-    at_start: bool = setting(True, "evaluate once before the first step")
-
-
-@dataclass
-class DuringTrainingSettings:
-    """Benchmarks while a student trains (student_sft, student_rl): those of evaluate.tasks, asked and graded
-    as in the stage evaluate. A few problems, greedily: a curve to watch, not a result to report."""
-
-    every_steps: int = setting(
-        0, "answer them every so many optimizer steps, and after the last one; 0 is off", ge=0
-    )
-    num_problems: int | None = setting(64, "problems of each task, always the same; null: all", gt=0)
-    num_samples: int = setting(1, "answers to each problem", gt=0)
-    temperature: float = setting(0.0, "sampling temperature; 0 is greedy", ge=0, le=2)
-    top_p: float = setting(1.0, "nucleus sampling; 1 is off", gt=0, le=1)
-    max_tokens: int = setting(
-        4096, "tokens of an answer, in student_rl never more than max_completion_length", gt=0
-    )
-    seed: int = setting(
-        41,
-        "decides the problems and the samples, so that runs with other seeds can be compared",
-        ge=0,
-        lt=2**32,
-    )
 
 
 @dataclass
@@ -87,12 +56,12 @@ class BenchmarkSettings:
 
 @dataclass
 class EvaluateSettings:
-    """The stage evaluate: which questions, asked how, graded how. eval_cfg=skythought and =robust set it."""
+    """Benchmarks, whatever stage asks them: which questions, asked how, graded how. eval_cfg=skythought and
+    =robust set it for the stage evaluate; what is measured while training is in `evaluation`."""
 
     tasks: list[str] = setting(
         ["aime24", "math500", "gpqa_diamond"],
-        f"any of {', '.join(BENCHMARKS)}, and {LOCAL_TASK}: those of dataset_id_or_path, while training of "
-        "data.eval_path",
+        f"any of {', '.join(BENCHMARKS)}, and {LOCAL_TASK}: those of dataset_id_or_path",
     )
     benchmarks: list[BenchmarkSettings] = setting(
         [], "benchmarks of your own, one record each (docs/evaluation.md); evaluate.tasks names what is asked"
@@ -151,7 +120,4 @@ class EvaluateSettings:
     )
     report_samples: int = setting(
         100, "answers of all tasks together in report.html, each cut to 8,000 characters", ge=0, le=2000
-    )
-    during_training: DuringTrainingSettings = setting(
-        DuringTrainingSettings, "benchmarks while a student trains"
     )

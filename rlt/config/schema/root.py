@@ -8,7 +8,8 @@ from typing import Any
 from omegaconf import MISSING
 
 from rlt.config.schema.data import DataSettings
-from rlt.config.schema.evaluate import EvaluateSettings, EvaluationSettings
+from rlt.config.schema.evaluate import EvaluateSettings
+from rlt.config.schema.evaluation import EvaluationSettings
 from rlt.config.schema.generation import GenerationSettings
 from rlt.config.schema.hardware import HardwareSettings
 from rlt.config.schema.layout import LayoutSettings
@@ -88,8 +89,8 @@ class Config:
     correctness: CorrectnessSettings = setting(CorrectnessSettings, "student_rl: the reward of answers")
     opd: OpdSettings = setting(OpdSettings, "student_opd: the teacher, and the distance from it")
     generation: GenerationSettings = setting(GenerationSettings, "the engine")
-    evaluation: EvaluationSettings = setting(EvaluationSettings, "evaluation during training")
-    evaluate: EvaluateSettings = setting(EvaluateSettings, "benchmarks of a trained student")
+    evaluation: EvaluationSettings = setting(EvaluationSettings, "what is measured while training")
+    evaluate: EvaluateSettings = setting(EvaluateSettings, "how benchmarks are read, asked and graded")
     monitors: MonitorSettings = setting(MonitorSettings, "RL: warnings while training")
     collect: CollectSettings = setting(CollectSettings, "collecting explanations")
     score: ScoreSettings = setting(ScoreSettings, "scoring of existing traces")

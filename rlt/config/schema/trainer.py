@@ -68,8 +68,6 @@ class TrainerSettings:
         "run then",
     )
     save_total_limit: int | None = setting(None, "checkpoints kept; null keeps all", gt=0)
-    eval_steps: int = setting(0, "evaluate held-out problems every so many steps; 0 is off", ge=0)
-    per_device_eval_batch_size: int = setting(8, "rows of one forward pass in SFT evaluation", gt=0)
 
 
 @dataclass
