@@ -33,6 +33,9 @@ _LAUNCHER_WORDS = {
     "offload": "rests weights and optimizer in host memory",
     "zero1": "shards the optimizer only",
 }
+_OPTIONS = ("--dry-run", "--rehearse", "--help", "--explain", "--config-dir")
+_ROWS = (".json", ".jsonl", ".csv", ".parquet")
+"""Suffixes of data, which is not typed alone."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,14 @@ def _is_known(bare: str, dirs: Sequence[Path]) -> bool:
 def _no_word(word: str, before: str | None, dirs: Sequence[Path]) -> ConfigError:
     """Return the error for a word that is neither KEY=VALUE nor anything else that is known."""
     key, equals, _ = word.partition("=")
+    near = get_close_matches(key, _OPTIONS, n=1, cutoff=0.75)
     if key.startswith("--"):
-        return ConfigError(
-            f"`{key}` {_ON_COMMAND_LINE} is no option: settings are typed KEY=VALUE, without dashes."
-        )
-    near = get_close_matches(word, [*groups(dirs).get("run_cfg", []), *_LAUNCHER_WORDS], n=1, cutoff=0.75)
+        hint = f"did you mean {near[0]}?" if near else "settings are typed KEY=VALUE, without dashes."
+        return ConfigError(f"`{key}` {_ON_COMMAND_LINE} is no option: {hint}")
+    if Path(word).suffix in _ROWS:
+        return ConfigError(f"`{word}` {_ON_COMMAND_LINE} is not a run file: type dataset_id_or_path={word}.")
+    names = [*groups(dirs).get("run_cfg", []), *_LAUNCHER_WORDS]
+    near = near or get_close_matches(Path(word).stem, names, n=1, cutoff=0.75)
     hint = f": did you mean {near[0]}?" if near else f"{belongs_before(word, before)}."
     return ConfigError(
         f"`{key}{equals}` {_ON_COMMAND_LINE} is not KEY=VALUE, a run file, or a known word{hint}"

@@ -305,6 +305,11 @@ def test_a_key_in_a_yaml_file_is_named_with_its_file(tmp_path):
         ("num_iterations=2", "is not a setting: one generation serves exactly one update."),
         ("--seed=3", "settings are typed KEY=VALUE, without dashes"),
         ("--api_key", "settings are typed KEY=VALUE, without dashes"),
+        ("--dry_run", "`--dry_run` on the command line is no option: did you mean --dry-run?"),
+        ("dry-run", "is not KEY=VALUE, a run file, or a known word: did you mean --dry-run?"),
+        ("--rehearsal", "did you mean --rehearse?"),
+        ("cfgs/run_cfg/teacher_sft.yam", "a known word: did you mean teacher_sft?"),
+        ("data/my.jsonl", "is not a run file: type dataset_id_or_path=data/my.jsonl."),
         ("=3", "`=` on the command line is not KEY=VALUE"),
         ("trainer_args.=3", "`trainer_args.=` on the command line is not KEY=VALUE"),
         *(
