@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ class Stage:
 
     def reads(self, name: str) -> bool:
         """Return whether a setting counts here, or with the name of a section any of its settings."""
-        return any(
-            f"{name}.".startswith(f"{known}.") or known.startswith(f"{name}.") for known in self.settings
-        )
+        return _reads(self.settings, name)
+
+
+@cache
+def _reads(settings: tuple[str, ...], name: str) -> bool:
+    """Return whether a setting, or one of a section, is among some; asked thousands of times at once."""
+    return any(f"{name}.".startswith(f"{known}.") or known.startswith(f"{name}.") for known in settings)

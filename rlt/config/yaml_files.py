@@ -6,6 +6,7 @@ Hydra names no file, or fails with a traceback, where a file is not what it expe
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,14 @@ def _read(path: Path) -> dict[Any, Any]:
 
 
 def raw_settings(path: Path) -> dict[Any, Any]:
-    """Return what a file says; ConfigError where it is not YAML of settings."""
+    """Return what a file says, not to be changed; ConfigError where it is not YAML of settings."""
+    state = path.stat()
+    return _parsed(path, (state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=256)
+def _parsed(path: Path, _: tuple[int, int]) -> dict[Any, Any]:
+    """Return what a file of a certain state says: a composition looks at each several times."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:

@@ -31,7 +31,10 @@ def renew(path: Path) -> Renewed | None:
 
     Comments are kept where they come before the first setting.
     """
-    content = raw_settings(path)
+    try:
+        content = raw_settings(path)
+    except OSError:
+        return None  # read_run_file says what is wrong
     stage = STAGES.get(stage_of_run_file(str(path), [CONFIG_DIR]) or "")
     names = {old: new_name(old) for old in old_names(content)}
     names |= {old: new for old, new in moved_in(stage).items() if old in flat(content)}

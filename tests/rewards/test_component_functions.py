@@ -120,7 +120,12 @@ def test_an_error_of_the_function_keeps_its_own_traceback(load):
     ("path", "said"),
     [
         ("no_such_rewards:f", "no_such_rewards cannot be imported (ModuleNotFoundError: No module named"),
-        ("broken_rewards:f", "broken_rewards cannot be imported (ZeroDivisionError: division by zero)"),
+        ("no_such_rewards:f", "put no_such_rewards.py beside train.py, or its folder into PYTHONPATH."),
+        (
+            "broken_rewards:f",
+            "imported (ZeroDivisionError: division by zero): correct that module.",
+        ),
+        ("some_rewards:brevty", "but some_rewards has no function brevty: did you mean brevity?"),
         ("some_rewards:missing", "names some_rewards:missing, but some_rewards has no function missing."),
         ("some_rewards:NUMBER", "some_rewards has no function NUMBER."),
         ("some_rewards:positional", "which takes (explanations), but lists are passed by keyword"),

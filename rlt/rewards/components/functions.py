@@ -17,6 +17,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from inspect import Parameter
 from numbers import Real
@@ -106,14 +107,18 @@ def _load(path: str) -> Callable[..., Any]:
         module = import_module(module_name)
     except Exception as error:
         # A user's module may fail in any way; the error beneath is kept as the cause.
+        top = module_name.partition(".")[0]
+        is_nowhere = isinstance(error, ModuleNotFoundError) and error.name == top
+        place = f"put {top}.py beside train.py, or its folder into PYTHONPATH"
         raise ConfigError(
             f"`reward.functions` names {path}, but {module_name} cannot be imported "
-            f"({type(error).__name__}: {error}): put {module_name.partition('.')[0]}.py beside train.py, or "
-            "its folder into PYTHONPATH."
+            f"({type(error).__name__}: {error}): {place if is_nowhere else 'correct that module'}."
         ) from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise ConfigError(f"`reward.functions` names {path}, but {module_name} has no function {name}.")
+        near = get_close_matches(name, [key for key, value in vars(module).items() if callable(value)], n=1)
+        hint = f": did you mean {near[0]}?" if near else "."
+        raise ConfigError(f"`reward.functions` names {path}, but {module_name} has no function {name}{hint}")
     return function
 
 
