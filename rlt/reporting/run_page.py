@@ -11,7 +11,7 @@ from typing import Any
 from rlt.io import Input, write_text
 from rlt.pages import render
 from rlt.rundir.run_json import RunJson
-from rlt.text import duration, redact
+from rlt.text import Rows, duration, redact
 
 NAME = "report.html"
 Facts = list[tuple[str, str]]
@@ -30,6 +30,7 @@ def write_run_page(run_dir: Path, run: RunJson, template: str, *, note: str = ""
         "again": _commands(run),
         "processes": run.get("processes"),
         "seed": run.get("seed"),
+        "times": _times(run),
         "inputs": facts([(role, _input(found)) for role, found in run.get("inputs", {}).items()]),
         "versions": _versions(run),
         "configuration": _configuration(run_dir / "config.yaml"),
@@ -50,6 +51,19 @@ def _head(run: RunJson, note: str) -> list[str]:
     if hours := run.get("gpu_hours"):
         pieces.append(f"{hours:.2f} GPU hours")
     return [*pieces, f"started {run.get('started')}"]
+
+
+def _times(run: RunJson) -> Rows:
+    """Return the seconds of each phase of a run with their share of its time; () where none is known.
+
+    A run that was continued has the phases of all of its starts, and the time of the last one.
+    """
+    spent = run.get("seconds_by_phase") or {}
+    whole = sum(spent.values())
+    if not whole:
+        return ()
+    share = [(name, duration(s, tenths=True), f"{100 * s / whole:.0f} %") for name, s in spent.items()]
+    return [("phase", "time", "share"), *share]
 
 
 def _commands(run: RunJson) -> str:

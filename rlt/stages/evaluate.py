@@ -67,6 +67,7 @@ from rlt.stages.sampling import (
     still_to_draw,
     units_of,
 )
+from rlt.surroundings.laps import Laps
 from rlt.tasks.extraction import ORDERS
 from rlt.tasks.math_grader import MathGrader
 from rlt.traces.journal import Journal, JournalRow
@@ -89,7 +90,7 @@ def run(config: Config) -> None:
     sources: dict[str, Source | None] = {task: task_input(config, task) for task in evaluate.tasks}
     report = partial(evaluation_report, config.evaluate)
     with run_directory(config, {"model": (name, revision), **sources}, card=None, report=report) as record:
-        accelerator = scoring_accelerator()
+        accelerator, laps = scoring_accelerator(), Laps("reading")
 
         # 1. Text: the student's prompts, and where its answers end.
         layout, context = read_layout(config)
@@ -122,25 +123,29 @@ def run(config: Config) -> None:
                 if row := journal.rows.get(sample.key):
                     hand_in(score, sample, row)
             if todo:
+                laps.enter("answering" if pool else "loading")
                 if pool:
                     drawn = from_servers(pool, sampling, config.seed, todo, context)
                 else:
                     generator = local_generator(config, layout.tokenizer, size, accelerator)
+                    laps.enter("answering")
                     drawn = in_process(generator, accelerator, sampling, config.seed, todo, context)
                 stop_ids = frozenset(sampling.stop_token_ids)
                 read = partial(read_sample, layout=layout, stop_ids=stop_ids, score=score)
                 at_once = pool.max_requests if pool else size
                 save(drawn, todo, journal, read, clock(journal, samples, at_once, score))
+            laps.enter("grading")  # what is left: most is graded while others are drawn
             verdicts = score.verdicts()
 
         # 5. Write.
+        laps.enter("writing")
         if is_main_process():
             graded = (sample_row(s, journal.rows[s.key], verdicts[s.key]) for s in samples)
             write_jsonl(output / "samples.jsonl", graded)
             whole = {**facts, **origins(config, facts, sources, pool)}
             numbers = write_numbers(config, sampling, input_label(described), whole)
             write_json(output / "manifest.json", whole)
-            record.update(results=numbers, skipped=num_skipped)
+            record.update(results=numbers, skipped=num_skipped, seconds_by_phase=laps.spent())
 
 
 def open_pool(config: Config, layout: StudentLayout) -> VLLMPool | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from helpers.collect_runs import killed_at
+from helpers.page_tags import parse
 from helpers.skythought_stand_in import stand_in
 from helpers.stage_runs import later_win, run_here, run_processes, succeed
 
@@ -120,6 +121,15 @@ def test_the_report_shows_answers_but_none_to_a_private_question(evaluated):
     assert all(text in page for text in texts["gsm8k"])
     assert not any(text in page for text in texts["gpqa_diamond"])
     assert page.count("<article") == K * (NUM_ROWS + 4)
+
+
+def test_the_report_says_how_long_each_phase_took(evaluated):
+    run = read_run(evaluated)
+    spent = run["seconds_by_phase"]
+    assert list(spent) == ["reading", "loading", "answering", "grading", "writing"]
+    assert 0 < sum(spent.values()) <= run["seconds"] + 0.05  # each is rounded
+    page = parse(evaluated / "report.html").text
+    assert all(phase in page.split("Time of the run")[1] for phase in spent)
 
 
 def test_the_manifest_names_everything(evaluated, tiny_student, gsm8k):
