@@ -150,7 +150,8 @@ def _json_row(number: int, line: bytes) -> SourceRow:
         return _object_row(number, json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object))
     except json.JSONDecodeError as error:
         if line.strip() in (b"{", b"["):  # one document over many lines
-            return SourceRow(number, fault=f"is {line.decode().strip()!r} alone, must be a whole JSON object")
+            sign = line.decode().strip()
+            return SourceRow(number, fault=f"not valid JSON: {sign!r} alone, must be an object in one line")
         reason = error.msg.removesuffix(" at")  # "Invalid control character at", to be followed by a place
         return SourceRow(number, fault=f"not valid JSON: {reason} at column {error.colno}")
     except UnicodeDecodeError as error:

@@ -35,11 +35,11 @@ def test_broken_jsonl_lines_carry_their_reason(tmp_path):
     assert found[5].startswith("not readable JSON: Exceeds the limit")
 
 
-def test_a_json_document_over_many_lines_is_not_jsonl(tmp_path):
+def test_json_objects_over_many_lines_are_not_jsonl(tmp_path):
     # before: "not valid JSON: Expecting property name enclosed in double quotes at column 1"
     path = tmp_path / "a.jsonl"
-    path.write_text('{\n "q": 1\n}\n')
-    assert faults(read_jsonl(path))[1] == "is '{' alone, must be a whole JSON object"
+    path.write_text('{\n "q": 1\n}\n{\n "q": 2\n}\n')
+    assert faults(read_jsonl(path))[1] == "not valid JSON: '{' alone, must be an object in one line"
     path.write_text('{"q": "two\nlines"}\n')  # before: "Invalid control character at at column 11"
     assert faults(read_jsonl(path))[1] == "not valid JSON: Invalid control character at column 11"
 

@@ -79,6 +79,19 @@ def test_none_is_no_number(load):
     assert math.isnan(second)
 
 
+def test_a_function_without_any_number_is_named(load, caplog):
+    # before: the run ended with "check the weights of student_model and of the policy"
+    rows = [row for row in ROWS if math.isnan(load("by_level").values([row])[0])]
+    caplog.clear()
+    load("by_level").values(rows)
+    assert (
+        f"some_rewards:by_level returned None or NaN for all {len(rows)} explanations: they get no reward"
+    ) in caplog.text
+    caplog.clear()
+    load("by_level").values(ROWS)
+    assert not caplog.text
+
+
 def test_without_rows_the_function_is_not_called(load):
     assert load("fails").values([]) == []
 

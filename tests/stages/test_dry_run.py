@@ -94,11 +94,10 @@ def test_columns_that_a_reward_function_reads_are_looked_for(tiny_teacher, rows,
     models = (f"student_model={tiny_teacher}", f"model_name_or_path={tiny_teacher}")
     own = "reward.functions=[{path: rewards_by_level:by_level, weight: 1}]"
     words = (*RL, *models, "max_prompt_length=256", "layout.student_prompt=Think.", own)
-    check(
-        *words, f"dataset_id_or_path={rows(*[{**ROW, 'question': f'2+{n}', 'level': n} for n in range(8)])}"
-    )
+    problems = [{**ROW, "question": f"2+{n}"} for n in range(8)]
+    check(*words, f"dataset_id_or_path={rows(*[{**row, 'level': 1} for row in problems])}")
     with pytest.raises(DataError, match="has the parameter `level`, which is no column of the dataset"):
-        check(*words, f"dataset_id_or_path={rows(*[{**ROW, 'question': f'2+{n}'} for n in range(8)])}")
+        check(*words, f"dataset_id_or_path={rows(*problems)}")
 
 
 def test_traces_without_the_prompt_are_found_before_scoring(rows, capsys):

@@ -15,6 +15,7 @@ A path is code that runs with the user's rights. It is in the resolved configura
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
@@ -27,6 +28,7 @@ from rlt.errors import ConfigError, DataError
 from rlt.records import Problem
 from rlt.rewards.components.component import Explained
 
+logger = logging.getLogger(__name__)
 _OURS: dict[str, Callable[[Explained], str | list[float]]] = {
     "questions": lambda row: row.problem.question,
     "solutions": lambda row: row.problem.solution,
@@ -92,7 +94,14 @@ class RewardFunction:
                     f"the reward function {self.path} must return numbers or None, got {value!r:.60} of the "
                     f"type {type(value).__name__}"
                 )
-        return [math.nan if value is None else float(value) for value in returned]
+        values = [math.nan if value is None else float(value) for value in returned]
+        if all(map(math.isnan, values)):  # not an error: other processes may have rows with a number
+            logger.warning(
+                "the reward function %s returned None or NaN for all %d explanations: they get no reward",
+                self.path,
+                num_rows,
+            )
+        return values
 
 
 def _columns(problem: Problem) -> dict[str, Any]:
