@@ -16,7 +16,6 @@ from rlt.config.compose import compose
 from rlt.config.explain import explain, help_page
 from rlt.config.files import is_here, reads
 from rlt.config.overrides import read
-from rlt.config.parser import Parser
 from rlt.config.resolve import resolve
 from rlt.config.save import to_yaml
 from rlt.config.schema import Config, stage_of
@@ -24,6 +23,7 @@ from rlt.config.typed import chosen_settings
 from rlt.config.validate import validate
 from rlt.data.own_layout import adopt_layouts
 from rlt.errors import ConfigError, Paused, RLTError
+from rlt.parser import Parser
 from rlt.rundir.stop_file import LAUNCHED_VARIABLE
 from rlt.surroundings.last_words import let_first_end
 from rlt.surroundings.place import settle

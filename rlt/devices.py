@@ -9,7 +9,6 @@ GPUs that torch cannot use are an error before anything computes on the CPU in t
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rlt.errors import ConfigError, first_line
+from rlt.parser import Parser
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 NVIDIA_SMI_TIMEOUT = 30.0
@@ -265,8 +265,8 @@ def gpu_env(names: Sequence[str]) -> dict[str, str]:
 
 def main(words: Sequence[str]) -> int:
     """Say what torch can use; return the exit code."""
-    argparse.ArgumentParser(prog="python -m rlt devices", description=__doc__).parse_args(words)
     try:
+        Parser(prog="python -m rlt devices", description=__doc__).parse_args(words)
         count = usable_gpus()
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")

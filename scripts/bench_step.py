@@ -150,8 +150,11 @@ def write_models(options: argparse.Namespace, folder: Path) -> None:
         tokenizer.save_pretrained(folder / name)
 
 
-def make_config(options: argparse.Namespace, folder: Path) -> Config:
-    """Return the released recipe on the models in `folder`; prompts are short beside the completions."""
+def make_config(options: argparse.Namespace, folder: Path, *words: str) -> Config:
+    """Return the released recipe, or what `words` make of it, on the models in `folder`.
+
+    Prompts are short beside the completions.
+    """
     steps = 2 * options.steps if options.server else options.steps
     return compose(
         [
@@ -170,6 +173,7 @@ def make_config(options: argparse.Namespace, folder: Path) -> Config:
             f"max_completion_length={options.tokens}",
             f"trainer.max_steps={steps + 1}",
             "trainer.save_steps=0",
+            *words,
         ]
     )
 

@@ -7,8 +7,8 @@ usage() {
 usage: scripts/claims.sh [NUMBER_OF_SEEDS (5)] [FOLDER (results/claims)] [PART …]
 
 Sets up .venv, then runs the claims of docs/claims.md in the background, two seeds at a time with one thread
-each. Parts: models rivals perfect ablations ranks cold_start transfer larger three_ways (default: all, in
-this order).
+each. Parts: models rivals ablations ranks cold_start transfer larger three_ways (default: all, in this
+order).
 What is finished is not repeated, so the same command continues after an interruption.
 TEXT
 }
@@ -23,7 +23,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 seeds="${1:-5}"
 output="${2:-results/claims}"
 parts=("${@:3}")
-((${#parts[@]})) || parts=(models rivals perfect ablations ranks cold_start transfer larger three_ways)
+((${#parts[@]})) || parts=(models rivals ablations ranks cold_start transfer larger three_ways)
 ./scripts/setup.sh
 mkdir -p "$output"
 export OMP_NUM_THREADS=1

@@ -57,8 +57,11 @@ def test_the_mix_of_lengths(monkeypatch):
     assert below == pytest.approx(above, rel=0.1)
 
 
-def test_bench_collect_finds_everything_it_imports():
-    assert "--in-flight" in run("bench_collect.py", "--help")
+@pytest.mark.parametrize(
+    ("script", "option"), [("bench_collect", "--in-flight"), ("bench_async", "--rounds")]
+)
+def test_a_benchmark_with_a_server_finds_everything_it_imports(script, option):
+    assert option in run(f"{script}.py", "--help")
 
 
 def test_bench_scorer_runs_without_a_gpu():

@@ -41,7 +41,8 @@ NEEDS = {
     "vLLM and a GPU": 3,
     "a GPU and eight minutes": 1,
     "Slurm": 2,
-    "its finished runs": 1,
+    "its finished runs": 2,
+    "the quickstart's models": 3,
 }
 """What commands need that is not here, with how many there are of each."""
 STAND_INS = {

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("errors", "io", "text"),
-    ("pages",),
+    ("pages", "parser"),
     ("records", "devices", "surroundings"),
     ("device_plan",),
     ("config",),

@@ -14,10 +14,10 @@ import sys
 from collections.abc import Sequence
 
 from rlt.config.overrides import CONFIG_DIR, groups
-from rlt.config.parser import Parser
 from rlt.config.stages import STAGES
 from rlt.config.tree import rows
 from rlt.config.yaml_files import stage_of_run_file
+from rlt.parser import Parser
 
 _ZSH = "autoload -U +X bashcompinit && bashcompinit\n"
 

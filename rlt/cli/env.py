@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import psutil
 
-from rlt.config.parser import Parser
 from rlt.devices import query_nvidia_smi
 from rlt.errors import RLTError, first_line
+from rlt.parser import Parser
 from rlt.rundir.run_record import code_version, library_versions
 from rlt.text import gib, redact
 

@@ -275,7 +275,7 @@ CONDITIONS: tuple[OnlyWith, ...] = (
             *("generation.dtype", "generation.host", "generation.base_port", "generation.server_args"),
             *("generation.startup_timeout", "generation.silence_timeout", "generation.max_restarts"),
             *("generation.weight_sync", "generation.sync_dir", "generation.sync_timeout"),
-            *("generation.overlap", "generation.api"),
+            *("generation.overlap", "generation.max_staleness", "generation.api"),
             *("collect.requests_per_server", "evaluate.requests_per_server"),
         ),
         _BACKEND,

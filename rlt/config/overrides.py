@@ -33,6 +33,9 @@ _LAUNCHER_WORDS = {
     "offload": "rests weights and optimizer in host memory",
     "zero1": "shards the optimizer only",
 }
+_OPTIONS = ("--dry-run", "--rehearse", "--help", "--explain", "--config-dir")
+_ROWS = (".json", ".jsonl", ".csv", ".parquet")
+"""Suffixes of data, which is not typed alone."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,14 @@ def _is_known(bare: str, dirs: Sequence[Path]) -> bool:
 def _no_word(word: str, before: str | None, dirs: Sequence[Path]) -> ConfigError:
     """Return the error for a word that is neither KEY=VALUE nor anything else that is known."""
     key, equals, _ = word.partition("=")
+    near = get_close_matches(key, _OPTIONS, n=1, cutoff=0.75)
     if key.startswith("--"):
-        return ConfigError(
-            f"`{key}` {_ON_COMMAND_LINE} is no option: settings are typed KEY=VALUE, without dashes."
-        )
-    near = get_close_matches(word, [*groups(dirs).get("run_cfg", []), *_LAUNCHER_WORDS], n=1, cutoff=0.75)
+        hint = f"did you mean {near[0]}?" if near else "settings are typed KEY=VALUE, without dashes."
+        return ConfigError(f"`{key}` {_ON_COMMAND_LINE} is no option: {hint}")
+    if Path(word).suffix in _ROWS:
+        return ConfigError(f"`{word}` {_ON_COMMAND_LINE} is not a run file: type dataset_id_or_path={word}.")
+    names = [*groups(dirs).get("run_cfg", []), *_LAUNCHER_WORDS]
+    near = near or get_close_matches(Path(word).stem, names, n=1, cutoff=0.75)
     hint = f": did you mean {near[0]}?" if near else f"{belongs_before(word, before)}."
     return ConfigError(
         f"`{key}{equals}` {_ON_COMMAND_LINE} is not KEY=VALUE, a run file, or a known word{hint}"
@@ -160,15 +166,23 @@ def unknown_run_file(value: str, dirs: Sequence[Path]) -> ConfigError:
     """Return the error for a run file that does not exist, with those that do."""
     if instead := OTHER_FILES["run_cfg"].get(Path(value).stem):
         return ConfigError(f"run_cfg={value} is a file of the original release: it is {instead}.")
-    names = ", ".join(groups(dirs).get("run_cfg", []))
-    return ConfigError(f"run_cfg={value} does not exist; there are: {names} (--config-dir DIR adds yours).")
+    return ConfigError(
+        f"run_cfg={value} does not exist{_meant(Path(value).stem, groups(dirs).get('run_cfg', []))} "
+        "(--config-dir DIR adds yours)."
+    )
 
 
 def unknown_option(group: str, name: str, known: Sequence[str]) -> ConfigError:
     """Return the error for a file of a group that does not exist, with those that do."""
     if instead := OTHER_FILES.get(group, {}).get(name):
         return ConfigError(f"{group}={name} is a file of the original release: it is {instead}.")
-    return ConfigError(f"{group}={name} does not exist; there are: {', '.join(known)}.")
+    return ConfigError(f"{group}={name} does not exist{_meant(name, known)}.")
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    """Return the end of a sentence about a name that is not known: the nearest one, or all of them."""
+    near = get_close_matches(name, known, n=1, cutoff=0.75)
+    return f": did you mean {near[0]}?" if near else f"; there are: {', '.join(known)}"
 
 
 def _override(key: str, equals: str, value: str, dirs: Sequence[Path]) -> str:

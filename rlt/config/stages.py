@@ -74,6 +74,7 @@ _ON_POLICY = (
     "trainer.mask_truncated",
     *("generation.weight_sync", "generation.sync_dir", "generation.sync_timeout"),
     *("generation.max_restarts", "generation.drift_limit", "generation.overlap"),
+    "generation.max_staleness",
     *("monitors.max_length_ratio", "monitors.min_length_ratio", "monitors.baseline_steps"),
     "monitors.max_truncated",
 )

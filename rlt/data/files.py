@@ -149,7 +149,11 @@ def _json_row(number: int, line: bytes) -> SourceRow:
     try:
         return _object_row(number, json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object))
     except json.JSONDecodeError as error:
-        return SourceRow(number, fault=f"not valid JSON: {error.msg} at column {error.colno}")
+        if line.strip() in (b"{", b"["):  # one document over many lines
+            sign = line.decode().strip()
+            return SourceRow(number, fault=f"not valid JSON: {sign!r} alone, must be an object in one line")
+        reason = error.msg.removesuffix(" at")  # "Invalid control character at", to be followed by a place
+        return SourceRow(number, fault=f"not valid JSON: {reason} at column {error.colno}")
     except UnicodeDecodeError as error:
         return SourceRow(number, fault=f"not UTF-8 text: {error.reason} at byte {error.start + 1}")
     except ValueError as error:  # a number of too many digits
@@ -196,6 +200,8 @@ def _check_header(path: Path, header: list[str]) -> None:
         raise DataError(f"{path} is {_not_utf8(bad[0], ' in its header line')}")
     if doubled := sorted({name for name in header if header.count(name) > 1}):
         raise DataError(f"{path} has the column {doubled[0]!r} twice in its header line, must be once")
+    if len(header) == 1 and (sign := next((sign for sign in ";\t|" if sign in header[0]), None)):
+        raise DataError(f"{path} separates the names in its header line by {sign!r}, must be by commas")
 
 
 def _csv_row(number: int, header: list[str], cells: list[str]) -> SourceRow:

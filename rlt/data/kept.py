@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from rlt.config.schema import DataSettings
@@ -56,7 +56,7 @@ class _Fault:
     what: str
     remedy: str
     skip: str
-    """The setting that leaves such rows out."""
+    """The setting that skips such rows."""
 
 
 _BAD = _Fault("bad", "correct it", "data.on_bad_row=skip")
@@ -107,9 +107,13 @@ class KeptRows(Generic[T]):
         """Return what `make` makes of each row; data.on_bad_row says what becomes of those it refuses."""
         return self._convert(make, _BAD, data.on_bad_row == "error", watch)
 
-    def fit(self, make: Callable[[T], U], data: DataSettings) -> KeptRows[U]:
-        """Return the same where `make` refuses rows that are too long, under data.on_long_row."""
-        return self._convert(make, _LONG, data.on_long_row == "error", iter)
+    def fit(self, make: Callable[[T], U], data: DataSettings, longest: str) -> KeptRows[U]:
+        """Return the same where `make` refuses rows that are too long, under data.on_long_row.
+
+        `longest` says how long the longest one is, for the message: what the limit has to become.
+        """
+        fault = replace(_LONG, remedy=f"{_LONG.remedy} (the longest has {longest})")
+        return self._convert(make, fault, data.on_long_row == "error", iter)
 
     def _convert(self, make: Callable[[T], U], fault: _Fault, stop: bool, watch: Watch) -> KeptRows[U]:
         made: dict[int, U] = {}
@@ -120,7 +124,7 @@ class KeptRows(Generic[T]):
             except DataError as error:
                 refused.append(self.refused(number, str(error)))
         if refused and stop:
-            skip = f", or leave such rows out with {fault.skip}" if made else ""  # else no row would be left
+            skip = f", or skip such rows with {fault.skip}" if made else ""  # else no row would be left
             raise DataError(f"{self._first(refused, fault)}; {fault.remedy}{skip}")
         if not made:
             raise DataError(f"no row is left: {self._first(refused, fault)}; {fault.remedy}")

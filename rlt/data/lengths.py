@@ -101,8 +101,10 @@ def fit_lengths(
     For data.on_long_row=truncate, `shorten(item, excess)` returns an item that is `excess` tokens shorter, or
     None where too little would be left of it; such a row is dropped.
     """
-    for rule in rules:
-        logger.info("%s", summarize_lengths(rule, rows.values))
+    reports = [summarize_lengths(rule, rows.values) for rule in rules]
+    for report in reports:
+        logger.info("%s", report)
+    longest = " and ".join(f"{report.max} {report.what}" for report in reports if report.num_over)
 
     def fit(item: T) -> T:
         excess = [rule.measure(item) - rule.limit for rule in rules]
@@ -115,7 +117,7 @@ def fit_lengths(
         rule = next(rule for rule, over in zip(rules, excess, strict=True) if over > 0)
         raise DataError(f"{rule.measure(item)} {rule.what} where {rule.setting} allows {rule.limit}")
 
-    return rows.fit(fit, data)
+    return rows.fit(fit, data, longest)
 
 
 def keep_shortest(rows: KeptRows[T], measure: Callable[[T], int], data: DataSettings) -> KeptRows[T]:

@@ -213,9 +213,8 @@ class _Adoption:
             why += f" ({owner.layout.note})" if owner.layout.note else ""
         text = self._text(setting) if self._is_here(setting) else None
         what = f"{setting}={_begin(value)}" + ("" if text is None else f", sha256 {digest(text):.12s}")
-        self.say(
-            "%s, so %s under %s", why, "the run continues" if owner.is_checkpoint else "it is asked", what
-        )
+        how = "the run continues with" if owner.is_checkpoint else "this run prompts it with"
+        self.say("%s, so %s %s", why, how, what)
 
     def _where(self, setting: str) -> str | None:
         """Return where the user typed a prompt, None where he did not."""

@@ -76,7 +76,7 @@ def read_rows(
         _check_hub(source, revision)
         table = _read_dataset(source, partial(_load, source, split, config_name, revision))
     if not table.rows:
-        raise DataError(f"{source} holds no rows")
+        raise DataError(f"{source} holds no rows: give at least one, with a question and a solution")
     return table
 
 

@@ -14,16 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlt.config.original.prompt import COMMIT, REPOSITORY
-from rlt.config.parser import Parser
 from rlt.differences.compare import differences, prompt_of, unlike_release
 from rlt.differences.text import COLUMNS, markdown, text
 from rlt.errors import ConfigError
+from rlt.parser import Parser
 from rlt.surroundings.leaving import run_command
 
 
 def main(words: Sequence[str]) -> int:
     """Print the rows; return the exit code."""
-    parser = Parser(prog="python -m rlt.differences", description=__doc__)
+    parser = Parser(prog="python -m rlt differences", description=__doc__)
     parser.add_argument("--against", type=Path, metavar="DIR", help="compare with a checkout of SakanaAI/RLT")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON: a list, one object a row")

@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlt.config.parser import Parser
 from rlt.errors import DataError
 from rlt.evaluation.comparison_page import html_page, markdown_page
 from rlt.evaluation.paired import Paired, compare
 from rlt.evaluation.runs import VERDICTS, Model, differences_of_protocol, read_models
+from rlt.parser import Parser
 from rlt.surroundings.leaving import run_command
 
 _FEWEST = 2

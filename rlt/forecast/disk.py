@@ -59,18 +59,17 @@ def check_disk(config: Config, needs: DiskNeeds) -> str:
     """
     directory = Path(config.output_dir)
     room = shutil.disk_usage(_existing(directory)).free + _size_of_checkpoints(directory)
-    what = (
-        f"up to {gib(needs.total)} GiB: {needs.num_checkpoints} checkpoints of {gib(needs.checkpoint)} GiB "
-        f"and {gib(needs.model)} GiB of final weights"
-    )
+    count = needs.num_checkpoints
+    of_each = f"{count} checkpoint{'s' * (count > 1)} of {gib(needs.checkpoint)} GiB and "
+    what = f"up to {gib(needs.total)} GiB: {of_each if count else ''}{gib(needs.model)} GiB of final weights"
     if needs.total <= room:
         return f"disk: {what}; {gib(room)} GiB are free"
     fit = (room - needs.model) // needs.checkpoint - 1 if needs.checkpoint else 0
-    fewer = f"keep fewer with trainer.save_total_limit={fit}, " if fit >= 1 else ""
-    none = "save none with trainer.save_steps=0, " if needs.checkpoint and needs.model <= room else ""
+    fewer = [f"keep fewer with trainer.save_total_limit={fit}"] if fit >= 1 else []
+    none = ["save none with trainer.save_steps=0"] if count and needs.model <= room else []
     raise ConfigError(
         f"`output_dir={config.output_dir}` has {gib(room)} GiB of room, but the run writes {what}; "
-        f"{fewer}{none}or take another output_dir."
+        f"{', or '.join([*fewer, *none, 'take another output_dir'])}."
     )
 
 

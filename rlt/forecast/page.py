@@ -10,7 +10,7 @@ from rlt.forecast.forecast import Forecast
 from rlt.forecast.hardware import USABLE_SHARE
 from rlt.forecast.remedies import Remedy, remedies
 from rlt.forecast.server_memory import ServerMemory
-from rlt.forecast.step_time import Lengths
+from rlt.forecast.step_time import AHEAD, Lengths
 from rlt.forecast.training_memory import Parts, attention_on_gpu
 from rlt.models.size import ModelSize
 from rlt.text import GIB, duration, gib
@@ -128,7 +128,8 @@ def _times(forecast: Forecast) -> Iterator[str]:
         yield f"  {name:<{_NAME}} {_tenths(seconds):>9} {_tenths(bound):>9}"
     if hidden := forecast.times.hidden(forecast.assumed):
         scoring, meanwhile = map(_tenths, hidden)
-        yield f"  of {scoring} of scoring {meanwhile} pass while servers write (assumed lengths)"
+        what = "scoring and update" if AHEAD in assumed else "scoring"
+        yield f"  of {scoring} of {what} {meanwhile} pass while servers write (assumed lengths)"
     yield from _run(forecast)
     yield f"assumed: {_assumption(forecast.assumed)}; at most: every row at its limit"
 

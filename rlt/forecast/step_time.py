@@ -12,6 +12,9 @@ turn's end and long ones after it.
 Under ZeRO-3 rows are scored in units (rlt/trainers/reading.py), and the last one waits for the longest row.
 The transformers back end writes and scores on the same GPUs, one after the other. Under offload
 scoring waits too, since each unit would bring the weights from the host.
+With generation.max_staleness=1 (rlt/trainers/generating.py) the servers write the next step's completions
+while the training GPUs score what is left of this step's and update. The longer of the two is the step, since
+what of the next step has come by then is scored early. Servers wait while they are given weights.
 """
 
 from __future__ import annotations
@@ -81,6 +84,9 @@ def longest_lengths(config: Config) -> Lengths:
 
 BOTH = "generation and scoring"
 """What the phase is called in which completions are scored while others are written."""
+AHEAD = "generation beside all else"
+"""What the phase is called in which a step's completions are scored and learnt from while the next ones are
+written."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,9 @@ class StepTimes:
         if not stage_of(self.config).is_rl:
             return {"update": self._update(tokens)}
         generation, scoring = self._generation(lengths), self._scoring(tokens)
+        if self._is_ahead:
+            phases = {AHEAD: max(generation, self._learning(tokens)), "weights to servers": self._sync()}
+            return {name: seconds for name, seconds in phases.items() if seconds}
         if self._overlaps:
             phases = {BOTH: generation + self._rest(lengths)}
         else:
@@ -128,9 +137,15 @@ class StepTimes:
         return {name: seconds for name, seconds in phases.items() if seconds}
 
     def hidden(self, lengths: Lengths) -> tuple[float, float] | None:
-        """Return the seconds of all scoring, and those that pass while servers write; None where none can."""
-        if not stage_of(self.config).is_rl or not self._overlaps:
+        """Return the seconds of all scoring, and those that pass while servers write; None where none can.
+
+        A step ahead, those of scoring and update.
+        """
+        if not stage_of(self.config).is_rl or not (self._overlaps or self._is_ahead):
             return None
+        if self._is_ahead:
+            learning = self._learning(lengths.prompt + lengths.completion)
+            return learning, min(learning, self._generation(lengths))
         scoring = sum(self._scoring(lengths.prompt + lengths.completion).values())
         return scoring, max(0.0, scoring - self._rest(lengths))
 
@@ -140,6 +155,16 @@ class StepTimes:
         generation = self.config.generation
         one_by_one = generation.backend == "vllm" and self.plan.strategy != "offload"
         return one_by_one and self.server is not None and generation.overlap
+
+    @property
+    def _is_ahead(self) -> bool:
+        """Whether the next step's completions are written while this one is learnt from."""
+        generation = self.config.generation
+        return generation.backend == "vllm" and self.server is not None and bool(generation.max_staleness)
+
+    def _learning(self, tokens: int) -> float:
+        """Return the time of all that training GPUs do in a step."""
+        return sum(self._scoring(tokens).values()) + self._update(tokens)
 
     # ---- training -----------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from rlt.generation.vllm_worker import EXTENSION, RELOAD
 from rlt.generation.weight_sync import check_names
 
 MAX_SHARD_BYTES = 2 * 2**30
+INDEX = "model.safetensors.index.json"
 
 
 class CheckpointSync:
@@ -38,14 +39,16 @@ class CheckpointSync:
         self._directory = directory.resolve()
         self._timeout = timeout
         self._max_shard_bytes = max_shard_bytes
-        self._version = 0
+        self._number = 0
+        self.version: Path | None = None
+        """The folder of the weights that the servers hold."""
         self._names: set[str] | None = None
 
     def push(self, weights: Iterator[tuple[str, Tensor]]) -> None:
         """Write a new version, let every server load it, and delete the version before."""
         limit = TimeLimit("a weight sync", self._timeout, "generation.sync_timeout")
-        self._version += 1
-        folder = self._directory / f"weights-{self._version:06d}-{uuid.uuid4().hex[:8]}"
+        self._number += 1
+        folder = self._directory / f"weights-{self._number:06d}-{uuid.uuid4().hex[:8]}"
         try:
             names = write_checkpoint(weights, folder, self._max_shard_bytes)
         except (OSError, SafetensorError) as error:
@@ -68,6 +71,7 @@ class CheckpointSync:
             lambda server: server.post("/collective_rpc", body, timeout=timeout, what=what),
         )
         self._pool.reset_prefix_cache()
+        self.version = folder
         remove_versions(self._directory, keep=folder)
 
     def reconnect(self) -> None:
@@ -75,6 +79,7 @@ class CheckpointSync:
 
     def close(self) -> None:
         """Delete the last version, which the servers have read, and the folder if nothing else is in it."""
+        self.version = None
         remove_versions(self._directory)
         with suppress(OSError):
             self._directory.rmdir()
@@ -114,7 +119,15 @@ def write_checkpoint(weights: Iterator[tuple[str, Tensor]], folder: Path, max_sh
         (partial / f"{number}.safetensors").rename(partial / file_name)
         weight_map |= dict.fromkeys(shard_names, file_name)
     index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
-    (partial / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+    (partial / INDEX).write_text(json.dumps(index, indent=1))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return set(weight_map)
+
+
+def read_checkpoint(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors that `write_checkpoint` has written, in their order."""
+    shard_of = json.loads((folder / INDEX).read_text())["weight_map"]
+    for name, shard in shard_of.items():
+        with safe_open(folder / shard, framework="pt") as tensors:
+            yield name, tensors.get_tensor(name)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
@@ -37,6 +38,9 @@ class NCCLSync:
     processes), then sent (a collective with the servers). Interleaved, the two could block each other.
     `timeout` is the number of seconds that one push may take, the gathering and the connecting with it.
     """
+
+    version: Path | None = None
+    """No files: weights of which the policy is gone cannot be sent again."""
 
     def __init__(
         self,

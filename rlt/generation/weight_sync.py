@@ -9,6 +9,7 @@ choose_sync.py chooses.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
@@ -18,6 +19,11 @@ from rlt.errors import GenerationError
 
 class WeightSync(Protocol):
     """A way for new weights to reach the servers."""
+
+    @property
+    def version(self) -> Path | None:
+        """The folder of the weights that the servers hold; None before the first push, or without files."""
+        ...
 
     def push(self, weights: Iterator[tuple[str, Tensor]]) -> None:
         """Make every server generate with these weights. Runs through the whole iterator.

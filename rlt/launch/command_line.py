@@ -38,9 +38,10 @@ KEY=VALUE   any setting; `python train.py --help` lists them
 --rehearse  run the same configuration with tiny random models of the same families, two steps through
             every phase, on what this machine has (a CPU, one GPU), in OUTPUT_DIR/rehearsal
 --num_machines N --machine_rank K --main_process_ip HOST [--main_process_port 29500]
-            train on N machines, each with as many GPUs or processes: the same command on all of them, but for
-            K, which counts from 0. HOST is machine 0, reached at this port and the next one. All machines
-            share the file system of OUTPUT_DIR; servers are started apart (generation.servers)
+            train on N machines, each with the same number of GPUs or processes: the same command on all of
+            them, except for K, which counts from 0. HOST is machine 0, reached at this port and the next
+            one. All machines share the file system of OUTPUT_DIR; servers are started apart
+            (generation.servers)
 
 Logs go to OUTPUT_DIR/logs. CUDA_VISIBLE_DEVICES decides which GPUs are visible.
 """

@@ -32,6 +32,7 @@ from rlt.launch.server import ServerProcess, plan_servers, start_servers, wait_f
 from rlt.launch.signals import Stopped, stop_on_signals
 from rlt.models.load import DTYPES, load_context
 from rlt.models.scaled_head import model_folder, write_scaled_copy
+from rlt.parser import Parser
 from rlt.surroundings.place import settle
 from rlt.surroundings.world import forget_processes
 
@@ -63,8 +64,8 @@ def main(argv: Sequence[str]) -> int:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return what the user typed."""
     ours = list(itertools.takewhile(lambda word: word != "--", argv))
-    parser = argparse.ArgumentParser(
-        "python -m rlt.launch.student_server",
+    parser = Parser(
+        prog="python -m rlt student-server",
         description="Serve a frozen student for the reward, until Ctrl-C.",
         epilog="What follows a lone -- goes to vLLM as it is.",
     )
@@ -87,9 +88,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
     return value
 
 

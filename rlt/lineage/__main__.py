@@ -10,20 +10,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlt.config.parser import Parser
 from rlt.errors import DataError
 from rlt.io import describe_input
 from rlt.lineage.chain import history
 from rlt.lineage.runs import Run, Runs
 from rlt.lineage.text import history_text, trace_text
 from rlt.lineage.trace import find_traces, trace_lineage, with_index
+from rlt.parser import Parser
 from rlt.surroundings.leaving import run_command
 
 
 def main(words: Sequence[str]) -> int:
     """Print what is asked for; return the exit code."""
     parser = Parser(
-        prog="python -m rlt.lineage",
+        prog="python -m rlt lineage",
         description="Where a trace or a model comes from, and what was made of it.",
     )
     parser.add_argument(

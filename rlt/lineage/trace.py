@@ -24,7 +24,10 @@ def find_traces(problem: str, sample_index: int | None, runs: Runs) -> list[list
     rows = [row for run in runs.all for row in rows_of(run, problem)]
     ids = sorted({row.values["problem_id"] for row in rows})
     if not ids:
-        raise DataError(f"no run under {runs.where} holds an explanation of problem {problem}")
+        raise DataError(
+            f"no run under {runs.where} holds an explanation of problem {problem}: give a problem_id of "
+            "traces there, or a path that exists"
+        )
     if len(ids) > 1:
         raise DataError(
             f"{problem} begins the ids of {len(ids)} problems ({ids[0]}, {ids[1]}, …): give more of it"

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlt.config.original.run_file import read_run_file
-from rlt.config.parser import Parser
 from rlt.errors import ConfigError
 from rlt.io import write_text
 from rlt.migrate.own import Renewed, renew
 from rlt.migrate.translate import Migrated, run_folder, translate
 from rlt.migrate.write import command, not_written, parts, tried, wrapped
+from rlt.parser import Parser
 from rlt.surroundings.leaving import run_command
 
 _COLUMNS = 80
@@ -25,7 +25,7 @@ _COLUMNS = 80
 
 def main(words: Sequence[str]) -> int:
     """Write the file, and say what became of its settings; return the exit code."""
-    parser = Parser(prog="python -m rlt.migrate", description=__doc__)
+    parser = Parser(prog="python -m rlt migrate", description=__doc__)
     parser.add_argument("file", type=Path, metavar="FILE.yaml", help="a run file of the original release")
     parser.add_argument(
         "out",

@@ -35,7 +35,7 @@ def tiny_of(name: str, *, revision: str | None = None, trust: bool = False) -> P
         with torch.no_grad():
             tiny(input_ids=torch.arange(_LENGTHS[0]).unsqueeze(0))
     except Exception as error:  # a family's own code, with sizes that it was not written for
-        logger.info("the family of %s is looked at once its weights are loaded: %s", name, first_line(error))
+        logger.info("the family of %s is checked when its weights load, not now: %s", name, first_line(error))
         return None
     return tiny
 

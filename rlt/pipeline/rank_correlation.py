@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import StatisticsError, correlation, fmean
 
-from rlt.config.parser import Parser
 from rlt.errors import DataError
 from rlt.io import write_text
+from rlt.parser import Parser
 from rlt.pipeline.run import NAME
 from rlt.surroundings.leaving import run_command
 from rlt.text import markdown

@@ -8,7 +8,6 @@ A seed that has a result is not run again, so an interrupted claim continues whe
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import sys
@@ -18,9 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
-from rlt.errors import RLTError
+from rlt.errors import ConfigError, RLTError
 from rlt.evaluation.intervals import Interval, mean_interval, paired_interval
 from rlt.io import write_json, write_text
+from rlt.parser import Parser
 from rlt.quickstart.report import RESULT, Change, change_cells, percent, percent_interval
 from rlt.quickstart.stages import interrupt_on_sigterm, run_to_end
 from rlt.quickstart.students import AFTER, Students
@@ -137,13 +137,13 @@ def claim_text(results: Sequence[SeedResult]) -> str:
 
 def main(words: Sequence[str]) -> int:
     """Run the claim as the command line says; return 0 only if every seed shows the improvement."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rlt claim", description="The quickstart over several seeds."
-    )
+    parser = Parser(prog="python -m rlt claim", description="The quickstart over several seeds.")
     parser.add_argument("--output", type=Path, default=Path("results/claim"), help="folder of the runs")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0 on")
     parser.add_argument("--backend", choices=("auto", "vllm", "transformers"), default="auto")
     typed = parser.parse_args(words)
+    if typed.seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1 (the number of seeds, from 0 on), got {typed.seeds}.")
     setup_logging()
     interrupt_on_sigterm()
     results, failed = run_claim(typed.output, range(typed.seeds), ["--backend", typed.backend])

@@ -83,20 +83,6 @@ TABLES = (
         RL.name,
     ),
     Table(
-        "perfect",
-        "Bounds: explanations without an error",
-        (
-            Row(
-                "right short searches, as of a perfect solver",
-                "perfect/answers_short",
-                "perfect/reward_short",
-            ),
-            Row("right searches, as of a perfect teacher", "perfect/answers_search", "perfect/reward_search"),
-            RL,
-        ),
-        RL.name,
-    ),
-    Table(
         "ablations",
         "Ablations of the reward",
         (
@@ -286,7 +272,8 @@ def _accuracy_cell(shares: Sequence[float]) -> str:
     if len(shares) < 2:
         return percent(shares[0]) if shares else ""
     interval: Interval = mean_interval(shares)
-    return f"{percent(interval.mean)} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    low, high = max(0.0, interval.low), min(1.0, interval.high)  # Student's t knows no bounds
+    return f"{percent(interval.mean)} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def write_tables(output: Path) -> str:

@@ -9,7 +9,6 @@ answers), `quickstart.md`, `.json` and `.png`.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
@@ -27,6 +26,7 @@ from rlt.errors import ConfigError
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import tag_style
 from rlt.io import write_json, write_text
+from rlt.parser import Parser
 from rlt.quickstart.base_model import BaseSettings, Corpus, make_base
 from rlt.quickstart.plot import write_plot
 from rlt.quickstart.report import (
@@ -182,9 +182,7 @@ def make_student(directory: Path, options: Options) -> None:
 
 def main(words: Sequence[str], base: BaseSettings = BASE) -> int:
     """Run the quickstart as the command line says; return 0 only if it shows an improvement."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rlt quickstart", description="Teacher and students on tiny models."
-    )
+    parser = Parser(prog="python -m rlt quickstart", description="Teacher and students on tiny models.")
     parser.add_argument("--output", type=Path, default=Path("results/quickstart"), help="folder of the runs")
     parser.add_argument("--seed", type=int, default=0, help="seed of world, models and sampling")
     parser.add_argument("--backend", choices=("auto", "vllm", "transformers"), default="auto")

@@ -149,7 +149,8 @@ def example(by_step: Mapping[int, list[Row]]) -> str:
     for when, rows in (("before RL", before), ("after RL", after)):
         row = next(row for row in rows if row["problem_id"] == chosen and row["sample_index"] == 0)
         if not parts:
-            parts.append(f"question: {row['question']}   solution: {row['solution']}")
+            rule = "(from left to right, last digit only)"
+            parts.append(f"question: {row['question']}   solution: {row['solution']}   {rule}")
         scores = "  ".join(f"{name} {MEASURES[name](row):+.3f}" for name in ("reward", "r_SS", "r_KL"))
         parts.append(f"{when}   ({scores})")
         parts += [f"    {line}" for line in printable(row["explanation"].strip()).split("\n")]

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from rlt.config.parser import Parser
 from rlt.errors import ModelError
+from rlt.parser import Parser
 from rlt.surroundings.leaving import run_command
 
 END, PADDING = "<|im_end|>", "<|endoftext|>"

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlt.config.checkpoints import last_whole
-from rlt.config.parser import Parser
 from rlt.errors import ConfigError, Paused, RLTError
 from rlt.launch.command import PROJECT
+from rlt.parser import Parser
 from rlt.quickstart.stages import Backend, choose_backend, interrupt_on_sigterm, run_to_end
 from rlt.real_model.calls import Call, note_load, recorded_call
 from rlt.real_model.fetch import fetch_model

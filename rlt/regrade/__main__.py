@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlt.config.parser import Parser
 from rlt.errors import DataError
 from rlt.formats.tags import TAG_NAMES, tag_style
+from rlt.parser import Parser
 from rlt.regrade.read import read_samples
 from rlt.regrade.write import Grading, write_evaluation
 from rlt.surroundings.leaving import run_command

@@ -40,9 +40,14 @@ class OutsideParts:
     """Servers of the student that answers."""
 
 
+def load_functions(config: Config) -> list[tuple[RewardFunction, float]]:
+    """Import the user's functions; return them with their weights."""
+    return [(RewardFunction(f.path), f.weight) for f in config.reward.functions if f.weight]
+
+
 def load_outside_parts(config: Config, *, is_main: bool) -> OutsideParts:
     """Import the user's functions, and on the main process see that the student's servers answer."""
-    functions = [(RewardFunction(f.path), f.weight) for f in config.reward.functions if f.weight]
+    functions = load_functions(config)
     answers = config.reward.answers
     pool = None
     if answers.weight and answers.servers:
@@ -53,9 +58,9 @@ def load_outside_parts(config: Config, *, is_main: bool) -> OutsideParts:
     return OutsideParts(functions, pool)
 
 
-def check_columns(outside: OutsideParts, problems: Sequence[Problem]) -> None:
+def check_columns(functions: Sequence[tuple[RewardFunction, float]], problems: Sequence[Problem]) -> None:
     """Raise DataError for a column that a function reads and no problem has."""
-    for function, _ in outside.functions:
+    for function, _ in functions:
         function.check_columns(problems)
 
 

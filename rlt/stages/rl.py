@@ -47,7 +47,7 @@ from rlt.trainers.recompute import recompute_above
 from rlt.trainers.reference import require_reference
 from rlt.trainers.rl import RLTrainer
 from rlt.trainers.rl_parts import RLData, RLParts, RLSettings
-from rlt.trainers.server_engine import Restarts, ServerEngine
+from rlt.trainers.server_engine import PolicyWeights, Restarts, ServerEngine
 
 logger = logging.getLogger(__name__)
 SHOW_SAMPLE_EVERY = 10
@@ -159,7 +159,10 @@ def make_engine(trainer: RLTrainer[Any], *, pool: VLLMPool | None, config: Confi
         timeout=config.generation.sync_timeout,
     )
     return ServerEngine(
-        lambda: names(model_weights(trainer.policy)),
+        PolicyWeights(
+            gather=lambda: names(model_weights(trainer.policy)),
+            updates=lambda: trainer.state.global_step,
+        ),
         trainer.accelerator,
         generator=pool,
         sync=sync,
@@ -193,6 +196,7 @@ def rl_settings(config: Config) -> RLSettings:
         joined_tokens=joined_tokens(tokens_with_gradients(config)),
         rows_per_pass=rows_per_pass(config),
         come_one_by_one=config.generation.backend == "vllm",
+        max_staleness=config.generation.max_staleness * (config.generation.backend == "vllm"),
         eval_num_generations=config.evaluation.num_generations,
         monitors=config.monitors,
     )
@@ -243,6 +247,7 @@ def train_and_save(
         trainer.monitors.load(checkpoint)
         for moving in trainer.moving_models:
             moving.load(checkpoint)
+        trainer.load_written_ahead(checkpoint)
     try:
         train(trainer, checkpoint)
     finally:

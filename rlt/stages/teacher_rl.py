@@ -32,6 +32,7 @@ from rlt.stages.components import (
     OutsideParts,
     answer_room,
     check_columns,
+    load_functions,
     load_outside_parts,
     with_components,
 )
@@ -83,7 +84,7 @@ def run(config: Config) -> None:
         num_skipped = write_skipped(config, text.train_rows, text.eval_rows)
         places = places_of(text.train_rows, checkpoint, record)
         data = rl_data(text.train_rows, text.eval_rows, config, places)
-        check_columns(outside, [item.problem for item in (*data.train, *data.held_out)])
+        check_columns(outside.functions, [item.problem for item in (*data.train, *data.held_out)])
         await_servers(pool, config)
         check = StudentCheck([p.problem for p in data.train], config.max_completion_length, record)
         if config.reward.placement == "server" and config.reward.verify_server and is_main_process():
@@ -154,6 +155,7 @@ def check_contexts(config: Config, teacher: TeacherLayout | None, students: Sequ
 
 def check(config: Config) -> None:
     """Raise what training would, before it loads a model, as far as models and data are on this machine."""
+    functions = load_functions(config)
     layout = read_layout(config) if is_here(config.model_name_or_path) else None
     students = read_students(config, layout.tokenizer if layout else None, here_alone=True)
     check_contexts(config, layout, students)
@@ -161,7 +163,8 @@ def check(config: Config) -> None:
     held_out = read_held_out(config) if is_here(config.evaluation.path) else None
     eval_rows = prompted(held_out) if held_out else None
     if is_here(config.dataset_id_or_path):
-        rl_data(prompted(read_problems(config)), eval_rows, config)
+        data = rl_data(prompted(read_problems(config)), eval_rows, config)
+        check_columns(functions, [item.problem for item in (*data.train, *data.held_out)])
 
 
 def prompted_problems(

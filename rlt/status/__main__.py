@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlt.config.parser import Parser
+from rlt.parser import Parser
 from rlt.status.look import find_runs, look
 from rlt.status.text import text
 from rlt.surroundings.leaving import run_command
@@ -19,7 +19,7 @@ from rlt.surroundings.leaving import run_command
 
 def main(words: Sequence[str]) -> int:
     """Print what is known; return the exit code."""
-    parser = Parser(prog="python -m rlt.status", description=__doc__)
+    parser = Parser(prog="python -m rlt status", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("results"), metavar="FOLDER")
     parser.add_argument("--json", action="store_true", help="print JSON: a list, one object a run")
     typed = parser.parse_args(words)

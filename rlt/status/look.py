@@ -48,7 +48,7 @@ Status = dict[str, Any]
 def find_runs(folder: Path) -> list[Path]:
     """Return the folder, if it is a run directory, or else those below it, the latest first."""
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder: give a run directory, or a folder with some")
+        raise DataError(f"{folder} is not a folder: give a run directory, or a folder that holds some")
     if _is_run(folder):
         return [folder]
     found = [

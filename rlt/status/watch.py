@@ -13,8 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlt.config.parser import Parser
 from rlt.errors import DataError
+from rlt.parser import Parser
 from rlt.rundir.line import LINE_KEYS, metrics_text
 from rlt.status.look import METRICS, find_runs, look, training_rows
 from rlt.status.text import run_text

@@ -86,12 +86,16 @@ def merged(spans: Iterable[Span], gap: float) -> tuple[Span, ...]:
 
 
 class Stopwatch:
-    """Records spans between `begin` and `end`, from any thread; what happens outside is not recorded."""
+    """Records spans between `begin` and `end`, from any thread; what happens outside is not recorded.
+
+    A span that is still open at an end is recorded up to there, and from the next begin on.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._began: float | None = None
         self._spans: list[Span] = []
+        self._open: dict[object, Span] = {}
 
     def begin(self) -> None:
         """Begin a step."""
@@ -103,17 +107,26 @@ class Stopwatch:
         with self._lock:
             if self._began is None:
                 return None
-            ended = self._began, since_boot(), self._spans
+            now = since_boot()
+            ended = self._began, now, [*self._spans, *(self._cut(span, now) for span in self._open.values())]
             self._began, self._spans = None, []
             return ended
 
     @contextmanager
     def span(self, lane: str, phase: str) -> Iterator[None]:
         """Record what is done inside as a phase of a lane, also where it fails."""
-        begin = since_boot()
+        key, begin = object(), since_boot()
+        with self._lock:
+            self._open[key] = Span(lane, phase, begin, begin)
         try:
             yield
         finally:
             with self._lock:
+                span = self._open.pop(key)
                 if self._began is not None:
-                    self._spans.append(Span(lane, phase, max(begin, self._began), since_boot()))
+                    self._spans.append(self._cut(span, since_boot()))
+
+    def _cut(self, span: Span, end: float) -> Span:
+        """Return an open span up to a moment of the step, and no longer than the step."""
+        assert self._began is not None, "a step has begun"
+        return span._replace(begin=max(span.begin, self._began), end=end)

@@ -53,7 +53,11 @@ class RowSampler(Sampler[int]):
         return len(self._places.of_rows)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._places.shuffled(self._seed + self._epoch()))
+        return iter(self.of_epoch(self._epoch()))
+
+    def of_epoch(self, epoch: int) -> list[int]:
+        """Return all rows in an epoch's order."""
+        return self._places.shuffled(self._seed + epoch)
 
 
 class GroupSampler(Sampler[int]):
@@ -66,6 +70,14 @@ class GroupSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self._sampler)
+
+    def batch(self, number: int) -> list[int]:
+        """Return the rows of one generation, of all processes; 0 is the first of the first epoch."""
+        taken = self._sampler.batch_size
+        epoch, place = divmod(number, self._sampler.num_samples // taken)
+        rows = range(self._sampler.num_samples) if self._rows is None else self._rows.of_epoch(epoch)
+        members = rows[place * taken : (place + 1) * taken]
+        return [row for row in members for _ in range(self._sampler.mini_repeat_count)]
 
     def __iter__(self) -> Iterator[int]:
         if self._rows is None:

@@ -2,7 +2,8 @@
 
 What differs from `GRPOTrainer`:
 - prompts are token ids made by a layout, never re-tokenised text;
-- completions come from our engine (any number of servers, or the policy itself);
+- completions come from our engine (any number of servers, or the policy itself), maybe written while the step
+  before is learnt from (generating.py);
 - the reference moves by `MovingReference`, and checkpoints hold it;
 - every forward pass is as wide as its own rows (narrow.py);
 - what is needed of a row without gradients is computed once, while others are written (reading.py);
@@ -19,10 +20,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -31,42 +32,34 @@ from torch import Tensor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl.trainer.grpo_config import GRPOConfig
 
-from rlt.errors import GenerationError, NotFinite, first_line
 from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.generation.collective import on_main_process
-from rlt.generation.seeds import spread_seed
 from rlt.generation.types import Sampling
 from rlt.models.zero_init import buffers_left_alone, warn_of_rounded_parameters
 from rlt.records import Completion, Problem, Score
 from rlt.rewards.likelihood import is_scorable
 from rlt.rundir.metrics import GENERATED
 from rlt.rundir.samples import SampleRow
-from rlt.surroundings.timeline import PHASES, WAIT
+from rlt.surroundings.timeline import WAIT
 from rlt.trainers.alarms import Alarms
 from rlt.trainers.drift_log import DriftLog
-from rlt.trainers.early import units_of
 from rlt.trainers.engine import policy_for_generation
-from rlt.trainers.first_check import check_before_first_step
+from rlt.trainers.generating import Generating
 from rlt.trainers.grpo_base import GRPOTrainer
 from rlt.trainers.held_out import EvaluateAtTheEnd, evaluate_held_out
 from rlt.trainers.monitor_limits import LimitsOf
 from rlt.trainers.monitors import Monitors
 from rlt.trainers.order import GroupSampler
 from rlt.trainers.prompted import PromptedProblem
-from rlt.trainers.reading import ReadOnce, completion_requests, rows_together
-from rlt.trainers.recompute import SelectiveRecompute
+from rlt.trainers.reading import completion_requests, rows_together
 from rlt.trainers.reference import MovingReference
 from rlt.trainers.rl_parts import RLData, RLParts, RLSettings, indexed
 from rlt.trainers.sample_rows import lengths_by_ending, number_samples, sample_row
-from rlt.trainers.server_engine import ServerEngine
 
 Layout = TypeVar("Layout", TeacherLayout, StudentLayout)
-_TRAIN_SEED = 0
-FIRST_CHECK = "comparing engine and policy"
-"""What the time before the first step is called."""
 
 
-class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
+class RLTrainer(Generating, ABC, Generic[Layout]):
     """Trains a policy by RL; subclasses implement `score` (the reward) and `tell` (the logged columns)."""
 
     limits: ClassVar[LimitsOf]
@@ -120,7 +113,6 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         self.use_vllm = True
         if data.held_out:
             self.add_callback(EvaluateAtTheEnd())
-        self._last_loaded_step = -1
         self.generated_tokens = 0
         self.on_phase: Callable[[str], None] = lambda phase: None  # noqa: ARG005 - nobody listens
         alarms = Alarms(speaks=self.accelerator.is_main_process)
@@ -140,11 +132,6 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
     def moving_models(self) -> list[MovingReference]:
         """The models that follow the policy, which checkpoints hold."""
         return [] if self.reference is None else [self.reference]
-
-    @property
-    def problems(self) -> Sequence[PromptedProblem]:
-        """The problems to train on."""
-        return self._data.train
 
     @abstractmethod
     def judge(
@@ -171,7 +158,8 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
     # order of all others. It breaks if `RepeatSampler` no longer yields indices of whole groups.
     def _get_train_sampler(self, *dataset: Any, **named: Any) -> GroupSampler:
         sampler: Any = super()._get_train_sampler(*dataset, **named)
-        return GroupSampler(sampler, self._data.places, lambda: int(self.state.epoch or 0))
+        self._order = GroupSampler(sampler, self._data.places, lambda: int(self.state.epoch or 0))
+        return self._order
 
     # TRL's generates, scores and makes the advantages of one generation batch. Ours passes it which problems
     # its rows are (TRL knows a `prompt` and an `index` alone) and stores the samples with their advantages.
@@ -190,6 +178,11 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         if self.compares_rewards:
             for row, advantage in zip(rows, output["advantages"].tolist(), strict=True):
                 row["advantage"] = advantage
+        first = self.accelerator.process_index * len(rows)
+        for row, staleness in zip(rows, self._staleness[first : first + len(rows)], strict=True):
+            row["staleness"] = staleness
+        if self.settings.max_staleness:
+            self._metrics["train"]["sampling/staleness"].append(fmean(self._staleness))
         step = self.state.global_step + 1
         stored = self.store(f"step_{step:06d}", rows)
         self.generated_tokens += sum(row["num_tokens"] for row in stored)
@@ -217,30 +210,6 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         """Return a context with the plain policy, its weights gathered under ZeRO-3."""
         return policy_for_generation(self)
 
-    # TRL's samples from its own vLLM client or from the model. Ours samples from our engine, any number of
-    # servers or the policy, with a seed for each row, and reads rows while others are written (reading.py).
-    # It breaks if TRL expects more than completion ids and the log-probabilities they were sampled with.
-    def _generate_single_turn(
-        self, prompt_ids: list[list[int]], *_: Any, **__: Any
-    ) -> tuple[list[list[int]], list[list[float]]]:
-        first_row = self.accelerator.process_index * len(prompt_ids)
-        seeds = [
-            spread_seed(self.args.seed, _TRAIN_SEED, self.state.global_step, first_row + i)
-            for i in range(len(prompt_ids))
-        ]
-        group = self.num_generations
-        assert group is not None
-        read, units = partial(self.read, self._batch), units_of(len(prompt_ids), self.rows_together)
-        if isinstance(self.engine, ServerEngine) and self.engine.overlaps:
-            with self._engine_ready("train"), self._timed("generate", "train"), self.while_reading():
-                self._completions = self.engine.sample_and_read(prompt_ids, seeds, group, read, units)
-        else:
-            self._completions = self.sample(prompt_ids, seeds, group, "train")
-            self.on_phase(PHASES["reward"])
-            with self.while_reading():
-                read(units, self._completions)
-        return [list(c.token_ids) for c in self._completions], [list(c.logprobs) for c in self._completions]
-
     def answer(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
     ) -> list[Completion]:
@@ -248,38 +217,6 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         completions = self.sample(prompts, seeds, 1, "eval", sampling)
         self._metrics["eval"].clear()
         return completions
-
-    def sample(
-        self,
-        prompts: Sequence[Sequence[int]],
-        seeds: Sequence[int],
-        group: int,
-        mode: str,
-        sampling: Sampling | None = None,
-    ) -> list[Completion]:
-        """Return one completion of the current policy per row; every process calls it."""
-        with self._engine_ready(mode), self._timed("generate", mode):
-            return self.engine.sample(prompts, seeds, group, sampling)
-
-    @contextmanager
-    def _engine_ready(self, mode: str) -> Iterator[None]:
-        """Open the engine with the current weights. A failure in it ends the run; a checkpoint is kept."""
-        try:
-            if self._last_loaded_step != self.state.global_step:
-                with self._timed("sync", mode):
-                    self.engine.sync_weights()
-                self._last_loaded_step = self.state.global_step
-            if self._first_check is not None:
-                check, self._first_check = self._first_check, None
-                self.on_phase(FIRST_CHECK)
-                check_before_first_step(self, check)
-            yield
-        except (GenerationError, NotFinite) as error:  # on every process
-            if isinstance(error, NotFinite) or self.broken_weights():  # nothing of this policy is to be kept
-                step = self.state.global_step + (mode == "train")
-                self.end_training(step, f"generation fails ({first_line(error)})", {"reward": math.nan})
-            kept = self.keep_trained(lambda: self.on_phase("saving"))
-            raise type(error)(f"{error}\n{kept}" if kept else str(error)) from error
 
     # The one reward function that TRL is given. It is named by what TRL logs it as, `rewards/total/mean`: TRL
     # takes `__name__` for the name of the metric. It would hand over texts too; ours reads the completions
@@ -317,7 +254,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
     # constructor).
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         loss = super()._compute_loss(model, inputs)
-        if self._last_loaded_step == self.state.global_step:  # the engine holds this very policy
+        if not any(self._staleness):  # this very policy has sampled them
             sampled, mask = inputs["sampling_per_token_logps"], inputs["completion_mask"].bool()
             self._drift.add(self._loss_logprobs, sampled, mask)
         return loss
@@ -330,17 +267,6 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
             logs.update(self._drift.metrics())
             logs.update(self._ratios.metrics())
         super().log(logs, start_time)
-
-    @contextmanager
-    def _timed(self, phase: str, mode: str) -> Iterator[None]:
-        is_training = mode == "train"
-        self.on_phase(PHASES[phase] if is_training or phase == "sync" else "evaluating")
-        # While servers generate, which the pool records, this process waits.
-        is_elsewhere = phase == "generate" and isinstance(self.engine, ServerEngine)
-        with self.meter.span(WAIT if is_elsewhere else phase):
-            yield
-        if phase == "reward" and is_training:
-            self.on_phase(PHASES["update"])
 
     def rows(
         self,
@@ -383,8 +309,8 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    # TRL's writes a model card and calls transformers'. Ours writes the monitors and the reference too,
-    # without which a resumed run would differ.
+    # TRL's writes a model card and calls transformers'. Ours writes the monitors, the reference and what
+    # older weights have written of the next step too, without which a resumed run would differ.
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # First: transformers writes the file that marks a whole checkpoint, then removes older ones.
         assert self.args.output_dir is not None
@@ -392,6 +318,7 @@ class RLTrainer(SelectiveRecompute, ReadOnce, ABC, Generic[Layout]):
         on_main_process(self.accelerator, lambda: self.monitors.save(folder))
         for moving in self.moving_models:
             moving.save(folder)
+        self._save_written_ahead(folder)
         super()._save_checkpoint(model, trial)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:

@@ -42,6 +42,8 @@ class RLSettings:
     """Rows that fit into such a pass at their limits."""
     come_one_by_one: bool
     """A step's rows come from servers, so that each may be read when it is there."""
+    max_staleness: int
+    """Updates that completions may be older than the policy that learns from them; 0 or 1."""
     eval_num_generations: int
     monitors: MonitorSettings
 

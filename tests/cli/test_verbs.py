@@ -50,6 +50,29 @@ def test_every_command_explains_itself(name, capsys):
     assert "usage: " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "name", sorted(VERBS.keys() - {"serve", "recipe-diff", "claims"})
+)  # two take settings
+def test_an_option_that_a_command_does_not_have_is_one_sentence(name, capsys):
+    # before: quickstart, claim, devices and student-server printed argparse's usage, and four commands named
+    # themselves as modules, `python -m rlt.lineage`
+    assert run_command(main, [name, "--nonsense"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("error: ")
+    assert said.endswith(f": `python -m rlt {name} --help` lists what can be typed.\n")
+
+
+def test_numbers_of_commands_have_bounds(capsys):
+    for words, rule in [
+        (["claim", "--seeds", "0"], "--seeds must be at least 1 (the number of seeds, from 0 on), got 0."),
+        (["student-server", "x", "--temperature", "warm"], "must be a number above 0, got warm: "),
+        (["student-server", "x", "--temperature", "0"], "must be a number above 0, got 0: "),
+    ]:
+        assert run_command(main, words) == 2
+        assert rule in capsys.readouterr().err
+
+
 def test_a_wrong_command_names_the_nearest(capsys):
     assert run_command(main, ["stats"]) == 2
     said = "error: `stats` is not a command of rlt, did you mean `status`? `python -m rlt` lists all.\n"

@@ -305,6 +305,11 @@ def test_a_key_in_a_yaml_file_is_named_with_its_file(tmp_path):
         ("num_iterations=2", "is not a setting: one generation serves exactly one update."),
         ("--seed=3", "settings are typed KEY=VALUE, without dashes"),
         ("--api_key", "settings are typed KEY=VALUE, without dashes"),
+        ("--dry_run", "`--dry_run` on the command line is no option: did you mean --dry-run?"),
+        ("dry-run", "is not KEY=VALUE, a run file, or a known word: did you mean --dry-run?"),
+        ("--rehearsal", "did you mean --rehearse?"),
+        ("cfgs/run_cfg/teacher_sft.yam", "a known word: did you mean teacher_sft?"),
+        ("data/my.jsonl", "is not a run file: type dataset_id_or_path=data/my.jsonl."),
         ("=3", "`=` on the command line is not KEY=VALUE"),
         ("trainer_args.=3", "`trainer_args.=` on the command line is not KEY=VALUE"),
         *(
@@ -326,11 +331,25 @@ def test_wrong_words_get_one_sentence(word, expected):
     assert expected in sentence("run_cfg=teacher_rl", word)
 
 
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        ("run_cfg=evalute", "evaluate"),
+        ("run_cfg=cfgs/run_cfg/teacher_sf.yaml", "teacher_sft"),
+        ("model_cfg=qwen_7b_instruct", "qwen2_5_7b_instruct"),
+        ("recipe=modrn", "modern"),
+        ("eval_cfg=skythougt", "skythought"),
+    ],
+)
+def test_a_misspelt_file_is_answered_with_the_nearest_one(word, near):
+    words = [word] if word.startswith("run_cfg=") else ["run_cfg=evaluate", word]
+    assert f"{word} does not exist: did you mean {near}?" in sentence(*words)
+
+
 def test_unknown_run_files_list_those_that_exist():
     known = "teacher_rl, teacher_rlt, teacher_sft"
-    for words in (["run_cfg=teacher_lr"], ["run_cfg=/nowhere/x.yaml"]):
-        assert "does not exist; there are: " in (message := sentence(*words))
-        assert known in message
+    assert "does not exist; there are: " in (message := sentence("run_cfg=/nowhere/x.yaml"))
+    assert known in message
     assert "no run file is given: type run_cfg=NAME with one of " in (message := sentence())
     assert known in message
 

@@ -19,6 +19,8 @@ MODEL, ROWS = "model_name_or_path=model", "dataset_id_or_path=rows.jsonl"
 SFT = ("run_cfg=teacher_sft", MODEL, ROWS)
 STUDENT = ("run_cfg=student_sft", MODEL, "dataset_id_or_path=traces.jsonl", "layout.student_prompt=default")
 RL = ("run_cfg=teacher_rl", MODEL, ROWS, "student_model=student", "generation.backend=transformers")
+SERVED = "generation.backend=vllm generation.servers=[http://127.0.0.1:8000]"
+CORRECTION = "vllm_importance_sampling_correction"
 COLLECT = ("run_cfg=collect_traces", MODEL, ROWS, "generation.backend=transformers")
 EVALUATE = ("run_cfg=evaluate", MODEL, "generation.backend=transformers")
 SELECT = ("run_cfg=select_traces", "dataset_id_or_path=traces.jsonl")
@@ -119,6 +121,21 @@ REMEDIES = [
     Remedy(RL, "reward.teacher_logprobs=engine generation.top_p=0.9",
            "`generation.top_p=0.9` must be 1.0.*: change it, or take reward.teacher_logprobs=policy",
            ("generation.top_p=1.0", "reward.teacher_logprobs=policy")),
+    Remedy(RL, "generation.max_staleness=1",
+           "has no effect with generation.backend=transformers: remove it, or take generation.backend=vllm",
+           (f"{SERVED} trainer_args.{CORRECTION}=true", "-generation.max_staleness")),
+    Remedy(RL, f"{SERVED} generation.max_staleness=1",
+           f"needs trainer_args.{CORRECTION}=true: .* Switch it on, or take generation.max_staleness=0",
+           (f"trainer_args.{CORRECTION}=true", "generation.max_staleness=0")),
+    Remedy(RL, f"{SERVED} generation.max_staleness=1 trainer_args.{CORRECTION}=true "
+           "reward.teacher_logprobs=engine",
+           "needs reward.teacher_logprobs=policy: .* or generation.max_staleness=0",
+           ("reward.teacher_logprobs=policy", "generation.max_staleness=0")),
+    Remedy(RL, f"{SERVED} generation.max_staleness=1 trainer_args.{CORRECTION}=true "
+           "trainer_args.ignore_data_skip=true", "Leave it out, or take generation.max_staleness=0",
+           ("-trainer_args.ignore_data_skip", "generation.max_staleness=0")),
+    Remedy(RL, f"{SERVED} generation.max_staleness=2", "`generation.max_staleness` must be at most 1, got 2",
+           ("generation.max_staleness=0",)),
     Remedy(RL, "model.lora.rank=4 model.lora.dropout=0.1", "take model.lora.dropout=0",
            ("model.lora.dropout=0",)),
     Remedy(RL, "generation.backend=vllm",

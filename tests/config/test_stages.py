@@ -204,7 +204,7 @@ def test_the_help_of_a_stage_shows_its_settings_alone(stage):
 def test_a_run_file_is_explained_by_its_stage():
     path = str(RUN_FILES[0].with_name("quickstart_evaluate.yaml"))
     assert explain(path) == explain("run_cfg=quickstart_evaluate") == explain("run_cfg=evaluate")
-    with pytest.raises(ConfigError, match="run_cfg=evalute does not exist; there are"):
+    with pytest.raises(ConfigError, match="run_cfg=evalute does not exist: did you mean evaluate"):
         explain("run_cfg=evalute")
 
 

@@ -35,6 +35,15 @@ def test_broken_jsonl_lines_carry_their_reason(tmp_path):
     assert found[5].startswith("not readable JSON: Exceeds the limit")
 
 
+def test_json_objects_over_many_lines_are_not_jsonl(tmp_path):
+    # before: "not valid JSON: Expecting property name enclosed in double quotes at column 1"
+    path = tmp_path / "a.jsonl"
+    path.write_text('{\n "q": 1\n}\n{\n "q": 2\n}\n')
+    assert faults(read_jsonl(path))[1] == "not valid JSON: '{' alone, must be an object in one line"
+    path.write_text('{"q": "two\nlines"}\n')  # before: "Invalid control character at at column 11"
+    assert faults(read_jsonl(path))[1] == "not valid JSON: Invalid control character at column 11"
+
+
 def test_json_list_single_object_and_lines(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('[{"q": "a"}, 7,\n {"q": "b"}]')
@@ -107,6 +116,15 @@ def test_csv_row_with_the_wrong_number_of_cells(tmp_path):
         3: "has 3 cells where the header has 2",
         4: "has 1 cells where the header has 2",
     }
+
+
+@pytest.mark.parametrize("sign", [";", "\t", "|"])
+def test_csv_with_another_separator_says_so(tmp_path, sign):
+    path = tmp_path / "a.csv"
+    for row in (f"1{sign}2", f"1,5{sign}2"):  # before: a column of the name `q;s`, or too many cells
+        path.write_text(f"q{sign}s\n{row}\n")
+        with pytest.raises(DataError, match=r"separates the names .* by commas"):
+            read_csv(path)
 
 
 @pytest.mark.parametrize(

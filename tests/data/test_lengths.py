@@ -81,7 +81,7 @@ def test_error_names_the_row_of_the_source_and_the_setting():
         fit_lengths(left, [rule(8)], under("error"))
     assert str(error.value) == (
         "a.jsonl, line 12: 9 row tokens where data.max_length allows 8; 1 more row is too long (line 13); "
-        "raise the limit, or leave such rows out with data.on_long_row=drop"
+        "raise the limit (the longest has 100 row tokens), or skip such rows with data.on_long_row=drop"
     )
     assert [bad.row for bad in fit_lengths(left, [rule(8)], under("drop")).skipped] == [11, 12, 13]
 
@@ -115,7 +115,7 @@ def test_nothing_left():
         fit_lengths(table(9, 10), [rule(8)], under("drop"))
     assert str(error.value) == (
         "no row is left: a.jsonl, line 1: 9 row tokens where data.max_length allows 8; "
-        "1 more row is too long (line 2); raise the limit"
+        "1 more row is too long (line 2); raise the limit (the longest has 10 row tokens)"
     )
 
 

@@ -115,7 +115,7 @@ def test_first_bad_row_with_number_reason_count_and_remedy(tmp_path):
         load(source)
     assert str(error.value) == (
         f"{source}, line 2: `solution` is empty; 4 more rows are bad (line 3, 6, 7, 8); "
-        "correct it, or leave such rows out with data.on_bad_row=skip"
+        "correct it, or skip such rows with data.on_bad_row=skip"
     )
 
 
@@ -197,7 +197,7 @@ def test_a_trace_with_the_closing_explanation_tag_is_a_bad_row_of_the_warm_up(tm
         read(True)
     assert str(error.value) == (
         f"{source}, line 2: the reasoning trace contains {tags.explanation.close}, where its explanation "
-        f"would end (layout.tags={tags.name}); correct it, or leave such rows out with data.on_bad_row=skip"
+        f"would end (layout.tags={tags.name}); correct it, or skip such rows with data.on_bad_row=skip"
     )
     assert [bad.row for bad in read(True, on_bad_row="skip").skipped] == [2]
     assert len(read(False).items) == 2

@@ -233,8 +233,8 @@ def test_a_model_without_a_prompt_of_its_own_is_asked_as_before_and_told(stage, 
     config = adopted(stage, model, f"layout.{who}_prompt=Another.")
     assert prompt_text(config, f"layout.{who}_prompt") == "Another."
     why = {
-        "elsewhere": "model_name_or_path=elsewhere has no rlt_layout.json, so it is asked under",
-        "teacher": "the rlt_layout.json of model_name_or_path=teacher holds no student's prompt, so it",
+        "elsewhere": "model_name_or_path=elsewhere has no rlt_layout.json, so this run prompts it with",
+        "teacher": "the rlt_layout.json of model_name_or_path=teacher holds no student's prompt, so this run",
     }
     assert why[model] in caplog.text
     assert f"layout.{who}_prompt=Another., sha256 " in caplog.text

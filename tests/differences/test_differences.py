@@ -91,7 +91,7 @@ def test_the_command(capsys):
     ("words", "expected"),
     [
         (["--against", "/nowhere"], "--against /nowhere is no checkout of SakanaAI/RLT, as it has no"),
-        (["--agains=x"], "unrecognized arguments: --agains=x: `python -m rlt.differences --help` lists"),
+        (["--agains=x"], "unrecognized arguments: --agains=x: `python -m rlt differences --help` lists"),
         (["--json", "--markdown"], "argument --markdown: not allowed with argument --json: `python -m"),
     ],
 )  # fmt: skip

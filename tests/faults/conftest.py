@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.fault_runs import LONG, SPLIT
+from helpers.fault_runs import AHEAD, LONG, SPLIT
 from helpers.launch_models import write_model
 from helpers.launchers import Launcher
 
@@ -135,15 +135,26 @@ def sft_words(models: Path) -> list[str]:
     return ["cfgs/run_cfg/teacher_sft.yaml", *(f"{k}={v}" for k, v in {**kept, **files}.items())]
 
 
-@pytest.fixture(scope="session")
-def calm(rl_words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(folder: Path, *words: str) -> Path:
     """Return the directory of a run beside a server to which nothing happens."""
-    launcher = Launcher(tmp_path_factory.mktemp("calm") / "run", SPLIT, "1", "1", *rl_words, *LONG)
+    launcher = Launcher(folder / "run", SPLIT, "1", "1", *words)
     try:
         assert launcher.wait() == 0, launcher.console()
     finally:
         launcher.end()
     return launcher.run
+
+
+@pytest.fixture(scope="session")
+def calm(rl_words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of an undisturbed run whose steps wait for their own completions."""
+    return undisturbed(tmp_path_factory.mktemp("calm"), *rl_words, *LONG)
+
+
+@pytest.fixture(scope="session")
+def calm_ahead(rl_words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of an undisturbed run whose completions are written a step ahead."""
+    return undisturbed(tmp_path_factory.mktemp("calm_ahead"), *rl_words, *LONG, *AHEAD)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers.fault_runs import ENDLESS, LONG, NUM_STEPS, SPLIT, environment, num_requests, the_server
+from helpers.fault_runs import AHEAD, ENDLESS, LONG, NUM_STEPS, SPLIT, environment, num_requests, the_server
 from helpers.launchers import PATIENCE, SECRETS, Launcher
 from helpers.moments import Moment
 from helpers.stage_runs import count_differences, rows
@@ -58,6 +58,20 @@ def test_a_server_comes_back(moment, number, rl_words, start_launcher, calm, los
     lost(count_differences(launcher.run, calm))
 
 
+@pytest.mark.long
+@pytest.mark.fault("the server is killed while it writes a step ahead", SAME)
+def test_a_server_comes_back_that_has_written_ahead(rl_words, start_launcher, calm_ahead, lost, tmp_path):
+    """It has just begun with the next step when its trainer begins to score what it has of this one."""
+    held = Moment(str(tmp_path / "run" / "now.json"), text='(?s)"phase": "scoring".*"step": [2-9]')
+    launcher = start_launcher(SPLIT, "1", "1", *rl_words, *LONG, *AHEAD, **held.environment())
+    training, server = launcher.wait_until_held(), the_server(launcher)
+    server.kill()
+    training.resume()
+    assert launcher.wait() == 0, launcher.console()
+    assert "starting it again" in launcher.console()
+    lost(count_differences(launcher.run, calm_ahead))
+
+
 @pytest.mark.fault("a server dies for good under two processes", "its reason; every whole step is kept")
 def test_a_server_that_is_lost_for_good(rl_words, start_launcher):
     words = [*rl_words, *ENDLESS, "generation.max_restarts=0"]
@@ -85,12 +99,24 @@ def test_a_server_that_is_lost_for_good(rl_words, start_launcher):
 
 
 @pytest.mark.long
-@pytest.mark.fault(
-    "a server dies for good, and the same command is given again",
-    "it continues from the last whole step: metrics and weights are those of an undisturbed run",
+@pytest.mark.parametrize(
+    ("words", "undisturbed"),
+    [
+        pytest.param(
+            *(words, undisturbed),
+            id=undisturbed,
+            marks=pytest.mark.fault(
+                f"a server dies for good{how}, and the same command is given again",
+                "it continues from the last whole step: metrics and weights are those of an undisturbed run",
+            ),
+        )
+        for words, undisturbed, how in (([], "calm", ""), (AHEAD, "calm_ahead", " one step ahead"))
+    ],
 )
-def test_what_is_kept_when_a_server_is_lost_goes_on(rl_words, start_launcher, calm, lost, tmp_path):
-    command = [SPLIT, "1", "1", *rl_words, *LONG, "trainer.save_steps=0", "resume_from=auto"]
+def test_what_is_kept_when_a_server_is_lost_goes_on(
+    words, undisturbed, rl_words, start_launcher, lost, tmp_path, request
+):
+    command = [SPLIT, "1", "1", *rl_words, *LONG, *words, "trainer.save_steps=0", "resume_from=auto"]
     held = Moment(str(tmp_path / "run" / "metrics.jsonl"), lines=2)
     launcher = start_launcher(*command, "generation.max_restarts=0", **held.environment())
     training = launcher.wait_until_held()
@@ -99,7 +125,7 @@ def test_what_is_kept_when_a_server_is_lost_goes_on(rl_words, start_launcher, ca
     assert launcher.wait() == 5
     again = start_launcher(*command)
     assert again.wait() == 0, again.console()
-    lost(count_differences(again.run, calm))
+    lost(count_differences(again.run, request.getfixturevalue(undisturbed)))
 
 
 @pytest.mark.parametrize(

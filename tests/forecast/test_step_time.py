@@ -8,7 +8,7 @@ from helpers.forecast_runs import configured
 from rlt.device_plan import Plan
 from rlt.forecast.hardware import BANDWIDTH_SHARE, HOST_BANDWIDTH, HOST_LINK, LINK_SHARE, SERVER_TICK
 from rlt.forecast.server_memory import ServerMemory
-from rlt.forecast.step_time import BOTH, Lengths, StepTimes, assumed_lengths, longest_lengths
+from rlt.forecast.step_time import AHEAD, BOTH, Lengths, StepTimes, assumed_lengths, longest_lengths
 from rlt.forecast.training_memory import Models
 from rlt.models.size import Decoder
 from rlt.surroundings.gpus import GPU
@@ -187,6 +187,26 @@ def test_what_is_hidden_is_told():
     assert found == pytest.approx((3 * PASS / 5e13, 3 * PASS / 5e13 / 2))
     assert times(*SERIAL).hidden(LENGTHS) is None
     assert times("teacher_sft").hidden(Lengths(300, 0, 0)) is None
+
+
+@pytest.mark.parametrize("flops", [1e12, 1e15])
+def test_a_step_ahead_takes_the_longer_of_writing_and_learning(flops):
+    keys = SIZE.kv_bytes(2, 1)
+    together = max((2 * WEIGHTS + 32 * 200 * keys) / 1e12, 32 * (2 * WEIGHTS + ATTENTION * 200) / flops)
+    alone = max((2 * WEIGHTS + 1100 * keys) / 1e12, (2 * WEIGHTS + ATTENTION * 1100) / flops)
+    prompt = 100 * (2 * WEIGHTS + ATTENTION * 50) / flops
+    writing = prompt + 200 * (together + SERVER_TICK) + 800 * (alone + SERVER_TICK)
+    a_pass = 32 * 300 * (2 * WEIGHTS + ATTENTION * 150) / flops
+    # student, policy, reference, and the update's four; fast GPUs wait for its weights instead
+    learning = 3 * a_pass + 4 * a_pass
+    assert (learning > writing) == (flops == 1e12)
+    ahead = times("teacher_rl", *CORRECTED, "generation.max_staleness=1", flops=flops)
+    assert ahead.seconds(LENGTHS) == {
+        AHEAD: pytest.approx(max(writing, learning)),
+        "weights to servers": pytest.approx(2 * WEIGHTS / 1e12),
+    }
+    if learning > writing:
+        assert ahead.hidden(LENGTHS) == pytest.approx((learning, writing))
 
 
 def test_a_student_is_scored_by_its_grader_alone():

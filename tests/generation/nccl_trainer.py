@@ -34,7 +34,7 @@ from rlt.generation.vllm_server import VLLMServer
 from rlt.generation.weights import model_weights
 from rlt.models.gather import gathered
 from rlt.models.process_groups import limit_new_groups
-from rlt.trainers.server_engine import Restarts, ServerEngine
+from rlt.trainers.server_engine import PolicyWeights, Restarts, ServerEngine
 
 SAMPLING = Sampling(0.7, 30, ())
 PROMPTS = [[5, 6, 7], [100, 20, 3]]
@@ -89,7 +89,7 @@ class Run:
             pool.servers[:] = [VLLMServer(str(spare))]
 
         return ServerEngine(
-            lambda: Names(self.policy)(model_weights(self.policy)),
+            PolicyWeights(lambda: Names(self.policy)(model_weights(self.policy)), updates=lambda: 0),
             self.accelerator,
             generator=pool,
             sync=NCCLSync(pool, new_group, timeout=1000, chunk_bytes=self.chunk_bytes),

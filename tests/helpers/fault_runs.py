@@ -16,6 +16,9 @@ SPLIT = "launch_with_server.sh"
 LONG = ["learning_rate=1e-2", "max_completion_length=300", "trainer.max_steps=5"]
 """Weights that have moved when it happens, and a generation that takes its time."""
 
+AHEAD = ["generation.max_staleness=1", "trainer_args.vllm_importance_sampling_correction=true"]
+"""The server writes the completions of the next step while this one is learnt from."""
+
 NUM_STEPS = 100_000
 ENDLESS = [f"trainer.max_steps={NUM_STEPS}", "trainer.save_steps=0"]
 """A run that is still there whenever something happens to it; so many checkpoints would not fit on a disk."""

@@ -121,7 +121,7 @@ def test_nothing_is_written_over(migrated):
         ("a: [\n", (), "old.yaml is not valid YAML"),
         ("max_steps: 3\n", ("out.yaml",), "must be in a folder named run_cfg, where launch.sh looks: take"),
         ("max_steps: 3\n", ("run_cfg/out",), "run_cfg/out must end in .yaml"),
-        ("max_steps: 3\n", ("a", "b"), "unrecognized arguments: b: `python -m rlt.migrate --help` lists"),
+        ("max_steps: 3\n", ("a", "b"), "unrecognized arguments: b: `python -m rlt migrate --help` lists"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_sentence(migrated, text, words, expected):

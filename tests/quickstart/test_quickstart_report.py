@@ -103,7 +103,7 @@ def test_a_run_without_two_evaluations_is_refused(tmp_path):
 def test_the_example_is_the_median_problem(run_dir):
     text = example(evaluations(run_dir))
     assert text.splitlines() == [
-        "question: 2+3*4   solution: 0",
+        "question: 2+3*4   solution: 0   (from left to right, last digit only)",
         "before RL   (reward -1.100  r_SS -1.000  r_KL +0.100)",
         "    2+3=5",
         "    5*4=0",

@@ -79,6 +79,19 @@ def test_none_is_no_number(load):
     assert math.isnan(second)
 
 
+def test_a_function_without_any_number_is_named(load, caplog):
+    # before: the run ended with "check the weights of student_model and of the policy"
+    rows = [row for row in ROWS if math.isnan(load("by_level").values([row])[0])]
+    caplog.clear()
+    load("by_level").values(rows)
+    assert (
+        f"some_rewards:by_level returned None or NaN for all {len(rows)} explanations: they get no reward"
+    ) in caplog.text
+    caplog.clear()
+    load("by_level").values(ROWS)
+    assert not caplog.text
+
+
 def test_without_rows_the_function_is_not_called(load):
     assert load("fails").values([]) == []
 
@@ -120,7 +133,12 @@ def test_an_error_of_the_function_keeps_its_own_traceback(load):
     ("path", "said"),
     [
         ("no_such_rewards:f", "no_such_rewards cannot be imported (ModuleNotFoundError: No module named"),
-        ("broken_rewards:f", "broken_rewards cannot be imported (ZeroDivisionError: division by zero)"),
+        ("no_such_rewards:f", "put no_such_rewards.py beside train.py, or its folder into PYTHONPATH."),
+        (
+            "broken_rewards:f",
+            "imported (ZeroDivisionError: division by zero): correct that module.",
+        ),
+        ("some_rewards:brevty", "but some_rewards has no function brevty: did you mean brevity?"),
         ("some_rewards:missing", "names some_rewards:missing, but some_rewards has no function missing."),
         ("some_rewards:NUMBER", "some_rewards has no function NUMBER."),
         ("some_rewards:positional", "which takes (explanations), but lists are passed by keyword"),

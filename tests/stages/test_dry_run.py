@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from importlib import import_module
@@ -69,8 +70,34 @@ def test_rows_without_the_prompt_of_a_student_that_is_elsewhere(words, rows):
         assert "2 more rows are bad" in said
         assert SKIP not in said  # it would leave no row
     some = rows({**ROW, "system": "Think."}, ROW)
-    with pytest.raises(DataError, match=f"line 2: problem .* or leave such rows out with {SKIP}"):
+    with pytest.raises(DataError, match=f"line 2: problem .* or skip such rows with {SKIP}"):
         check_local_data(composed(*words, f"dataset_id_or_path={some}"))
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("nowhere_rewards:f", "nowhere_rewards cannot be imported"),
+        ("math:sqr", "`reward.functions` names math:sqr, but math has no function sqr: did you mean sqrt?"),
+    ],
+)
+def test_reward_functions_are_imported(function, said, rows):
+    """Before, a dry run did not look at them, and called the run ready."""
+    functions = f"reward.functions=[{{path: {function}, weight: 1}}]"
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        check(*RL, f"student_model={STUDENT}", f"model_name_or_path={TEACHER}", functions)
+
+
+def test_columns_that_a_reward_function_reads_are_looked_for(tiny_teacher, rows, tmp_path, monkeypatch):
+    (tmp_path / "rewards_by_level.py").write_text("def by_level(level): return level\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    models = (f"student_model={tiny_teacher}", f"model_name_or_path={tiny_teacher}")
+    own = "reward.functions=[{path: rewards_by_level:by_level, weight: 1}]"
+    words = (*RL, *models, "max_prompt_length=256", "layout.student_prompt=Think.", own)
+    problems = [{**ROW, "question": f"2+{n}"} for n in range(8)]
+    check(*words, f"dataset_id_or_path={rows(*[{**row, 'level': 1} for row in problems])}")
+    with pytest.raises(DataError, match="has the parameter `level`, which is no column of the dataset"):
+        check(*words, f"dataset_id_or_path={rows(*problems)}")
 
 
 def test_traces_without_the_prompt_are_found_before_scoring(rows, capsys):

@@ -137,9 +137,8 @@ def test_a_model_and_a_run_from_before_are_told_and_go_on(taught, tiny_teacher, 
     run = as_before(taught["pre"], tmp_path / "pre_rl_model")
     assert collect(run, toy_problems, tmp_path / "traces", "layout.teacher_prompt=Else.") == "Else."
     log = (tmp_path / "traces" / "log.txt").read_text(encoding="utf-8")
-    assert (
-        f"model_name_or_path={run} has no rlt_layout.json, so it is asked under layout.teacher_prompt=" in log
-    )
+    why = f"model_name_or_path={run} has no rlt_layout.json"
+    assert f"{why}, so this run prompts it with layout.teacher_prompt=" in log
 
     on = ("trainer.max_steps=2", "resume_from=latest")
     words = sft_words("teacher_sft", tiny_teacher, toy_problems, run, *STEP, *on)
@@ -148,7 +147,7 @@ def test_a_model_and_a_run_from_before_are_told_and_go_on(taught, tiny_teacher, 
     run_here([*words, f"layout.teacher_prompt=file:{taught['folder'] / 'prompt.txt'}"], "teacher_sft")
     log = (run / "log.txt").read_text(encoding="utf-8")
     assert (
-        f"{run}/checkpoint-1 has no rlt_layout.json, so the run continues under layout.teacher_prompt=" in log
+        f"{run}/checkpoint-1 has no rlt_layout.json, so the run continues with layout.teacher_prompt=" in log
     )
     later = read_layout(run / "checkpoint-2")
     assert later is not None

@@ -73,7 +73,7 @@ def test_a_row_without_the_system_prompt_that_was_asked_for(prompted):
     said = str(error.value)
     assert "rows.jsonl, line 2: problem " in said
     assert "layout.student_prompt=from_dataset reads" in said
-    assert said.endswith("; correct it, or leave such rows out with data.on_bad_row=skip")
+    assert said.endswith("; correct it, or skip such rows with data.on_bad_row=skip")
     assert "\n" not in said
 
 

@@ -70,6 +70,24 @@ def test_only_what_lies_in_a_step_is_recorded():
     assert watch.end() is None
 
 
+def test_what_goes_on_over_the_end_of_a_step_is_in_both():
+    """A server that writes during an update and the evaluation after it."""
+    watch = Stopwatch()
+    watch.begin()
+    with watch.span("server a", "generate"):
+        first = watch.end()
+        watch.begin()
+    second = watch.end()
+    assert first is not None
+    assert second is not None
+    ((_, phase, begin, end),) = first[2]
+    assert phase == "generate"
+    assert first[0] <= begin <= end == first[1]  # up to the end of the step
+    ((_, _, begin, end),) = second[2]
+    assert begin == second[0]  # from the begin of the next
+    assert begin <= end <= second[1]
+
+
 def test_every_phase_has_its_words():
     assert WAIT in PHASES
     assert len(set(PHASES.values())) == len(PHASES)

@@ -59,3 +59,17 @@ def test_fine_tuning_takes_the_order_of_accelerate(epoch: int):
 def test_an_unshuffled_run_stays_in_the_order_of_its_rows():
     sampler = RepeatSampler(range(4), mini_repeat_count=2, batch_size=2, shuffle=False)
     assert list(GroupSampler(sampler, Places([0, 2, 3, 5], 6), lambda: 0)) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_the_problems_of_a_step_are_known_beforehand(shuffle: bool):
+    """Those that the dataloader takes: three steps an epoch of 7 rows in pairs, each taken twice."""
+    epochs = []
+    for epoch in (0, 1, 2):
+        sampler = RepeatSampler(range(7), mini_repeat_count=3, batch_size=2, repeat_count=2, shuffle=shuffle)
+        order = GroupSampler(sampler, Places([0, 1, 2, 4, 5, 6, 8], 9), lambda epoch=epoch: epoch)
+        epochs += list(order)
+    steps = [epochs[i : i + 6] for i in range(0, len(epochs), 12)]
+    assert len(steps) == 9
+    assert [order.batch(step) for step in range(9)] == steps
+    assert (steps[:3] != steps[3:6]) == shuffle

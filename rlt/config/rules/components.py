@@ -41,7 +41,7 @@ def _check_length(config: Config) -> None:
 def _check_functions(config: Config) -> None:
     paths = [function.path for function in config.reward.functions]
     for path in paths:
-        if not _PATH.fullmatch(path):
+        if not _PATH.fullmatch(path) or ".py:" in path:  # of a file
             raise ConfigError(
                 f"`reward.functions` must name each function by a path MODULE:FUNCTION, such as "
                 f"my_rewards:brevity, got '{path}'."

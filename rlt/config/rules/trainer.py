@@ -16,6 +16,9 @@ from rlt.errors import ConfigError
 
 _APART = 120
 """Seconds between the time limit of a weight sync and that of the group of all processes."""
+_CORRECTION = "vllm_importance_sampling_correction"
+_OTHER_ROWS = ("accelerator_config", "ignore_data_skip")
+"""Arguments that change which rows a step takes."""
 _MANY = 12
 """Choices that a sentence lists; of more it names the nearest."""
 
@@ -27,6 +30,7 @@ def check_trainer(config: Config) -> None:
     for name, value in config.trainer_args.items():
         _check_argument(name, value, config.stage)
     _check_time_limits(config)
+    _check_staleness(config)
 
 
 def _check_steps(config: Config) -> None:
@@ -65,6 +69,32 @@ def _check_time_limits(config: Config) -> None:
             f"generation.sync_timeout={sync:g}: the processes that wait for a weight sync would be ended "
             "before it can fail with its own words. Leave it out, or lower generation.sync_timeout."
         )
+
+
+def _check_staleness(config: Config) -> None:
+    """Raise where completions of older weights would be taken for the policy's own."""
+    stage, generation = stage_of(config), config.generation
+    if not stage.reads("generation.max_staleness") or generation.backend != "vllm":
+        return
+    staleness = generation.max_staleness
+    if staleness and not config.trainer_args.get(_CORRECTION, True):  # TRL's default
+        raise ConfigError(
+            f"`generation.max_staleness={staleness}` needs trainer_args.{_CORRECTION}=true: without it the "
+            "update takes completions of older weights for the policy's own. Switch it on, or take "
+            "generation.max_staleness=0."
+        )
+    if staleness and stage.scores and config.reward.teacher_logprobs == "engine":
+        raise ConfigError(
+            f"`generation.max_staleness={staleness}` needs reward.teacher_logprobs=policy: the engine's "
+            "log-probabilities are those of older weights. Take it, or generation.max_staleness=0."
+        )
+    for name in _OTHER_ROWS:
+        if staleness and config.trainer_args.get(name):
+            raise ConfigError(
+                f"`trainer_args.{name}` must not be set with generation.max_staleness={staleness}: a step "
+                "could take other problems than servers were asked for beforehand. Leave it out, or take "
+                "generation.max_staleness=0."
+            )
 
 
 def _check_model(config: Config) -> None:

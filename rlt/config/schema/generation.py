@@ -43,6 +43,13 @@ class GenerationSettings:
         "RL with vLLM: let student, teacher and reference read completions while others are being written; "
         "off, they wait for the last one; the numbers are the same",
     )
+    max_staleness: int = setting(
+        0,
+        "RL with vLLM: 1 lets servers write the completions of the next step during the update, with weights "
+        "that are one update older than those that learn from them; 0: every step waits for its own",
+        ge=0,
+        le=1,
+    )
     weight_sync: str = setting(
         "auto",
         "how weights reach the servers: nccl broadcast, or a safetensors checkpoint they reload; "

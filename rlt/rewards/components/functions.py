@@ -15,8 +15,10 @@ A path is code that runs with the user's rights. It is in the resolved configura
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from inspect import Parameter
 from numbers import Real
@@ -26,6 +28,7 @@ from rlt.errors import ConfigError, DataError
 from rlt.records import Problem
 from rlt.rewards.components.component import Explained
 
+logger = logging.getLogger(__name__)
 _OURS: dict[str, Callable[[Explained], str | list[float]]] = {
     "questions": lambda row: row.problem.question,
     "solutions": lambda row: row.problem.solution,
@@ -91,7 +94,14 @@ class RewardFunction:
                     f"the reward function {self.path} must return numbers or None, got {value!r:.60} of the "
                     f"type {type(value).__name__}"
                 )
-        return [math.nan if value is None else float(value) for value in returned]
+        values = [math.nan if value is None else float(value) for value in returned]
+        if all(map(math.isnan, values)):  # not an error: other processes may have rows with a number
+            logger.warning(
+                "the reward function %s returned None or NaN for all %d explanations: they get no reward",
+                self.path,
+                num_rows,
+            )
+        return values
 
 
 def _columns(problem: Problem) -> dict[str, Any]:
@@ -106,14 +116,18 @@ def _load(path: str) -> Callable[..., Any]:
         module = import_module(module_name)
     except Exception as error:
         # A user's module may fail in any way; the error beneath is kept as the cause.
+        top = module_name.partition(".")[0]
+        is_nowhere = isinstance(error, ModuleNotFoundError) and error.name == top
+        place = f"put {top}.py beside train.py, or its folder into PYTHONPATH"
         raise ConfigError(
             f"`reward.functions` names {path}, but {module_name} cannot be imported "
-            f"({type(error).__name__}: {error}): put {module_name.partition('.')[0]}.py beside train.py, or "
-            "its folder into PYTHONPATH."
+            f"({type(error).__name__}: {error}): {place if is_nowhere else 'correct that module'}."
         ) from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise ConfigError(f"`reward.functions` names {path}, but {module_name} has no function {name}.")
+        near = get_close_matches(name, [key for key, value in vars(module).items() if callable(value)], n=1)
+        hint = f": did you mean {near[0]}?" if near else "."
+        raise ConfigError(f"`reward.functions` names {path}, but {module_name} has no function {name}{hint}")
     return function
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rlt.config.parser import Parser
+from rlt.parser import Parser
 from rlt.surroundings.leaving import run_command
 from rlt.tasks.benchmarks.catalog import table
 
