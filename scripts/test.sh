@@ -10,7 +10,7 @@ Sets up .venv, then runs ruff, pyright, shellcheck and pytest. All of them run, 
 if all passed. Tests that need a GPU or vLLM are skipped where there is none. Tests that fetch models or data
 are skipped too, so that nothing is downloaded unasked.
 
-  quick     ruff, and of the tests that need no torch and no other program up to three cases each: 75 CPU seconds;
+  quick     ruff, and of the tests that need no torch and no other program up to three cases each: 90 CPU seconds;
             with a folder or a file, all of its cases
   fast      all checks, without tests that are slow or start a vLLM server
   no word   also slow tests and vLLM servers, as in CI
