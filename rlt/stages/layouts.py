@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -123,7 +125,11 @@ def _check_switches(config: Config, chat: Chat) -> None:
             continue
         finding = f"{chat.template.owner} reads no {name}, which `layout.chat_template_kwargs` has"
         if not (reads_student_model(config) or stage_of(config).reads("teacher_model")):
-            raise ConfigError(f"{finding}: remove it, or write the name as the template has it.")
+            near = get_close_matches(
+                name, set(re.findall(r"[a-z]\w+", chat.template.source)), n=1, cutoff=0.8
+            )
+            remedy = f"did you mean {near[0]}?" if near else "remove it."
+            raise ConfigError(f"{finding}: {remedy}")
         logger.warning("%s, so it changes nothing there", finding)
 
 

@@ -49,7 +49,12 @@ OFF = "layout.chat_template_kwargs={enable_thinking: false}"
     ("name", "words", "error", "said"),
     [
         ("qwen3", (NATIVE, OFF), ModelError, r"leaves the thought empty .* or layout\.tags=bespoke"),
-        ("qwen3", (OFF.replace("thinking", "thinkin"),), ConfigError, "reads no enable_thinkin, which"),
+        (
+            "qwen3",
+            (OFF.replace("thinking", "thinkin"),),
+            ConfigError,
+            "reads no enable_thinkin, which .*: did you mean enable_thinking\\?",
+        ),
         ("gemma", (), ModelError, r"System role not supported.* an empty layout\.student_prompt$"),
         ("smolvlm", (NATIVE,), ModelError, "reads each message as a list of parts"),
     ],
