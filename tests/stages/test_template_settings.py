@@ -53,7 +53,7 @@ OFF = "layout.chat_template_kwargs={enable_thinking: false}"
             "qwen3",
             (OFF.replace("thinking", "thinkin"),),
             ConfigError,
-            "reads no enable_thinkin, which .*: did you mean enable_thinking\\?",
+            r"enable_thinkin, .* did you mean enable_thinking\?",
         ),
         ("gemma", (), ModelError, r"System role not supported.* an empty layout\.student_prompt$"),
         ("smolvlm", (NATIVE,), ModelError, "reads each message as a list of parts"),
