@@ -22,6 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--quick", action="store_true", help="only what needs seconds and no torch (tests/helpers/quick.py)"
     )
+    parser.addoption("--cases", type=int, help="of the cases of each test no more than so many")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,6 +50,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="it fetches something: ask for it with -m network"))
     if config.option.quick:
         items[:] = [item for item in items if not quick.SLOW & {mark.name for mark in item.iter_markers()}]
+    if most := config.option.cases:
+        items[:] = quick.sample(items, most)
     weight = {item.path: 0 for item in items}
     for item in items:
         weight[item.path] += bool(item.get_closest_marker("slow")) + bool(item.get_closest_marker("vllm"))

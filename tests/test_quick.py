@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from helpers.quick import is_light
+from helpers.quick import is_light, sample
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,6 +25,15 @@ ROOT = Path(__file__).parents[1]
 )
 def test_a_file_is_light_by_what_it_imports(file, light):
     assert is_light(ROOT / file) is light
+
+
+def test_a_sample_holds_the_first_and_the_last_case_of_each_test():
+    names = [f"a.py::test_x[{i}]" for i in range(7)] + ["a.py::test_y", "b.py::test_x[0]", "b.py::test_x[1]"]
+    items: list[Any] = [SimpleNamespace(nodeid=name) for name in names]
+    kept = [item.nodeid for item in sample(items, 3)]
+    # of 7: 0, half way, 6
+    assert kept == [*(f"a.py::test_x[{i}]" for i in (0, 3, 6)), *names[7:]]
+    assert [item.nodeid for item in sample(items, 1)] == [names[0], names[7], names[8]]
 
 
 def test_a_quick_process_holds_no_torch():

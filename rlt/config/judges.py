@@ -13,7 +13,7 @@ def own_student(config: Config) -> str | None:
 def pays_likelihood(config: Config) -> bool:
     """Return whether students read what is written: for a teacher, or (student_rl) in place of a grader."""
     correctness = config.correctness
-    in_student_rl = config.stage == "student_rl" and (
+    in_student_rl = stage_of(config).reads("correctness") and (
         correctness.grader == LIKELIHOOD or correctness.likelihood_weight > 0
     )
     return stage_of(config).scores or in_student_rl
@@ -27,6 +27,6 @@ def moves(config: Config) -> bool:
 
 def reads_student_model(config: Config) -> bool:
     """Return whether student_model is a model of its own that this run reads, its tokenizer at least."""
-    if config.stage == "student_rl" and not pays_likelihood(config):
+    if stage_of(config).reads("correctness") and not pays_likelihood(config):
         return False
     return stage_of(config).reads("student_model") and own_student(config) is None

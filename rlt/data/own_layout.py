@@ -294,7 +294,7 @@ def described(prompt: str | None) -> dict[str, Any]:
 
 def _by_skythought(config: Config) -> bool:
     """Whether an evaluation follows SkyThought's protocol (eval_cfg=skythought)."""
-    return config.stage == "evaluate" and config.evaluate.extraction == "skythought"
+    return stage_of(config).reads("evaluate.tasks") and config.evaluate.extraction == "skythought"
 
 
 def _whose(owner: Owner, text: str | None) -> str:

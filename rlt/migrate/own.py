@@ -15,6 +15,7 @@ from rlt.config.renames import OLD_PRESETS
 from rlt.config.stages import STAGES
 from rlt.config.typed import flat
 from rlt.config.yaml_files import included_files, raw_settings, stage_of_run_file
+from rlt.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def renew(path: Path) -> Renewed | None:
     """
     try:
         content = raw_settings(path)
-    except OSError:
+    except (OSError, ConfigError):
         return None  # read_run_file says what is wrong
     stage = STAGES.get(stage_of_run_file(str(path), [CONFIG_DIR]) or "")
     names = {old: new_name(old) for old in old_names(content)}

@@ -41,11 +41,12 @@ def fixed_traits(config: Config) -> dict[str, Any]:
     lora, trainer = config.model.lora, config.trainer
     shape = {"rank": lora.rank, "alpha": lora.alpha, "target_modules": sorted(lora.target_modules)}
     traits = {"stage": config.stage, "LoRA": shape if lora.rank else "off"}
-    if stage_of(config).is_rl and trainer.beta:
+    stage = stage_of(config)
+    if stage.is_rl and trainer.beta:
         traits["reference"] = "moving" if trainer.ref_sync_steps else "fixed"
-    if config.stage == "student_opd":
+    if stage.is_judged:
         traits["teacher"] = config.opd.teacher
-    if config.stage == "teacher_rl":
+    if stage.scores and stage.trains:
         for student in config.reward.students:
             setting = f"reward.students.{student.name}.prompt"
             traits[f"{student.name} prompt"] = prompt_text(config, setting) or FROM_DATASET
@@ -91,7 +92,7 @@ def sources(config: Config) -> dict[str, Source]:
     }
     for student in frozen_students(config):
         found["student" if student.name == FIRST else f"student {student.name}"] = student.model
-    if config.stage == "student_opd" and config.opd.teacher == "model":
+    if stage_of(config).is_judged and config.opd.teacher == "model":
         found["teacher"] = config.teacher_model
     return {role: source for role, source in found.items() if source}
 

@@ -109,9 +109,7 @@ def run(config: Config) -> None:
         units = units_of(longest_first(samples), size)
         journal = Journal(output / "samples", keys_of(units), "answers", FIELDS)
         described = describe_input((name, revision))
-        facts = manifest(config, described, layout, sampling, tables, times)
-        if isinstance(pool, OpenAIPool):
-            facts["generation.api_model"] = pool.models
+        facts = {**manifest(config, described, layout, sampling, tables, times), **models_of(pool)}
         todo = still_to_draw(journal, units, lambda: facts)
 
         # 4. Draw, and grade.
@@ -119,9 +117,7 @@ def run(config: Config) -> None:
             open_graders(config) as graders,
             RunningScore(graders.grade, layout.style, evaluate.unfinished == "whole") as score,
         ):
-            for sample in samples:
-                if row := journal.rows.get(sample.key):
-                    hand_in(score, sample, row)
+            hand_in_earlier(score, samples, journal)
             if todo:
                 laps.enter("answering" if pool else "loading")
                 if pool:
@@ -130,8 +126,8 @@ def run(config: Config) -> None:
                     generator = local_generator(config, layout.tokenizer, size, accelerator)
                     laps.enter("answering")
                     drawn = in_process(generator, accelerator, sampling, config.seed, todo, context)
-                stop_ids = frozenset(sampling.stop_token_ids)
-                read = partial(read_sample, layout=layout, stop_ids=stop_ids, score=score)
+                stops = frozenset(sampling.stop_token_ids)
+                read = partial(read_sample, layout=layout, stop_ids=stops, score=score)
                 at_once = pool.max_requests if pool else size
                 save(drawn, todo, journal, read, clock(journal, samples, at_once, score))
             laps.enter("grading")  # what is left: most is graded while others are drawn
@@ -173,6 +169,11 @@ def open_pool(config: Config, layout: StudentLayout) -> VLLMPool | None:
         return pool
     check_servers(pool, config, logprobs=False)
     return pool
+
+
+def models_of(pool: VLLMPool | None) -> Manifest:
+    """Return the names under which other people's servers were asked; nothing of ours, with one model."""
+    return {"generation.api_model": pool.models} if isinstance(pool, OpenAIPool) else {}
 
 
 def open_graders(config: Config) -> GradingPool:
@@ -352,6 +353,13 @@ def read_sample(
     }
     hand_in(score, sample, row)
     return row
+
+
+def hand_in_earlier(score: RunningScore, samples: Sequence[EvalSample], journal: Journal) -> None:
+    """Have the answers graded that an earlier start has drawn."""
+    for sample in samples:
+        if row := journal.rows.get(sample.key):
+            hand_in(score, sample, row)
 
 
 def hand_in(score: RunningScore, sample: EvalSample, row: JournalRow) -> None:

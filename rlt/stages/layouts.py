@@ -154,7 +154,7 @@ def student_record(config: Config, layout: StudentLayout, problems: Iterable[Pro
     """Return what a student trained on `problems` is stored with."""
     text, is_of_rows, note = _student_prompt(layout, problems)
     token, name = _turn_end(config, layout.chat)
-    if config.stage == "student_sft":  # it is taught this one
+    if stage_of(config).reads("distill"):  # it is taught this one
         token, name = layout.turn_end, config.distill.turn_end
     return ModelLayout(
         *("student", layout.tags.name, None, text, is_of_rows, note),

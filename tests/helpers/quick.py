@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +29,18 @@ def is_light(path: Path) -> bool:
 def forbid() -> None:
     """Skip, from now on, whatever imports a heavy library or starts a Python process."""
     sys.addaudithook(_skip)
+
+
+def sample(items: Sequence[pytest.Item], most: int) -> list[pytest.Item]:
+    """Return at most so many cases of each test: the first, the last, and others evenly between them."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept = set()
+    for found in cases.values():
+        last, steps = len(found) - 1, max(most - 1, 1)
+        kept |= {found[i * last // steps].nodeid for i in range(most)}
+    return [item for item in items if item.nodeid in kept]
 
 
 def _skip(event: str, arguments: tuple[object, ...]) -> None:

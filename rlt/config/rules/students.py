@@ -66,7 +66,7 @@ def check_own_prompt(config: Config) -> None:
     if stage.model == "either" and config.infer.solution is not None:
         return  # a teacher
     model, prompt = config.model_name_or_path, config.layout.student_prompt
-    if config.stage == "evaluate" and prompt.startswith(SKYTHOUGHT_PROMPT):
+    if stage.reads("evaluate.tasks") and prompt.startswith(SKYTHOUGHT_PROMPT):
         return  # the protocol's own
     if model and _needs_own_prompt(model, prompt):
         values = "from_dataset or file:PATH" if stage.trains else "file:PATH"
