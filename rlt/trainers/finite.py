@@ -57,16 +57,18 @@ class FiniteTraining(KeepsBeside):
         self._check_step(norm)
         return norm
 
-    def end_training(self, step: int, what: str, logs: Logs) -> NoReturn:
-        """Write the step's line of metrics and raise NotFinite; collective, with the same words."""
+    def end_training(self, step: int, what: str, logs: Logs, *, change: str | None = None) -> NoReturn:
+        """Write the step's line of metrics and raise NotFinite; collective, with the same words.
+
+        `change` is with what to start again; None: with smaller updates.
+        """
         self.state.global_step = step
         if logs:
             self.log({**logs})
         broken = self.broken_weights()
         found = f" (weights that are not finite: {broken})" if broken else ""
-        raise NotFinite(
-            f"training ends at step {step}, because {what}{found}; {self.where_to_go_on(step, broken)}"
-        )
+        on = self.where_to_go_on(step, broken, change)
+        raise NotFinite(f"training ends at step {step}, because {what}{found}; {on}")
 
     def broken_weights(self) -> str | None:
         """Return which weights of the policy are not finite, None where all are; collective."""
@@ -77,19 +79,20 @@ class FiniteTraining(KeepsBeside):
         found = sorted(set(gather_object(names)))
         return found[0] if len(found) == 1 else f"{found[0]} and {len(found) - 1} more"
 
-    def where_to_go_on(self, step: int, broken: str | None) -> str:
+    def where_to_go_on(self, step: int, broken: str | None, change: str | None = None) -> str:
         """Return the last whole checkpoint, and with what to continue; collective."""
         assert self.args.output_dir is not None
         directory = Path(self.args.output_dir)
         kept = on_main_process(self.accelerator, lambda: last_whole(directory))
-        change = "a lower learning_rate"
-        if self.args.max_grad_norm == 0:
-            change += " or trainer.max_grad_norm=1"
+        if change is None or broken:
+            change = "a lower learning_rate"
+            if self.args.max_grad_norm == 0:
+                change += " or trainer.max_grad_norm=1"
         if kept is not None:
             return f"{kept} is the last whole checkpoint: resume_from=latest continues there, with {change}"
         if broken and step <= 1:
             return f"there is no checkpoint: take a model whose weights are all numbers, or {change}"
-        return f"there is no whole checkpoint yet: start again with  {change}"
+        return f"there is no whole checkpoint yet: start again with {change}"
 
     def check_weights(self) -> None:
         """End the training where a weight is not finite; collective."""

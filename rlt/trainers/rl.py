@@ -245,7 +245,8 @@ class RLTrainer(Generating, ABC, Generic[Layout]):
         rewards = super()._calculate_rewards(*args, **kwargs)  # of all processes
         if rewards.isnan().all():
             what = f"no completion of this step has a finite reward ({self.without_reward})"
-            self.end_training(self.state.global_step + 1, what, {"reward": math.nan})
+            step = self.state.global_step + 1
+            self.end_training(step, what, {"reward": math.nan}, change="that put right")
         return rewards
 
     # TRL's runs the policy with gradients and makes the loss. Ours compares the log-probabilities of that

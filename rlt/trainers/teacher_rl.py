@@ -41,8 +41,8 @@ class TeacherRLTrainer(RLTrainer[TeacherLayout]):
 
     limits = staticmethod(teacher_limits)
     without_reward = (
-        "the student's or the teacher's log-probabilities are NaN or infinite: check the weights of "
-        "student_model and of the policy"
+        "log-probabilities of student or teacher, or what one of reward.functions returned, are NaN or "
+        "infinite: check the weights of student_model and of the policy, and the function"
     )
 
     def __init__(self, *args: Any, reward: TeacherReward, **kwargs: Any) -> None:

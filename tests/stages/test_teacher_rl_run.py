@@ -311,7 +311,8 @@ def nan_student(student: Path, folder: Path) -> Path:
 
 def test_a_student_of_nan_stops_the_run(words, tiny_student: Path, tmp_path: Path):
     student = nan_student(tiny_student, tmp_path / "student")
-    with pytest.raises(ModelError, match="no completion of this step has a finite reward"):
+    with pytest.raises(ModelError, match="no completion of this step has a finite reward") as caught:
         run_here(words(tmp_path / "run", f"student_model={student}", evaluate=False))
+    assert str(caught.value).endswith("there is no whole checkpoint yet: start again with that put right")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
     assert not os.path.exists(tmp_path / "run" / "config.json")
