@@ -116,11 +116,13 @@ def _detect(column_map: Mapping[str, str], seen: Sequence[str], source: str) -> 
 
 
 def _remedy(needed: Sequence[str], seen: Sequence[str], column_map: Mapping[str, str]) -> str:
-    """Return what to type: the columns named already, and guesses from usual names for the others."""
+    """Return what to type: columns named already, and guesses for the others, by usual or similar names."""
     columns = dict(column_map)
     for field in needed:
         if field not in columns and field not in seen:
-            columns[field] = next((n for n in USUAL_NAMES.get(field, ()) if n in seen), "THEIR_COLUMN")
+            usual = [name for name in USUAL_NAMES.get(field, ()) if name in seen]
+            near = difflib.get_close_matches(field, seen, n=1, cutoff=0.75)
+            columns[field] = next(iter((*usual, *near)), "THEIR_COLUMN")
     pairs = ", ".join(f"{field}: {column}" for field, column in columns.items())
     return f"name the columns with 'data.columns={{{pairs}}}'"
 

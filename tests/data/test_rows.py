@@ -187,6 +187,11 @@ def test_the_remedy_keeps_what_was_mapped_already():
         read({"query": "q", "problem": "p", "output": "s"}, {"question": "query"})
 
 
+def test_a_misspelt_column_is_guessed():
+    with pytest.raises(DataError, match=r"'data.columns=\{solution: solutions\}'"):
+        read({"question": "q", "solutions": "s", "id": 3})
+
+
 def test_wrong_column_map():
     row = {"problem": "q", "solution": "s"}
     with pytest.raises(
