@@ -58,7 +58,9 @@ def test_explanation_of_a_teacher_that_is_cut(tiny_teacher, tmp_path):
     out, err = answer(tiny_teacher, *asked, cwd=tmp_path)
     assert out.startswith("Explanation\n\n")
     told, cut = err.splitlines()
-    assert told.startswith(f"INFO: model_name_or_path={tiny_teacher} has no rlt_layout.json, so it is asked")
+    assert told.startswith(
+        f"INFO: model_name_or_path={tiny_teacher} has no rlt_layout.json, so this run prompts it with"
+    )
     assert cut == "WARNING: cut after 5 tokens: raise max_completion_length"
 
 
