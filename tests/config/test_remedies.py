@@ -43,7 +43,7 @@ class Remedy:
 REMEDIES = [
     # What is typed
     Remedy((MODEL, ROWS), "", "type run_cfg=NAME with one of", ("run_cfg=teacher_sft",)),
-    Remedy((ROWS, "run_cfg=teacher_rll"), "", "there are: .* teacher_rl,", (" ".join(RL),)),
+    Remedy((ROWS, "run_cfg=teacher_rll"), "", "did you mean teacher_rl", (" ".join(RL),)),
     Remedy(("run_cfg=score_traces", "student_model=student"), "", "type dataset_id_or_path=VALUE",
            ("dataset_id_or_path=traces.jsonl",)),
     Remedy(SFT, "lerning_rate=1e-5", "did you mean `learning_rate`", ("-lerning_rate learning_rate=1e-5",)),
