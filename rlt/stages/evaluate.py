@@ -172,7 +172,7 @@ def open_pool(config: Config, layout: StudentLayout) -> VLLMPool | None:
 
 
 def models_of(pool: VLLMPool | None) -> Manifest:
-    """Return the names under which other people's servers were asked; nothing of ours, with one model."""
+    """Return the names under which other people's servers were asked; our own, with one model, have none."""
     return {"generation.api_model": pool.models} if isinstance(pool, OpenAIPool) else {}
 
 
