@@ -1,4 +1,4 @@
-"""now.json: what a training run is doing at this moment, for people who look (`python -m rlt.status`).
+"""now.json: what a run is doing at this moment, for people who look (`python -m rlt.status`).
 
 `{"phase", "since", "step", "of", "written", "spent", "boot", "entered"}`: seconds since 1970, and `entered`,
 which no step of the wall clock moves, since the boot named by `boot`; `step` is the one under way, and

@@ -1,4 +1,4 @@
-"""The phases of a training run on their way into now.json."""
+"""The phases of a run on their way into now.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UPDATING = "updating"
 
 
 class Phases(TrainerCallback):
-    """Records updates, evaluations and saves by itself; the phases inside a step call `enter`."""
+    """Records a training's updates, evaluations and saves by itself; phases inside a step call `enter`."""
 
     def __init__(self, now: Now | None) -> None:
         """`now` is None on processes that write nothing."""

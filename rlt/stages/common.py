@@ -100,8 +100,8 @@ def run_directory(
                 settle_attention(config)
                 check_heads(config)
                 yield record
-                if is_main and stage_of(config).trains:
-                    record.update(seconds_by_phase=Now(directory).spent())
+                if is_main and (spent := Now(directory).spent()):  # of a stage that enters phases
+                    record.update(seconds_by_phase=spent)
             if is_main and card:
                 card(directory)
             if is_main:
@@ -257,6 +257,13 @@ def progress(items: Sequence[T], what: str) -> Iterable[T]:
     return tqdm(items, desc=what, disable=None if is_main_process() else True, leave=False)
 
 
+def phases_of(config: Config, first: str = LOADING) -> Phases:
+    """Return what takes the phases of a run: status shows them, and run.json says how long each took."""
+    phases = Phases(Now(config.output_dir) if is_main_process() else None)
+    phases.enter(first)
+    return phases
+
+
 class Observers(NamedTuple):
     """What a training stage has to call by itself."""
 
@@ -277,7 +284,7 @@ def observe(trainer: MeteredTraining, config: Config, layout: ModelLayout) -> Ob
     trainer.add_callback(timeline)
     trainer.meter.write = timeline.write
     trainer.keep_beside = partial(_keep_beside, config, layout)
-    phases = Phases(Now(config.output_dir) if is_main_process() else None)
+    phases = phases_of(config)
     trainer.add_callback(phases)
     pause = PauseOnRequest(trainer.accelerator, Path(config.output_dir), config.trainer.max_hours)
     trainer.add_callback(pause)

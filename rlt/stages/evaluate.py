@@ -53,7 +53,7 @@ from rlt.models.load import load_context, load_eos_ids, load_tokenizer
 from rlt.records import Completion
 from rlt.reporting.progress import SampleProgress
 from rlt.rundir.run_record import Source, code_version, library_versions
-from rlt.stages.common import is_main_process, progress, run_directory, write_skipped
+from rlt.stages.common import is_main_process, phases_of, progress, run_directory, write_skipped
 from rlt.stages.engine import check_servers, make_sampling, server_pool
 from rlt.stages.evaluation_report import evaluation_report
 from rlt.stages.layouts import student_layout, template_facts
@@ -67,7 +67,6 @@ from rlt.stages.sampling import (
     still_to_draw,
     units_of,
 )
-from rlt.surroundings.laps import Laps
 from rlt.tasks.extraction import ORDERS
 from rlt.tasks.math_grader import MathGrader
 from rlt.traces.journal import Journal, JournalRow
@@ -90,7 +89,7 @@ def run(config: Config) -> None:
     sources: dict[str, Source | None] = {task: task_input(config, task) for task in evaluate.tasks}
     report = partial(evaluation_report, config.evaluate)
     with run_directory(config, {"model": (name, revision), **sources}, card=None, report=report) as record:
-        accelerator, laps = scoring_accelerator(), Laps("reading")
+        accelerator, phases = scoring_accelerator(), phases_of(config, "reading")
 
         # 1. Text: the student's prompts, and where its answers end.
         layout, context = read_layout(config)
@@ -119,29 +118,29 @@ def run(config: Config) -> None:
         ):
             hand_in_earlier(score, samples, journal)
             if todo:
-                laps.enter("answering" if pool else "loading")
+                phases.enter("answering" if pool else "loading")
                 if pool:
                     drawn = from_servers(pool, sampling, config.seed, todo, context)
                 else:
                     generator = local_generator(config, layout.tokenizer, size, accelerator)
-                    laps.enter("answering")
+                    phases.enter("answering")
                     drawn = in_process(generator, accelerator, sampling, config.seed, todo, context)
                 stops = frozenset(sampling.stop_token_ids)
                 read = partial(read_sample, layout=layout, stop_ids=stops, score=score)
                 at_once = pool.max_requests if pool else size
                 save(drawn, todo, journal, read, clock(journal, samples, at_once, score))
-            laps.enter("grading")  # what is left: most is graded while others are drawn
+            phases.enter("grading")  # what is left: most is graded while others are drawn
             verdicts = score.verdicts()
 
         # 5. Write.
-        laps.enter("writing")
+        phases.enter("writing")
         if is_main_process():
             graded = (sample_row(s, journal.rows[s.key], verdicts[s.key]) for s in samples)
             write_jsonl(output / "samples.jsonl", graded)
             whole = {**facts, **origins(config, facts, sources, pool)}
             numbers = write_numbers(config, sampling, input_label(described), whole)
             write_json(output / "manifest.json", whole)
-            record.update(results=numbers, skipped=num_skipped, seconds_by_phase=laps.spent())
+            record.update(results=numbers, skipped=num_skipped)
 
 
 def open_pool(config: Config, layout: StudentLayout) -> VLLMPool | None:

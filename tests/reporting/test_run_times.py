@@ -4,19 +4,18 @@ import pytest
 from helpers.page_tags import parse
 
 from rlt.reporting.run_page import write_run_page
+from rlt.rundir.now import Now
 from rlt.rundir.run_record import RunRecord, read_run
-from rlt.surroundings.laps import Laps
 
 
-def test_a_phase_ends_where_the_next_begins(monkeypatch):
+def test_a_phase_ends_where_the_next_begins(tmp_path, monkeypatch):
     clock = iter((10.0, 13.0, 14.5, 16.5, 20.5))
-    monkeypatch.setattr("rlt.surroundings.laps.since_boot", lambda: next(clock))
-    laps = Laps("reading")
-    laps.enter("answering")
-    laps.enter("reading")
-    laps.enter("writing")
+    monkeypatch.setattr("rlt.rundir.now.since_boot", lambda: next(clock))
+    now = Now(tmp_path)
+    for phase in ("reading", "answering", "reading", "writing"):
+        now.enter(phase)
     # reading 3 and again 2, answering 1.5, writing 4 until now
-    assert laps.spent() == {"reading": 5.0, "answering": 1.5, "writing": 4.0}
+    assert now.spent() == {"reading": 5.0, "answering": 1.5, "writing": 4.0}
 
 
 @pytest.mark.parametrize("stage", ["teacher_sft", "evaluate"])
