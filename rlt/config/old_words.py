@@ -15,6 +15,7 @@ from typing import Any
 
 from rlt.config.renames import MOVED, MOVED_IN_STAGES, OLD_PRESETS
 from rlt.config.stage import Stage
+from rlt.io import leaves
 
 logger = logging.getLogger(__name__)
 
@@ -71,15 +72,7 @@ def tell(old: str, where: str, new: str | None = None) -> None:
 def preset_words(group: str, name: str) -> str | None:
     """Return what to type for a group file that earlier versions had; None if they had none of that name."""
     settings = OLD_PRESETS.get(group, {}).get(name)
-    return None if settings is None else " ".join(f"{key}={value}" for key, value in _flat(settings))
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    return None if settings is None else " ".join(f"{key}={value}" for key, value in leaves(settings))
 
 
 def _with_new_references(value: Any) -> Any:

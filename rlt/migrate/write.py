@@ -18,6 +18,7 @@ from rlt.config.overrides import CONFIG_DIR
 from rlt.config.resolve import resolve
 from rlt.config.rules.trainer import check_trainer
 from rlt.errors import ConfigError
+from rlt.io import leaves
 from rlt.migrate.translate import Migrated, not_in_checkout
 
 WIDTH = 110
@@ -84,7 +85,7 @@ def to_text(new: Migrated, source: Path, target: Path) -> str:
         lines += [line for text in texts for line in wrapped(text, "#   ")]
     base = yaml.safe_load((CONFIG_DIR / "run_cfg" / f"{new.stage}.yaml").read_text(encoding="utf-8"))
     lines += ["", "defaults:", *(f"  - {_yaml(entry).strip('{}')}" for entry in base.pop("defaults")), ""]
-    own = {name: (value, "") for name, value in _flat(base)}
+    own = {name: (value, "") for name, value in leaves(base)}
     return "\n".join([*lines, *_body({"stage": (new.stage, "")} | own | new.settings)]) + "\n"
 
 
@@ -100,14 +101,6 @@ def parts(new: Migrated) -> Iterator[tuple[str, list[str]]]:
             keys.setdefault(why, []).append(key)
         if reasons:
             yield title, [f"{', '.join(names)}: {why}" for why, names in keys.items()]
-
-
-def _flat(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def command(new: Migrated, target: Path) -> str:

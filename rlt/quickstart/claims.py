@@ -10,7 +10,6 @@ interruption. Tables of what is there: `OUTPUT/claims.md` and `claims.json` (cla
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import random
@@ -26,6 +25,7 @@ from rlt.formats.layout import StudentLayout, TeacherLayout
 from rlt.formats.tags import tag_style
 from rlt.io import write_json, write_text
 from rlt.models.load import load_tokenizer
+from rlt.parser import Parser
 from rlt.quickstart import hidden
 from rlt.quickstart.base_model import BaseSettings, Corpus, Sample, make_base
 from rlt.quickstart.claims_tables import PREFIX, write_tables
@@ -39,7 +39,7 @@ from rlt.surroundings.leaving import run_command
 logger = logging.getLogger("rlt.quickstart.claims")  # __name__ is __main__ when it is run
 
 RL = "cfgs/run_cfg/claims_teacher_rl.yaml"
-PARTS = (*("models", "rivals", "ablations", "ranks", "cold_start", "transfer", "larger", "three_ways"),)
+PARTS = ("models", "rivals", "ablations", "ranks", "cold_start", "transfer", "larger", "three_ways")
 """Pipelines in the order they run in; the first makes what the others share."""
 NUM_TRAIN, NUM_HELD_OUT = 1500, 128
 BASE = BaseSettings(steps=600)
@@ -159,7 +159,7 @@ def run_seed(output: Path, seed: int, parts: Sequence[str], words: Sequence[str]
 
 def main(words: Sequence[str]) -> int:
     """Run the claims as the command line says, and write tables of all seeds that are there."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rlt claims", description="The paper's claims in miniature, over several seeds."
     )
     parser.add_argument("--output", type=Path, default=Path("results/claims"), help="folder of the runs")

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from rlt.io import leaves
 from rlt.pages import Figure, script
 from rlt.reporting.evaluation_plots import CUT, OUTCOMES, RIGHT, WRONG, draw_lengths
 from rlt.reporting.run_page import facts, write_run_page
@@ -213,16 +214,7 @@ def _split(manifest: Mapping[str, Any]) -> tuple[list[tuple[str, Any]], list[tup
     """
     protocol, origins = [], []
     for top in (name for name in manifest if name != _VERSIONS):
-        for name, value in _flat({top: manifest[top]}):
+        for name, value in leaves({top: manifest[top]}):
             is_origin = top in _ORIGINS or name.endswith("sha256")
             (origins if is_origin else protocol).append((name, value))
     return protocol, origins
-
-
-def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested mappings with the names on the way to them, joined by dots."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value
