@@ -94,8 +94,9 @@ def _in_short(key: str) -> str | None:
 def nearest_key(key: str, *, sections: bool = False) -> str | None:
     """Return the valid dotted name most like a key, compared as a whole and by last parts, or None."""
     section, _, leaf = key.lower().rpartition(".")
-    if leaf in _ALIASES:
-        return _ALIASES[leaf]
+    if leaf in _ALIASES:  # unless the section is misspelt that has such a setting
+        same = [name for name in rows() if section and name.endswith(f".{leaf}")]
+        return next(iter(get_close_matches(key.lower(), same, n=1, cutoff=0.85)), _ALIASES[leaf])
     dicts = [name for name, row in rows().items() if row.is_open]
     near = get_close_matches(section, dicts, n=1, cutoff=0.8)
     if near and leaf not in OWNED_SOMEWHERE:

@@ -252,6 +252,8 @@ def test_a_key_in_a_yaml_file_is_named_with_its_file(tmp_path):
             "answer_log_prob_coeff=[1,x]",
             "`answer_log_prob_coeff` on the command line must be a list of numbers",
         ),
+        ("evaluation.benchmark.steps=1", "did you mean `evaluation.benchmarks.steps`?"),
+        ("trainer.steps=1", "did you mean `trainer.max_steps`?"),
         ("learning_rat=1", "did you mean `learning_rate`?"),
         ("+learning_rat=1", "did you mean `learning_rate`?"),
         ("++learning_rat=1", "did you mean `learning_rate`?"),
