@@ -30,6 +30,7 @@ from rlt.config.overrides import (
     CommandLine,
     groups,
     read,
+    run_file_names,
     unknown_option,
     unknown_run_file,
 )
@@ -187,8 +188,10 @@ def _refuse_missing(tree: DictConfig, line: CommandLine) -> None:
                 f"{line.run_file}.yaml sets no `stage`, nor does a run file that it builds on: write `stage: "
                 f"NAME` with one of {', '.join(STAGES)}, or begin it with `defaults: [RUN_FILE, _self_]`."
             )
-        names = ", ".join(groups(line.config_dirs)["run_cfg"])
-        raise ConfigError(f"no run file is given: type run_cfg=NAME with one of {names}.")
+        raise ConfigError(
+            f"no run file is given: type run_cfg=NAME with one of {run_file_names(line.config_dirs)}, or "
+            "another (python train.py --help lists all)."
+        )
     if tree.stage not in STAGES:
         raise ConfigError(
             f"`stage` must be one of {', '.join(STAGES)}, got {tree.stage!r} (a run file sets it)."

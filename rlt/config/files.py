@@ -27,6 +27,8 @@ _EARLIER = {
     "student_opd": ("student_sft", "student_sft", "student_sft"),
 }
 """By stage: the folder of its default model, the run file that writes it, and how that is called."""
+_MAKERS = {"quickstart": "./scripts/quickstart.sh", "claims": "python -m rlt claims"}
+"""By a part of results_dir, as in run files of these names: the command that makes what they read."""
 _HUB_NAME = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 
 
@@ -34,6 +36,7 @@ def check_files(config: Config) -> None:
     """Raise ConfigError for the first path that is not what its setting needs."""
     stage, models = stage_of(config), models_of(config)
     _check_default_model(config)
+    _check_made(config)
     needed = ("config.json", "tokenizer.json") if stage.reads_text_alone else ("config.json",)
     for setting, model in models.items():
         check_model(setting, model, needed)
@@ -167,11 +170,31 @@ def _check_default_model(config: Config) -> None:
     name, run_file, what = _EARLIER.get(config.stage, ("", "", ""))
     model = f"{config.results_dir}/{name}"
     if name and config.model_name_or_path == model and not (Path(model) / "config.json").is_file():
+        command = _maker(config) or (
+            f"./launch.sh cfgs/run_cfg/{run_file}.yaml results_dir={config.results_dir}"
+        )
         raise ConfigError(
             f"`model_name_or_path={model}` does not hold a model yet: {config.stage} starts from what "
-            f"{what} writes, so run `./launch.sh cfgs/run_cfg/{run_file}.yaml "
-            f"results_dir={config.results_dir}` first, or give another model_name_or_path."
+            f"{what} writes, so run `{command}` first, or give another model_name_or_path."
         )
+
+
+def _check_made(config: Config) -> None:
+    """Refuse a model or data of a toy world that nothing has made yet."""
+    folder = Path(config.results_dir)
+    named = {**models_of(config), **dict(_data_of(config))}
+    for setting, path in named.items():
+        if (maker := _maker(config)) and folder in Path(path).parents and not Path(path).exists():
+            raise ConfigError(
+                f"`{setting}={path}` does not exist yet: run `{maker}` first, which makes it, or give "
+                "another results_dir."
+            )
+
+
+def _maker(config: Config) -> str | None:
+    """Return the command that makes everything in results_dir, where that is a toy world's."""
+    found = (_MAKERS[part] for part in reversed(Path(config.results_dir).parts) if part in _MAKERS)
+    return next(found, None)
 
 
 def check_model(setting: str, model: str, needed: tuple[str, ...] = ("config.json",)) -> None:

@@ -21,6 +21,7 @@ from rlt.config.old_words import new_name, new_references, preset_words, tell
 from rlt.config.renames import OTHER_FILES, SAME_FILES
 from rlt.config.schema import RECIPES
 from rlt.config.split_words import belongs_before, refuse_split
+from rlt.config.stages import STAGES
 from rlt.config.tree import Row, find, fits, record_of
 from rlt.config.unknown import unknown_keys
 from rlt.errors import ConfigError
@@ -69,7 +70,9 @@ def read(words: Sequence[str]) -> CommandLine:
         if key == "run_cfg" and (value.endswith((".yaml", ".yml")) or "/" in value):
             folder, value = _run_file(value, [*dirs, CONFIG_DIR])
             dirs.insert(0, folder)
-        run_file = value if key == "run_cfg" else run_file
+        if key == "run_cfg":
+            _refuse_second(run_file, value)
+            run_file = value
         bare = key.lstrip("+~")
         if (now := new_name(bare)) != bare:
             tell(bare, _ON_COMMAND_LINE)
@@ -84,6 +87,14 @@ def read(words: Sequence[str]) -> CommandLine:
         raise unknown_keys(unknown, _ON_COMMAND_LINE)
     ordered = dict.fromkeys([d for d in dirs if d != CONFIG_DIR] + [CONFIG_DIR])
     return CommandLine(tuple(ordered), tuple(overrides), run_file)
+
+
+def _refuse_second(first: str | None, second: str) -> None:
+    if first not in (None, second):
+        raise ConfigError(
+            f"{first} and {second} {_ON_COMMAND_LINE} are two run files: type one of them, and settings of "
+            "the other as KEY=VALUE."
+        )
 
 
 def groups(dirs: Sequence[Path]) -> dict[str, list[str]]:
@@ -167,8 +178,9 @@ def unknown_run_file(value: str, dirs: Sequence[Path]) -> ConfigError:
     if instead := OTHER_FILES["run_cfg"].get(Path(value).stem):
         return ConfigError(f"run_cfg={value} is a file of the original release: it is {instead}.")
     return ConfigError(
-        f"run_cfg={value} does not exist{_meant(Path(value).stem, groups(dirs).get('run_cfg', []))} "
-        "(--config-dir DIR adds yours)."
+        f"run_cfg={value} does not exist"
+        f"{_meant(Path(value).stem, groups(dirs).get('run_cfg', []), run_file_names(dirs))} "
+        "(python train.py --help lists all; --config-dir DIR adds yours)."
     )
 
 
@@ -179,10 +191,18 @@ def unknown_option(group: str, name: str, known: Sequence[str]) -> ConfigError:
     return ConfigError(f"{group}={name} does not exist{_meant(name, known)}.")
 
 
-def _meant(name: str, known: Sequence[str]) -> str:
-    """Return the end of a sentence about a name that is not known: the nearest one, or all of them."""
+def run_file_names(dirs: Sequence[Path]) -> str:
+    """Return the run files that a sentence lists: one of each stage, and the user's own."""
+    names = groups(dirs).get("run_cfg", [])
+    ours = {path.stem for path in (CONFIG_DIR / "run_cfg").glob("*.yaml")}
+    first = [stage for stage in STAGES if stage in names]
+    return ", ".join([*first, *(name for name in names if name not in ours)])
+
+
+def _meant(name: str, known: Sequence[str], shown: str = "") -> str:
+    """Return the end of a sentence about an unknown name: the nearest one, or those that there are."""
     near = get_close_matches(name, known, n=1, cutoff=0.75)
-    return f": did you mean {near[0]}?" if near else f"; there are: {', '.join(known)}"
+    return f": did you mean {near[0]}?" if near else f"; there are: {shown or ', '.join(known)}"
 
 
 def _override(key: str, equals: str, value: str, dirs: Sequence[Path]) -> str:

@@ -348,12 +348,28 @@ def test_a_misspelt_file_is_answered_with_the_nearest_one(word, near):
     assert f"{word} does not exist: did you mean {near}?" in sentence(*words)
 
 
-def test_unknown_run_files_list_those_that_exist():
-    known = "teacher_rl, teacher_rlt, teacher_sft"
+def test_unknown_run_files_list_one_for_each_stage():
+    known = "teacher_sft, teacher_rl, "
     assert "does not exist; there are: " in (message := sentence("run_cfg=/nowhere/x.yaml"))
     assert known in message
     assert "no run file is given: type run_cfg=NAME with one of " in (message := sentence())
     assert known in message
+    assert "quickstart" not in message
+
+
+def test_unknown_run_files_list_all_of_the_users_own(tmp_path):
+    (tmp_path / "run_cfg").mkdir()
+    (tmp_path / "run_cfg" / "mine.yaml").write_text("stage: teacher_rl\n")
+    assert ", mine, or another" in sentence(f"--config-dir={tmp_path}")
+
+
+def test_two_run_files_are_refused_and_one_typed_twice_is_not():
+    words = ["run_cfg=teacher_sft", "cfgs/run_cfg/student_sft.yaml"]
+    assert sentence(*words) == (
+        "teacher_sft and student_sft on the command line are two run files: type one of them, and "
+        "settings of the other as KEY=VALUE."
+    )
+    assert compose(["run_cfg=teacher_sft", "teacher_sft"]).stage == "teacher_sft"
 
 
 def test_run_file_outside_a_run_cfg_folder_says_where_to_put_it(tmp_path):
