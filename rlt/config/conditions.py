@@ -248,7 +248,7 @@ CONDITIONS: tuple[OnlyWith, ...] = (
     _if_one_of(("opd.verify_server",), "opd.placement", "server", "zero3"),
     _if_one_of(("opd.question",), "opd.solution_in", "question"),
     _if_one_of(
-        ("layout.teacher_prompt", "layout.show_solution", "opd.open_thought"),
+        ("layout.teacher_prompt", "layout.show_solution", "opd.open_thought", "opd.answer_coeff"),
         "opd.solution_in",
         "explanation",
     ),

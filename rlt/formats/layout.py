@@ -186,6 +186,10 @@ class StudentLayout:
         except DataError as error:
             raise DataError(f"problem {problem.id}: the solution cannot be scored: {error}") from error
 
+    def suffix_ids(self, problem: Problem) -> list[int]:
+        """Return the ids of the suffix; its solution need not have a token of its own."""
+        return self._encode_suffix(problem).ids
+
     def turn(self, problem: Problem, explanation: str) -> Turn:
         """Return the chat with the explanation as the student's own thought.
 
@@ -201,7 +205,7 @@ class StudentLayout:
             )
         thought = self.explanation_ids(explanation)
         span = slice(len(opening), len(opening) + len(thought))
-        return Turn(prompt, opening + thought + self._encode_suffix(problem).ids, span)
+        return Turn(prompt, opening + thought + self.suffix_ids(problem), span)
 
     def under(self, system_prompt: str) -> StudentLayout:
         """Return the layout under another system prompt."""

@@ -18,7 +18,7 @@ from rlt.data.lengths import LengthRule, fit_lengths
 from rlt.data.systems import require_systems
 from rlt.errors import ConfigError
 from rlt.formats.layout import StudentLayout
-from rlt.formats.place import Places
+from rlt.formats.place import Places, ThoughtFinder
 from rlt.models.load import load_context, load_eos_ids, load_tokenizer
 from rlt.records import Problem
 from rlt.stages.benchmarks import benchmark_inputs, load_benchmarks
@@ -57,6 +57,7 @@ from rlt.stages.student_training import train_student
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.divergence import divergence_of
 from rlt.trainers.lora import lora_config
+from rlt.trainers.own_answer import OwnAnswers
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.reference import require_reference
 from rlt.trainers.student_opd import Objective, OPDParts, StudentOPDTrainer
@@ -168,7 +169,17 @@ def opd_parts(config: Config, text: Text, check: StudentCheck) -> OPDParts:
     average = partial(make_average, config=config) if opd.teacher == "ema" else None
     teacher = partial(make_teacher, places=text.places, check=check, config=config)
     opening = opening_ids(text.layout, check.problems[0]) if opens_thought(config) else []
-    return OPDParts(objective, text.places, teacher, average, opening)
+    return OPDParts(objective, text.places, teacher, average, opening, own_answers(config, text.layout))
+
+
+def own_answers(config: Config, layout: StudentLayout) -> OwnAnswers | None:
+    """Return what teaches the student to answer from its thought, or None where nothing does."""
+    if not config.opd.answer_coeff:
+        return None
+    find = ThoughtFinder(layout, is_opened=opens_thought(config))
+    return OwnAnswers(
+        layout, find, coefficient=config.opd.answer_coeff, max_tokens=config.max_completion_length
+    )
 
 
 def opening_ids(layout: StudentLayout, problem: Problem) -> list[int]:

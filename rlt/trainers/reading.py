@@ -186,10 +186,16 @@ class ReadOnce(NarrowPasses):
 
     def _correct(self, policy_BC: Tensor) -> None:
         """Hand TRL's loss the ratio that it is about to read."""
-        inputs, mask_BC = self._loss_inputs, self._loss_inputs["completion_mask"]
+        inputs, mask_BC = self._loss_inputs, sampled_mask(self._loss_inputs)
         ratio = self._correction.ratio(policy_BC, inputs["sampling_per_token_logps"], mask_BC)
         self._ratios.add(ratio, mask_BC)
         inputs["importance_sampling_ratio"] = ratio
+
+
+def sampled_mask(inputs: dict[str, Any]) -> Tensor:
+    """Return which tokens of a micro-batch the engine has sampled, (B, C); others may be put behind them."""
+    mask_BC: Tensor = inputs["completion_mask"]
+    return mask_BC * inputs["sampled"] if "sampled" in inputs else mask_BC
 
 
 def rows_together(accelerator: Accelerator, rows_per_pass: int) -> int | None:

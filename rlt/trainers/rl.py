@@ -51,7 +51,7 @@ from rlt.trainers.monitor_limits import LimitsOf
 from rlt.trainers.monitors import Monitors
 from rlt.trainers.order import GroupSampler
 from rlt.trainers.prompted import PromptedProblem
-from rlt.trainers.reading import completion_requests, rows_together
+from rlt.trainers.reading import completion_requests, rows_together, sampled_mask
 from rlt.trainers.reference import MovingReference
 from rlt.trainers.rl_parts import RLData, RLParts, RLSettings, indexed
 from rlt.trainers.sample_rows import lengths_by_ending, number_samples, sample_row
@@ -256,8 +256,8 @@ class RLTrainer(Generating, ABC, Generic[Layout]):
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         loss = super()._compute_loss(model, inputs)
         if not any(self._staleness):  # this very policy has sampled them
-            sampled, mask = inputs["sampling_per_token_logps"], inputs["completion_mask"].bool()
-            self._drift.add(self._loss_logprobs, sampled, mask)
+            sampled, mask = inputs["sampling_per_token_logps"], sampled_mask(inputs)
+            self._drift.add(self._loss_logprobs, sampled, mask.bool())
         return loss
 
     # TRL's adds the means of `_metrics`. Ours adds the drift and the ratios first, in the lines that have a

@@ -11,6 +11,7 @@ What is overridden of it:
   log p_T - log p_S, set once the pass with gradients has given log p_S: its loss is then the estimate of the
   reverse KL, and its gradient that of each token's reverse KL.
 - over several tokens of the vocabulary there is no advantage: they are 0, and the divergence is added.
+- with `answers`, the completions: the loss reads the reference solution behind each thought (own_answer.py).
 
 B rows, C columns of completions, K likeliest tokens of the teacher, D dimensions.
 """
@@ -31,17 +32,19 @@ from typing_extensions import override
 
 from rlt.formats.layout import StudentLayout
 from rlt.formats.leakage import copied_share, states_first
-from rlt.formats.place import Place, Places
+from rlt.formats.place import Places
 from rlt.formats.reply import Reply, ReplyReader
 from rlt.generation.collective import on_every_process
 from rlt.models.distributions import HiddenStates, TopTokens
-from rlt.models.logprobs import Extra, Request
+from rlt.models.logprobs import Extra
 from rlt.records import Completion, Problem, Score
 from rlt.trainers.divergence import sampled_advantage
 from rlt.trainers.narrow import SIZE
 from rlt.trainers.opd_head import Against, Divergence, TopTargets, WholeTargets, add_divergence
 from rlt.trainers.opd_limits import opd_limits
 from rlt.trainers.opd_teacher import Teacher
+from rlt.trainers.opd_view import View, renamed, request, spread, view_of
+from rlt.trainers.own_answer import OwnAnswers, put_behind
 from rlt.trainers.own_loss import IGNORED
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.reference import MovingReference
@@ -81,27 +84,8 @@ class OPDParts:
     """For a teacher that follows the student; called after `make_teacher`."""
     opening_ids: Sequence[int] = ()
     """What the prompts open a thought with, where the student does not do it."""
-
-
-@dataclass(frozen=True)
-class View:
-    """What the teacher makes of one completion."""
-
-    num_tokens: int
-    chunk_C: Tensor
-    """The number of the chunk that each token is in, -1 outside."""
-    teacher_C: Tensor
-    """log p_T of that chunk, 0 outside."""
-    tokens_M: Tensor
-    """The tokens that have the teacher's distribution, as places in the completion."""
-    values: tuple[Tensor, ...]
-    """What `Objective.extra` has read at them besides log-probabilities, of M rows each."""
-
-    def counts_C(self, support: str) -> Tensor:
-        """Return which tokens are in the loss, (C,)."""
-        if support == "sampled":
-            return self.chunk_C >= 0
-        return torch.zeros(self.num_tokens, dtype=torch.bool).index_fill(0, self.tokens_M, True)
+    answers: OwnAnswers | None = None
+    """What teaches the student to answer from its thought; None: the loss is the teacher's alone."""
 
 
 class StudentOPDTrainer(RLTrainer[StudentLayout]):
@@ -123,8 +107,9 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
         self.objective, self.places = opd.objective, opd.places
         self.rows_travel = self.objective.support == "sampled"  # the teacher's distributions stay
         self._views: list[View] = []
-        self._divergences: list[Tensor] = []
-        """Sum and number of tokens of each pass since the last log line."""
+        self._sums: dict[str, list[Tensor]] = {}
+        """By metric: sum and number of tokens of each pass since the last log line."""
+        self._answers = opd.answers
         plain: Any = self.accelerator.unwrap_model(self.policy)
         if self.objective.divergence is not None:
             add_divergence(plain, self.temperature)
@@ -156,11 +141,11 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
         """Return what the teacher makes of each completion; one that fails on a process ends all of them."""
         pairs = zip(items, completions, strict=True)
         places = [self.places(item.problem, completion.token_ids) for item, completion in pairs]
-        requests = [_request(place) for place in places]
+        requests = [request(place) for place in places]
         read = partial(self.teacher.read, requests, self.objective.extra, runs or [len(requests)])
         found = on_every_process(self.accelerator, read)
         return [
-            _view(len(completion.token_ids), place, values)
+            view_of(len(completion.token_ids), place, values)
             for completion, place, values in zip(completions, places, found, strict=True)
         ]
 
@@ -225,6 +210,13 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Return TRL's batch, with the teacher's values and the tokens that are in the loss."""
         output = super()._generate_and_score_completions(inputs)
+        if self._answers is not None:
+            pairs = zip(self._batch, self._completions, strict=True)
+            taught = [self._answers(item.problem, completion.token_ids) for item, completion in pairs]
+            self._views = [view.within(row) for view, row in zip(self._views, taught, strict=True)]
+            pad = self.layout.tokenizer.pad_token_id
+            assert isinstance(pad, int), "load_tokenizer has seen to a pad token"
+            output = put_behind(output, taught, pad)
         mask_BC = output["completion_mask"]
         width, device = mask_BC.size(1), mask_BC.device
         support = self.objective.support
@@ -246,6 +238,7 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
         """Return log-probabilities; in the pass with gradients they make the advantages of the tokens."""
         result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        self._logprobs_BC = result[0]
         if torch.is_grad_enabled() and self.objective.support == "sampled":
             inputs = self._loss_inputs
             inputs["advantages"] = sampled_advantage(
@@ -279,14 +272,14 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
         counts: list[int] = inputs["completion_mask"].sum(1).tolist()
         views = [self._views[row] for row in inputs["view"].tolist()]
         columns = [
-            torch.cat([_spread(view, index, count) for view, count in zip(views, counts, strict=True)])
+            torch.cat([spread(view, index, count) for view, count in zip(views, counts, strict=True)])
             for index in (0, 1)
         ]
         first, second = (column.to(self.accelerator.device) for column in columns)
         objective = self.objective
         assert objective.divergence is not None
         if objective.support == "top_k":
-            ids = _renamed(second, self.places.renamed)
+            ids = renamed(second, self.places.renamed)
             targets = TopTargets(first, ids, is_whole=objective.top_k >= objective.vocabulary)
         else:
             targets = WholeTargets(
@@ -298,24 +291,39 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
     # its metrics as ever.
     @override
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """Return TRL's loss, and over several tokens of the vocabulary the divergence, reduced as it is."""
+        """Return TRL's loss and what is added to it, reduced as it is.
+
+        That is the divergence over several tokens of the vocabulary, and the loss of the answers.
+        """
         loss = super()._compute_loss(model, inputs)
-        if self.objective.divergence is None:
-            return loss
-        divergence_BC, mask_BC = self._divergence_BC, inputs["completion_mask"] * inputs["tool_mask"]
-        self._divergences.append(torch.stack([(divergence_BC.detach() * mask_BC).sum(), mask_BC.sum()]))
-        if self.vllm_importance_sampling_correction:
-            divergence_BC = divergence_BC * self._loss_inputs["importance_sampling_ratio"]
-        return loss + self._reduced(divergence_BC * mask_BC, mask_BC, inputs)
+        mask_BC = inputs["completion_mask"] * inputs["tool_mask"]
+        if self.objective.divergence is not None:
+            divergence_BC = self._divergence_BC
+            self._note("divergence", divergence_BC, mask_BC)
+            if self.vllm_importance_sampling_correction:
+                divergence_BC = divergence_BC * self._loss_inputs["importance_sampling_ratio"]
+            loss = loss + self._reduced(divergence_BC * mask_BC, mask_BC, inputs)
+        if self._answers is not None:
+            around_BC = inputs["completion_mask"] * inputs["around"] * (1 - inputs["tool_mask"])
+            self._note("answer_loss", -self._logprobs_BC, around_BC)
+            weighted_BC = -self._answers.coefficient * self._logprobs_BC * around_BC
+            loss = loss + self._reduced(weighted_BC, mask_BC, inputs)
+        return loss
+
+    def _note(self, metric: str, values_BC: Tensor, mask_BC: Tensor) -> None:
+        """Keep sum and number of some tokens for the next log line."""
+        total = torch.stack([(values_BC.detach() * mask_BC).sum(), mask_BC.sum()])
+        self._sums.setdefault(metric, []).append(total)
 
     # The base class's adds means of passes, each weighted by all of its tokens. Not all of them are judged.
     @override
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the mean divergence of a token since the last call."""
-        if self._divergences and self.policy.training and math.isfinite(logs.get("loss", math.nan)):
-            totals: Any = self.accelerator.reduce(torch.stack(self._divergences).sum(0), "sum")
-            self._divergences = []
-            logs["divergence"] = (totals[0] / totals[1].clamp(min=1)).item()
+        """Add the mean divergence and the mean loss of the answers, a token, since the last call."""
+        if self.policy.training and math.isfinite(logs.get("loss", math.nan)):
+            for metric, noted in self._sums.items():  # in one order on all processes
+                totals: Any = self.accelerator.reduce(torch.stack(noted).sum(0), "sum")
+                logs[metric] = (totals[0] / totals[1].clamp(min=1)).item()
+            self._sums = {}
         super().log(logs, start_time)
 
     def _reduced(self, values_BC: Tensor, mask_BC: Tensor, inputs: dict[str, Any]) -> Tensor:
@@ -328,52 +336,6 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
         assert self.loss_type == "grpo", "validate() has refused the others"
         mean = (values_BC.sum(1) / mask_BC.sum(1).clamp(min=1.0)).mean() / passes
         return mean * inputs[SIZE].item() if SIZE in inputs else mean
-
-
-def _request(place: Place) -> Request:
-    """Return what asks for the teacher's values of all tokens in chunks; of any token where there is none."""
-    wanted = [i for _, theirs in place.chunks for i in range(theirs.start, theirs.stop)]
-    return Request(place.ids, wanted or [1])
-
-
-def _view(num_tokens: int, place: Place, values: tuple[Tensor, ...]) -> View:
-    """Return the teacher's values by the tokens of a completion."""
-    chunk_C, teacher_C = torch.full((num_tokens,), -1), torch.zeros(num_tokens)
-    if not place.chunks:
-        nothing = torch.empty(0, dtype=torch.long)
-        return View(num_tokens, chunk_C, teacher_C, nothing, tuple(column[:0] for column in values[1:]))
-    own_K, theirs_K = (
-        torch.tensor([run.stop - run.start for run in runs]) for runs in zip(*place.chunks, strict=True)
-    )
-    numbers_K = torch.arange(len(place.chunks))
-    sums_K = torch.zeros(len(numbers_K), dtype=torch.float64)
-    sums_K.index_add_(0, numbers_K.repeat_interleave(theirs_K), values[0].double())
-    inside = torch.tensor(
-        [i for own, _ in place.chunks for i in range(own.start, own.stop)], dtype=torch.long
-    )
-    chunk_C[inside] = numbers_K.repeat_interleave(own_K)
-    teacher_C[inside] = sums_K.float().repeat_interleave(own_K)
-    is_token_K = (own_K == 1) & (theirs_K == 1)
-    tokens_M = torch.tensor([own.start for own, _ in place.chunks], dtype=torch.long)[is_token_K]
-    rows_M = (theirs_K.cumsum(0) - theirs_K)[is_token_K]
-    distributions = tuple(column[rows_M] for column in values[1:])
-    return View(num_tokens, chunk_C, teacher_C, tokens_M, distributions)
-
-
-def _renamed(ids: Tensor, pair: tuple[int, int] | None) -> Tensor:
-    """Return ids in which two that mean the same have changed places."""
-    if pair is None:
-        return ids
-    theirs, ours = pair
-    return torch.where(ids == theirs, ours, torch.where(ids == ours, theirs, ids))
-
-
-def _spread(view: View, index: int, count: int) -> Tensor:
-    """Return one of the teacher's values for the first `count` tokens of a completion, 0 where none is."""
-    column = view.values[index]
-    spread = column.new_zeros(view.num_tokens, *column.shape[1:])
-    spread[view.tokens_M] = column
-    return spread[:count]
 
 
 def _padded(values: Sequence[Tensor], width: int, device: torch.device) -> Tensor:

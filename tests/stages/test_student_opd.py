@@ -131,6 +131,7 @@ class Case:
     divergence: str = "reverse_kl"
     is_student: bool = False
     in_question: bool = False
+    answer_coeff: float = 0.0
 
 
 CASES = {
@@ -145,6 +146,12 @@ CASES = {
     "self_full": Case(
         ("opd.teacher=self", "opd.support=full", "opd.divergence=js", f"opd.js_share={SHARE}"),
         *("full", "js", True),
+    ),
+    "answers": Case(("opd.answer_coeff=0.5",), answer_coeff=0.5),
+    "answers_top_k": Case(
+        ("opd.answer_coeff=2", "opd.support=top_k", "opd.top_k=4", "opd.divergence=forward_kl"),
+        *("top_k", "forward_kl"),
+        answer_coeff=2,
     ),
 }
 
@@ -200,6 +207,23 @@ def divergence(case: Case, tokenizer, ours: Tensor, theirs: Tensor) -> Tensor:
     return plain(case.divergence, p, q)
 
 
+def answer_loss(tokenizer, student, problem, ids: list[int]) -> tuple[Tensor, int]:
+    """Return -log p_S, summed, of the tags and the reference solution around a completion's thought."""
+    close = tokenizer.convert_tokens_to_ids(CLOSE)
+    if close not in ids:
+        return torch.zeros((), dtype=torch.float64), 0
+    stop = ids.index(close)
+    solved = f"\n\n<|begin_of_solution|>\n\n{problem.solution}\n\n<|end_of_solution|><|im_end|>"
+    asked, opening, answer = (
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in (chat(tokenizer, "Think.", problem.question), OPEN, solved)
+    )
+    whole = [*asked, *ids[: stop + 1], *answer]
+    logprobs = student(torch.tensor([whole])).logits[0].log_softmax(1)
+    around = [*range(len(opening)), *range(stop + 1, stop + 1 + len(answer))]  # what closes is judged
+    return -sum(logprobs[len(asked) + i - 1, whole[len(asked) + i]] for i in around), len(around)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_loss_and_gradient_of_a_step(name, words, thinker, tiny_teacher, tmp_path, first_step):
     """The logged loss and gradient norm, from whole float64 passes over texts laid out by hand."""
@@ -213,6 +237,7 @@ def test_loss_and_gradient_of_a_step(name, words, thinker, tiny_teacher, tmp_pat
     folder = thinker if case.is_student else tiny_teacher
     teacher = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).requires_grad_(False)
     total, distance, count = torch.zeros((), dtype=torch.float64), 0.0, 0
+    answers, num_around = torch.zeros((), dtype=torch.float64), 0
     for problem, completion in zip(first_step.problems, first_step.completions, strict=True):
         side = sides(case, tokenizer, teacher_prompt(output), problem, list(completion.token_ids))
         ours, theirs = side.distributions(student, teacher)
@@ -224,12 +249,19 @@ def test_loss_and_gradient_of_a_step(name, words, thinker, tiny_teacher, tmp_pat
         # On the sampled token: the gradient of what is minus the advantage times log p.
         sampled = ((log_s - log_t).detach() * log_s).sum()
         total = total + (sampled if case.support == "sampled" else divergence(case, tokenizer, ours, theirs))
-    (total / count).backward()
+        if case.answer_coeff:
+            loss, num = answer_loss(tokenizer, student, problem, list(completion.token_ids))
+            answers, num_around = answers + loss, num_around + num
+    ((total + case.answer_coeff * answers) / count).backward()
     norm = torch.stack([p.grad.norm() for p in student.parameters() if p.grad is not None]).norm()
 
     assert count > 40
     expected = distance / count if case.support == "sampled" else total.item() / count
-    assert row["loss"] == pytest.approx(expected, rel=1e-4)
+    assert row["loss"] == pytest.approx(expected + case.answer_coeff * answers.item() / count, rel=1e-4)
+    if case.answer_coeff:
+        assert num_around > 20
+        assert row["answer_loss"] == pytest.approx(answers.item() / num_around, rel=1e-4)
+        assert row["drift/max"] < 1e-3  # of the sampled tokens alone
     assert row["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
     assert row.get("divergence", expected) == pytest.approx(expected, rel=1e-4)
     assert row["reverse_kl"] == pytest.approx(distance / count, rel=0.3)  # its mean is over completions

@@ -63,6 +63,12 @@ class OpdSettings:
         "opd.support=top_k or full: both models' logits are divided by it; null: the sampling temperature",
         gt=0,
     )
+    answer_coeff: float = setting(
+        0.0,
+        "opd.solution_in=explanation: weight of -log p_S of each token around the student's thought: its "
+        "tags and, behind it, the reference solution in the place of the student's own answer",
+        ge=0,
+    )
     ema_share: float = setting(0.05, "ema: share of the student in each mix", gt=0, le=1)
     ema_steps: int = setting(1, "ema: steps between mixes", gt=0)
     placement: str = setting(
