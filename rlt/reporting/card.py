@@ -60,7 +60,7 @@ _OF_EXPLANATIONS = ("student_model", "answer_log_prob_coeff", "kl_penalty_reward
 """Those of a reward that student_rl does not have."""
 _OPD_KEYS = (
     *("teacher", "solution_in", "support", "divergence", "js_share", "top_k", "temperature", "ema_share"),
-    "ema_steps",
+    *("ema_steps", "answer_coeff"),
 )
 _METRICS = (
     "reward",
@@ -68,6 +68,7 @@ _METRICS = (
     "well_formed",
     "reverse_kl",
     "divergence",
+    "answer_loss",
     "r_ss",
     "r_kl",
     "missing_tag",

@@ -45,6 +45,7 @@ PANELS = (
         ("reverse_kl", "divergence"),
         "a token: log p of student less teacher on the samples, and the divergence of the loss",
     ),
+    Panel("loss of the answer", ("answer_loss",), "-log p of a token around the student's own thought"),
     Panel("log p of the samples", ("student_logprob", "teacher_logprob"), "mean of a token"),
     Panel(
         "r_ss",

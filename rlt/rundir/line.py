@@ -13,6 +13,7 @@ LINE_KEYS = (
     ("correct", "correct"),
     ("reverse_kl", "reverse_kl"),
     ("divergence", "divergence"),
+    ("answer_loss", "answer"),
     ("r_ss", "r_ss"),
     ("r_kl", "r_kl"),
     ("missing_tag", "no tag"),
