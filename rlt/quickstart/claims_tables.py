@@ -140,6 +140,11 @@ TABLES = (
             Row("half of its traces", "three_ways/answers_sft_half", cost=_HALF),
             Row("on-policy distillation", "three_ways/answers_opd", cost=("three_ways/opd",)),
             Row(
+                "on-policy distillation of the thought alone",
+                "three_ways/answers_thought",
+                cost=("three_ways/thought",),
+            ),
+            Row(
                 "half of its traces, then on-policy distillation",
                 "three_ways/answers_both",
                 cost=(*_HALF, "three_ways/both"),

@@ -332,6 +332,7 @@ def test_two_processes_under_zero3(words, tmp_path):
     changes = [
         "opd.support=full",
         "opd.divergence=js",
+        "opd.answer_coeff=1",
         "per_device_train_batch_size=2",
         "trainer.max_steps=2",
     ]
@@ -339,7 +340,7 @@ def test_two_processes_under_zero3(words, tmp_path):
     done = run_processes("zero3", words(tmp_path / "two", *changes, "opd.placement=zero3"))
     succeed(done)
     ours, theirs = train_rows(tmp_path / "two"), train_rows(alone)
-    for name in ("loss", "divergence", "reverse_kl", "grad_norm"):
+    for name in ("loss", "divergence", "answer_loss", "reverse_kl", "grad_norm"):
         assert ours[1][name] == pytest.approx(theirs[1][name], rel=1e-3), name
     assert ours.keys() == theirs.keys()
 
