@@ -70,6 +70,14 @@ def test_a_teacher_of_the_students_own_weights_needs_no_other_model(words, teach
             ["opd.support=top_k", "trainer.loss_type=cispo"],
             "`trainer.loss_type=cispo` is a loss of advantages",
         ),
+        (
+            ["opd.answer_coeff=1", "trainer.loss_type=cispo"],
+            "`trainer.loss_type=cispo` is a loss of advantages, and answers have none",
+        ),
+        (
+            ["opd.answer_coeff=1", "opd.teacher=self", "opd.solution_in=question"],
+            "`opd.answer_coeff` on the command line has no effect",
+        ),
         (["opd.placement=server"], "`opd.placement=server` needs running servers"),
         (
             ["opd.placement=server", "opd.servers=[http://a:1]", "opd.teacher=start"],

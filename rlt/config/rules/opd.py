@@ -47,11 +47,15 @@ def _check_objective(config: Config) -> None:
             f"`opd.divergence={opd.divergence}` needs more of the teacher than the sampled token, on which "
             "only the reverse KL can be estimated: take opd.support=top_k or full."
         )
-    if opd.support != "sampled" and config.trainer.loss_type not in OPD_LOSS_TYPES:
+    if config.trainer.loss_type in OPD_LOSS_TYPES:
+        return
+    loss, those = f"`trainer.loss_type={config.trainer.loss_type}` is a loss of advantages", OPD_LOSS_TYPES
+    if opd.support != "sampled":
         raise ConfigError(
-            f"`trainer.loss_type={config.trainer.loss_type}` is a loss of advantages, and a divergence has "
-            f"none: take {' or '.join(OPD_LOSS_TYPES)}, or opd.support=sampled."
+            f"{loss}, and a divergence has none: take {' or '.join(those)}, or opd.support=sampled."
         )
+    if opd.answer_coeff:
+        raise ConfigError(f"{loss}, and answers have none: take {' or '.join(those)}, or opd.answer_coeff=0.")
 
 
 def _check_placement(config: Config) -> None:
