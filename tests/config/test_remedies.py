@@ -12,7 +12,7 @@ from helpers.fake_models import fake_model
 from rlt.config.compose import compose
 from rlt.config.resolve import resolve
 from rlt.config.validate import validate
-from rlt.errors import RLTError
+from rlt.errors import ConfigError, RLTError
 from rlt.launch.preflight import check_local_data
 
 MODEL, ROWS = "model_name_or_path=model", "dataset_id_or_path=rows.jsonl"
@@ -227,3 +227,22 @@ def test_each_remedy_works(case):
     assert "\n" not in told
     for way in case.ways:
         assert refusal(after(words, way)) == "", way
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["run_cfg=quickstart_teacher_sft"], "run `./scripts/quickstart.sh` first, which makes it"),
+        (["run_cfg=quickstart_teacher_rl"], "so run `./scripts/quickstart.sh` first"),
+        (["run_cfg=claims_student_sft"], "run `python -m rlt claims` first, which makes it"),
+        (
+            ["run_cfg=teacher_rl"],
+            "so run `./launch.sh cfgs/run_cfg/teacher_sft.yaml results_dir=results` first",
+        ),
+    ],
+)
+def test_what_is_not_made_yet_comes_with_the_command_that_makes_it(words, remedy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        validate(resolve(compose(words)))
+    assert remedy in str(caught.value)
