@@ -150,7 +150,7 @@ TABLES = (
                 cost=(*_HALF, "three_ways/both"),
             ),
             Row(
-                "on-policy distillation, five times as long",
+                "on-policy distillation, twice as long",
                 "three_ways/answers_longer",
                 cost=("three_ways/longer",),
             ),

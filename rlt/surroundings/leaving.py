@@ -15,6 +15,8 @@ INTERRUPTED = 130
 _CLOSED_PIPE = 141
 """128 + SIGPIPE, the code of every program whose reader has left."""
 _OUTPUT_ERRORS = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EBADF}
+_FILE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""Those that only a write meets, so that the file named was to be written."""
 
 
 def run_command(main: Main, words: Sequence[str]) -> int:
@@ -32,6 +34,12 @@ def run_command(main: Main, words: Sequence[str]) -> int:
         _drop_output()
         return _CLOSED_PIPE
     except OSError as error:
+        if error.filename is not None and error.errno in _FILE_ERRORS:
+            sys.stderr.write(
+                f"error: {error.filename} cannot be written ({error.strerror}): make room there, or give "
+                "another folder, and type the same command again\n"
+            )
+            return 1
         if error.filename is not None or error.errno not in _OUTPUT_ERRORS:
             raise
         _drop_output()

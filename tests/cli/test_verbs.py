@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -95,6 +96,28 @@ def test_a_full_disk_behind_the_output_is_one_sentence():
         1,
         "error: the output cannot be written: No space left on device\n",
     )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
+def test_a_full_disk_behind_a_file_names_the_file(tmp_path):
+    # before: "the output cannot be written", as if it were the screen's
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=False)
+    if mounted.returncode:
+        pytest.skip("no small disk can be mounted here")
+    try:
+        (disk / "seed_0").mkdir()
+        with pytest.raises(OSError, match="No space"), (disk / "filler").open("wb") as file:
+            file.write(bytes(2**20))
+        command = [sys.executable, "-m", "rlt", "claims", "--output", str(disk), "--seeds", "--parts"]
+        done = subprocess.run([*command, "rivals"], capture_output=True, text=True, cwd=ROOT)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+    assert done.returncode == 1
+    start = f"error: {disk}/claims.md cannot be written (No space left on device): make room there"
+    assert done.stderr.splitlines()[-1].startswith(start)
+    assert "Traceback" not in done.stderr
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():
