@@ -35,7 +35,7 @@ class Row:
     answers: str | None = None
     """Run directory of its evaluation."""
     rewards: str | None = None
-    """Run directory of the scores of its teacher's explanations of held-out problems."""
+    """Run directory of the scores of its teacher's explanations of held-out problems, or of its traces."""
     r_ss_alone: bool = False
     """No teacher wrote the explanations, so that their r_KL says nothing."""
     best_of_all: bool = False
@@ -96,7 +96,7 @@ TABLES = (
         "ranks",
         "Ranks within one kind",
         tuple(
-            Row(f"faulty searches, rank {n} of 4", f"ranks/answers_{n}", f"ranks/score_{n}") for n in (1, 4)
+            Row(f"faulty searches, rank {n} of 4", f"ranks/answers_{n}", f"ranks/rank_{n}") for n in (1, 4)
         ),
         "faulty searches, rank 1 of 4",
     ),
@@ -190,12 +190,15 @@ def rewards(path: Path, *, best_of_all: bool) -> dict[str, float] | None:
 
     Every problem counts alike: with the mean of its explanations, or with the best of them.
     """
-    if not (path / "scores.jsonl").is_file():
+    files = (path / "scores.jsonl", path / "traces.jsonl")
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
         return None
     groups: dict[str, list[dict[str, Any]]] = {}
-    for line in (path / "scores.jsonl").read_text().splitlines():
+    for line in file.read_text().splitlines():
         row = json.loads(line)
-        if row["score"] is not None:
+        is_chosen = file.name == "scores.jsonl" or row["selected"]
+        if is_chosen and row["score"] is not None:
             groups.setdefault(row["problem_id"], []).append(row)
     if best_of_all:
         groups = {key: [max(rows, key=lambda row: row["score"])] for key, rows in groups.items()}

@@ -86,6 +86,17 @@ def test_rewards_are_means_over_problems_and_the_best_of_all_is_chosen_by_reward
     assert best["direct"] == 0.5
 
 
+def test_of_ranked_traces_those_that_were_selected_count(tmp_path):
+    scored(tmp_path / "rank_1", [("a", "This is easy.", -2.0), ("a", "7-9=8,8-3=5", -0.1)])
+    file = tmp_path / "rank_1/scores.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    marked = [{**line, "selected": n == 1} for n, line in enumerate(lines)]
+    (tmp_path / "rank_1/traces.jsonl").write_text("".join(json.dumps(line) + "\n" for line in marked))
+    file.unlink()
+    found = rewards(tmp_path / "rank_1", best_of_all=False)
+    assert (found["r_SS"], found["direct"]) == (pytest.approx(-0.1), 1)
+
+
 def test_the_lead_is_paired_by_seed(output):
     text = table_text(RIVALS, collect(RIVALS, seeds_of(output)))
     # leads 0.4, 0.3, 0.2: mean 0.3, standard deviation 0.1, half width 4.3027 * 0.1 / sqrt(3) = 0.2484
