@@ -43,7 +43,8 @@ def opd_limits(settings: MonitorSettings) -> list[Limit]:
             settings.max_malformed,
             "completions lack the student's tags or do not end by themselves, and without a thought there is "
             "no loss: raise max_completion_length if they are cut, else fine-tune the student on traces "
-            "first (student_sft), under the same layout.student_prompt and layout.tags",
+            "first (student_sft), under the same layout.student_prompt and layout.tags; if it began well, "
+            "opd.answer_coeff=1 keeps what is around the thought in the loss",
         ),
         Limit(
             "truncated",

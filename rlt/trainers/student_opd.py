@@ -96,7 +96,8 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
     compares_rewards = False
     without_reward = (
         "the teacher's log-probabilities are NaN or infinite, or no completion begins with a thought in the "
-        "student's tags: look at samples/ and at teacher_model's weights"
+        "student's tags: look at samples/ and at teacher_model's weights; where earlier steps had thoughts, "
+        "opd.answer_coeff=1 keeps their tags in the loss"
     )
 
     def __init__(self, *args: Any, opd: OPDParts, **kwargs: Any) -> None:
