@@ -64,7 +64,7 @@ def check_text(config: Config) -> None:
     """Read what a training would, tokenizers and rows, and raise what it would; load no model."""
     import_module("rlt.rundir.origin").require_same_origin(config)
     elsewhere = [name for name in reads(config) if not is_here(name)]
-    unchecked = "not checked, because not on this machine: %s"
+    unchecked = "not checked, because it comes from the Hub: %s"
     if len(elsewhere) == len(reads(config)):
         logging.info(unchecked, ", ".join(elsewhere))
         return

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from rlt.config.checkpoints import LAST_FILE, is_whole, last_whole
@@ -104,8 +105,23 @@ def prompt_is_here(prompt: str | None) -> bool:
 
 
 def is_here(name: str | None) -> bool:
-    """Whether a model or a dataset is on this machine, so that a dry run looks into it."""
-    return name is not None and Path(name).exists()
+    """Whether a dry run looks into a model or a dataset: a path, or a model in the Hub's cache."""
+    return name is not None and (Path(name).exists() or _is_cached(name))
+
+
+@cache
+def _is_cached(model: str) -> bool:
+    """Whether the Hub's cache holds what is read of a model before its weights, of whatever revision."""
+    if not _HUB_NAME.fullmatch(model):
+        return False
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = [try_to_load_from_cache(model, name) for name in ("config.json", "tokenizer.json")]
+    except HFValidationError:
+        return False
+    return all(isinstance(file, str) for file in found)
 
 
 def _loads_weights(config: Config, setting: str) -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +23,7 @@ from rlt.launch.preflight import check_local_data
 
 STUDENT, TEACHER, DATA = "bespokelabs/Bespoke-Stratos-7B", "owner/teacher", "owner/data"
 """Names of the Hub."""
+ROOT = Path(train.__file__).parent
 ROW = {"question": "2+2", "solution": "4", "reasoning_trace": "Two and two."}
 SKIP = "data.on_bad_row=skip"
 RL = ("run_cfg=teacher_rl", "train_batch_size=8", "num_generations=4", "max_completion_length=64")
@@ -155,5 +159,23 @@ def test_what_is_elsewhere_is_named_and_the_rest_is_said_to_be_right(rows, capfd
     words = [*RL, f"student_model={STUDENT}", f"model_name_or_path={TEACHER}"]
     config = composed(*words, f"dataset_id_or_path={rows(told, {**told, 'question': '3+1'})}")
     train.check_text(config)
-    said = f"not checked, because not on this machine: {TEACHER}, {STUDENT}; what is here is as"
+    said = f"not checked, because it comes from the Hub: {TEACHER}, {STUDENT}; what is here is as"
     assert f"{said} teacher_rl needs it" in capfd.readouterr().err
+
+
+def test_a_model_in_the_hubs_cache_is_looked_into(tiny_teacher, rows, tmp_path):
+    """Before, it was said not to be on this machine."""
+    cached = tmp_path / "cache" / "models--someone--model"
+    shutil.copytree(tiny_teacher, cached / "snapshots" / "abc")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    words = ["run_cfg=teacher_sft", "model_name_or_path=someone/model", f"dataset_id_or_path={rows(ROW)}"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", *words, "train_batch_size=1", "--dry-run"],
+        env=os.environ | {"HF_HUB_CACHE": str(cached.parent), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "`data.max_length = 16384` must fit the context of someone/model" in done.stderr
