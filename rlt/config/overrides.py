@@ -70,9 +70,6 @@ def read(words: Sequence[str]) -> CommandLine:
         if key == "run_cfg" and (value.endswith((".yaml", ".yml")) or "/" in value):
             folder, value = _run_file(value, [*dirs, CONFIG_DIR])
             dirs.insert(0, folder)
-        if key == "run_cfg":
-            _refuse_second(run_file, value)
-            run_file = value
         bare = key.lstrip("+~")
         if (now := new_name(bare)) != bare:
             tell(bare, _ON_COMMAND_LINE)
@@ -83,6 +80,9 @@ def read(words: Sequence[str]) -> CommandLine:
         if not _is_key(bare) or not (equals or key.startswith("~")):
             raise _no_word(word, before, [*dirs, CONFIG_DIR])
         overrides.append(_override(key, equals, value, [*dirs, CONFIG_DIR]))
+        if key == "run_cfg":
+            _refuse_second(run_file, value)
+            run_file = value
     if unknown:
         raise unknown_keys(unknown, _ON_COMMAND_LINE)
     ordered = dict.fromkeys([d for d in dirs if d != CONFIG_DIR] + [CONFIG_DIR])
