@@ -218,6 +218,9 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
             pad = self.layout.tokenizer.pad_token_id
             assert isinstance(pad, int), "load_tokenizer has seen to a pad token"
             output = put_behind(output, taught, pad)
+            is_taught = torch.tensor([float(row.is_around_C.any()) for row in taught])
+            shares: Any = self.accelerator.gather(is_taught.to(self.accelerator.device))
+            self._metrics["train"]["answer_taught"].append(shares.mean().item())
         mask_BC = output["completion_mask"]
         width, device = mask_BC.size(1), mask_BC.device
         support = self.objective.support

@@ -237,7 +237,7 @@ def test_loss_and_gradient_of_a_step(name, words, thinker, tiny_teacher, tmp_pat
     folder = thinker if case.is_student else tiny_teacher
     teacher = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).requires_grad_(False)
     total, distance, count = torch.zeros((), dtype=torch.float64), 0.0, 0
-    answers, num_around = torch.zeros((), dtype=torch.float64), 0
+    answers, num_around, num_taught = torch.zeros((), dtype=torch.float64), 0, 0
     for problem, completion in zip(first_step.problems, first_step.completions, strict=True):
         side = sides(case, tokenizer, teacher_prompt(output), problem, list(completion.token_ids))
         ours, theirs = side.distributions(student, teacher)
@@ -251,7 +251,7 @@ def test_loss_and_gradient_of_a_step(name, words, thinker, tiny_teacher, tmp_pat
         total = total + (sampled if case.support == "sampled" else divergence(case, tokenizer, ours, theirs))
         if case.answer_coeff:
             loss, num = answer_loss(tokenizer, student, problem, list(completion.token_ids))
-            answers, num_around = answers + loss, num_around + num
+            answers, num_around, num_taught = answers + loss, num_around + num, num_taught + (num > 0)
     ((total + case.answer_coeff * answers) / count).backward()
     norm = torch.stack([p.grad.norm() for p in student.parameters() if p.grad is not None]).norm()
 
@@ -260,6 +260,7 @@ def test_loss_and_gradient_of_a_step(name, words, thinker, tiny_teacher, tmp_pat
     assert row["loss"] == pytest.approx(expected + case.answer_coeff * answers.item() / count, rel=1e-4)
     if case.answer_coeff:
         assert num_around > 20
+        assert row["answer_taught"] == pytest.approx(num_taught / len(first_step.completions))
         assert row["answer_loss"] == pytest.approx(answers.item() / num_around, rel=1e-4)
         assert row["drift/max"] < 1e-3  # of the sampled tokens alone
     assert row["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
@@ -340,7 +341,7 @@ def test_two_processes_under_zero3(words, tmp_path):
     done = run_processes("zero3", words(tmp_path / "two", *changes, "opd.placement=zero3"))
     succeed(done)
     ours, theirs = train_rows(tmp_path / "two"), train_rows(alone)
-    for name in ("loss", "divergence", "answer_loss", "reverse_kl", "grad_norm"):
+    for name in ("loss", "divergence", "answer_loss", "answer_taught", "reverse_kl", "grad_norm"):
         assert ours[1][name] == pytest.approx(theirs[1][name], rel=1e-3), name
     assert ours.keys() == theirs.keys()
 
