@@ -200,6 +200,18 @@ def hub_commit(name: str, revision: str | None) -> str | None:
     return None
 
 
+def hub_file(model: str, name: str, revision: str | None = None) -> Path | None:
+    """Return a file of a model in the local Hub cache; None where it is not there, or for what is no name."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(model, name, revision=revision)
+    except HFValidationError:
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
 def file_digest(path: Path) -> str:
     """Return the sha256 of a whole file."""
     digest = hashlib.sha256()

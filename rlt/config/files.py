@@ -9,7 +9,6 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 from rlt.config.checkpoints import LAST_FILE, is_whole, last_whole
@@ -17,6 +16,7 @@ from rlt.config.judges import reads_student_model
 from rlt.config.schema import DATA_SUFFIXES, DATASET_PROMPT, PACKED_SUFFIXES, Config, stage_of
 from rlt.config.weight_files import check_weights
 from rlt.errors import ConfigError
+from rlt.io import hub_file
 
 LAYOUT_FILE = "rlt_layout.json"
 """Beside a model's weights: the tags and prompts that it was trained with (rlt/data/model_layout.py)."""
@@ -28,8 +28,8 @@ _EARLIER = {
     "student_opd": ("student_sft", "student_sft", "student_sft"),
 }
 """By stage: the folder of its default model, the run file that writes it, and how that is called."""
-_MAKERS = {"quickstart": "./scripts/quickstart.sh", "claims": "python -m rlt claims"}
-"""By a part of results_dir, as in run files of these names: the command that makes what they read."""
+_MAKERS = {"results/quickstart": "./scripts/quickstart.sh", "results/claims": "python -m rlt claims"}
+"""By the folder of a toy world's seeds: the command that makes what its run files read."""
 _HUB_NAME = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 
 
@@ -106,22 +106,9 @@ def prompt_is_here(prompt: str | None) -> bool:
 
 def is_here(name: str | None) -> bool:
     """Whether a dry run looks into a model or a dataset: a path, or a model in the Hub's cache."""
-    return name is not None and (Path(name).exists() or _is_cached(name))
-
-
-@cache
-def _is_cached(model: str) -> bool:
-    """Whether the Hub's cache holds what is read of a model before its weights, of whatever revision."""
-    if not _HUB_NAME.fullmatch(model):
+    if name is None:
         return False
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = [try_to_load_from_cache(model, name) for name in ("config.json", "tokenizer.json")]
-    except HFValidationError:
-        return False
-    return all(isinstance(file, str) for file in found)
+    return Path(name).exists() or all(hub_file(name, file) for file in ("config.json", "tokenizer.json"))
 
 
 def _loads_weights(config: Config, setting: str) -> bool:
@@ -196,11 +183,12 @@ def _check_default_model(config: Config) -> None:
 
 
 def _check_made(config: Config) -> None:
-    """Refuse a model or data of a toy world that nothing has made yet."""
-    folder = Path(config.results_dir)
-    named = {**models_of(config), **dict(_data_of(config))}
-    for setting, path in named.items():
-        if (maker := _maker(config)) and folder in Path(path).parents and not Path(path).exists():
+    """Refuse what a stage reads of a toy world that nothing has made yet."""
+    maker, folder = _maker(config), Path(config.results_dir)
+    if maker is None or folder.exists():
+        return
+    for setting, path in {**models_of(config), **dict(_data_of(config))}.items():
+        if folder in Path(path).parents:
             raise ConfigError(
                 f"`{setting}={path}` does not exist yet: run `{maker}` first, which makes it, or give "
                 "another results_dir."
@@ -209,8 +197,7 @@ def _check_made(config: Config) -> None:
 
 def _maker(config: Config) -> str | None:
     """Return the command that makes everything in results_dir, where that is a toy world's."""
-    found = (_MAKERS[part] for part in reversed(Path(config.results_dir).parts) if part in _MAKERS)
-    return next(found, None)
+    return _MAKERS.get(str(Path(config.results_dir).parent))
 
 
 def check_model(setting: str, model: str, needed: tuple[str, ...] = ("config.json",)) -> None:

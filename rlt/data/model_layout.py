@@ -17,6 +17,7 @@ from typing import Any
 from rlt.config.files import LAYOUT_FILE
 from rlt.errors import ModelError
 from rlt.formats.tags import PADDING, TAG_NAMES, TagStyle, tag_style
+from rlt.io import hub_file
 
 VERSION = 2
 """Of the file. A file of a later version is refused: it may hold what this program would not obey."""
@@ -144,16 +145,16 @@ def find_layout(model: str, revision: str | None = None, *, download: bool = Fal
     """
     if Path(model).is_dir():
         return read_layout(model)
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    if not download:
+        found = hub_file(model, LAYOUT_FILE, revision)
+        return read_layout(found.parent) if found else None
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
     try:
-        if download:
-            return read_layout(Path(hf_hub_download(model, LAYOUT_FILE, revision=revision)).parent)
-        found = try_to_load_from_cache(model, LAYOUT_FILE, revision=revision)
+        return read_layout(Path(hf_hub_download(model, LAYOUT_FILE, revision=revision)).parent)
     except (EntryNotFoundError, HFValidationError, OSError):
         return None  # loading the tokenizer says what is wrong with the name or the network
-    return read_layout(Path(found).parent) if isinstance(found, str) else None
 
 
 def digest(text: str) -> str:

@@ -11,6 +11,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from rlt.io import hub_file
 from rlt.models.size import Cache, Decoder, ModelSize, NoForecast, is_plain, size_of
 
 _QWEN_7B = Decoder(3584, 18944, 28, 28, 4, 128, 152064, tied=False, qkv_bias=True).size
@@ -78,13 +79,7 @@ def _counted(folder: str, _config: str, trust: bool) -> ModelSize | str:
 
 
 def _cached_config(model: str, revision: str | None) -> Path:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(model, "config.json", revision=revision)
-    except HFValidationError:
-        found = None
-    if not isinstance(found, str):
+    found = hub_file(model, "config.json", revision)
+    if found is None:
         raise NoForecast(f"{model} is not on this machine, and its size is not in rlt/forecast/model_size.py")
-    return Path(found)
+    return found

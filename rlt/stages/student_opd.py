@@ -57,10 +57,10 @@ from rlt.stages.student_training import train_student
 from rlt.trainers.arguments import grpo_arguments
 from rlt.trainers.divergence import divergence_of
 from rlt.trainers.lora import lora_config
-from rlt.trainers.own_answer import OwnAnswers
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.reference import require_reference
 from rlt.trainers.student_opd import Objective, OPDParts, StudentOPDTrainer
+from rlt.trainers.taught_answer import TaughtAnswers
 
 
 def run(config: Config) -> None:
@@ -169,15 +169,15 @@ def opd_parts(config: Config, text: Text, check: StudentCheck) -> OPDParts:
     average = partial(make_average, config=config) if opd.teacher == "ema" else None
     teacher = partial(make_teacher, places=text.places, check=check, config=config)
     opening = opening_ids(text.layout, check.problems[0]) if opens_thought(config) else []
-    return OPDParts(objective, text.places, teacher, average, opening, own_answers(config, text.layout))
+    return OPDParts(objective, text.places, teacher, average, opening, taught_answers(config, text.layout))
 
 
-def own_answers(config: Config, layout: StudentLayout) -> OwnAnswers | None:
+def taught_answers(config: Config, layout: StudentLayout) -> TaughtAnswers | None:
     """Return what teaches the student to answer from its thought, or None where nothing does."""
     if not config.opd.answer_coeff:
         return None
     find = ThoughtFinder(layout, is_opened=opens_thought(config))
-    return OwnAnswers(
+    return TaughtAnswers(
         layout, find, coefficient=config.opd.answer_coeff, max_tokens=config.max_completion_length
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlt.formats.place import Place
 from rlt.models.logprobs import Request
-from rlt.trainers.own_answer import Taught
+from rlt.trainers.taught_answer import Taught
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ What is overridden of it:
   log p_T - log p_S, set once the pass with gradients has given log p_S: its loss is then the estimate of the
   reverse KL, and its gradient that of each token's reverse KL.
 - over several tokens of the vocabulary there is no advantage: they are 0, and the divergence is added.
-- with `answers`, the completions: the loss reads the reference solution behind each thought (own_answer.py).
+- with `answers`, the completions: the loss reads the solution behind each thought (taught_answer.py).
 
 B rows, C columns of completions, K likeliest tokens of the teacher, D dimensions.
 """
@@ -44,11 +44,11 @@ from rlt.trainers.opd_head import Against, Divergence, TopTargets, WholeTargets,
 from rlt.trainers.opd_limits import opd_limits
 from rlt.trainers.opd_teacher import Teacher
 from rlt.trainers.opd_view import View, renamed, request, spread, view_of
-from rlt.trainers.own_answer import OwnAnswers, put_behind
 from rlt.trainers.own_loss import IGNORED
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.reference import MovingReference
 from rlt.trainers.rl import RLTrainer
+from rlt.trainers.taught_answer import TaughtAnswers, put_behind
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class OPDParts:
     """For a teacher that follows the student; called after `make_teacher`."""
     opening_ids: Sequence[int] = ()
     """What the prompts open a thought with, where the student does not do it."""
-    answers: OwnAnswers | None = None
+    answers: TaughtAnswers | None = None
     """What teaches the student to answer from its thought; None: the loss is the teacher's alone."""
 
 
@@ -218,8 +218,7 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
             pad = self.layout.tokenizer.pad_token_id
             assert isinstance(pad, int), "load_tokenizer has seen to a pad token"
             output = put_behind(output, taught, pad)
-            is_taught = torch.tensor([float(row.is_around_C.any()) for row in taught])
-            shares: Any = self.accelerator.gather(is_taught.to(self.accelerator.device))
+            shares: Any = self.accelerator.gather(output["around"].any(1).float())
             self._metrics["train"]["answer_taught"].append(shares.mean().item())
         mask_BC = output["completion_mask"]
         width, device = mask_BC.size(1), mask_BC.device
@@ -308,7 +307,7 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
                 divergence_BC = divergence_BC * self._loss_inputs["importance_sampling_ratio"]
             loss = loss + self._reduced(divergence_BC * mask_BC, mask_BC, inputs)
         if self._answers is not None:
-            around_BC = inputs["completion_mask"] * inputs["around"] * (1 - inputs["tool_mask"])
+            around_BC = inputs["around"] * (1 - inputs["tool_mask"])
             self._note("answer_loss", -self._logprobs_BC, around_BC)
             weighted_BC = -self._answers.coefficient * self._logprobs_BC * around_BC
             loss = loss + self._reduced(weighted_BC, mask_BC, inputs)

@@ -148,6 +148,13 @@ CASES = {
         *("full", "js", True),
     ),
     "answers": Case(("opd.answer_coeff=0.5",), answer_coeff=0.5),
+    "answers_corrected": Case(
+        (
+            *("opd.answer_coeff=1", "trainer_args.vllm_importance_sampling_correction=true"),
+            "trainer_args.vllm_importance_sampling_mode=sequence_truncate",
+        ),
+        answer_coeff=1,
+    ),
     "answers_top_k": Case(
         ("opd.answer_coeff=2", "opd.support=top_k", "opd.top_k=4", "opd.divergence=forward_kl"),
         *("top_k", "forward_kl"),
@@ -262,7 +269,8 @@ def test_loss_and_gradient_of_a_step(name, words, thinker, tiny_teacher, tmp_pat
         assert num_around > 20
         assert row["answer_taught"] == pytest.approx(num_taught / len(first_step.completions))
         assert row["answer_loss"] == pytest.approx(answers.item() / num_around, rel=1e-4)
-        assert row["drift/max"] < 1e-3  # of the sampled tokens alone
+        assert row["drift/max"] < 1e-3  # of the sampled tokens alone, as the ratio is
+    assert row.get("sampling/importance_sampling_ratio/min", 1) > 0.99
     assert row["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
     assert row.get("divergence", expected) == pytest.approx(expected, rel=1e-4)
     assert row["reverse_kl"] == pytest.approx(distance / count, rel=0.3)  # its mean is over completions
@@ -348,7 +356,8 @@ def test_two_processes_under_zero3(words, tmp_path):
 
 @pytest.mark.long
 def test_bfloat16_sharded_is_close_to_float32(words, tmp_path):
-    changes = ["opd.support=full", "opd.divergence=js", "per_device_train_batch_size=2"]
+    changes = ["opd.support=full", "opd.divergence=js", "opd.answer_coeff=1"]
+    changes += ["per_device_train_batch_size=2"]
     narrow = ["model.dtype=bfloat16", "opd.dtype=bfloat16", "opd.placement=zero3"]
     alone = run_here(words(tmp_path / "one", *changes), "student_opd")
     done = run_processes("zero3", words(tmp_path / "two", *changes, *narrow), precision="bf16")
@@ -357,6 +366,7 @@ def test_bfloat16_sharded_is_close_to_float32(words, tmp_path):
     # Other samples than in float32, of the same student and the same problems.
     assert ours["divergence"] == pytest.approx(theirs["divergence"], rel=0.3)
     assert ours["reverse_kl"] == pytest.approx(theirs["reverse_kl"], rel=0.3)
+    assert ours["answer_loss"] == pytest.approx(theirs["answer_loss"], rel=0.3)
     assert 0 < ours["grad_norm"] < 1e3
 
 

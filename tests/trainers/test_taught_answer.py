@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from helpers.families import FAMILIES, family_tokenizer
 
 from rlt.formats.layout import StudentLayout
 from rlt.formats.place import ThoughtFinder
-from rlt.formats.tags import tag_style
+from rlt.formats.tags import NATIVE, TAG_STYLES, TagStyle, tag_style
 from rlt.models.load import load_tokenizer
 from rlt.records import Problem
 from rlt.trainers.opd_view import View
-from rlt.trainers.own_answer import OwnAnswers, Taught, put_behind
+from rlt.trainers.taught_answer import Taught, TaughtAnswers, put_behind
 
 PROBLEM = Problem("id", "2 + 3 = ?", "5")
 THOUGHT = "<|begin_of_thought|>\n\nit is five\n\n"
@@ -28,8 +31,8 @@ def encode(layout):
     return lambda text: layout.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def answers(layout: StudentLayout, max_tokens: int = 100) -> OwnAnswers:
-    return OwnAnswers(layout, ThoughtFinder(layout), coefficient=1, max_tokens=max_tokens)
+def answers(layout: StudentLayout, max_tokens: int = 100) -> TaughtAnswers:
+    return TaughtAnswers(layout, ThoughtFinder(layout), coefficient=1, max_tokens=max_tokens)
 
 
 def test_another_answer_becomes_the_reference_solution(layout, encode):
@@ -40,6 +43,20 @@ def test_another_answer_becomes_the_reference_solution(layout, encode):
     assert layout.tokenizer.decode(taught.ids[: taught.num_own]) == own
     inside = [token for token, around in zip(taught.ids, taught.is_around_C, strict=True) if not around]
     assert layout.tokenizer.decode(inside) == "it is five\n\n"
+
+
+@pytest.mark.parametrize("tags", [NATIVE, TAG_STYLES["bespoke"]], ids=["native", "bespoke"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_every_template_the_turn_becomes_the_one_to_fine_tune_on(family: str, tags: TagStyle):
+    layout = StudentLayout(family_tokenizer(family), tags, "")
+    thought = "Two and three.\n\nSo it is 5."
+    other = layout.turn(replace(PROBLEM, solution="It is $7$."), thought)
+    taught = answers(layout)(PROBLEM, other.completion_ids)
+    expected = layout.turn(PROBLEM, thought)
+    assert taught.ids == expected.completion_ids
+    is_thought = [i for i, around in enumerate(taught.is_around_C) if not around]
+    assert is_thought == list(range(expected.explanation.start, expected.explanation.stop))
+    assert expected.explanation.stop < taught.num_own < len(taught.ids)
 
 
 @pytest.mark.parametrize("sampled", ["<|begin_of_thought|>\n\nit goes on", "no tags", THOUGHT + SOLVED])
@@ -76,10 +93,10 @@ def test_the_batch_is_as_wide_as_the_new_completions_and_knows_what_was_sampled(
         "advantages": torch.tensor([0.0, 0.0]),
     }
     longer = Taught([1, 2, 5, 6], 2, torch.tensor([True, False, True, True]))
-    as_it_was = Taught([4], 1, torch.tensor([False]))
-    changed = put_behind(output, [longer, as_it_was], pad_token_id=0)
-    assert changed["completion_ids"].tolist() == [[1, 2, 5, 6], [4, 0, 0, 0]]
-    assert changed["completion_mask"].tolist() == [[1, 1, 1, 1], [0, 0, 0, 0]]  # the second one is masked
+    masked = Taught([4, 5], 1, torch.tensor([False, True]))
+    changed = put_behind(output, [longer, masked], pad_token_id=0)
+    assert changed["completion_ids"].tolist() == [[1, 2, 5, 6], [4, 5, 0, 0]]
+    assert changed["completion_mask"].tolist() == [[1, 1, 1, 1], [0, 0, 0, 0]]
     assert changed["sampled"].tolist() == [[1, 1, 0, 0], [1, 0, 0, 0]]
     assert changed["around"].tolist() == [[1, 0, 1, 1], [0, 0, 0, 0]]
     assert changed["sampling_per_token_logps"].tolist() == [[-1, -2, 0, 0], [-4, 0, 0, 0]]

@@ -32,7 +32,7 @@ class Taught:
     """Which tokens are not the thought's, (C,); none of a completion that is left as it was."""
 
 
-class OwnAnswers:
+class TaughtAnswers:
     """Puts the solution, as the layout writes one, behind the thoughts of completions."""
 
     def __init__(
@@ -72,7 +72,7 @@ def put_behind(output: dict[str, Tensor], taught: Sequence[Taught], pad_token_id
     A completion that is masked as a whole stays so.
     """
     width, device = output["completion_ids"].size(1), output["completion_ids"].device
-    is_used_B1 = output["completion_mask"].any(1, keepdim=True).cpu()
+    is_used_B1 = output["completion_mask"].any(1, keepdim=True).long()
     lengths = [len(item.ids) for item in taught]
 
     def padded(rows: Sequence[Tensor], value: float = 0) -> Tensor:
@@ -81,8 +81,8 @@ def put_behind(output: dict[str, Tensor], taught: Sequence[Taught], pad_token_id
     own = [torch.arange(n) < item.num_own for n, item in zip(lengths, taught, strict=True)]
     changed = {
         "completion_ids": padded([torch.tensor(item.ids) for item in taught], pad_token_id),
-        "completion_mask": padded([torch.ones(n) for n in lengths]).long() * is_used_B1.to(device),
-        "around": padded([item.is_around_C.long() for item in taught]),
+        "completion_mask": padded([torch.ones(n).long() for n in lengths]) * is_used_B1,
+        "around": padded([item.is_around_C.long() for item in taught]) * is_used_B1,
         "sampled": padded([row.long() for row in own]),
     }
     new_width = changed["completion_ids"].size(1)
