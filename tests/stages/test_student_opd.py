@@ -27,6 +27,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlt.errors import ConfigError, NotFinite
+from rlt.records import Problem
+from rlt.rundir.samples import read_samples
 from rlt.trainers.student_opd import StudentOPDTrainer
 
 pytestmark = pytest.mark.slow
@@ -355,7 +357,7 @@ def test_two_processes_under_zero3(words, tmp_path):
 
 
 @pytest.mark.long
-def test_bfloat16_sharded_is_close_to_float32(words, tmp_path):
+def test_bfloat16_sharded_is_close_to_float32(words, thinker, tmp_path):
     changes = ["opd.support=full", "opd.divergence=js", "opd.answer_coeff=1"]
     changes += ["per_device_train_batch_size=2"]
     narrow = ["model.dtype=bfloat16", "opd.dtype=bfloat16", "opd.placement=zero3"]
@@ -366,7 +368,16 @@ def test_bfloat16_sharded_is_close_to_float32(words, tmp_path):
     # Other samples than in float32, of the same student and the same problems.
     assert ours["divergence"] == pytest.approx(theirs["divergence"], rel=0.3)
     assert ours["reverse_kl"] == pytest.approx(theirs["reverse_kl"], rel=0.3)
-    assert ours["answer_loss"] == pytest.approx(theirs["answer_loss"], rel=0.3)
+    # The answers' loss depends on the samples more than that: of the very ones, in float64.
+    tokenizer = AutoTokenizer.from_pretrained(thinker)
+    student = AutoModelForCausalLM.from_pretrained(thinker, dtype=torch.float64)
+    total, count = 0.0, 0
+    for row in read_samples(tmp_path / "two/samples/step_000001.parquet"):
+        problem = Problem(row["problem_id"], row["question"], row["solution"])
+        ids = tokenizer(row["completion"], add_special_tokens=False)["input_ids"]
+        loss, num = answer_loss(tokenizer, student, problem, ids)
+        total, count = total + float(loss), count + num
+    assert ours["answer_loss"] == pytest.approx(total / count, rel=0.05)
     assert 0 < ours["grad_norm"] < 1e3
 
 
