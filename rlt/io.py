@@ -179,10 +179,22 @@ def folder_files(folder: Path) -> list[Path]:
     else:
         found = [
             f
-            for f in folder.rglob("*")
+            for f in files_below(folder)
             if not any(part.startswith(".") for part in f.relative_to(folder).parts)
         ]
     return sorted((f for f in found if f.is_file()), key=lambda f: f.relative_to(folder).as_posix())
+
+
+def files_below(folder: Path, *, depth: int | None = None) -> Iterator[Path]:
+    """Yield the files below a folder, at most `depth` folders down, passing over what is removed meanwhile.
+
+    A run removes folders while others read it (weights that were sent, old checkpoints): `Path.rglob` ends
+    in FileNotFoundError then. With a depth, links to folders are followed, too.
+    """
+    for place, folders, files in os.walk(folder, followlinks=depth is not None):
+        if depth is not None and len(Path(place).relative_to(folder).parts) >= depth:
+            folders.clear()
+        yield from (Path(place, name) for name in files)
 
 
 def hub_commit(name: str, revision: str | None) -> str | None:

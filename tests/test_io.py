@@ -1,7 +1,12 @@
 import os
+import shutil
+import threading
+import time
 
 from rlt import io
-from rlt.io import describe_input, folder_files, hub_commit
+from rlt.io import describe_input, files_below, folder_files, hub_commit
+from rlt.lineage.runs import Runs
+from rlt.status.look import find_runs
 
 
 def test_a_folder_hash_sees_names_and_contents_but_not_hidden_files(tmp_path):
@@ -20,6 +25,45 @@ def test_a_folder_hash_sees_names_and_contents_but_not_hidden_files(tmp_path):
     (folder / "a.jsonl").write_text("one")
     (folder / "a.jsonl").rename(folder / "c.jsonl")
     assert describe_input(str(folder))["sha256"] not in (first["sha256"], changed["sha256"])
+
+
+def test_folders_that_come_and_go_end_no_search(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    finished = threading.Event()
+
+    def send_weights():
+        number = 0
+        while not finished.is_set():
+            number += 1
+            folder = run / "weight_sync" / f"weights-{number}"
+            folder.mkdir(parents=True)
+            (folder / "model.safetensors").touch()
+            shutil.rmtree(folder)
+
+    thread = threading.Thread(target=send_weights)
+    thread.start()
+    try:
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            assert find_runs(tmp_path) == [run]
+            assert [found.directory for found in Runs([tmp_path]).all] == [run]
+            assert run / "run.json" in folder_files(tmp_path)
+    finally:
+        finished.set()
+        thread.join()
+
+
+def test_files_so_many_folders_down(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    for place in (".", "a", "a/b"):
+        (tmp_path / place / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "a/b")
+    assert {*files_below(tmp_path)} == {tmp_path / place for place in ("file", "a/file", "a/b/file")}
+    assert {*files_below(tmp_path, depth=1)} == {
+        tmp_path / place for place in ("file", "a/file", "link/file")
+    }
 
 
 def test_of_a_model_folder_only_the_model_counts(tmp_path):

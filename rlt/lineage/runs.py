@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlt.errors import DataError
-from rlt.io import Input, describe_input, folder_files
+from rlt.io import Input, describe_input, files_below, folder_files
 from rlt.rundir.run_json import RunJson
 from rlt.rundir.run_record import NAME, REHEARSAL, read_run
 
@@ -65,7 +65,8 @@ class Runs:
     @cached_property
     def all(self) -> list[Run]:
         """Every run, by its directory's name; rehearsals are none."""
-        found = sorted({path.parent for root in self._roots for path in root.rglob(NAME)})
+        files = (path for root in self._roots for path in files_below(root))
+        found = sorted({path.parent for path in files if path.name == NAME})
         found = [folder for folder in found if folder.parent.name != REHEARSAL]
         return [Run(folder, read_run(folder)) for folder in found]
 

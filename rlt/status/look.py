@@ -22,7 +22,7 @@ import psutil
 import yaml
 
 from rlt.errors import DataError
-from rlt.io import read_tail
+from rlt.io import files_below, read_tail
 from rlt.rundir.now import NAME as NOW
 from rlt.rundir.now import NowJson, seconds_in_phase
 from rlt.rundir.processes import NAME as PROCESSES
@@ -51,12 +51,8 @@ def find_runs(folder: Path) -> list[Path]:
         raise DataError(f"{folder} is not a folder: give a run directory, or a folder that holds some")
     if _is_run(folder):
         return [folder]
-    found = [
-        path.parent
-        for depth in range(1, _DEPTH + 1)
-        for name in (RUN, PIPELINE, PROCESSES)
-        for path in folder.glob("*/" * depth + name)
-    ]
+    files = files_below(folder, depth=_DEPTH)
+    found = {path.parent for path in files if path.name in (RUN, PIPELINE, PROCESSES)}
     if not found:
         raise DataError(f"{folder} holds no run: no {RUN}, {PIPELINE} or {PROCESSES} in it or below")
     pipelines = {path for path in found if (path / PIPELINE).is_file()}

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -217,7 +218,7 @@ def shared_memory(launcher: Launcher) -> set[Path]:
 def see_that_nothing_tells(launcher: Launcher, secrets: list[str]) -> None:
     """Neither a file of the run nor the list of processes tells a secret."""
     told: dict[str, bytes] = {}
-    for path in launcher.run.rglob("*"):
+    for path in paths_below(launcher.run):
         with suppress(FileNotFoundError, IsADirectoryError):  # a weight sync comes and goes
             told[path.name] = path.read_bytes()
     assert {"config.yaml", "run.json", "processes.json", "train.log"} <= told.keys()
@@ -233,9 +234,15 @@ def see_that_only_we_write(run: Path) -> None:
     """What the umask keeps from others (022 usually) no file of the run gives them."""
     mask = os.umask(0o022)
     os.umask(mask)
-    for path in [run, *run.rglob("*")]:
+    for path in [run, *paths_below(run)]:
         with suppress(FileNotFoundError):
             assert path.stat().st_mode & mask == 0, path
+
+
+def paths_below(folder: Path) -> Iterator[Path]:
+    """Yield files and folders below a folder whose contents come and go, which `Path.rglob` fails on."""
+    for place, folders, files in os.walk(folder):  # a folder that has just gone is skipped
+        yield from (Path(place, name) for name in [*folders, *files])
 
 
 def is_healthy(run: Path) -> bool:
