@@ -24,7 +24,7 @@ from rlt.real_model.calls import Call, note_load, recorded_call
 from rlt.real_model.fetch import fetch_model
 from rlt.real_model.problems import HUB, write_problems
 from rlt.real_model.report import write_report
-from rlt.real_model.sizes import RL_SHARE, SHORT, Sizes, settle_sizes, sizes_for
+from rlt.real_model.sizes import RL_SHARE, Sizes, fast_dtype, settle_sizes, short_sizes, sizes_for
 from rlt.reporting.progress import setup_logging
 from rlt.surroundings.leaving import run_command
 from rlt.surroundings.place import settle
@@ -65,15 +65,16 @@ def make_runs(options: Options, call: Call) -> None:
 
     # 1. How much is done; problems; a model, which may have to be downloaded.
     has_problems = (folder / "problems/train.jsonl").is_file()  # written last
-    wanted = SHORT if options.short else sizes_for(options.hours)
+    backend = choose_backend("auto")
+    dtype = fast_dtype(backend.on_gpus)
+    wanted = short_sizes(dtype) if options.short else sizes_for(options.hours, dtype)
     sizes = settle_sizes(folder, wanted, has_begun=has_problems)
     logger.info("%s", sizes)
     if not has_problems:
         write_problems(folder / "problems", options.data, sizes, options.seed)
     place_model(folder, options.model)
 
-    # 2. The reward of four kinds of explanations, the warm-up, and RL for its share of the hours.
-    backend = choose_backend("auto")
+    # 2. The reward of four kinds of explanations, student, warm-up, and RL for its share of the hours.
     logger.info("generation back end of RL: %s (%s)", backend.name, backend.reason)
     run_pipeline(training_words(folder, sizes, options.hours, backend), backend, may_pause=True)
     note_load(call)
@@ -101,7 +102,11 @@ def training_words(folder: Path, sizes: Sizes, hours: float, backend: Backend) -
     """Return the command line of the first pipeline."""
     rl = "pipeline.steps.teacher_rl"
     words = [TRAINING, f"results_dir={folder}"]
+    words += [f"pipeline.steps.student.trainer.max_steps={sizes.student_steps}"]
     words += [f"pipeline.steps.teacher_sft.trainer.max_steps={sizes.warm_up_steps}"]
+    trained = ("student", "teacher_sft", "teacher_rl")
+    words += [f"pipeline.steps.{step}.model.dtype={sizes.dtype}" for step in trained]
+    words += [f"{rl}.{section}.dtype={sizes.dtype}" for section in ("reward", "generation")]
     words += [f"{rl}.trainer.max_steps={sizes.rl_steps}", f"{rl}.trainer.max_hours={RL_SHARE * hours:g}"]
     if backend.name == "transformers":
         words += [f"{rl}.generation.backend=transformers", f"{rl}.gpus=1"]

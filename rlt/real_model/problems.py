@@ -1,4 +1,4 @@
-"""GSM8K rows as problems: to train on, held out, for students, and with four kinds of explanations.
+"""GSM8K rows as problems: for each training, held out, and with four kinds of explanations.
 
 Reads the rows of `openai/gsm8k` (`question`, `answer` = working, a line `#### 72`) or of a file with
 `question`, `reasoning_trace` and `answer` or `solution`. The solution is the number alone; the marks of the
@@ -43,9 +43,9 @@ class Row:
 
 
 def write_problems(folder: Path, source: str, sizes: Sizes, seed: int) -> None:
-    """Write train, held_out, students and kinds to `folder`, drawn from the short rows of `source`.
+    """Write held_out, students, kinds, student and train to `folder`, drawn from the short rows of `source`.
 
-    Held-out problems and those of the students and of the kinds are no training problems of the teacher.
+    No problem is in two of them.
     """
     rows = read_short_rows(source)
     random.Random(seed).shuffle(rows)
@@ -53,6 +53,7 @@ def write_problems(folder: Path, source: str, sizes: Sizes, seed: int) -> None:
         "held_out": sizes.held_out,
         "students": sizes.students,
         "kinds": sizes.kinds,
+        "student": sizes.student_rows,
         "train": sizes.warm_up_rows,
     }
     if (needed := sum(parts.values())) > len(rows):

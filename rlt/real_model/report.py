@@ -90,7 +90,8 @@ NO_TEACHER = (
     "(r_SS); what it costs is in r_KL."
 )
 WITH_TEACHER = (
-    "As RL pays it: r_KL compares the teacher after the warm-up, which reads the solution, with the student."
+    "As RL pays it: the student knows its layout, and r_KL compares the teacher after the warm-up, which "
+    "reads the solution, with it."
 )
 
 
@@ -225,8 +226,8 @@ def ranks_section(found: Sequence[Rank]) -> Section:
         for name in TEXTS
     )
     text = (
-        "One student of each rank, started from the base; its gain is the log-likelihood per token that it "
-        "gives to people's working and to the solution of held-out problems, above the base's. Rank "
+        "RL's student, trained further on each rank; its gain is the log-likelihood per token that it "
+        "gives to people's working and to the solution of held-out problems, above what it gave before. Rank "
         f"correlation (Spearman) of reward and gain over {len(found)} ranks: {text}. With four ranks it "
         "describes, and tests nothing."
     )

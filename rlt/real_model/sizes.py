@@ -1,8 +1,6 @@
 """How much work a budget of hours holds: numbers of problems and steps, for two CPU cores of 2026.
 
-Measured with one thread: scoring 250 tokens a second, a warm-up step of 16 rows 33 s, a step of RL with 16
-completions two minutes. RL is held to its hours by `trainer.max_hours`; the rest is fixed work, which
-takes longer on a busy machine.
+RL is held to its hours by `trainer.max_hours`; the rest is fixed work, which takes longer on a busy machine.
 """
 
 from __future__ import annotations
@@ -27,6 +25,8 @@ class Sizes:
 
     kinds: int
     """Problems of the table of four kinds of explanations."""
+    student_steps: int
+    """Of 16 rows: the student learns its layout."""
     warm_up_steps: int
     """Of 16 rows."""
     rl_steps: int
@@ -35,6 +35,13 @@ class Sizes:
     """Problems that both teachers explain, twice each."""
     students: int
     """Problems whose explanations the students learn from; 0: there are no students, and nothing held out."""
+    dtype: str
+    """Of the trainings, their student and the server; what is reported is measured in float32."""
+
+    @property
+    def student_rows(self) -> int:
+        """Rows that the student learns its layout from."""
+        return 16 * self.student_steps
 
     @property
     def warm_up_rows(self) -> int:
@@ -42,23 +49,34 @@ class Sizes:
         return max(16 * self.warm_up_steps, 64)
 
 
-SHORT = Sizes(kinds=4, warm_up_steps=1, rl_steps=2, held_out=0, students=0)
-"""The form that only shows that everything runs."""
+def short_sizes(dtype: str) -> Sizes:
+    """Return the sizes of the form that only shows that everything runs."""
+    return Sizes(kinds=4, student_steps=1, warm_up_steps=1, rl_steps=2, held_out=0, students=0, dtype=dtype)
 
 
-def sizes_for(hours: float) -> Sizes:
+def sizes_for(hours: float, dtype: str) -> Sizes:
     """Return what two cores do in so many hours, within what is worth doing at all."""
 
     def scaled(per_hour: float, least: int, most: int) -> int:
         return max(least, min(most, round(per_hour * hours)))
 
+    speed = 1.7 if dtype == "bfloat16" else 1.0  # of a training step, measured with matrix units
     return Sizes(
-        kinds=scaled(20, 8, 200),
-        warm_up_steps=scaled(5, 4, 100),
+        kinds=scaled(30, 8, 200),
+        student_steps=scaled(4 * speed, 4, 100),
+        warm_up_steps=scaled(6 * speed, 4, 100),
         rl_steps=_RL_STEPS,
-        held_out=scaled(13, 8, 200),
-        students=16 * scaled(0.7, 1, 16),
+        held_out=scaled(25, 8, 200),
+        students=16 * scaled(2, 1, 16),
+        dtype=dtype,
     )
+
+
+def fast_dtype(on_gpus: bool) -> str:
+    """Return bfloat16 where the machine has units for its products, else float32."""
+    import torch
+
+    return "bfloat16" if on_gpus or torch.cpu.get_capabilities().get("amx_bf16") else "float32"
 
 
 def settle_sizes(folder: Path, wanted: Sizes, *, has_begun: bool) -> Sizes:

@@ -63,6 +63,9 @@ def test_the_kinds_of_one_problem():
     assert len(lines[0]["explanations"]) == len(KINDS)
 
 
+SIZES = Sizes(kinds=3, student_steps=1, warm_up_steps=1, rl_steps=1, held_out=4, students=2, dtype="float32")
+
+
 def rows_file(folder: Path, number: int) -> Path:
     path = folder / "rows.jsonl"
     rows = [{"question": f"{i} and {i}?", "answer": f"{i}+{i}={2 * i}\n#### {2 * i}"} for i in range(number)]
@@ -72,12 +75,11 @@ def rows_file(folder: Path, number: int) -> Path:
 
 
 def test_no_problem_is_in_two_parts_and_the_seed_decides(tmp_path):
-    sizes = Sizes(kinds=3, warm_up_steps=1, rl_steps=1, held_out=4, students=2)
-    source = rows_file(tmp_path, 73)  # 3 + 64 + 4 + 2
+    source = rows_file(tmp_path, 89)  # 3 + 16 + 64 + 4 + 2
 
     def parts(seed: int) -> dict[str, list[str]]:
         folder = tmp_path / str(seed)
-        write_problems(folder, str(source), sizes, seed)
+        write_problems(folder, str(source), SIZES, seed)
         return {
             path.stem: [json.loads(line)["question"] for line in path.read_text().splitlines()]
             for path in folder.glob("*.jsonl")
@@ -86,16 +88,16 @@ def test_no_problem_is_in_two_parts_and_the_seed_decides(tmp_path):
     found = parts(0)
     assert {name: len(of) for name, of in found.items()} == {
         "kinds": 3,
+        "student": 16,
         "train": 64,
         "held_out": 4,
         "students": 2,
     }
-    assert len({question for of in found.values() for question in of}) == 73
+    assert len({question for of in found.values() for question in of}) == 89
     assert parts(0) == found
     assert parts(1) != found
 
 
 def test_too_few_rows_are_one_sentence(tmp_path):
-    sizes = Sizes(kinds=3, warm_up_steps=1, rl_steps=1, held_out=4, students=2)
-    with pytest.raises(DataError, match=r"holds 72 rows of at most 260 characters .* and 73 are needed"):
-        write_problems(tmp_path / "problems", str(rows_file(tmp_path, 72)), sizes, 0)
+    with pytest.raises(DataError, match=r"holds 88 rows of at most 260 characters .* and 89 are needed"):
+        write_problems(tmp_path / "problems", str(rows_file(tmp_path, 88)), SIZES, 0)

@@ -19,7 +19,7 @@ from rlt.real_model.main import (
     place_model,
     training_words,
 )
-from rlt.real_model.sizes import SHORT
+from rlt.real_model.sizes import short_sizes
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,11 +47,12 @@ def test_rl_without_a_step_is_one_sentence(tmp_path):
 
 
 def test_rl_gets_its_share_of_the_hours_and_the_engine_there_is(tmp_path):
-    with_server = training_words(tmp_path, SHORT, 2.0, Backend("vllm", "a server"))
+    with_server = training_words(tmp_path, short_sizes("bfloat16"), 2.0, Backend("vllm", "a server"))
     assert "pipeline.steps.teacher_rl.trainer.max_hours=1.2" in with_server
     assert "pipeline.steps.teacher_rl.trainer.max_steps=2" in with_server
-    assert not any("generation" in word for word in with_server)
-    alone = training_words(tmp_path, SHORT, 2.0, Backend("transformers", "no vLLM"))
+    assert "pipeline.steps.teacher_rl.generation.dtype=bfloat16" in with_server
+    assert not any("backend" in word for word in with_server)
+    alone = training_words(tmp_path, short_sizes("float32"), 2.0, Backend("transformers", "no vLLM"))
     assert "pipeline.steps.teacher_rl.generation.backend=transformers" in alone
     assert "pipeline.steps.teacher_rl.gpus=1" in alone
 

@@ -11,7 +11,7 @@ from helpers.scored_rows import row, write_rows
 
 from rlt.real_model.calls import Call
 from rlt.real_model.report import write_report
-from rlt.real_model.sizes import SHORT
+from rlt.real_model.sizes import short_sizes
 
 EVIL = "<script>alert(1)</script>\n```\n| 72"
 
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
         run.mkdir(exist_ok=True)
         record = {"status": "finished", "seconds": 60.0, "earlier": [{"seconds": 30.0}]}
         (run / "run.json").write_text(json.dumps({**record, "code": {"commit": "abcdef1234"}}))
-    (tmp_path / "sizes.json").write_text(json.dumps(asdict(SHORT)))
+    (tmp_path / "sizes.json").write_text(json.dumps(asdict(short_sizes("float32"))))
     pipeline = {"steps": [{"name": "teacher_sft", "directory": "where/it/was"}]}
     (tmp_path / "training/pipeline.json").write_text(json.dumps(pipeline))
     write_rows(

@@ -81,5 +81,5 @@ def test_two_steps_of_rl_and_a_report(folder):
 
 def test_the_second_call_had_nothing_to_do(folder):
     record = json.loads((folder / "training/pipeline.json").read_text())
-    assert [step["status"] for step in record["steps"]] == ["skipped"] * 3
+    assert [step["status"] for step in record["steps"]] == ["skipped"] * 4
     assert len((folder / "calls.jsonl").read_text().splitlines()) == 2

@@ -3,24 +3,33 @@
 import pytest
 
 from rlt.errors import DataError
-from rlt.real_model.sizes import NAME, SHORT, Sizes, settle_sizes, sizes_for
+from rlt.real_model.sizes import NAME, Sizes, settle_sizes, short_sizes, sizes_for
+
+SHORT = short_sizes("float32")
 
 
 def test_three_hours_of_two_cores():
-    assert sizes_for(3) == Sizes(kinds=60, warm_up_steps=15, rl_steps=125, held_out=39, students=32)
-    assert sizes_for(3).warm_up_rows == 16 * 15
+    exact, half = sizes_for(3, "float32"), sizes_for(3, "bfloat16")
+    assert (exact.kinds, exact.rl_steps, exact.held_out, exact.students) == (90, 125, 75, 96)
+    assert (exact.student_steps, exact.warm_up_steps, exact.student_rows, exact.warm_up_rows) == (
+        12,
+        18,
+        192,
+        288,
+    )
+    assert (half.student_steps, half.warm_up_steps, half.held_out) == (20, 31, 75)
 
 
 def test_little_and_much_time_stay_within_what_makes_sense():
-    least, most = sizes_for(0.01), sizes_for(1000)
-    assert least == Sizes(kinds=8, warm_up_steps=4, rl_steps=125, held_out=8, students=16)
-    assert most == Sizes(kinds=200, warm_up_steps=100, rl_steps=125, held_out=200, students=256)
+    least, most = sizes_for(0.01, "float32"), sizes_for(1000, "float32")
+    assert least == Sizes(8, 4, 4, rl_steps=125, held_out=8, students=16, dtype="float32")
+    assert most == Sizes(200, 100, 100, rl_steps=125, held_out=200, students=256, dtype="float32")
 
 
 def test_a_later_call_keeps_the_sizes_of_the_first(tmp_path):
-    assert settle_sizes(tmp_path, sizes_for(3), has_begun=False) == sizes_for(3)
+    assert settle_sizes(tmp_path, sizes_for(3, "float32"), has_begun=False) == sizes_for(3, "float32")
     assert settle_sizes(tmp_path, SHORT, has_begun=False) == SHORT  # the first call ended before its problems
-    assert settle_sizes(tmp_path, sizes_for(3), has_begun=True) == SHORT
+    assert settle_sizes(tmp_path, sizes_for(3, "float32"), has_begun=True) == SHORT
 
 
 @pytest.mark.parametrize("text", ["{", '{"kinds": 1}', "[]"])
