@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from typing import TYPE_CHECKING
 
 from rlt.evaluation.intervals import mean_interval
 from rlt.io import write_atomically
 from rlt.quickstart.report import MEASURES, Comparison, Row, by_problem
 from rlt.quickstart.students import Students
 from rlt.rundir.metrics import series
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _METRICS = {"reward": "reward", "r_SS": "r_ss", "r_KL": "r_kl"}
 _NOTES = {
@@ -33,6 +32,9 @@ def write_plot(
     metrics: list[Row],
 ) -> Path:
     """Return `path`, holding the plot as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(14, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
     (reward, r_ss, answers), (r_kl, kinds, unused) = figure.subplots(2, 3)
@@ -49,6 +51,8 @@ def write_plot(
 
 
 def _draw_measure(axes: Axes, name: str, by_step: Mapping[int, list[Row]], metrics: list[Row]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     steps, values, _ = series(metrics, _METRICS[name])
     axes.plot(steps, values, color="#9bb7d4", linewidth=1.2, label="training batches")
     points = [mean_interval(list(by_problem(rows, MEASURES[name]).values())) for rows in by_step.values()]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING
 
 from rlt.io import write_text
 from rlt.pages import Figure, render
 from rlt.reporting.curves import COLORS, draw
 from rlt.text import Rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def write_budget_page(

@@ -2,7 +2,8 @@
 
 A panel is drawn when a run has one of its metrics, so SFT and RL runs share the list. Held-out points are
 dots, with a bar from `eval_X_low` to `eval_X_high` where these are logged. A value that was not finite is a
-red cross on the lower edge: it is never dropped silently.
+red cross on the lower edge: it is never dropped silently. matplotlib is loaded when something is drawn:
+every command imports this module, and few draw.
 """
 
 from __future__ import annotations
@@ -10,15 +11,14 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from typing import TYPE_CHECKING
 
 from rlt.config.schema import BENCHMARKS, LOCAL_TASK
 from rlt.rundir.metrics import MetricsRow, series
 from rlt.surroundings.timeline import PHASES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLORS = ("#1f5fa8", "#c2571a", "#2d8050", "#7d4fa3", "#8a8a8a", "#d9a441", "#00838f", "#a0305a")
 _SMOOTH_ABOVE = 40
@@ -113,6 +113,7 @@ def _panels_of_benchmark(task: str) -> tuple[Panel, Panel]:
 
 def draw_panel(rows: list[MetricsRow], panel: Panel) -> str:
     """Return a panel as a standalone SVG document."""
+    from matplotlib.ticker import MaxNLocator
 
     def plot(axes: Axes) -> None:
         drawn = [key for key in panel.keys if _is_logged(rows, key)]
@@ -133,6 +134,9 @@ def draw_panel(rows: list[MetricsRow], panel: Panel) -> str:
 
 def draw(plot: Callable[[Axes], None], size: tuple[float, float]) -> str:
     """Return a standalone SVG document of that size in inches, in the style of all our figures."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     with rc_context(
         {"font.size": 8, "svg.hashsalt": "rlt", "axes.spines.top": False, "axes.spines.right": False}
     ):

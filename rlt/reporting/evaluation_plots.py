@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING
 
 from rlt.reporting.curves import COLORS, draw
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 RIGHT, WRONG, CUT = OUTCOMES = ("right", "wrong", "cut")
 """How an answer ended; `cut` is one that its length ended before it was right."""

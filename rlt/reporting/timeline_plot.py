@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.patches import Patch
+from typing import TYPE_CHECKING
 
 from rlt.reporting.curves import draw
 from rlt.surroundings.timeline import PHASES, WAIT, Timeline
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _COLORS = {
     "read": "#8a8a8a",
@@ -42,6 +43,8 @@ def draw_timeline(step: Timeline, gpus: Mapping[str, str]) -> str:
     lanes = sorted({span.lane for span in step.spans}, key=_place)
     more = {f"server {address.partition('://')[2]}": f", GPU {names}" for address, names in gpus.items()}
     phases = [WAIT, *(phase for phase in PHASES if phase != WAIT)]
+    from matplotlib.patches import Patch
+
     drawn = [phase for phase in phases if any(span.phase == phase for span in step.spans)]
 
     def plot(axes: Axes) -> None:
