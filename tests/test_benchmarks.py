@@ -58,7 +58,8 @@ def test_the_mix_of_lengths(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("script", "option"), [("bench_collect", "--in-flight"), ("bench_async", "--rounds")]
+    ("script", "option"),
+    [("bench_collect", "--in-flight"), ("bench_async", "--rounds"), ("bench_ahead", "--seeds")],
 )
 def test_a_benchmark_with_a_server_finds_everything_it_imports(script, option):
     assert option in run(f"{script}.py", "--help")
