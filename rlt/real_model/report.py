@@ -15,15 +15,18 @@ from rlt.real_model.results import (
     RANKS,
     SHARES,
     TEXTS,
+    WAYS,
     Change,
     Kind,
     Rank,
     Row,
+    Way,
     changes,
     kinds,
     rank_correlation,
     ranks,
     read_rows,
+    ways,
 )
 from rlt.real_model.sizes import read_sizes
 from rlt.rundir.metrics import read_metrics
@@ -54,6 +57,13 @@ def write_report(folder: Path) -> Path:
     """Return the path of report.md, made of the runs that have finished; report.html is beside it."""
     title = "The method on a real language model: SmolLM2-135M-Instruct and GSM8K"
     sections = [what_was_done(folder), *results_of(folder / "training", folder / "measures")]
+    seeds = [
+        seed
+        for seed in sorted(folder.glob("three_ways/seed_*"))
+        if _finished(*(seed / f"likelihood_{student}" for student, _ in WAYS.values()))
+    ]
+    if seeds and _finished(start := folder / "measures/likelihood_base"):
+        sections.append(ways_section(ways(start, seeds)))
     page = render("sections.html.j2", title=title, sections=sections)
     write_text(folder / "report.html", page)
     return write_text(folder / "report.md", "\n".join([f"# {title}\n", *map(_markdown, sections)]))
@@ -232,6 +242,22 @@ def ranks_section(found: Sequence[Rank]) -> Section:
         "describes, and tests nothing."
     )
     return Section("Does the reward order students?", text, rows)
+
+
+def ways_section(found: Sequence[Way]) -> Section:
+    """Return the table of ways to learn from one teacher."""
+    gains = [f"gain, {name} [95 % interval]; of each seed" for name in TEXTS]
+    rows = [["learns from", "generated tokens", "minutes", *gains]]
+    for one in found:
+        cells = [
+            f"{one.gains[name]}; {', '.join(f'{gain:+.3f}' for gain in one.by_seed[name])}" for name in TEXTS
+        ]
+        rows.append([one.name, f"{one.tokens:,.0f}", f"{one.seconds / 60:.1f}", *cells])
+    text = (
+        "RL's student learns from the teacher after RL, and from no words of people. Gains as above; "
+        "intervals are over problems, with the mean of the seeds."
+    )
+    return Section("Three ways to learn from one teacher", text, rows)
 
 
 def _markdown(section: Section) -> str:

@@ -13,11 +13,13 @@ from rlt.real_model.calls import read_calls, recorded_call
 from rlt.real_model.main import (
     MEASURES,
     TEACHER_STEPS,
+    WAYS,
     last_teacher,
     main,
     measure_words,
     place_model,
     training_words,
+    ways_words,
 )
 from rlt.real_model.sizes import short_sizes
 
@@ -37,8 +39,23 @@ def test_every_step_that_reads_the_teacher_after_rl_gets_the_newest(tmp_path):
     assert words[2:] == [
         f"pipeline.steps.{name}.model_name_or_path={run}/checkpoint-10" for name in TEACHER_STEPS
     ]
+    assert_ways_read(f"{run}/checkpoint-10", tmp_path)
     (run / "config.json").touch()  # RL has reached its last step
     assert last_teacher(run) == run
+
+
+def assert_ways_read(teacher: str, folder: Path) -> None:
+    """Every step of the three ways that names the teacher gets this one."""
+    steps = yaml.safe_load((ROOT / WAYS).read_text())["pipeline"]["steps"]
+    reading = [
+        f"pipeline.steps.{name}.{key}={teacher}"
+        for name, step in steps.items()
+        for key, value in step.items()
+        if "teacher_rl" in str(value)
+    ]
+    words = ways_words(folder, 1)
+    assert sorted(words[4:]) == sorted(reading)
+    assert words[2:4] == ["seed=1", f"output_dir={folder}/three_ways/seed_1"]
 
 
 def test_rl_without_a_step_is_one_sentence(tmp_path):

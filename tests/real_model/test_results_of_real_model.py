@@ -10,7 +10,7 @@ import pytest
 from helpers.scored_rows import row, write_rows
 
 from rlt.errors import DataError
-from rlt.real_model.results import by_problem, changes, kinds, rank_correlation, ranks, read_rows
+from rlt.real_model.results import by_problem, changes, kinds, rank_correlation, ranks, read_rows, ways
 
 
 def test_the_answer_alone_has_the_higher_r_ss_and_the_lower_reward():
@@ -71,6 +71,36 @@ def test_ranks_by_hand(tmp_path):
     assert found[0].gains["solution"].mean == pytest.approx(3.0)  # -1 - (-4)
     assert found[3].gains["solution"].mean == pytest.approx(0.0)
     assert found[0].gains["working"].mean == pytest.approx(1.0)  # (9 - 6) / 3 and (6 - 3) / 3
+
+
+def test_ways_by_hand(tmp_path):
+    write_rows(tmp_path / "start/scores.jsonl", [row(p, 0, -3.0, 6.0) for p in "ab"])
+    for seed, r_ss in (("seed_0", -2.0), ("seed_1", -1.0)):
+        for student in ("sft", "half", "opd", "both"):
+            scores = [row("a", 0, r_ss, 6.0), row("b", 0, r_ss - 1, 3.0)]
+            write_rows(tmp_path / f"{seed}/likelihood_{student}/scores.jsonl", scores)
+        for step in ("traces", "half_traces", "sft", "half", "opd", "both"):
+            record: dict = {"status": "finished", "seconds": 60.0}
+            if "traces" in step:
+                record |= {
+                    "stage": "collect_traces",
+                    "results": {"tokens": 4000 if step == "traces" else 1000},
+                }
+            (tmp_path / seed / step).mkdir()
+            (tmp_path / seed / step / "run.json").write_text(json.dumps(record))
+    write_rows(
+        tmp_path / "seed_0/opd/metrics.jsonl", [{"step": 1, "time": 9, "completions/total_tokens": 500}]
+    )
+    write_rows(
+        tmp_path / "seed_1/both/metrics.jsonl", [{"step": 1, "time": 9, "completions/total_tokens": 300}]
+    )
+    found = ways(tmp_path / "start", [tmp_path / "seed_0", tmp_path / "seed_1"])
+    assert [one.tokens for one in found] == [4000, 1000, 250, 1150]
+    assert [one.seconds for one in found] == [120, 120, 60, 180]
+    solution, working = found[0].gains["solution"], found[0].gains["working"]
+    assert solution.mean == pytest.approx(1.0)  # a: -1.5 - -3, b: -2.5 - -3
+    assert working.mean == pytest.approx(0.5)  # a third of r_KL: 0 and 1
+    assert found[0].by_seed["solution"] == pytest.approx([0.5, 1.5])
 
 
 def test_rank_correlation_by_hand():
