@@ -7,7 +7,6 @@ by problem.
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +18,12 @@ from rlt.errors import DataError
 from rlt.evaluation.intervals import Interval, paired_interval, paired_share_interval
 from rlt.formats.leakage import states_first
 from rlt.real_model.problems import KINDS
+from rlt.real_model.sums import NUMBER, share_of_right_sums
 from rlt.rundir.cost import cost_of, total
 
 Row = dict[str, Any]
 Measure = Callable[[Row], float | None]
 
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 MEASURES: dict[str, Measure] = {
     "reward": lambda row: row["score"],
@@ -33,12 +32,18 @@ MEASURES: dict[str, Measure] = {
     "tokens": lambda row: row["num_tokens"],
     "closes its tag": lambda row: float(row["well_formed"]),
     "states the solution first": lambda row: _share(states_first(*_texts(row))),
-    "names the solution": lambda row: float(
-        row["solution"] in _NUMBER.findall(row["explanation"].replace(",", ""))
-    ),
+    "names the solution": lambda row: float(row["solution"] in _numbers(row)),
+    "ends at the solution": lambda row: float(_numbers(row)[-1:] == [row["solution"]]),
+    "right sums": lambda row: share_of_right_sums(row["explanation"]),
 }
-"""Under the name of the table. The last three are shares of explanations."""
-SHARES = ("closes its tag", "states the solution first", "names the solution")
+"""Under the name of the table. The last of them are shares: of explanations, and of an explanation's sums."""
+SHARES = (
+    "closes its tag",
+    "states the solution first",
+    "names the solution",
+    "ends at the solution",
+    "right sums",
+)
 RANKS = (1, 2, 3, 4)
 
 
@@ -222,6 +227,10 @@ def _num_above(mine: Mapping[str, Row], own: Mapping[str, Row], measure: Measure
 def _ranked(values: Sequence[float]) -> list[float]:
     """Return each value's place among all; equal values share the mean of theirs."""
     return [sum(x < value for x in values) + (sum(x == value for x in values) + 1) / 2 for value in values]
+
+
+def _numbers(row: Row) -> list[str]:
+    return NUMBER.findall(row["explanation"].replace(",", ""))
 
 
 def _share(is_true: bool | None) -> float | None:

@@ -10,7 +10,16 @@ import pytest
 from helpers.scored_rows import row, write_rows
 
 from rlt.errors import DataError
-from rlt.real_model.results import by_problem, changes, kinds, rank_correlation, ranks, read_rows, ways
+from rlt.real_model.results import (
+    by_problem,
+    changes,
+    kinds,
+    rank_correlation,
+    ranks,
+    read_rows,
+    share_of_right_sums,
+    ways,
+)
 
 
 def test_the_answer_alone_has_the_higher_r_ss_and_the_lower_reward():
@@ -71,6 +80,21 @@ def test_ranks_by_hand(tmp_path):
     assert found[0].gains["solution"].mean == pytest.approx(3.0)  # -1 - (-4)
     assert found[3].gains["solution"].mean == pytest.approx(0.0)
     assert found[0].gains["working"].mean == pytest.approx(1.0)  # (9 - 6) / 3 and (6 - 3) / 3
+
+
+@pytest.mark.parametrize(
+    ("explanation", "share"),
+    [
+        ("12 * 10 = 120 bottles", 1.0),
+        ("He pays $1,072 + $3 = $1,075.", 1.0),
+        ("1/3=0.33, and 211 - 65 = 81 heads", 0.5),
+        ("20*15=200\n6 x 3 = 18\n8/0=8\n5 - 5 = 0", 0.5),
+        ("1+2+3=6 and 2 * 3 = 4 + 2", None),  # no sums of two numbers
+        ("20% of 5 is 1", None),
+    ],
+)
+def test_right_sums_by_hand(explanation, share):
+    assert share_of_right_sums(explanation) == share
 
 
 def test_ways_by_hand(tmp_path):
