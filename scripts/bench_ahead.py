@@ -42,13 +42,14 @@ def main(words: Sequence[str]) -> int:
         description="What RL learns one step ahead, over seeds of the quickstart."
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--kinds", choices=[*KINDS], nargs="+", default=[*KINDS])
     parser.add_argument("--output", type=Path, default=Path("results/ahead"), help="folder of the runs")
     options = parser.parse_args(words)
     logging.basicConfig(level=logging.WARNING)
-    found: dict[str, Gains] = {measure: {kind: {} for kind in KINDS} for measure in MEASURES}
+    found: dict[str, Gains] = {measure: {kind: {} for kind in options.kinds} for measure in MEASURES}
     with redirect_stdout(sys.stderr):  # standard output is for the one line
         for seed in options.seeds:
-            for kind, run in run_seed(options.output, seed).items():
+            for kind, run in run_seed(options.output, seed, options.kinds).items():
                 changes = compare(evaluations(run)).changes
                 for measure in MEASURES:
                     found[measure][kind][str(seed)] = changes[measure].difference.mean
@@ -57,13 +58,13 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def run_seed(output: Path, seed: int) -> dict[str, Path]:
+def run_seed(output: Path, seed: int, kinds: Sequence[str]) -> dict[str, Path]:
     """Return the run directories of a seed by kind, all finished."""
     directory = output / f"seed_{seed}"
     common = [f"results_dir={directory}", f"seed={seed}"]
     make_student(directory, Options(output, seed))
     run_once(["./launch.sh", "1", SFT, *common], directory / "pre_rl_model")
-    runs = {kind: directory / kind for kind in KINDS}
+    runs = {kind: directory / kind for kind in kinds}
     for kind, run in runs.items():
         words = [RL, *common, f"output_dir={run}", *KINDS[kind]]
         run_once(["./launch_with_server.sh", "1", "1", *words], run)
@@ -78,12 +79,13 @@ def run_once(command: list[str], run: Path) -> None:
 
 def over_seeds(gains: Gains) -> dict[str, Any]:
     """Return each kind's gain, and what the others gain above `released`, with 95 % intervals."""
-    several = len(gains["released"]) > 1
+    several = len(next(iter(gains.values()))) > 1
     found: dict[str, Any] = {
         kind: {"gain": str(mean_interval(list(of.values()))) if several else None, "by_seed": rounded(of)}
         for kind, of in gains.items()
     }
-    for kind in ("modern", "ahead") if several else ():
+    others = [kind for kind in gains if several and kind != "released" and "released" in gains]
+    for kind in others:
         found[kind]["above_released"] = str(paired_interval(gains["released"], gains[kind]))
     return found
 
