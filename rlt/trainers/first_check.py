@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import gather_object
 
 from rlt.generation.collective import on_main_process
-from rlt.generation.drift import Drift
 from rlt.generation.types import Sampling
 from rlt.models.plain import ids_in_a_row
 from rlt.trainers.engine import LocalEngine
-from rlt.trainers.first_check_verdict import FirstCheck, Judge, Scored, is_partitioned
+from rlt.trainers.first_check_verdict import FirstCheck, Judge, Scored, badness, is_partitioned
 
 if TYPE_CHECKING:
     from rlt.trainers.rl import RLTrainer
@@ -61,7 +59,7 @@ def check_before_first_step(trainer: RLTrainer[Any], check: FirstCheck) -> None:
     """
     prompts = check_prompts((item.prompt_ids for item in trainer.problems), check.length)
     scored = _score(trainer, check, prompts)
-    worst = max(scored, key=lambda found: _badness(found.drift))
+    worst = max(scored, key=badness)
     record = {
         "limit": check.limit,
         "comparisons": [
@@ -79,11 +77,13 @@ def check_before_first_step(trainer: RLTrainer[Any], check: FirstCheck) -> None:
     }
     judge = Judge(trainer, check, prompts, scored)
     if not worst.drift.mean <= check.limit:
-        on_main_process(trainer.accelerator, partial(judge.end, worst))
+        record["plain"] = on_main_process(trainer.accelerator, judge.settle)
     elif isinstance(trainer.engine, LocalEngine) and is_partitioned(trainer):
         record["plain"] = on_main_process(trainer.accelerator, judge.compare_models)
-    if trainer.accelerator.is_main_process:
-        check.note(record)
+    if not trainer.accelerator.is_main_process:
+        return
+    check.note(record)
+    if worst.drift.mean <= check.limit:
         logger.info(
             "before the first step: engine and trainer agree up to the end of the context: log-probabilities "
             "of %d tokens after %d differ by %.2g on average (limit %g)",
@@ -107,7 +107,3 @@ def _score(trainer: RLTrainer[Any], check: FirstCheck, prompts: list[list[int]])
                 process = trainer.accelerator.process_index
                 mine.append(Scored(engine, name, process, index, tokens, completion.logprobs, tuple(values)))
     return gather_object(mine)
-
-
-def _badness(drift: Drift) -> tuple[bool, float]:
-    return drift.mean != drift.mean, drift.mean  # a NaN is the worst

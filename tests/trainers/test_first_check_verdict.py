@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from helpers.generation_tiny import save_tiny
 
 from rlt.config.compose import compose
-from rlt.errors import GenerationError
-from rlt.models.plain import PlainModel
+from rlt.errors import GenerationError, RLTError
+from rlt.models.frozen import load_whole
+from rlt.models.logprobs import Request
+from rlt.models.plain import PlainModel, score_plainly
 from rlt.stages.rl import drift_limit, rounding, starting_weights
 from rlt.trainers.first_check import check_prompts, num_sampled
 from rlt.trainers.first_check_verdict import FirstCheck, Judge, Scored, difference
@@ -68,7 +73,7 @@ def judge(apart: dict[tuple[str, str, int], float]) -> str:
     check = FirstCheck(300, 0.7, 0.05, "it is gone", True, note=lambda _: None)
     trainer: Any = None  # without a plain load nothing of it is read
     with pytest.raises(GenerationError) as error:
-        Judge(trainer, check, check_prompts([[1]], 300), scored).end(scored[0])
+        Judge(trainer, check, check_prompts([[1]], 300), scored).settle()
     return str(error.value)
 
 
@@ -85,10 +90,51 @@ def test_without_a_plain_load_the_other_servers_tell():
 
 
 def test_without_a_plain_load_the_other_model_tells():
-    said = judge({("A", "reference", LONG): 0.5, ("A", "reference", SHORT): 0.6, ("A", "policy", LONG): 0.02})
+    said = judge({("A", "reference", LONG): 0.5, ("A", "reference", SHORT): 0.3, ("A", "policy", LONG): 0.02})
     assert "A agrees with the other model, so the trainer's reference is wrong, and there is no plain" in said
     assert "it does not come from the position alone: weights that are stale or incomplete" in said
 
 
 def test_alone_neither_side_is_suspected():
     assert "; which of them is wrong is not known, and there" in judge({("A", "policy", LONG): 0.5})
+
+
+@pytest.fixture(scope="module")
+def beside_plain(tmp_path_factory: pytest.TempPathFactory):
+    """Return a judge of a policy and an engine that differ so much from a plain load of a real tiny model."""
+    folder = save_tiny(tmp_path_factory.mktemp("model"), seed=0)
+    prompts, tokens = check_prompts([[5, 9, 4, 8]], 300), (7, 6, 11)
+    plain = PlainModel(str(folder), "float32")
+    ids = [*prompts[SHORT], *tokens]
+    scores = score_plainly(
+        plain,
+        [Request(ids, range(len(ids) - len(tokens), len(ids)))],
+        temperature=0.7, tokens_per_batch=300, device=torch.device("cpu"),
+    ).logprobs[0]  # fmt: skip
+
+    def make(of_policy: float, of_engine: float) -> Judge:
+        sampled, scored = ((scores + by).tolist() for by in (of_engine, of_policy))
+        found = Scored("A", "policy", 0, SHORT, tokens, tuple(sampled), tuple(scored))
+        trainer: Any = SimpleNamespace(
+            policy=load_whole(str(folder), dtype="float32", device=torch.device("cpu")),
+            accelerator=SimpleNamespace(device=torch.device("cpu")),
+            engine=None,
+        )
+        return Judge(trainer, FirstCheck(300, 0.7, 0.05, plain, True, note=lambda _: None), prompts, [found])
+
+    return make
+
+
+def test_two_roundings_away_from_each_other_are_no_fault(beside_plain):
+    assert beside_plain(-0.04, 0.04).settle() == {
+        "policy and A": {"policy": pytest.approx(0.04, abs=1e-5), "engine": pytest.approx(0.04, abs=1e-5)}
+    }
+
+
+@pytest.mark.parametrize(
+    ("of_policy", "of_engine", "wrong"),
+    [(0.0, 0.06, "A is wrong"), (-0.06, 0.0, "the trainer's policy is wrong"), (0.1, -0.1, "are both wrong")],
+)
+def test_a_side_that_a_plain_load_does_not_confirm(beside_plain, of_policy, of_engine, wrong):
+    with pytest.raises(RLTError, match=wrong):
+        beside_plain(of_policy, of_engine).settle()

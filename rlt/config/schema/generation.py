@@ -79,8 +79,8 @@ class GenerationSettings:
     drift_limit: float | None = setting(
         None,
         "warn when the mean |policy - sampled| log-probability of a step passes this, and stop when it does "
-        "before the first step; null: 0.001 where everything is float32, else 0.05 (in bfloat16 engine and "
-        "trainer never agree)",
+        "before the first step and a plain load of the weights shows a side wrong; null: 0.001 where "
+        "everything is float32, else 0.05 (in bfloat16 engine and trainer never agree)",
         gt=0,
     )
     tensor_parallel: int = setting(1, "GPUs per vLLM server", gt=0)
