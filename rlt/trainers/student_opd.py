@@ -97,7 +97,7 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
     without_reward = (
         "the teacher's log-probabilities are NaN or infinite, or no completion begins with a thought in the "
         "student's tags: look at samples/ and at teacher_model's weights; where earlier steps had thoughts, "
-        "opd.answer_coeff=1 keeps their tags in the loss"
+        "lower learning_rate or temperature, or keep the tags in the loss with opd.answer_coeff=1"
     )
 
     def __init__(self, *args: Any, opd: OPDParts, **kwargs: Any) -> None:
