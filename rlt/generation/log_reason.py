@@ -41,7 +41,7 @@ _FOLLOWS = re.compile(
     r"Engine core initialization failed|EngineDeadError|EngineCore encountered an issue|died unexpectedly"
     r"|WorkerProc initialization failed|Worker failed with error|Failed core proc|ChildFailedError"
     r"|CancelledError|KeyboardInterrupt|SystemExit|engine loop has died|Executor failed|BrokenPipeError"
-    r"|resource_tracker|output_handler failed"
+    r"|resource_tracker|output_handler failed|RuntimeError: cancelled"
 )
 """Errors of those that wait for another process."""
 _ENDED = re.compile(

@@ -62,6 +62,11 @@ REMEDIES: tuple[tuple[str, str], ...] = (
         r"CUDA driver version is insufficient|no kernel image is available|driver .* too old",
         "this build of torch does not fit the GPU or its driver: install a newer driver, or a build for it",
     ),
+    (
+        r"Illegal instruction",
+        "this CPU, or the virtual machine, lacks an instruction that this build of vLLM uses: give "
+        "generation.dtype=float32, or a build for this CPU",
+    ),
     # flags
     (
         r"unrecognized arguments|argument -[\w/ -]+: |expected (one|at least one) argument",

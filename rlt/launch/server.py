@@ -149,6 +149,7 @@ def server_env(config: Config, gpus: tuple[str, ...], num_servers: int) -> dict[
     env = {
         "VLLM_SERVER_DEV_MODE": "1",  # weight updates and the prefix-cache reset
         "VLLM_NO_USAGE_STATS": "1",
+        "PYTHONFAULTHANDLER": "1",  # a worker that the system ends for a fault leaves its name in the log
     }
     env |= gpu_env(gpus) | socket_env(os.environ)
     if not gpus:

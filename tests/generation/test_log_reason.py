@@ -205,6 +205,27 @@ def test_a_process_that_was_killed_cannot_say_so_itself(tmp_path):
     assert "recovered" not in quote_end(path, 137)
 
 
+def test_a_worker_that_the_system_ended_for_a_fault():
+    dump = "ERROR 12-01 00:31:54 [core.py:1435] "
+    trace = [f"(EngineCore pid=7) {dump}{line}" for line in ["Traceback (most recent call last):", *FRAMES]]
+    log = [
+        "$ python -m vllm",
+        'INFO:     127.0.0.1:33652 - "GET /v1/models HTTP/1.1" 200 OK',
+        "Fatal Python error: Illegal instruction",
+        "",
+        "Thread 0x00007f3425ed26c0 (most recent call first):",
+        '  File "/lib/multiprocessing/connection.py", line 395 in _recv',
+        f"(EngineCore pid=7) {dump}Worker proc VllmWorker-0 died unexpectedly (exit code: None), shutting",
+        f"(EngineCore pid=7) {dump}EngineCore encountered a fatal error.",
+        *trace,
+        f"(EngineCore pid=7) {dump}RuntimeError: cancelled",
+    ]
+    reason = find_reason("\n".join(log))
+    assert reason is not None
+    assert (reason.text, reason.line) == ("Fatal Python error: Illegal instruction", 3)
+    assert "give generation.dtype=float32" in str(reason.remedy)
+
+
 def test_an_error_of_an_earlier_start_is_not_quoted(tmp_path):
     path = tmp_path / "train.log"
     path.write_text(FAULTS["KV cache"][0] + "$ python -m vllm\nINFO 11-29 21:50:00 [x.py:1] loading\n")
