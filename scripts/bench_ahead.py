@@ -14,9 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,14 @@ def main(words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     logging.basicConfig(level=logging.WARNING)
     found: dict[str, Gains] = {measure: {kind: {} for kind in options.kinds} for measure in MEASURES}
-    with redirect_stdout(sys.stderr):  # standard output is for the one line
-        for seed in options.seeds:
-            for kind, run in run_seed(options.output, seed, options.kinds).items():
-                changes = compare(evaluations(run)).changes
-                for measure in MEASURES:
-                    found[measure][kind][str(seed)] = changes[measure].difference.mean
+    output = os.dup(1)
+    os.dup2(2, 1)  # standard output is for the one line, and the runs inherit it
+    for seed in options.seeds:
+        for kind, run in run_seed(options.output, seed, options.kinds).items():
+            changes = compare(evaluations(run)).changes
+            for measure in MEASURES:
+                found[measure][kind][str(seed)] = changes[measure].difference.mean
+    os.dup2(output, 1)
     result = {measure: over_seeds(gains) for measure, gains in found.items()}
     print(json.dumps({"benchmark": "ahead", "seeds": options.seeds, **result}))
     return 0

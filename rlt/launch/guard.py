@@ -20,6 +20,7 @@ import psutil
 
 from rlt.generation.sync_folder import remove_sync_folder
 from rlt.launch.descendants import GRACE, kill_living, living
+from rlt.surroundings.clock import start_of
 from rlt.surroundings.process_name import name_process
 from rlt.surroundings.waiting import wait_until
 
@@ -45,7 +46,7 @@ class Guard:
 
     def watch(self, pid: int) -> None:
         """Add a child that leads a session to the guard's list."""
-        self._tell(pid)
+        self._tell([pid, start_of(pid)])
 
     def clear(self, sync_folder: Path) -> None:
         """Add a folder of weight syncs, which nobody needs after the launcher's children."""
@@ -56,7 +57,7 @@ class Guard:
         assert self._popen.stdin is not None
         os.close(self._popen.stdin.fileno())
 
-    def _tell(self, what: int | str) -> None:
+    def _tell(self, what: list[int | None] | str) -> None:
         assert self._popen.stdin is not None
         self._popen.stdin.write(f"{json.dumps(what)}\n".encode())
         self._popen.stdin.flush()
@@ -76,7 +77,7 @@ def main(mark: str) -> None:
     """Wait for the launcher's end, then end what it left and remove the weight syncs of its run."""
     name_process("rlt:guard")
     received = [json.loads(line) for line in sys.stdin]
-    leaders = {pid for pid in received if isinstance(pid, int)}
+    leaders: dict[int, int | None] = {what[0]: what[1] for what in received if isinstance(what, list)}
     for process in living(mark, leaders):
         with contextlib.suppress(psutil.Error):
             process.terminate()

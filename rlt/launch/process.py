@@ -17,6 +17,7 @@ from typing import IO
 
 from rlt.launch.descendants import GRACE, MARK, kill_living, living
 from rlt.launch.guard import KILL_TIMEOUT, the_guard
+from rlt.surroundings.clock import start_of
 from rlt.surroundings.waiting import wait_until
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Child:
             start_new_session=True,
         )
         self.pid = self._popen.pid
+        self._start = start_of(self.pid)
         guard.watch(self.pid)
 
     def poll(self) -> int | None:
@@ -63,7 +65,7 @@ class Child:
 
     def kill(self) -> int:
         """Kill what is left of the command and its descendants; return how many that were."""
-        return kill_living(self.mark, [self.pid])
+        return kill_living(self.mark, {self.pid: self._start})
 
 
 def stop_all(children: Sequence[Child], grace: float = GRACE) -> None:

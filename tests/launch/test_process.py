@@ -1,6 +1,7 @@
 """Children end with all their descendants, however those hide, and nobody else does."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,8 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rlt.launch.descendants import MARK, living
+from rlt.launch.descendants import MARK, kill_living, living
 from rlt.launch.process import Child, stop_all
+from rlt.surroundings.clock import start_of
 from rlt.surroundings.waiting import wait_until
 
 LEAVES_ITS_GROUP = """
@@ -52,6 +54,31 @@ def test_a_descendant_outside_the_group_ends_too(tmp_path):
     child.stop(grace=1.0)
     assert not is_running(child.pid)
     assert not is_running(grandchild)
+
+
+def test_a_number_that_the_system_has_given_again_names_somebody_else():
+    with subprocess.Popen(["sleep", "1000"], start_new_session=True) as stranger:
+        try:
+            start = start_of(stranger.pid)
+            assert start is not None
+            assert [p.pid for p in living("no mark", {stranger.pid: start})] == [stranger.pid]
+            assert living("no mark", {stranger.pid: start - 1}) == []
+            assert kill_living("no mark", {stranger.pid: start - 1}) == 0
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
+
+
+def test_a_session_is_known_after_its_leader(tmp_path):
+    pid_file = tmp_path / "pid"
+    command = f"sleep 1000 & echo $! > {pid_file}"
+    with subprocess.Popen(["sh", "-c", command], start_new_session=True) as leader:
+        start = start_of(leader.pid)
+    member = int(pid_file.read_text())
+    try:
+        assert [p.pid for p in living("no mark", {leader.pid: start})] == [member]
+    finally:
+        os.kill(member, signal.SIGKILL)
 
 
 def test_orphans_of_a_dead_child_end_at_once(tmp_path):
