@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from rlt.config.schema import Config, stage_of
 from rlt.errors import ConfigError
 from rlt.forecast.activations import WITHOUT_DEEPSPEED, bytes_of
 from rlt.forecast.training_memory import trained_parameters
+from rlt.io import files_below
 from rlt.models.size import ModelSize
 from rlt.text import gib
 
@@ -89,5 +91,9 @@ def _existing(path: Path) -> Path:
 
 
 def _size_of_checkpoints(directory: Path) -> int:
-    files = directory.glob("checkpoint-*/**/*")
-    return sum(path.stat().st_size for path in files if path.is_file())
+    size = 0
+    for checkpoint in directory.glob("checkpoint-*"):
+        for path in files_below(checkpoint):
+            with suppress(FileNotFoundError):  # a run that is on may have removed it
+                size += path.stat().st_size
+    return size

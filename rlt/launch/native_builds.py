@@ -13,13 +13,15 @@ from pathlib import Path
 
 import psutil
 
+from rlt.io import files_below
+
 logger = logging.getLogger(__name__)
 
 
 def remove_stale_locks(env: Mapping[str, str]) -> list[Path]:
     """Remove the locks of builds that nobody works on any more; return them."""
     root = Path(env.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions")
-    locks = sorted(root.glob("**/lock"))
+    locks = sorted(path for path in files_below(root) if path.name == "lock")
     if not locks:
         return []
     busy, held = _working_folders(), _open_files()

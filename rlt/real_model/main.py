@@ -69,7 +69,7 @@ def make_runs(options: Options, call: Call) -> None:
     # 1. How much is done; problems; a model, which may have to be downloaded.
     has_problems = (folder / "problems/train.jsonl").is_file()  # written last
     backend = choose_backend("auto")
-    dtype = fast_dtype(backend.on_gpus)
+    dtype = fast_dtype(on_cpu=is_on_cpu(backend))
     wanted = short_sizes(dtype) if options.short else sizes_for(options.hours, dtype)
     sizes = settle_sizes(folder, wanted, has_begun=has_problems)
     logger.info("%s", sizes)
@@ -146,11 +146,15 @@ def last_teacher(run: Path) -> Path:
     return newest
 
 
+def is_on_cpu(backend: Backend) -> bool:
+    """Return whether server and trainings run on the CPU, whatever GPUs there are."""
+    return backend.name == "vllm" and not backend.on_gpus
+
+
 def run_pipeline(words: Sequence[str], backend: Backend, *, may_pause: bool = False) -> None:
     """Run `./launch.sh WORDS` to its end; raise RLTError when it fails. A pause of RL is an end, too."""
     logger.info("$ ./launch.sh %s", " ".join(words))
-    is_on_cpu = backend.name == "vllm" and not backend.on_gpus
-    env = {**os.environ, **({"CUDA_VISIBLE_DEVICES": ""} if is_on_cpu else {})}
+    env = {**os.environ, **({"CUDA_VISIBLE_DEVICES": ""} if is_on_cpu(backend) else {})}
     code = run_to_end([str(PROJECT / "launch.sh"), *words], _LONGEST, env=env)
     if code == Paused.exit_code and may_pause:
         logger.info("RL has used its share of the hours; a later call with the same FOLDER continues with it")

@@ -36,7 +36,7 @@ class Sizes:
     students: int
     """Problems whose explanations the students learn from; 0: there are no students, and nothing held out."""
     dtype: str
-    """Of the trainings, their student and the server; what is reported is measured in float32."""
+    """Of student, warm-up, RL and its server; what is reported is measured in float32."""
 
     @property
     def student_rows(self) -> int:
@@ -72,11 +72,12 @@ def sizes_for(hours: float, dtype: str) -> Sizes:
     )
 
 
-def fast_dtype(on_gpus: bool) -> str:
-    """Return bfloat16 where the machine has units for its products, else float32."""
+def fast_dtype(*, on_cpu: bool) -> str:
+    """Return bfloat16 where what is trained on has units for its products, else float32."""
     import torch
 
-    return "bfloat16" if on_gpus or torch.cpu.get_capabilities().get("amx_bf16") else "float32"
+    on_gpu = not on_cpu and torch.cuda.is_available()
+    return "bfloat16" if on_gpu or torch.cpu.get_capabilities().get("amx_bf16") else "float32"
 
 
 def settle_sizes(folder: Path, wanted: Sizes, *, has_begun: bool) -> Sizes:

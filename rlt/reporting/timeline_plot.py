@@ -40,11 +40,11 @@ def draw_timeline(step: Timeline, gpus: Mapping[str, str]) -> str:
     `gpus` are those of servers by their address. Where a lane waits and computes at the same time, what it
     computes is drawn over its waiting.
     """
+    from matplotlib.patches import Patch
+
     lanes = sorted({span.lane for span in step.spans}, key=_place)
     more = {f"server {address.partition('://')[2]}": f", GPU {names}" for address, names in gpus.items()}
     phases = [WAIT, *(phase for phase in PHASES if phase != WAIT)]
-    from matplotlib.patches import Patch
-
     drawn = [phase for phase in phases if any(span.phase == phase for span in step.spans)]
 
     def plot(axes: Axes) -> None:

@@ -9,6 +9,7 @@ import yaml
 
 from rlt.errors import ConfigError, RLTError
 from rlt.quickstart.stages import Backend
+from rlt.real_model import results
 from rlt.real_model.calls import read_calls, recorded_call
 from rlt.real_model.main import (
     MEASURES,
@@ -42,6 +43,13 @@ def test_every_step_that_reads_the_teacher_after_rl_gets_the_newest(tmp_path):
     assert_ways_read(f"{run}/checkpoint-10", tmp_path)
     (run / "config.json").touch()  # RL has reached its last step
     assert last_teacher(run) == run
+
+
+def test_the_report_reads_steps_that_the_pipeline_has():
+    steps = yaml.safe_load((ROOT / WAYS).read_text())["pipeline"]["steps"]
+    for student, made_by in results.WAYS.values():
+        assert {f"likelihood_{student}", student, *made_by} <= steps.keys()
+        assert steps[f"likelihood_{student}"]["student_model"] == f"{{{student}}}"
 
 
 def assert_ways_read(teacher: str, folder: Path) -> None:
