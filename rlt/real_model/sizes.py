@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rlt.devices import on_gpu
 from rlt.errors import DataError
 from rlt.io import write_json
 
@@ -76,8 +77,8 @@ def fast_dtype(*, on_cpu: bool) -> str:
     """Return bfloat16 where what is trained on has units for its products, else float32."""
     import torch
 
-    on_gpu = not on_cpu and torch.cuda.is_available()
-    return "bfloat16" if on_gpu or torch.cpu.get_capabilities().get("amx_bf16") else "float32"
+    has_units = (not on_cpu and on_gpu()) or torch.cpu.get_capabilities().get("amx_bf16")
+    return "bfloat16" if has_units else "float32"
 
 
 def settle_sizes(folder: Path, wanted: Sizes, *, has_begun: bool) -> Sizes:

@@ -29,9 +29,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder with rows and the model folders that shipped pipelines start from, without GPUs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    of_real_model = [
-        f"real_model/{folder}" for folder in ("model", "training/teacher_sft", "training/teacher_rl")
-    ]
+    folders = ("model", "training/student", "training/teacher_sft", "training/teacher_rl")
+    of_real_model = [f"real_model/{folder}" for folder in folders]
     made = ("base", "solver", "large", "models/teacher_sft", "models/teacher_rl")
     made += ("models/unshown_rl", "rivals/student_solver", "rivals/student_rl")
     of_claims = [f"claims/seed_0/{name}" for name in made]
@@ -59,7 +58,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path = tmp_path / "results/claims/seed_0" / f"{file}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(row % i for i in range(1000)))
-    for name in ("train", "held_out", "students", "kinds"):
+    for name in ("student", "train", "held_out", "students", "kinds"):
         row = '{"question": "%d+1?", "solution": "2", "reasoning_trace": "1+1=2"}\n'
         (tmp_path / f"results/real_model/problems/{name}.jsonl").write_text(
             "".join(row % i for i in range(64))
