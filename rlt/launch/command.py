@@ -45,6 +45,7 @@ def training_env(plan: Plan) -> dict[str, str]:
     """Return what the training's environment holds besides ours."""
     env = {
         "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",  # a process that the system ends for a fault says where it was
         "OMP_NUM_THREADS": str(cpu_threads(plan.processes_here)),
         **gpu_env(plan.training_gpus),
         GPUS_VARIABLE: str(plan.num_gpus),

@@ -50,6 +50,8 @@ class Options:
     model: Path | None = None
     short: bool = False
     seed: int = 0
+    dtype: str | None = None
+    """Of trainings and server; None: bfloat16 where the machine has units for it."""
     three_ways: int = 0
     """Seeds of the three ways to learn from the teacher."""
 
@@ -71,7 +73,7 @@ def make_runs(options: Options, call: Call) -> None:
     backend = choose_backend("auto")
     dtype = fast_dtype(on_cpu=is_on_cpu(backend))
     wanted = short_sizes(dtype) if options.short else sizes_for(options.hours, dtype)
-    sizes = settle_sizes(folder, wanted, has_begun=has_problems)
+    sizes = settle_sizes(folder, wanted, has_begun=has_problems, dtype=options.dtype)
     logger.info("%s", sizes)
     if not has_problems:
         write_problems(folder / "problems", options.data, sizes, options.seed)
@@ -177,6 +179,11 @@ def main(words: Sequence[str]) -> int:
     )
     parser.add_argument("--short", action="store_true", help="four problems, one step of warm-up, two of RL")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of problems")
+    parser.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float32"),
+        help="of trainings and server; without it bfloat16 where the machine has units for it",
+    )
     parser.add_argument(
         "--three-ways", type=int, default=0, metavar="SEEDS", help="also three ways to learn from the teacher"
     )

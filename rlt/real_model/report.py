@@ -21,6 +21,7 @@ from rlt.real_model.results import (
     Rank,
     Row,
     Way,
+    against_first,
     changes,
     kinds,
     rank_correlation,
@@ -257,6 +258,10 @@ def ways_section(found: Sequence[Way]) -> Section:
         "RL's student learns from the teacher after RL, and from no words of people. Gains as above; "
         "intervals are over problems, with the mean of the seeds."
     )
+    if len(found[0].by_seed[next(iter(TEXTS))]) > 1:
+        for name in TEXTS:
+            others = "; ".join(f"{way} {gap}" for way, gap in against_first(found, name).items())
+            text += f" Against {found[0].name}, paired by seed, {name}: {others}."
     return Section("Three ways to learn from one teacher", text, rows)
 
 

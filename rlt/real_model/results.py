@@ -200,6 +200,12 @@ def ways(start: Path, seeds: Sequence[Path]) -> list[Way]:
     return found
 
 
+def against_first(found: Sequence[Way], text: str) -> dict[str, Interval]:
+    """Return by how much each later way gains more than the first, paired by seed."""
+    first = dict(enumerate(found[0].by_seed[text]))
+    return {one.name: paired_interval(first, dict(enumerate(one.by_seed[text]))) for one in found[1:]}
+
+
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     """Return Spearman's correlation; nan where all values of one side are equal."""
     places = [_ranked(values) for values in (first, second)]

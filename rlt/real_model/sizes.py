@@ -6,7 +6,7 @@ RL is held to its hours by `trainer.max_hours`; the rest is fixed work, which ta
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rlt.devices import on_gpu
@@ -81,11 +81,17 @@ def fast_dtype(*, on_cpu: bool) -> str:
     return "bfloat16" if has_units else "float32"
 
 
-def settle_sizes(folder: Path, wanted: Sizes, *, has_begun: bool) -> Sizes:
-    """Return the sizes of a folder: those it has begun with, which a later call with other hours keeps."""
-    if not (has_begun and (folder / NAME).is_file()):
-        write_json(folder / NAME, asdict(wanted))
-    return read_sizes(folder)
+def settle_sizes(folder: Path, wanted: Sizes, *, has_begun: bool, dtype: str | None = None) -> Sizes:
+    """Return the sizes of a folder: those it has begun with, which a later call with other hours keeps.
+
+    A `dtype` is another matter: with it, what has been trained in another one is trained again.
+    """
+    is_kept = has_begun and (folder / NAME).is_file()
+    sizes = read_sizes(folder) if is_kept else wanted
+    if dtype is not None:
+        sizes = replace(sizes, dtype=dtype)
+    write_json(folder / NAME, asdict(sizes))
+    return sizes
 
 
 def read_sizes(folder: Path) -> Sizes:

@@ -36,7 +36,8 @@ from rlt.records import Completion, Problem
 from rlt.rundir.run_record import Source
 from rlt.stages.common import is_main_process
 from rlt.stages.engine import make_sampling
-from rlt.stages.evaluate import ask, manifest, open_graders, origins, read_sample, sample_row, task_input
+from rlt.stages.evaluate import open_graders, read_sample, sample_row
+from rlt.stages.questions import ask, manifest, origins, task_input
 from rlt.trainers.benchmarks import BenchmarkCallback
 from rlt.trainers.engine import Answers
 

@@ -72,9 +72,10 @@ def value_for(row: Row) -> str:
 
 def cases() -> Iterator[tuple[str, OnlyWith, tuple[str, ...]]]:
     """Yield each stage with each condition that holds in it, and the settings that it is about."""
+    concerned = [[name for name in SETTINGS if condition.concerns(name)] for condition in CONDITIONS]
     for stage, record in STAGES.items():
-        for condition in CONDITIONS:
-            names = tuple(name for name in SETTINGS if condition.concerns(name) and record.reads(name))
+        for condition, of_any_stage in zip(CONDITIONS, concerned, strict=True):
+            names = tuple(name for name in of_any_stage if record.reads(name))
             if names and condition.read_by(stage, record):
                 yield stage, condition, names
 

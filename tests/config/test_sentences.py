@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -92,12 +93,17 @@ NO_SETTINGS = {
     ("*", "sample_index"): "a column",
     **{("*", group): "a group of files" for group in groups([CONFIG_DIR])},
 }
-NAMED = [
-    named
-    for path in FILES
-    for named in named_in(path)
-    if not {(named.file, named.name), ("*", named.name)} & NO_SETTINGS.keys()
-]
+
+
+@cache
+def all_named() -> list[Named]:
+    """Return what all sentences name, once: reading them takes a second."""
+    return [
+        named
+        for path in FILES
+        for named in named_in(path)
+        if not {(named.file, named.name), ("*", named.name)} & NO_SETTINGS.keys()
+    ]
 
 
 def exists(name: str) -> bool:
@@ -109,18 +115,18 @@ def exists(name: str) -> bool:
 
 
 def test_sentences_are_found():
-    assert len(NAMED) > 300
-    assert {"generation.base_port", "resume_from"} <= {named.name for named in NAMED}
+    assert len(all_named()) > 300
+    assert {"generation.base_port", "resume_from"} <= {named.name for named in all_named()}
 
 
 def test_every_setting_that_a_sentence_names_exists():
-    wrong = [named for named in NAMED if not exists(named.name)]
+    wrong = [named for named in all_named() if not exists(named.name)]
     assert wrong == []
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_names_what_it_reads(stage):
-    own = [named for named in NAMED if named.file == f"rlt/stages/{stage}.py"]
+    own = [named for named in all_named() if named.file == f"rlt/stages/{stage}.py"]
     wrong = [named for named in own if not named.is_read_by(stage)]
     assert wrong == []
 
@@ -187,7 +193,7 @@ def test_a_module_names_what_the_stages_that_use_it_read():
         for module in seen:
             readers.setdefault(str(MODULES[module].relative_to(ROOT)), set()).add(stage)
     wrong = []
-    for named in NAMED:
+    for named in all_named():
         stages = readers.get(named.file, set()) if not named.file.startswith("rlt/config/") else set()
         reading = {stage for stage in stages if named.is_read_by(stage)}
         if stages - reading and not (reading and named.file in FOR_OTHERS):
@@ -203,6 +209,6 @@ def test_a_check_names_what_a_stage_that_it_belongs_to_reads(stage):
     alone = [check for check in STAGES[stage].checks if sum(check in s.checks for s in STAGES.values()) == 1]
     own = {CHECKS[check].__module__.replace(".", "/") + ".py" for check in alone} - {"rlt/config/validate.py"}
     shared = {CHECKS[c].__module__.replace(".", "/") + ".py" for c in CHECKS if c not in alone}
-    found = [named for named in NAMED if named.file in own - shared]
+    found = [named for named in all_named() if named.file in own - shared]
     wrong = [n for n in found if not n.is_read_by(stage)]
     assert wrong == []

@@ -1,6 +1,7 @@
 """The training's output arrives on the console and in its log, whatever the training does."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from rlt.device_plan import Plan
+from rlt.launch.command import training_env
 from rlt.launch.training import TrainingProcess
 
 PRINTS_WHILE_STOPPING = """
@@ -28,8 +31,8 @@ def started(tmp_path: Path, capfd) -> Iterator:
     trainings: list[TrainingProcess] = []
     log = tmp_path / "logs" / "train.log"
 
-    def start(code: str) -> tuple[TrainingProcess, Path]:
-        trainings.append(TrainingProcess([sys.executable, "-c", code], {"WORD": "ready"}, log))
+    def start(code: str, env: dict[str, str] | None = None) -> tuple[TrainingProcess, Path]:
+        trainings.append(TrainingProcess([sys.executable, "-c", code], env or {"WORD": "ready"}, log))
         deadline = time.monotonic() + 1000
         while b"ready" not in log.read_bytes():
             assert time.monotonic() < deadline, "nothing came"
@@ -49,6 +52,17 @@ def test_output_goes_to_the_console_and_to_the_log(started, capfd):
     assert training.poll() == 3
     assert log.read_bytes() == b"ready\n"
     assert capfd.readouterr().out == "ready\n"
+
+
+def test_a_fault_says_where_it_was(started):
+    env = training_env(Plan((), (), 1, "single"))
+    training, log = started("import ctypes; print('ready', flush=True); ctypes.string_at(0)", env)
+    while training.poll() is None:
+        time.sleep(0.05)
+    training.drain()
+    assert training.poll() in (-signal.SIGSEGV, 128 + signal.SIGSEGV)
+    assert "Fatal Python error: Segmentation fault" in log.read_text()
+    assert 'File "<string>", line 1 in <module>' in log.read_text()
 
 
 def test_a_training_that_prints_while_it_stops_is_not_killed_for_it(started):

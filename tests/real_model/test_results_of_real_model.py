@@ -11,6 +11,7 @@ from helpers.scored_rows import row, write_rows
 
 from rlt.errors import DataError
 from rlt.real_model.results import (
+    against_first,
     by_problem,
     changes,
     kinds,
@@ -125,6 +126,12 @@ def test_ways_by_hand(tmp_path):
     assert solution.mean == pytest.approx(1.0)  # a: -1.5 - -3, b: -2.5 - -3
     assert working.mean == pytest.approx(0.5)  # a third of r_KL: 0 and 1
     assert found[0].by_seed["solution"] == pytest.approx([0.5, 1.5])
+    found[2].by_seed["solution"] = [
+        1.5,
+        2.0,
+    ]  # 1 and 0.5 more
+    gap = against_first(found, "solution")[found[2].name]
+    assert (gap.mean, gap.high - gap.mean) == pytest.approx((0.75, 12.7062 * 0.25), rel=1e-5)
 
 
 def test_rank_correlation_by_hand():

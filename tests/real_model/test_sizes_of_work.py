@@ -1,5 +1,7 @@
 """How much is done in how many hours, and that a folder keeps its sizes."""
 
+from dataclasses import replace
+
 import pytest
 
 from rlt.errors import DataError
@@ -30,6 +32,13 @@ def test_a_later_call_keeps_the_sizes_of_the_first(tmp_path):
     assert settle_sizes(tmp_path, sizes_for(3, "float32"), has_begun=False) == sizes_for(3, "float32")
     assert settle_sizes(tmp_path, SHORT, has_begun=False) == SHORT  # the first call ended before its problems
     assert settle_sizes(tmp_path, sizes_for(3, "float32"), has_begun=True) == SHORT
+
+
+def test_a_dtype_that_is_typed_wins(tmp_path):
+    settle_sizes(tmp_path, SHORT, has_begun=False)
+    narrow = replace(SHORT, dtype="bfloat16")
+    assert settle_sizes(tmp_path, sizes_for(3, "float32"), has_begun=True, dtype="bfloat16") == narrow
+    assert settle_sizes(tmp_path, sizes_for(3, "float32"), has_begun=True) == narrow
 
 
 @pytest.mark.parametrize("text", ["{", '{"kinds": 1}', "[]"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers.stage_runs import rl_words, run_here, run_processes, student_words, succeed
+from helpers.stage_runs import later_win, rl_words, run_here, run_processes, student_words, succeed
 
 
 @pytest.fixture(scope="session")
@@ -81,3 +83,77 @@ def taught_student(tiny_tokenizer, save_tiny, tmp_path_factory) -> Callable[[str
         return run_here(words, "student_sft"), held_out
 
     return teach
+
+
+@pytest.fixture(scope="session")
+def thinker(tiny_student, toy_problems, tmp_path_factory) -> Path:
+    """Return a student that thinks in its tags: fine-tuned on one trace per toy problem."""
+    folder = tmp_path_factory.mktemp("thinker")
+    problems = [json.loads(line) for line in toy_problems.read_text().splitlines()]
+    traces = [{**row, "explanation": row["reasoning_trace"]} for row in problems]
+    (folder / "traces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in traces))
+    changes = ["layout.student_prompt=Think.", "learning_rate=3e-3", "train_batch_size=12"]
+    changes += ["per_device_train_batch_size=12", "trainer.num_train_epochs=25"]
+    changes += ["trainer.gradient_checkpointing=false"]
+    words = student_words(tiny_student, folder / "traces.jsonl", folder / "student", *changes)
+    return run_here(words, "student_sft")
+
+
+@pytest.fixture(scope="session")
+def opd_words(thinker, tiny_teacher, toy_problems):
+    """Return a function that gives the command-line words of a student_opd run into a folder."""
+
+    def build(output: Path, *changes: str) -> list[str]:
+        files = {
+            "model_name_or_path": thinker,
+            "teacher_model": tiny_teacher,
+            "dataset_id_or_path": toy_problems,
+            "output_dir": output,
+        }
+        if any(change.startswith("opd.teacher=") for change in changes):
+            del files["teacher_model"]
+        return later_win(
+            "run_cfg=student_opd",
+            *(f"{name}={path}" for name, path in files.items()),
+            "model.dtype=float32",
+            *(() if "opd.teacher=self" in changes else ("opd.dtype=float32",)),
+            "generation.backend=transformers",
+            "max_prompt_length=300",
+            "max_completion_length=40",
+            "num_generations=2",
+            "train_batch_size=8",
+            "per_device_train_batch_size=4",
+            "learning_rate=1e-3",
+            "trainer.gradient_checkpointing=false",
+            "trainer.max_steps=1",
+            "trainer.save_steps=0",
+            "report_to=null",
+            *changes,
+        )
+
+    return build
+
+
+@dataclass
+class Step:
+    """What the trainer was given at its first step."""
+
+    problems: list[Any] = field(default_factory=list)
+    completions: list[Any] = field(default_factory=list)
+
+
+@pytest.fixture
+def opd_step(monkeypatch) -> Step:
+    """Return what the real `measure` is called with at the first step of a run."""
+    from rlt.trainers.student_opd import StudentOPDTrainer
+
+    step, measure = Step(), StudentOPDTrainer.measure
+
+    def recorded(self, items, completions, *args, **kwargs):
+        if not step.problems:
+            step.problems = [item.problem for item in items]
+            step.completions = list(completions)
+        return measure(self, items, completions, *args, **kwargs)
+
+    monkeypatch.setattr(StudentOPDTrainer, "measure", recorded)
+    return step

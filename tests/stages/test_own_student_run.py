@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.stage_runs import rl_words, run_here
+from helpers.stage_runs import later_win, rl_words, run_here, run_processes, succeed
 
 from rlt.rundir.samples import read_samples
 
@@ -66,3 +66,32 @@ def test_ranks_are_within_each_problem(frozen):
             ordered = sorted(group, key=lambda row: row["r_ss_alone"])
             assert [row["r_ss"] for row in ordered] == sorted(row["r_ss"] for row in group)
             assert sum(row["r_ss"] for row in group) == pytest.approx(2.5)  # (1 + 2 + 3 + 4) / 4
+
+
+@pytest.mark.parametrize("student", ["policy", "reference"])
+def test_adapters_under_zero3_pay_what_they_do_in_one_process(
+    student, tiny_teacher, toy_problems, frozen, tmp_path
+):
+    """The reference is the model without its adapters; both are read where the weights are sharded."""
+    pytest.importorskip("peft")
+    words = rl_words(tiny_teacher, Path(student), toy_problems, tmp_path / "one", *CHANGES)
+    words = later_win(*words, "learning_rate=1e-3")  # so that rounding changes no sample of the second step
+    words = [word for word in words if not word.startswith("reward.dtype")] + ["model.lora.rank=4"]
+    run_here(words)
+    sharded = [f"output_dir={tmp_path / 'two'}" if word.startswith("output_dir=") else word for word in words]
+    succeed(run_processes("zero3", sharded))
+    for step in (1, 2):
+        ours, theirs = (
+            sorted(read_samples(tmp_path / run / "samples" / f"step_00000{step}.parquet"), key=identity)
+            for run in ("two", "one")
+        )
+        assert of(ours, "completion") == of(theirs, "completion")
+        for name in ("r_ss_alone", "r_ss_baseline", "r_kl", "reward"):
+            assert of(ours, name) == pytest.approx(of(theirs, name), abs=1e-3), name
+        at_start = sorted(frozen[step - 1], key=identity)
+        is_as_at_start = of(ours, "r_ss_baseline") == pytest.approx(of(at_start, "r_ss_baseline"), abs=1e-4)
+        assert is_as_at_start == (step == 1 or student == "reference")
+
+
+def identity(row: dict) -> tuple[str, str]:
+    return row["problem_id"], row["completion"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers.ahead import AHEAD, Asked, assert_learns_from_the_weights_before, watch_requests
 from helpers.stage_runs import (
     ROOT,
     count_differences,
@@ -23,13 +23,11 @@ from helpers.stage_runs import (
     weights,
 )
 from pyarrow import parquet
-from transformers import AutoModelForCausalLM
 
 from rlt.errors import GenerationError, ServerLost
 from rlt.generation.checkpoint_sync import CheckpointSync
 from rlt.generation.vllm_pool import VLLMPool
 from rlt.launch.descendants import MARK, living
-from rlt.records import Completion
 from rlt.rundir.samples import read_samples, sample_files
 from rlt.rundir.timeline import read_timelines
 from rlt.surroundings.timeline import WAIT
@@ -119,72 +117,24 @@ def ahead_words(server_words, held_out: Path) -> Any:
 
     Two steps are an epoch, so that the third one's problems are asked for in the epoch before theirs.
     """
-    usual = ["generation.max_staleness=1", "trainer_args.vllm_importance_sampling_correction=true"]
-    usual += ["trainer_args.vllm_importance_sampling_mode=token_truncate", "learning_rate=1e-2"]
-    usual += ["trainer_args.vllm_importance_sampling_clip_max=1.1", "trainer.max_steps=4"]
+    usual = [*AHEAD, "learning_rate=1e-2", "trainer.max_steps=4"]
     usual += ["trainer.save_steps=1", "data.subset.n=4", "trainer.beta=0", "trainer.ref_sync_steps=0"]
     usual += [f"evaluation.path={held_out}", "evaluation.steps=3", "evaluation.num_generations=2"]
     return lambda output, *changes: server_words(output, *usual, *changes)
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a run has asked the server for, once for each step, and what has come."""
-
-    prompts: list[list[int]]
-    rows: dict[int, Completion]
-
-
 @pytest.fixture(scope="module")
 def ahead(ahead_words, tmp_path_factory) -> tuple[Path, list[Asked]]:
     """Return the directory of four steps, a checkpoint after each, and what they have asked for."""
-    asked: list[Asked] = []
-    stream = VLLMPool.stream_groups
-
-    def watched(self, prompts, n, *args, **options):
-        asked.append(Asked([prompt for prompt in prompts for _ in range(n)], {}))
-        for row, completion in stream(self, prompts, n, *args, **options):
-            asked[-1].rows[row] = completion
-            yield row, completion
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(VLLMPool, "stream_groups", watched)
+    with watch_requests() as asked:
         run = run_here(ahead_words(tmp_path_factory.mktemp("ahead") / "run"))
     assert [len(one.rows) for one in asked] == [8] * 4
     return run, asked
 
 
-def logprobs_of(model: Path, prompt: list[int], tokens: Sequence[int]) -> torch.Tensor:
-    """Return a plain load's log-probabilities of a completion's tokens at the sampling temperature."""
-    policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    ids = torch.tensor([[*prompt, *tokens]])
-    with torch.no_grad():
-        logits = policy(ids).logits[0, len(prompt) - 1 : -1] / 0.7
-    return logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None])[:, 0]
-
-
 def test_a_step_learns_from_completions_of_the_weights_before(ahead, tiny_teacher: Path):
-    """Against plain loads of the checkpoints: who has written what, and the ratios of the update."""
     run, asked = ahead
-    steps = train_rows(run)
-    tables = [read_samples(file) for file in sample_files(run / "samples").values()]
-    assert [{row["staleness"] for row in table} for table in tables] == [{0}, {1}, {1}, {1}]
-    assert [steps[i]["sampling/staleness"] for i in (1, 2, 3, 4)] == [0, 1, 1, 1]
-    # Of weights as they are pushed, for the step after: there is none after the fourth.
-    assert all(0 < steps[i]["drift/max"] < 1e-3 for i in (1, 2, 3))
-    policies = [tiny_teacher, *(run / f"checkpoint-{step}" for step in (1, 2, 3))]
-    name = "sampling/importance_sampling_ratio"
-    for step, writer in ((1, 0), (2, 0), (3, 1), (4, 2)):
-        ratios = []
-        for row, prompt in enumerate(asked[step - 1].prompts):
-            completion = asked[step - 1].rows[row]
-            sampled = torch.tensor(completion.logprobs)
-            assert (logprobs_of(policies[writer], prompt, completion.token_ids) - sampled).abs().max() < 1e-4
-            ratios.append((logprobs_of(policies[step - 1], prompt, completion.token_ids) - sampled).exp())
-        ratio = torch.cat(ratios)
-        assert steps[step][f"{name}/mean"] == pytest.approx(ratio.clamp(max=1.1).mean().item(), rel=1e-4)
-        assert steps[step][f"{name}/min"] == pytest.approx(ratio.min().item(), rel=1e-3)
-        assert (ratio.max() > 1.1) == (step > 1)  # or there would be nothing to truncate
+    assert_learns_from_the_weights_before(run, asked, tiny_teacher, temperature=0.7)
 
 
 def test_a_run_resumed_from_completions_written_ahead_is_the_same(ahead, ahead_words, tmp_path: Path):
