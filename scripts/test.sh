@@ -10,8 +10,8 @@ Sets up .venv, then runs ruff, pyright, shellcheck and pytest. All of them run, 
 if all passed. Tests that need a GPU or vLLM are skipped where there is none. Tests that fetch models or data
 are skipped too, so that nothing is downloaded unasked.
 
-  quick     ruff, and of the tests that need no torch and no other program up to three cases each: 90 CPU seconds;
-            with a folder or a file, all of its cases
+  quick     ruff, and the tests that need no torch and no other program: all cases of those that import what is not
+            committed yet, else one case of each (50 CPU seconds); with a folder or a file, all of its cases
   fast      all checks, without tests that are slow or start a vLLM server
   no word   also slow tests and vLLM servers, as in CI
   all       also the tests that run for minutes each
@@ -48,7 +48,7 @@ finish() {
 check ruff ruff check rlt tests scripts train.py
 check format ruff format --check rlt tests scripts train.py
 if [[ "$extent" == quick ]]; then
-    if (($# == 0)); then set -- --cases 3; fi # a glance at everything; all cases of what is named
+    if (($# == 0)); then set -- --changed --cases 1; fi # all cases of what is named
     check pytest python -m pytest --quick -n logical --maxprocesses 4 --dist loadfile "$@"
     finish
 fi

@@ -23,6 +23,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--quick", action="store_true", help="only what needs seconds and no torch (tests/helpers/quick.py)"
     )
     parser.addoption("--cases", type=int, help="of the cases of each test no more than so many")
+    parser.addoption(
+        "--changed",
+        action="store_true",
+        help="all cases of the quick tests that import what is not committed",
+    )
+
+
+def _of_the_change(config: pytest.Config) -> frozenset[Path]:
+    """Return the test files that a change reaches; none without --changed, or where it reaches none."""
+    return quick.reaching(quick.changed()) if config.option.changed else frozenset()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,8 +45,19 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave files that import a heavy library out of a quick run."""
     if config.option.quick and collection_path.name.startswith("test_"):
-        return not quick.is_light(collection_path) or None
+        chosen = _of_the_change(config)
+        return not (collection_path in chosen if chosen else quick.is_light(collection_path)) or None
     return None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what `scripts/test.sh quick` has chosen."""
+    if chosen := _of_the_change(config):
+        terminalreporter.write_line(
+            f"all cases of the {len(chosen)} test files that reach what is not committed"
+        )
+    elif config.option.changed:
+        terminalreporter.write_line("one case of each test: no quick test imports what you changed")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -50,7 +71,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="it fetches something: ask for it with -m network"))
     if config.option.quick:
         items[:] = [item for item in items if not quick.SLOW & {mark.name for mark in item.iter_markers()}]
-    if most := config.option.cases:
+    if (most := config.option.cases) and not _of_the_change(config):
         items[:] = quick.sample(items, most)
     weight = {item.path: 0 for item in items}
     for item in items:

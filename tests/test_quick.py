@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers.quick import is_light, sample
+from helpers.quick import changed, is_light, reaching, sample
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +25,33 @@ ROOT = Path(__file__).parents[1]
 )
 def test_a_file_is_light_by_what_it_imports(file, light):
     assert is_light(ROOT / file) is light
+
+
+def test_what_is_not_committed_is_changed(tmp_path):
+    for words in (["init", "-q"], ["add", "-A"]):
+        for name in ("a.py", "b c.py"):
+            (tmp_path / name).write_text(words[0])
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    assert changed(tmp_path) == {tmp_path / "a.py", tmp_path / "b c.py"}
+    author = ["-c", "user.name=x", "-c", "user.email=x"]
+    subprocess.run(["git", "-C", str(tmp_path), *author, "commit", "-qm", "x"], check=True)
+    changed.cache_clear()
+    assert changed(tmp_path) == set()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/d.py").touch()
+    (tmp_path / "a.py").unlink()
+    changed.cache_clear()
+    assert changed(tmp_path) == {tmp_path / "new/d.py", tmp_path / "a.py"}
+    assert changed(tmp_path / "new/none") == set()  # git does not say
+
+
+def test_the_light_tests_that_import_a_file_are_chosen():
+    chosen = reaching(frozenset([ROOT / "rlt/text.py"]))
+    assert ROOT / "tests/test_text.py" in chosen
+    assert ROOT / "tests/test_quick.py" not in chosen
+    assert ROOT / "tests/stages/test_clean.py" not in chosen  # heavy
+    assert reaching(frozenset([ROOT / "rlt/text.py", ROOT / "docs/opd.md"])) == set()
+    assert reaching(frozenset()) == set()
 
 
 def test_a_sample_holds_the_first_and_the_last_case_of_each_test():

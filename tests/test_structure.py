@@ -8,12 +8,13 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from helpers.sources import nodes_of, tree_of
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
@@ -37,14 +38,19 @@ SOURCES = sorted((ROOT / "rlt").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 
-def imports(path: Path, *, when_imported: bool = False) -> list[str]:
+@cache
+def imports(path: Path, *, when_imported: bool = False) -> tuple[str, ...]:
     """Return the dotted names that a module imports; `when_imported`: those that run without a call."""
-    package = ".".join(path.relative_to(ROOT).parent.parts)
-    return list(imports_of(path.read_text(encoding="utf-8"), package, when_imported=when_imported))
+    nodes = statements(tree_of(path)) if when_imported else nodes_of(path)
+    return tuple(imports_of(nodes, package_of(path)))
 
 
-def imports_of(source: str, package: str, *, when_imported: bool = False) -> Iterator[str]:
-    for node in statements(ast.parse(source)) if when_imported else ast.walk(ast.parse(source)):
+def package_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).parent.parts)
+
+
+def imports_of(nodes: Iterable[ast.AST], package: str) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -94,17 +100,18 @@ def area(path: Path) -> str:
     ],
 )
 def test_every_way_to_import_is_seen(source, expected):
-    assert set(imports_of(source, "rlt.data")) == expected
-    assert set(imports_of(source, "rlt.data", when_imported=True)) == expected
-    indented = "def f():\n" + "".join(f"    {line}\n" for line in source.splitlines())
-    assert set(imports_of(indented, "rlt.data")) == expected
-    assert not set(imports_of(indented, "rlt.data", when_imported=True))
+    tree = ast.parse(source)
+    assert set(imports_of(ast.walk(tree), "rlt.data")) == expected
+    assert set(imports_of(statements(tree), "rlt.data")) == expected
+    inside = ast.parse("def f():\n" + "".join(f"    {line}\n" for line in source.splitlines()))
+    assert set(imports_of(ast.walk(inside), "rlt.data")) == expected
+    assert not set(imports_of(statements(inside), "rlt.data"))
 
 
 def test_imports_for_type_checkers_do_not_run():
-    source = "if TYPE_CHECKING:\n    import a\nelse:\n    import b"
-    assert set(imports_of(source, "rlt")) == {"a", "b"}
-    assert not set(imports_of("if TYPE_CHECKING:\n    import a", "rlt", when_imported=True))
+    tree = ast.parse("if TYPE_CHECKING:\n    import a\nelse:\n    import b")
+    assert set(imports_of(ast.walk(tree), "rlt")) == {"a", "b"}
+    assert not set(imports_of(statements(ast.parse("if TYPE_CHECKING:\n    import a")), "rlt"))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -130,7 +137,7 @@ def test_files_and_functions_are_short():
     for path in [*SOURCES, ROOT / "train.py"]:
         source, place = path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))
         long += [(place, num)] if (num := len(source.splitlines())) > LONGEST_FILE else []
-        for node in ast.walk(ast.parse(source)):
+        for node in nodes_of(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 num = (node.end_lineno or node.lineno) - node.lineno + 1
                 long += [(f"{place} {node.name}", num)] if num > LONGEST_FUNCTION else []
@@ -153,11 +160,10 @@ def test_no_module_imports_itself_through_others():
 
 
 def imports_in_functions(path: Path) -> Iterator[str]:
-    package = ".".join(path.relative_to(ROOT).parent.parts)
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             for statement in node.body:
-                yield from imports_of(ast.unparse(statement), package)
+                yield from imports_of(ast.walk(statement), package_of(path))
 
 
 FENCES = {
@@ -214,7 +220,7 @@ def test_templates_are_packed_and_show_nothing_unescaped():
 
 def test_nothing_prints():
     for path in SOURCES:
-        calls = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call))
+        calls = (n for n in nodes_of(path) if isinstance(n, ast.Call))
         assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"], path
 
 
@@ -252,6 +258,7 @@ def third_party(names: set[str]) -> set[str]:
     return {package(found.get(name, [name])[0]).removesuffix("-cpu") for name in names}
 
 
+@pytest.mark.slow  # reading all installed packages
 def test_every_imported_package_is_declared():
     known = declared()
     extras = set().union(*(known[extra] for extra in known if extra not in ("", "dev")))
@@ -262,6 +269,7 @@ def test_every_imported_package_is_declared():
         assert third_party(roots(path)) <= set().union(*known.values()), path
 
 
+@pytest.mark.slow
 def test_every_declared_package_is_imported():
     used = set().union(*(third_party(roots(path)) for path in [*SOURCES, *TESTS]))
     assert set().union(*declared().values()) - INDIRECT <= used

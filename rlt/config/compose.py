@@ -121,7 +121,7 @@ def _versions(dirs: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
     return tuple((name, state.st_mtime_ns, state.st_size) for name, state in found)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _compose_files(dirs: Sequence[Path], chosen: Sequence[str], _: Any) -> tuple[DictConfig, str]:
     """Return the tree of the chosen files without any typed value, and the recipe whose preset it holds.
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +102,19 @@ def groups(dirs: Sequence[Path]) -> dict[str, list[str]]:
     """Return every configuration group in the folders with the names of its files."""
     found: dict[str, set[str]] = {}
     for folder in dirs:
-        for path in sorted(folder.glob("*/*.yaml")):
-            if path.parent.name != "accelerate":
-                found.setdefault(path.parent.name, set()).add(path.stem)
+        for group, name in _shipped(folder) if folder == CONFIG_DIR else _files_of(folder):
+            found.setdefault(group, set()).add(name)
     return {group: sorted(names) for group, names in sorted(found.items())}
+
+
+def _files_of(folder: Path) -> list[tuple[str, str]]:
+    """Return the groups' files of a folder, each with its group."""
+    files = folder.glob("*/*.yaml")
+    return [(path.parent.name, path.stem) for path in files if path.parent.name != "accelerate"]
+
+
+_shipped = cache(_files_of)
+"""The project's own files, which stay as they are while a program runs; a user's may be written meanwhile."""
 
 
 def _is_key(bare: str) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pytest
+from helpers.sources import nodes_of
 
 from rlt.config.overrides import CONFIG_DIR, groups
 from rlt.config.stages import STAGES
@@ -53,10 +54,10 @@ class Named:
         return any(STAGES[one].reads(self.name) for one in (stage, *self.others))
 
 
-def strings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def strings(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
     """Yield every text of a module that is no docstring, the parts of an f-string joined."""
     inside = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             inside.add(id(node.value))  # a docstring
         if isinstance(node, ast.JoinedStr):
@@ -72,7 +73,7 @@ def strings(tree: ast.AST) -> Iterator[tuple[int, str]]:
 def named_in(path: Path) -> Iterator[Named]:
     """Yield the settings that a module's sentences name; a text without a space is no sentence."""
     place = str(path.relative_to(ROOT))
-    for line, text in strings(ast.parse(path.read_text(encoding="utf-8"))):
+    for line, text in strings(nodes_of(path)):
         if " " not in text:
             continue
         others = tuple(stage for stage in re.findall(r"run_cfg=(\w+)", text) if stage in STAGES)
@@ -131,10 +132,11 @@ def test_a_stage_names_what_it_reads(stage):
     assert wrong == []
 
 
+@cache
 def imported(path: Path) -> set[str]:
     """Return the modules of ours that a module imports anywhere."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found & MODULES.keys()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+from helpers.sources import tree_of
 
 import rlt.config.schema as schema
 from rlt.config.schema import Config
@@ -24,8 +25,8 @@ Sections = dict[str, type]
 def reads() -> frozenset[tuple[type, str]]:
     """Return (class, field) for every field of a configuration that some code reads."""
     paths = [p for p in (ROOT / "rlt").rglob("*.py") if p.parent.name != "config"]
-    trees = (ast.parse(p.read_text(encoding="utf-8")) for p in [*sorted(paths), ROOT / "train.py"])
-    return frozenset(pair for tree in trees for pair in reads_of(tree))
+    files = [*sorted(paths), ROOT / "train.py"]
+    return frozenset(pair for path in files for pair in reads_of(tree_of(path)))
 
 
 def reads_of(tree: ast.AST) -> Iterator[tuple[type, str]]:

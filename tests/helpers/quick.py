@@ -2,14 +2,16 @@
 
 A file takes part if nothing that it imports at its top imports torch or another heavy library at *its* top.
 A test that comes to one inside a function, or that starts a Python program, is skipped at that moment. So
-the selection follows the code, and no list has to be kept.
+the selection follows the code, and no list has to be kept. In the same way `--changed` takes the files that
+import what differs from the last commit.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +26,26 @@ AT_TOP = re.compile(r"^(?:from ([\w.]+) import (\([^)]*\)|[^\n#]*)|import ([^\n#
 def is_light(path: Path) -> bool:
     """Return whether importing a file loads no heavy library."""
     return not any(name.partition(".")[0] in HEAVY for each in _reached(path) for name in _imported(each))
+
+
+@cache
+def changed(root: Path = ROOT) -> frozenset[Path]:
+    """Return the files that differ from the last commit; none where git does not say."""
+    command = ["git", "-C", str(root), "status", "--porcelain", "--no-renames", "--untracked-files=all", "-z"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return frozenset(root / line[3:] for line in done.stdout.split("\0") if line)
+
+
+@cache
+def reaching(files: Collection[Path]) -> frozenset[Path]:
+    """Return the light test files that import one of some Python files.
+
+    None if one of the files is something else: nobody can see who reads that.
+    """
+    if any(path.suffix != ".py" for path in files):
+        return frozenset()
+    tests = (ROOT / "tests").rglob("test_*.py")
+    return frozenset(path for path in tests if _reached(path).intersection(files) and is_light(path))
 
 
 def forbid() -> None:

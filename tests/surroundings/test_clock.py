@@ -105,6 +105,7 @@ def tell(directory: Path, step: int, written: float) -> None:
     write_json(directory / "now.json", told)
 
 
+@pytest.mark.slow
 def test_a_training_is_stuck_by_what_it_does_not_do_whatever_the_clock_says(tmp_path):
     tell(tmp_path, 7, time.time())  # an earlier run's
     watch, end = MotionWatch(tmp_path, tmp_path / "train.log", 1.0), time.monotonic() + 3
@@ -154,6 +155,7 @@ def test_ticks_are_those_of_the_kernel():
     assert age == pytest.approx(time.time() - psutil.Process().create_time(), abs=5)
 
 
+@pytest.mark.slow
 def test_the_clock_of_a_fork_goes_on():
     running()
     reader, writer = os.pipe()

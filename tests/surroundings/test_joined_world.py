@@ -151,6 +151,7 @@ def test_all_processes_meet_and_the_port_is_free_again():
     socket.create_server(("127.0.0.1", port)).close()
 
 
+@pytest.mark.slow
 def test_those_who_do_not_come_are_named_at_the_limit(caplog):
     caplog.set_level(logging.WARNING)
     (port,) = free_ports(1)

@@ -63,6 +63,7 @@ def test_nor_do_train_py_and_the_processes_below_it(traps):
     assert "a trap was imported" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["launch.sh", "launch_with_server.sh"])
 def test_a_link_to_a_link_is_followed_from_anywhere(tmp_path, script):
     (tmp_path / "bin").mkdir()

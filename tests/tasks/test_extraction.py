@@ -199,10 +199,10 @@ HOSTILE += [
 HOSTILE += ["\\begin{align}", "<<", "9!", "9 \\sqrt{", "a9 ", "9\n", "= 9 "]
 
 
+@pytest.mark.parametrize("piece", HOSTILE)
 @pytest.mark.parametrize("rule", RULES)
-def test_long_texts_take_no_time(rule):
-    for piece in HOSTILE:
-        start = time.process_time()
-        RULES[rule](piece * (200_000 // len(piece)))
-        RULES[rule]("The answer is \\boxed{" + piece * (200_000 // len(piece)))
-        assert time.process_time() - start < 2, piece
+def test_long_texts_take_no_time(rule, piece):
+    start = time.process_time()
+    RULES[rule](piece * (200_000 // len(piece)))
+    RULES[rule]("The answer is \\boxed{" + piece * (200_000 // len(piece)))
+    assert time.process_time() - start < 2

@@ -66,7 +66,7 @@ class OpdSettings:
     answer_coeff: float = setting(
         0.0,
         "opd.solution_in=explanation: weight of -log p_S, at the sampling temperature, of each token around "
-        "the student's thought: its tags and, behind it, the reference solution in the place of its own answer",
+        "the student's thought: its tags and, behind it, the reference solution in place of its own answer",
         ge=0,
     )
     ema_share: float = setting(0.05, "ema: share of the student in each mix", gt=0, le=1)
