@@ -202,8 +202,11 @@ def ways(start: Path, seeds: Sequence[Path]) -> list[Way]:
 
 def against_first(found: Sequence[Way], text: str) -> dict[str, Interval]:
     """Return by how much each later way gains more than the first, paired by seed."""
-    first = dict(enumerate(found[0].by_seed[text]))
-    return {one.name: paired_interval(first, dict(enumerate(one.by_seed[text]))) for one in found[1:]}
+
+    def seeds(way: Way) -> dict[str, float]:
+        return {str(seed): gain for seed, gain in enumerate(way.by_seed[text])}
+
+    return {way.name: paired_interval(seeds(found[0]), seeds(way)) for way in found[1:]}
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
