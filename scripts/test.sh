@@ -12,7 +12,8 @@ are skipped too, so that nothing is downloaded unasked.
 
   quick     ruff, and the tests that need no torch and no other program: all cases of those that import what is not
             committed yet, else one case of each (50 CPU seconds); with a folder or a file, all of its cases
-  fast      all checks, without tests that are slow or start a vLLM server
+  fast      all checks; of the tests that are not slow and start no vLLM server the first and the last case; with a
+            folder or a file, all of its cases
   no word   also slow tests and vLLM servers, as in CI
   all       also the tests that run for minutes each
   network   only the tests that fetch something: 100 MB and half an hour
@@ -66,7 +67,10 @@ else
     echo "== tests that fetch something are skipped: scripts/test.sh network runs them"
 fi
 if [[ "$extent" != all && "$extent" != network ]]; then skip long; fi
-if [[ "$extent" == fast ]]; then skip slow; fi
+if [[ "$extent" == fast ]]; then
+    skip slow
+    if (($# == 0)); then set -- --cases 2; fi
+fi
 if [[ "$extent" == fast ]] || ! has_vllm; then skip vllm; fi
 gpus="$(python -m rlt.devices 2>&1)" || failed+=(gpus)
 echo "== gpus: $gpus"

@@ -121,6 +121,7 @@ def test_an_nvidia_smi_that_fails_is_an_error_in_its_words(smi, script, sentence
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("script", "sentence"), FAILURES.items())
 def test_nothing_trains_where_nvidia_smi_fails(smi, tmp_path, capsys, monkeypatch, script, sentence):
     smi(script)
@@ -246,6 +247,7 @@ def test_the_quickstart_goes_on_with_the_cpu_and_says_so(smi, caplog, monkeypatc
     assert told[1].startswith(f"{goes_on}: torch cannot use GPU {ELSEWHERE}")
 
 
+@pytest.mark.slow
 def test_a_launch_for_gpus_that_are_elsewhere_is_planned_and_not_started(
     tmp_path, tiny_teacher, toy_problems, capfd, monkeypatch
 ):

@@ -116,6 +116,7 @@ def test_an_nvidia_smi_that_fails_is_told_in_its_words(project, smi, told):
     assert ("setting up for cpu; --cpu or --cuda says otherwise" in done.stdout) == bool(told)
 
 
+@pytest.mark.slow
 @no_gpu_here
 def test_a_set_up_for_gpus_ends_with_a_look_at_them(project):
     program(project / ".venv" / "bin" / "python", f'exec {sys.executable} "$@"')

@@ -290,6 +290,7 @@ def test_every_dependency_has_its_reason_beside_it():
         assert "#" in line or not re.search(r'"[\w-]+.*[<>=]', line), line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["rl", "sft"])
 def test_a_training_loads_no_vllm(module):
     """TRL would import it where it is installed: 3 s of every start."""

@@ -98,6 +98,7 @@ def test_a_full_disk_behind_the_output_is_one_sentence():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
 def test_a_full_disk_behind_a_file_names_the_file(tmp_path):
     # before: "the output cannot be written", as if it were the screen's

@@ -49,6 +49,7 @@ def test_wrong_setting_fails_in_seconds_without_torch(place, teacher_rl, word):
     assert errors[0].startswith("error: `")
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_reaches_the_batch_rule(place, teacher_rl):
     assert "x 3" in train(*teacher_rl, "--dry-run", cwd=place, RLT_NUM_PROCESSES="3").stderr
     four = train(*teacher_rl, "--dry-run", cwd=place, RLT_NUM_PROCESSES="4").stderr
@@ -63,6 +64,7 @@ def real_rl(tiny_teacher, tiny_student, toy_problems) -> list[str]:
     return ["run_cfg=teacher_rl", *files, *lengths, f"dataset_id_or_path={toy_problems}"]
 
 
+@pytest.mark.slow
 def test_dry_run_prints_what_would_run_checks_the_text_and_writes_nothing(place, real_rl):
     before = sorted(place.rglob("*"))
     words = [*real_rl, "num_generations=16", "layout.student_prompt=default", "trainer.beta=0"]
@@ -78,6 +80,7 @@ def test_dry_run_prints_what_would_run_checks_the_text_and_writes_nothing(place,
     assert sorted(place.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_dry_run_refuses_text_that_training_could_not_use(place, real_rl):
     words = [*real_rl, "num_generations=4", "layout.student_prompt=default"]
     done = train(*words, "generation.backend=transformers", "--dry-run", cwd=place)

@@ -216,6 +216,7 @@ def test_where_there_is_none_a_line_says_why(gpus, words, reason, capsys, monkey
     assert reason in text
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_counted_is_no_crash(tiny_tokenizer, tmp_path, capsys, monkeypatch):
     fake_model(tmp_path, '{"model_type": "qwen2_moe", "hidden_size": 7}')
     tiny_tokenizer.save_pretrained(tmp_path)  # which the dry run reads
@@ -225,6 +226,7 @@ def test_a_model_that_cannot_be_counted_is_no_crash(tiny_tokenizer, tmp_path, ca
     assert "is of the type qwen2_moe, which cannot be counted" in text
 
 
+@pytest.mark.slow
 def test_a_mixture_has_a_forecast(tmp_path):
     """Before: none. gpt-oss-20b: 20.9 B parameters, of which 3.6 B are active (arXiv 2508.10925)."""
     AutoConfig.for_model("gpt_oss", num_hidden_layers=24, num_local_experts=32).save_pretrained(tmp_path)

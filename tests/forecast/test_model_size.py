@@ -118,6 +118,7 @@ def test_operations_of_a_forward_pass(tied):
     assert forecast == pytest.approx(counter.get_total_flops(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_what_is_not_plain_is_counted_once(tmp_path, monkeypatch):
     """In a process of its own, whatever plans memory, disk and further students. Before: no forecast."""
     config = MixtralConfig(**SMALL, num_local_experts=4, num_experts_per_tok=2, sliding_window=None)
@@ -133,6 +134,7 @@ def test_what_is_not_plain_is_counted_once(tmp_path, monkeypatch):
     assert read_size(str(tmp_path)) == found
 
 
+@pytest.mark.slow
 def test_what_cannot_be_counted_is_said(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "no_such_family"}')
     with pytest.raises(

@@ -142,6 +142,7 @@ def test_collecting_from_running_servers_takes_no_gpu(planned):
     assert "accelerate" not in asking.replace("ACCELERATE_USE_CPU=true", "")
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_a_collection_says_whose_prompt_is_taken_or_refused(tmp_path):
     """Before servers start; what is typed must be the teacher's own."""
     fake_model(tmp_path / "teacher")
@@ -219,6 +220,7 @@ def test_a_launcher_that_refuses_says_one_sentence_and_ends_with_its_code():
     assert (result.stderr.count("\n"), result.stdout) == (1, "")
 
 
+@pytest.mark.slow
 def test_an_installed_kernel_is_planned_for_and_not_run_on_a_cpu(tmp_path):
     (tmp_path / "flash_attn.py").write_text("")
     facts = tmp_path / "flash_attn-2.8.3.dist-info"
@@ -257,6 +259,7 @@ def sft_words(tmp_path) -> list[str]:
     return [SFT, *(f"{key}={value}" for key, value in settings.items())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "code", "told"),
     [
@@ -298,6 +301,7 @@ def test_a_missing_column_is_told_before_anything_starts(tmp_path, sft_words, ca
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_problems", "code"), [(8, 0), (7, 3)])
 def test_a_dry_run_reads_what_the_training_would_with_the_servers_it_would_have(
     tmp_path, tiny_teacher, tiny_student, capfd, monkeypatch, num_problems, code
@@ -349,6 +353,7 @@ def free_block(size: int) -> int:
     raise AssertionError("no free ports")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "reason"),
     [

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pytest
 import yaml
 from huggingface_hub import ModelCard
 
@@ -27,6 +28,7 @@ def test_the_card_is_a_valid_card_with_the_facts_of_the_run(rl_run):
         assert expected in card.text
 
 
+@pytest.mark.slow
 def test_a_student_that_moved_says_so_in_card_and_report(rl_run):
     config = rl_run / "config.yaml"
     frozen = yaml.safe_load(config.read_text()) | {"stage": "teacher_rl", "student_model": "small"}

@@ -87,6 +87,7 @@ def test_a_failed_run_without_metrics_says_so(tmp_path):
         write_report(tmp_path / "elsewhere", paired_interval)
 
 
+@pytest.mark.slow
 def test_two_reports_of_a_run_are_equal(rl_run):
     assert (
         write_report(rl_run, paired_interval).read_bytes()

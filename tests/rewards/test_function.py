@@ -336,6 +336,7 @@ def test_a_trainer_that_contradicts_what_was_given_is_refused(
         make(models, tiny_tokenizer).attach(none)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", [f"{QUESTION}\n", CHAT], ids=["text", "messages"])
 def test_as_the_reward_of_a_trl_trainer(tiny_teacher, tiny_student, tmp_path, prompt):
     reward = StudentLikelihood(str(tiny_student), dtype="float32")

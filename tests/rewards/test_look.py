@@ -72,6 +72,7 @@ def test_without_is_the_student_with_an_empty_thought(tiny, tiny_tokenizer):
     assert view.solution[0].gain == view.solution[0].logprob - view.solution[0].logprob_without
 
 
+@pytest.mark.slow
 def test_chunks_of_another_tokenizer_spell_the_explanation(tiny, tiny_tokenizer, qwen_tokenizer):
     scorer = other_student(qwen_tokenizer, 3, TokenBytes(tiny_tokenizer))
     text = "Twice 36 (that is 30 and 6), 数学 e\u0301. So 72.\n\n"

@@ -163,6 +163,7 @@ def test_what_is_elsewhere_is_named_and_the_rest_is_said_to_be_right(rows, capfd
     assert f"{said} teacher_rl needs it" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_model_in_the_hubs_cache_is_looked_into(tiny_teacher, rows, tmp_path):
     """Before, it was said not to be on this machine."""
     cached = tmp_path / "cache" / "models--someone--model"

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
 from helpers.stage_runs import ROOT, run_command, run_here
 
 from rlt.config.schema import DataSettings
@@ -14,6 +15,7 @@ from rlt.tasks.graders import GRADERS
 WORDS = ["run_cfg=make_countdown", "countdown.num_train=50", "countdown.num_test=10", "countdown.seed=3"]
 
 
+@pytest.mark.slow
 def test_files_and_their_reading(tmp_path: Path):
     done = run_command(
         [sys.executable, str(ROOT / "train.py"), *WORDS, f"output_dir={tmp_path / 'a'}"], timeout=1000

@@ -136,6 +136,7 @@ def test_parquet_holds_the_same_rows_and_the_card_the_table(scored):
     assert (scored / "ranks.md").read_text().strip() in (scored / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_two_kills_on_the_way_change_no_byte_and_nothing_is_scored_twice(scored, words, tmp_path):
     output, pattern = tmp_path / "run", "scores/shard_*.jsonl"
     command = words(output)

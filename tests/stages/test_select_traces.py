@@ -71,6 +71,7 @@ def choice(rows: list[dict]) -> dict[tuple[str, int], bool]:
     return {(r["question"], r["sample_index"]): r["selected"] for r in rows}
 
 
+@pytest.mark.slow
 def test_the_best_of_each_problem_with_every_row_kept_and_every_drop_explained(tmp_path):
     source = write(tmp_path / "traces.jsonl", ROWS)
     output = tmp_path / "chosen"

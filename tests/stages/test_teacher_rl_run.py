@@ -279,6 +279,7 @@ def test_final_model(run: Path, tiny_tokenizer):
     assert (defaults.top_p or 1.0, defaults.top_k, defaults.temperature) == (1.0, 0, 0.7)
 
 
+@pytest.mark.slow
 def test_lora_trains_adapters_and_writes_a_plain_model(words, tiny_teacher: Path, tmp_path: Path):
     pytest.importorskip("peft")
     from transformers import AutoModelForCausalLM

@@ -78,6 +78,7 @@ def test_a_link_to_a_link_is_followed_from_anywhere(tmp_path, script):
         assert (done.returncode, SAID in done.stderr) == (2, True), done.stderr
 
 
+@pytest.mark.slow
 def test_the_checkout_that_was_typed_runs_in_every_process(tmp_path, traps):
     clone = tmp_path / "clone"
     shutil.copytree(
@@ -95,6 +96,7 @@ def test_the_checkout_that_was_typed_runs_in_every_process(tmp_path, traps):
     assert done.stdout.split() == [mine], done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("door", ["launch.sh", "train.py"])
 def test_closed_streams(tmp_path, closed, door):

@@ -20,6 +20,7 @@ def pool():
         yield pool
 
 
+@pytest.mark.slow
 def test_the_grader_agrees_with_the_labels(pool):
     verdicts = pool.grade([Ungraded(answer, reference, "math", answer) for answer, reference, _ in PAIRS])
     others = {
