@@ -145,6 +145,10 @@ class ExplanationPlaces:
         """(teacher's, student's) id of what closes, where each is a single token: they mean the same."""
         if self._exact_end and len(own) == len(self._closing_ids) == 1 and own != self._closing_ids:
             self.renamed = self._closing_ids[0], own[0]
+        self.ends_by_a_token = self._exact_end and (
+            self.renamed is not None or own[0] == self._closing_ids[0]
+        )
+        """Whether a thought ends by a token that is one of the explanation's end, or stands for it."""
 
     def __call__(self, problem: Problem, completion_ids: Sequence[int]) -> Place:
         """Return the place of a completion's thought; without one nothing of it has a place."""

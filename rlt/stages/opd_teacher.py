@@ -62,7 +62,16 @@ def read_places(config: Config, student: StudentLayout) -> tuple[Places, int]:
         return QuestionPlaces(student, config.opd.question), vocabulary
     teacher = teacher_layout(config, tokenizer, name, revision)
     same, opened = found.same_ids, opens_thought(config)
-    return ExplanationPlaces(teacher, student, same_ids=same, is_opened=opened), vocabulary
+    places = ExplanationPlaces(teacher, student, same_ids=same, is_opened=opened)
+    if config.opd.support != "sampled" and not places.ends_by_a_token:
+        ends = f"{student.style.thought.close!r} and {teacher.tags.explanation.close!r}"
+        raise ConfigError(
+            f"`opd.support={config.opd.support}` compares the two models token by token, and a thought ends "
+            f"in other tokens than an explanation ({ends} under layout.tags={config.layout.tags}): the "
+            "student would not learn when to stop. Take opd.support=sampled, which compares the ends as a "
+            "whole, or opd.solution_in=question."
+        )
+    return places, vocabulary
 
 
 def opens_thought(config: Config) -> bool:

@@ -123,6 +123,8 @@ class Text:
     places: Places
     vocabulary: int
     """Ids below are tokens of both models."""
+    room: int | None
+    """The teacher's context."""
     train_rows: KeptRows[PromptedProblem]
     eval_rows: KeptRows[PromptedProblem] | None
 
@@ -135,7 +137,7 @@ def read_text(config: Config) -> Text:
     prompted = partial(prompted_problems, layout=layout, places=places, room=room, config=config)
     held_out, problems = read_held_out(config), read_problems(config)
     rows = prompted(problems), prompted(held_out) if held_out else None
-    return Text(layout, stop_ids, context, places, vocabulary, *rows)
+    return Text(layout, stop_ids, context, places, vocabulary, room, *rows)
 
 
 def read_layout(config: Config) -> tuple[StudentLayout, list[int], int | None]:
@@ -169,7 +171,15 @@ def opd_parts(config: Config, text: Text, check: StudentCheck) -> OPDParts:
     average = partial(make_average, config=config) if opd.teacher == "ema" else None
     teacher = partial(make_teacher, places=text.places, check=check, config=config)
     opening = opening_ids(text.layout, check.problems[0]) if opens_thought(config) else []
-    return OPDParts(objective, text.places, teacher, average, opening, taught_answers(config, text.layout))
+    return OPDParts(
+        objective,
+        text.places,
+        teacher,
+        make_average=average,
+        opening_ids=opening,
+        answers=taught_answers(config, text.layout),
+        teacher_context=text.room,
+    )
 
 
 def taught_answers(config: Config, layout: StudentLayout) -> TaughtAnswers | None:

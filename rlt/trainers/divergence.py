@@ -40,6 +40,7 @@ def js(student_NK: Tensor, teacher_NK: Tensor, share: float) -> Tensor:
 
     `share` is the teacher's in the mixture, above 0 and below 1.
     """
+    student_NK, teacher_NK = _unmasked(student_NK), _unmasked(teacher_NK)
     mixture_NK = torch.logaddexp(student_NK + math.log(1 - share), teacher_NK + math.log(share))
     return share * _kl(teacher_NK, mixture_NK) + (1 - share) * _kl(student_NK, mixture_NK)
 
@@ -77,7 +78,11 @@ def sampled_advantage(policy_BC: Tensor, teacher_BC: Tensor, chunk_BC: Tensor) -
 
 
 def _kl(of_NK: Tensor, against_NK: Tensor) -> Tensor:
-    """Return sum p (log p - log q). An entry that a model masks, -inf, counts 0, and never makes a NaN."""
-    lowest = torch.finfo(of_NK.dtype).min / 4
-    of_NK, against_NK = of_NK.clamp(min=lowest), against_NK.clamp(min=lowest)
+    """Return sum p (log p - log q). An entry that both models mask counts 0."""
+    of_NK, against_NK = _unmasked(of_NK), _unmasked(against_NK)
     return (of_NK.exp() * (of_NK - against_NK)).sum(dim=1)
+
+
+def _unmasked(logprobs_NK: Tensor) -> Tensor:
+    """Return finite log-probabilities: from -inf, of an entry that a model masks, come NaN gradients."""
+    return logprobs_NK.clamp(min=torch.finfo(logprobs_NK.dtype).min / 4)

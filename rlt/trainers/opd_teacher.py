@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from rlt.errors import GenerationError
 from rlt.generation.server_logprobs import ServerLogprobs
 from rlt.models.distributions import TopTokens
 from rlt.models.frozen import FrozenModel
@@ -85,6 +86,8 @@ class ServerTeacher:
         assert extra is None or isinstance(extra, TopTokens), "validate() has refused the whole vocabulary"
         count = 0 if extra is None else min(extra.count, extra.vocabulary)
         found = self._servers.top(requests, count, runs=runs, **self._how)
+        if extra is not None:
+            _refuse_foreign(found, extra.vocabulary)
         return [values if count else values[:1] for values in found]
 
     def head(self) -> OwnHead:
@@ -94,6 +97,16 @@ class ServerTeacher:
     def in_place(self) -> AbstractContextManager[None]:
         """Do nothing: it takes no room here."""
         return nullcontext()
+
+
+def _refuse_foreign(found: Sequence[tuple[Tensor, ...]], vocabulary: int) -> None:
+    """Raise for likeliest tokens that the student has no id for: the server's table is padded further."""
+    highest = max((int(ids.max()) for _, _, ids in found if ids.numel()), default=-1)
+    if highest >= vocabulary:
+        raise GenerationError(
+            f"the teacher's server gives token {highest} among its opd.top_k likeliest, and both models have "
+            f"tokens below {vocabulary} alone: take a smaller opd.top_k, or opd.placement=replicated."
+        )
 
 
 class PolicyTeacher:

@@ -5,6 +5,7 @@ C tokens of a completion, M of them with the teacher's distribution, K chunks.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from rlt.formats.place import Place
 from rlt.models.logprobs import Request
 from rlt.trainers.taught_answer import Taught
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,22 @@ class View:
         if support == "sampled":
             return self.chunk_C >= 0
         return torch.zeros(self.num_tokens, dtype=torch.bool).index_fill(0, self.tokens_M, True)
+
+
+def fit(place: Place, context: int | None) -> Place:
+    """Return a place as it is, or one without any token where the teacher's context has no room for it.
+
+    Prompts leave room for `max_completion_length` tokens, and a thought may be longer in another tokenizer's.
+    """
+    if context is None or len(place.ids) <= context:
+        return place
+    logger.warning(
+        "a completion has %s tokens in the teacher's sequence, of %s at most: it has no token in the loss; "
+        "lower max_completion_length or max_prompt_length",
+        len(place.ids),
+        context,
+    )
+    return Place(place.ids[:context], [])
 
 
 def request(place: Place) -> Request:

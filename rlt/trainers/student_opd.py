@@ -43,7 +43,7 @@ from rlt.trainers.narrow import SIZE
 from rlt.trainers.opd_head import Against, Divergence, TopTargets, WholeTargets, add_divergence
 from rlt.trainers.opd_limits import opd_limits
 from rlt.trainers.opd_teacher import Teacher
-from rlt.trainers.opd_view import View, renamed, request, spread, view_of
+from rlt.trainers.opd_view import View, fit, renamed, request, spread, view_of
 from rlt.trainers.own_loss import IGNORED
 from rlt.trainers.prompted import PromptedProblem
 from rlt.trainers.reference import MovingReference
@@ -86,6 +86,8 @@ class OPDParts:
     """What the prompts open a thought with, where the student does not do it."""
     answers: TaughtAnswers | None = None
     """What teaches the student to answer from its thought; None: the loss is the teacher's alone."""
+    teacher_context: int | None = None
+    """Tokens that the teacher reads; None where that is not known."""
 
 
 class StudentOPDTrainer(RLTrainer[StudentLayout]):
@@ -111,6 +113,7 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
         self._sums: dict[str, list[Tensor]] = {}
         """By metric: sum and number of tokens of each pass since the last log line."""
         self._answers = opd.answers
+        self._context = opd.teacher_context
         plain: Any = self.accelerator.unwrap_model(self.policy)
         if self.objective.divergence is not None:
             add_divergence(plain, self.temperature)
@@ -141,7 +144,9 @@ class StudentOPDTrainer(RLTrainer[StudentLayout]):
     ) -> list[View]:
         """Return what the teacher makes of each completion; one that fails on a process ends all of them."""
         pairs = zip(items, completions, strict=True)
-        places = [self.places(item.problem, completion.token_ids) for item, completion in pairs]
+        places = [
+            fit(self.places(item.problem, completion.token_ids), self._context) for item, completion in pairs
+        ]
         requests = [request(place) for place in places]
         read = partial(self.teacher.read, requests, self.objective.extra, runs or [len(requests)])
         found = on_every_process(self.accelerator, read)

@@ -78,6 +78,22 @@ def test_a_teacher_of_the_students_own_weights_needs_no_other_model(words, teach
             ["opd.answer_coeff=1", "opd.teacher=self", "opd.solution_in=question"],
             "`opd.answer_coeff` on the command line has no effect",
         ),
+        (
+            ["trainer_args.importance_sampling_level=sequence"],
+            "`trainer_args.importance_sampling_level=sequence` has no place in student_opd: every token has",
+        ),
+        (
+            ["trainer_args.off_policy_mask_threshold=0.5"],
+            "`trainer_args.off_policy_mask_threshold=0.5` has no place in student_opd: every token has",
+        ),
+        (
+            ["trainer_args.delta=0.5", "opd.support=full"],
+            "has no place in student_opd: opd.support=full has no",
+        ),
+        (
+            ["trainer_args.top_entropy_quantile=0.2", "opd.support=top_k"],
+            "`trainer_args.top_entropy_quantile=0.2` has no place in student_opd: opd.support=top_k has no",
+        ),
         (["opd.placement=server"], "`opd.placement=server` needs running servers"),
         (
             ["opd.placement=server", "opd.servers=[http://a:1]", "opd.teacher=start"],
@@ -101,3 +117,9 @@ def test_rules(words, changes, expected):
     with pytest.raises(ConfigError) as caught:
         validate(resolve(compose([*words, *changes])))
     assert expected in str(caught.value)
+
+
+def test_what_acts_on_each_token_is_let_be(words):
+    plain = ["trainer_args.importance_sampling_level=token", "trainer_args.top_entropy_quantile=0.2"]
+    validate(resolve(compose([*words, *plain])))
+    validate(resolve(compose([*words, "trainer_args.top_entropy_quantile=1.0", "opd.support=full"])))

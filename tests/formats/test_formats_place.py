@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 from rlt.formats.layout import StudentLayout, TeacherLayout
@@ -140,3 +142,22 @@ def test_with_the_solution_in_the_question_the_whole_completion_follows(tokenize
     prompt = student.prompt_ids(Problem("id", "2+{solution}\n\n4", "4"))
     assert place.ids == prompt + completion
     assert place.tokens() == [(i, len(prompt) + i) for i in range(len(completion))]
+
+
+@pytest.mark.parametrize(
+    ("style", "single", "expected"),
+    [
+        ("bespoke", [], True),
+        ("bespoke", ["<|end_of_thought|>", "<|end_of_explanation|>"], True),  # each stands for the other
+        ("bespoke", ["<|end_of_thought|>"], False),
+        ("r1", ["</think>"], False),
+        ("r1", ["</think>", "</explanation>"], True),
+    ],
+)
+def test_whether_both_ends_are_tokens(qwen_tokenizer, style, single, expected):
+    """On the real tokenizer, in which no tag is one token, and `</` and `<|end_of` begin two of them."""
+    tokenizer, tags = copy.deepcopy(qwen_tokenizer), TAG_STYLES[style]
+    tokenizer.add_tokens(single, special_tokens=True)
+    student = StudentLayout(tokenizer, tags, "Think.", asks_only=True)
+    places = ExplanationPlaces(TeacherLayout(tokenizer, tags, "Explain."), student, same_ids=True)
+    assert places.ends_by_a_token is expected

@@ -46,6 +46,21 @@ def test_a_masked_entry_counts_nothing():
     assert js(masked, teacher, 0.5).item() == pytest.approx(js(STUDENT, TEACHER, 0.5).item())
 
 
+@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "js"])
+def test_a_masked_entry_leaves_the_gradient_of_the_others(name):
+    loss, open_teacher = divergence_of(name, 0.5), torch.tensor([[0.3, 1.0]]).log_softmax(1)
+    grads = []
+    for masked in (False, True):
+        logits = torch.tensor([[0.0, 1.0]], requires_grad=True)
+        nothing = torch.tensor([[-torch.inf]])
+        student = torch.cat([logits, nothing], 1) if masked else logits
+        teacher = torch.cat([open_teacher, nothing], 1) if masked else open_teacher
+        loss(student.log_softmax(1), teacher).sum().backward()
+        grads.append(logits.grad[0].tolist())
+    assert grads[1] == pytest.approx(grads[0], abs=1e-7)
+    assert any(abs(value) > 0.01 for value in grads[0])
+
+
 def plain(name: str, share: float, student_NV: Tensor, teacher_NV: Tensor) -> Tensor:
     """Return a divergence from probabilities, as the formulas are written."""
     p, q = student_NV, teacher_NV

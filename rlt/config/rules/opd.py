@@ -47,6 +47,7 @@ def _check_objective(config: Config) -> None:
             f"`opd.divergence={opd.divergence}` needs more of the teacher than the sampled token, on which "
             "only the reverse KL can be estimated: take opd.support=top_k or full."
         )
+    _check_trainer_args(config)
     if config.trainer.loss_type in OPD_LOSS_TYPES:
         return
     loss, those = f"`trainer.loss_type={config.trainer.loss_type}` is a loss of advantages", OPD_LOSS_TYPES
@@ -56,6 +57,27 @@ def _check_objective(config: Config) -> None:
         )
     if opd.answer_coeff:
         raise ConfigError(f"{loss}, and answers have none: take {' or '.join(those)}, or opd.answer_coeff=0.")
+
+
+_PLAIN = {"importance_sampling_level": "token", "off_policy_mask_threshold": None, "delta": None}
+"""Arguments of TRL for the one advantage of a row, with the value that leaves each token its own."""
+_WITHOUT_DIVERGENCE = {"top_entropy_quantile": 1.0}
+"""Arguments that act on advantages, of which a divergence has none."""
+
+
+def _check_trainer_args(config: Config) -> None:
+    """Raise for arguments of TRL's loss that this one would read wrongly, or not at all."""
+    given, sampled = config.trainer_args, config.opd.support == "sampled"
+    for name, plain in {**_PLAIN, **({} if sampled else _WITHOUT_DIVERGENCE)}.items():
+        if given.get(name, plain) != plain:
+            why = (
+                "every token has an advantage of its own, and it takes one for all tokens of a completion"
+                if sampled
+                else f"opd.support={config.opd.support} has no advantages, on which it acts"
+            )
+            raise ConfigError(
+                f"`trainer_args.{name}={given[name]}` has no place in student_opd: {why}. Leave it out."
+            )
 
 
 def _check_placement(config: Config) -> None:
