@@ -148,7 +148,7 @@ class ExplanationPlaces:
         self.ends_by_a_token = self._exact_end and (
             self.renamed is not None or own[0] == self._closing_ids[0]
         )
-        """Whether a thought ends by a token that is one of the explanation's end, or stands for it."""
+        """Whether a thought ends by a token that is one of the explanation's end, or means the same."""
 
     def __call__(self, problem: Problem, completion_ids: Sequence[int]) -> Place:
         """Return the place of a completion's thought; without one nothing of it has a place."""
